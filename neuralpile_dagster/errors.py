@@ -1,0 +1,139 @@
+"""Every error this package raises on purpose.
+
+One tree, so that callers decide by type: a `TransientError` may go away when
+the same call is made again (network, 5xx, a busy hub); every other
+`NeuralPileError` will not, until somebody changes something.
+
+    NeuralPileError
+    +-- ConfigurationError          settings, run configuration, environment
+    |   +-- CatalogError            a row of the catalog (names row and field)
+    +-- ArchiveError                an archive's listing or file
+    |   +-- DigestMismatch          bytes that are not what the archive lists
+    +-- RecordingError              what is inside a recording
+    |   +-- DamagedRecording        not readable, or breaks its own index
+    |   +-- NoUnits                 no units table or no spike times
+    |   +-- EmptyRecording          nothing to bin
+    +-- StoreError                  the store cannot be written or read
+    |   +-- DiskFull
+    +-- TableError                  a Parquet file is not what it should be
+    +-- HubError                    publishing
+    |   +-- HubConflict             somebody else published meanwhile
+    +-- MergeError                  the pile's plan or shards
+    +-- TransientError
+        +-- ArchiveUnavailable      (also an ArchiveError)
+        +-- StoreUnavailable        (also a StoreError)
+        +-- HubUnavailable          (also a HubError)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NeuralPileError(Exception):
+    """An error that says what went wrong, and what to do about it, in one paragraph.
+
+    Parameters
+    ----------
+    what : str
+        The thing concerned and what is wrong with it, e.g.
+        ``"sub-01/sub-01_ses-1.nwb has no units table"``.
+    found, expected : str, optional
+        What was there, and what should have been.
+    remedy : str, optional
+        What the reader of the message can do.
+    """
+
+    def __init__(self, what: str, *, found: str = "", expected: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        parts = [
+            what,
+            f"found: {found}" if found else "",
+            f"expected: {expected}" if expected else "",
+            f"what to do: {remedy}" if remedy else "",
+        ]
+        super().__init__("; ".join(part.rstrip(".; ") for part in parts if part) + ".")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # keyword arguments do not survive Exception's own pickling
+        fields = {"found": self.found, "expected": self.expected, "remedy": self.remedy}
+        return _rebuild, (type(self), self.what, fields)
+
+
+def _rebuild(kind: type[NeuralPileError], what: str, fields: dict[str, str]) -> NeuralPileError:
+    return kind(what, **fields)
+
+
+class TransientError(NeuralPileError):
+    """May succeed when tried again unchanged."""
+
+
+class ConfigurationError(NeuralPileError):
+    """A setting, a run configuration or an environment variable is wrong."""
+
+
+class CatalogError(ConfigurationError):
+    """A row of the catalog is wrong."""
+
+
+class ArchiveError(NeuralPileError):
+    """An archive does not have, or does not give, what was asked for."""
+
+
+class ArchiveUnavailable(ArchiveError, TransientError):
+    """An archive could not be reached, or answered that it is busy."""
+
+
+class DigestMismatch(ArchiveError):
+    """A file's bytes are not those that its archive lists."""
+
+
+class RecordingError(NeuralPileError):
+    """A recording cannot be used."""
+
+
+class DamagedRecording(RecordingError):
+    """A recording cannot be read, or contradicts itself."""
+
+
+class NoUnits(RecordingError):
+    """A recording has no units table, or units without spike times."""
+
+
+class EmptyRecording(RecordingError):
+    """A recording has nothing to bin: no spike later than time 0, or no time span."""
+
+
+class StoreError(NeuralPileError):
+    """The store cannot be read or written."""
+
+
+class StoreUnavailable(StoreError, TransientError):
+    """The store could not be reached."""
+
+
+class DiskFull(StoreError):
+    """There is not enough free space for what is about to be written."""
+
+
+class TableError(NeuralPileError):
+    """A Parquet file of ours is damaged, or is not of the expected schema."""
+
+
+class HubError(NeuralPileError):
+    """A dataset cannot be published or read back."""
+
+
+class HubConflict(HubError):
+    """A repository changed while it was being published to."""
+
+
+class HubUnavailable(HubError, TransientError):
+    """The hub could not be reached, or answered that it is busy."""
+
+
+class MergeError(NeuralPileError):
+    """The pile cannot be planned or merged as asked."""

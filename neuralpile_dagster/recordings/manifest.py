@@ -1,0 +1,55 @@
+"""A dataset's manifest: its sessions, the files they are made of, and where all that was read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from neuralpile_dagster.archives.model import ArchiveFile, Citation, Model
+
+
+class Session(Model):
+    """One recording session: one or more archive files of one subject.
+
+    ``key`` is the session id made safe for a Dagster partition and a file name;
+    ``subject_id`` and ``session_id`` are exact. ``vanished`` marks a session
+    that an earlier manifest had and the archive no longer lists.
+    """
+
+    key: str
+    subject_id: str
+    session_id: str
+    files: tuple[ArchiveFile, ...]
+    vanished: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files in the archive."""
+        return sum(file.size for file in self.files)
+
+
+class Manifest(Model):
+    """What an archive listed for a dataset, and the sessions that the rule chose from it.
+
+    ``dropped`` counts the files that are no session by reason;
+    ``considered == chosen files + sum(dropped.values())``.
+    """
+
+    dataset: str
+    archive: str
+    source_id: str
+    version: str
+    version_note: str | None = None
+    frozen: bool
+    synthetic: bool = False
+    listed_at: datetime
+    citation: Citation = Citation()
+    considered: int
+    dropped: dict[str, int]
+    sessions: tuple[Session, ...]
+
+    def session(self, key: str) -> Session:
+        """The session of a partition key; raises `KeyError` when there is none."""
+        for session in self.sessions:
+            if session.key == key:
+                return session
+        raise KeyError(key)

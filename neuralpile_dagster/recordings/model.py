@@ -1,0 +1,127 @@
+"""What a reader returns: a `Recording`. Formats differ per lab; this form does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+BinRule = Literal["histogram", "from_first_spike"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One sorted unit: one row of ``spike_counts``, in the same order.
+
+    Attributes
+    ----------
+    unit_id : int
+        Id in the file's units table (for the eight-probe files: cluster id within the probe).
+    file : str
+        Base name of the archive file that the unit comes from.
+    brain_area : str or None
+        As the file names it; None where the file does not say.
+    brain_area_from : str or None
+        Which column said so, e.g. ``"units.location"`` or
+        ``"units.peak_channel_id -> electrodes.location"``.
+    probe : str or None
+        Probe or electrode group.
+    quality, cell_type : str or None
+        The lab's own labels, not interpreted.
+    obs_intervals : tuple of (start_s, stop_s), or None
+        When the unit was observed; silence outside is not "no spikes".
+    """
+
+    unit_id: int
+    file: str
+    brain_area: str | None = None
+    brain_area_from: str | None = None
+    probe: str | None = None
+    quality: str | None = None
+    cell_type: str | None = None
+    obs_intervals: tuple[tuple[float, float], ...] | None = None
+
+
+@dataclass(frozen=True)
+class SessionFacts:
+    """What the file says about its session; None where it does not say.
+
+    ``start_time`` is ISO 8601 text as stored; ``age`` ISO 8601 duration or the lab's own text.
+    ``description`` is the file's session description.
+    """
+
+    subject: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    species: str | None = None
+    start_time: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class SpikeTrains:
+    """Ragged spike times: unit k has ``spike_times[ends[k-1]:ends[k]]`` (first start 0).
+
+    Attributes
+    ----------
+    spike_times : numpy.ndarray, float64, shape (n_spikes,)
+        Seconds, in the file's order; may hold NaN and negative times.
+    ends : numpy.ndarray, int64, shape (n_units,)
+        Monotone; ``ends[-1] == n_spikes``.
+    bin_rule : {"histogram", "from_first_spike"}
+        How bins are laid (see `neuralpile_dagster.binning`).
+    """
+
+    spike_times: np.ndarray
+    ends: np.ndarray
+    bin_rule: BinRule = "histogram"
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.ends)
+
+    @property
+    def n_spikes(self) -> int:
+        """Number of spikes read, of all units."""
+        return len(self.spike_times)
+
+
+@dataclass(frozen=True)
+class BinnedCounts:
+    """Ready-made counts: the file holds binned rates, not spike times.
+
+    Attributes
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+    bin_width_s : float
+        The file's bin width in seconds.
+    spikes_read : int
+        Sum of the rounded rates, before saturation.
+    missing_bins : int
+        NaN bins, stored as 0.
+    saturated_bins, lost_to_saturation : int
+        Bins above 255, and the spikes above 255 in them.
+    """
+
+    counts: np.ndarray
+    bin_width_s: float
+    spikes_read: int
+    missing_bins: int = 0
+    saturated_bins: int = 0
+    lost_to_saturation: int = 0
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return int(self.counts.shape[0])
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The contents of one session: its data, its units in row order, its facts."""
+
+    data: SpikeTrains | BinnedCounts
+    units: tuple[Unit, ...]
+    facts: SessionFacts

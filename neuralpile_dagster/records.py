@@ -1,0 +1,106 @@
+"""Records: small JSON documents in the store that say what a stored file is.
+
+A record is written after its file, so a file counts as made only once its
+record exists and names its size and digest. Dagster's metadata, the
+publishing step, the pile's plan and ``neuralpile status`` all read records.
+"""
+
+from __future__ import annotations
+
+from neuralpile_dagster.archives.model import Model
+
+
+class StoredFile(Model):
+    """One file in the store: key relative to the store, bytes, sha256 (hex)."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class FactsRecord(Model):
+    """`neuralpile_dagster.recordings.model.SessionFacts`, stored."""
+
+    subject: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    species: str | None = None
+    start_time: str | None = None
+    description: str | None = None
+
+
+class TrainsRecord(Model):
+    """What ``spike_trains/<key>`` is. ``inputs`` is the hash of all it was made from.
+
+    ``n_spikes`` is None for recordings that hold ready-made counts.
+    """
+
+    inputs: str
+    file: StoredFile
+    subject_id: str
+    session_id: str
+    source_version: str
+    n_units: int
+    n_spikes: int | None
+    facts: FactsRecord
+
+
+class RowRecord(Model):
+    """One row (segment) of a counts file; ``bytes`` is the compressed size of its row group."""
+
+    segment_id: str
+    n_bins: int
+    bytes: int
+
+
+class CountsStats(Model):
+    """Numbers about one session's counts.
+
+    ``spikes_kept + lost_to_saturation + dropped_negative + dropped_nan +
+    dropped_beyond == spikes_read`` always holds. ``histogram[c]`` is the number
+    of bins that hold c spikes (trailing zeros cut). ``fingerprint`` is equal
+    for two sessions with the same spikes per unit and length.
+    """
+
+    n_units: int
+    n_bins: int
+    bin_width_s: float
+    tokens: int
+    spikes_read: int
+    spikes_kept: int
+    dropped_negative: int = 0
+    dropped_nan: int = 0
+    dropped_beyond: int = 0
+    lost_to_saturation: int = 0
+    saturated_bins: int = 0
+    missing_bins: int = 0
+    silent_units: int
+    max_count: int
+    histogram: tuple[int, ...]
+    fingerprint: str
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the binned session in seconds."""
+        return self.n_bins * self.bin_width_s
+
+    @property
+    def unaccounted(self) -> int:
+        """Spikes read but neither kept nor counted as lost; 0 in a correct session."""
+        lost = self.lost_to_saturation + self.dropped_negative + self.dropped_nan + self.dropped_beyond
+        return self.spikes_read - self.spikes_kept - lost
+
+
+class CountsRecord(Model):
+    """What ``spike_counts/<key>`` is: the counts file, the units table beside it, its rows and numbers."""
+
+    inputs: str
+    file: StoredFile
+    units_file: StoredFile
+    subject_id: str
+    session_id: str
+    source_version: str
+    max_tokens: int
+    facts: FactsRecord
+    stats: CountsStats
+    rows: tuple[RowRecord, ...]

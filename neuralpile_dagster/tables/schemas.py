@@ -1,0 +1,72 @@
+"""The Arrow schemas of everything we publish or store.
+
+`ROW_SCHEMA` is a contract with code trained on the published pile: exactly
+these columns in this order, nothing added.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+COUNTS = pa.list_(pa.list_(pa.uint8()))
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("spike_counts", COUNTS),  # units x bins
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("segment_id", pa.string()),
+    ]
+)
+PILE_SCHEMA = ROW_SCHEMA.append(pa.field("source_dataset", pa.string()))
+
+UNITS_SCHEMA = pa.schema(
+    [
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("row", pa.int32()),  # row of spike_counts, from 0
+        ("unit_id", pa.int64()),
+        ("file", pa.string()),
+        ("brain_area", pa.string()),
+        ("brain_area_from", pa.string()),
+        ("probe", pa.string()),
+        ("quality", pa.string()),
+        ("cell_type", pa.string()),
+        ("n_spikes", pa.int64()),  # kept in the counts
+        ("mean_rate_hz", pa.float64()),
+        ("obs_intervals", pa.list_(pa.list_(pa.float64()))),
+    ]
+)
+
+SESSIONS_SCHEMA = pa.schema(
+    [
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("subject", pa.string()),
+        ("sex", pa.string()),
+        ("age", pa.string()),
+        ("species", pa.string()),
+        ("start_time", pa.string()),
+        ("duration_s", pa.float64()),
+        ("bin_width_s", pa.float64()),
+        ("n_units", pa.int32()),
+        ("n_bins", pa.int64()),
+        ("n_segments", pa.int32()),
+        ("n_spikes", pa.int64()),
+        ("tokens", pa.int64()),
+        ("source_version", pa.string()),
+        (
+            "files",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("path", pa.string()),
+                        ("file_id", pa.string()),
+                        ("size", pa.int64()),
+                        ("digest", pa.string()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
