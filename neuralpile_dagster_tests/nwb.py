@@ -1,0 +1,65 @@
+"""Small real NWB files for tests, written by pynwb (a few tens of milliseconds each)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.archives.sample import nwb
+from neuralpile_dagster.archives.sample.nwb import Electrodes, rewrite
+
+__all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "write_nwb_without_units", "write_units_nwb"]
+
+
+def poisson_trains(n_units: int, duration_s: float, rate_hz: float = 5.0, seed: int = 0) -> list[np.ndarray]:
+    """Sorted spike times (seconds, float64) of independent Poisson units; the last unit is silent."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rate_hz * duration_s, n_units)
+    counts[-1] = 0
+    return [np.sort(rng.uniform(0, duration_s, count)) for count in counts]
+
+
+def write_units_nwb(
+    path: Path,
+    trains: Sequence[np.ndarray],
+    *,
+    subject_id: str = "S1",
+    index_dtype: Any = None,
+    times_dtype: Any = None,
+    contiguous: bool = True,
+    compression: str | None = None,
+    chunks: tuple[int, ...] | None = None,
+    file_fields: dict[str, Any] | None = None,
+    **units: Any,
+) -> Path:
+    """Write a file with these spike trains; ``units`` are the keywords of `nwb.add_units`, ``file_fields`` of `nwb.new_file`.
+
+    By default ``spike_times`` is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
+    """
+    file = nwb.new_file(subject_id, **(file_fields or {}))
+    nwb.add_units(file, trains, **units)
+    nwb.save(file, path, contiguous=contiguous)
+    layout = {"dtype": times_dtype, "compression": compression, "chunks": chunks}
+    given = {name: value for name, value in layout.items() if value is not None}
+    if given:
+        rewrite(path, "units/spike_times", **given)
+    if index_dtype is not None:
+        rewrite(path, "units/spike_times_index", dtype=index_dtype)
+    return path
+
+
+def write_nwb_without_units(path: Path, subject_id: str = "S1") -> Path:
+    """Write a valid NWB file that has no units table."""
+    return nwb.save(nwb.new_file(subject_id), path)
+
+
+def remove(path: Path, *names: str) -> Path:
+    """Delete groups or datasets of an HDF5 file, e.g. ``"units/spike_times"``."""
+    with h5py.File(path, "r+") as file:
+        for name in names:
+            del file[name]
+    return path
