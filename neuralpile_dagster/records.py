@@ -104,3 +104,62 @@ class CountsRecord(Model):
     facts: FactsRecord
     stats: CountsStats
     rows: tuple[RowRecord, ...]
+
+
+class ComponentSession(Model):
+    """One session of a published component, with all that a merge needs to know of its rows."""
+
+    key: str
+    subject_id: str
+    session_id: str
+    n_units: int
+    tokens: int
+    counts: StoredFile
+    units: StoredFile
+    rows: tuple[RowRecord, ...]
+
+
+class ShardRecord(Model):
+    """One Parquet file of a published split: ``path`` in the repository, ``bytes`` on disk, sha256 (hex)."""
+
+    path: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+class TotalsRecord(Model):
+    """Sums over the sessions of a component or pile; ``units`` counts a unit once per session."""
+
+    sessions: int
+    subjects: int
+    units: int
+    rows: int
+    tokens: int
+    spikes: int
+    minutes: float
+
+
+class ComponentRecord(Model):
+    """What was published for a dataset.
+
+    ``inputs`` is the hash of all it was made from; ``repository`` is
+    ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
+    maps the keys of sessions that are not in it to the reason.
+    """
+
+    dataset: str
+    repository: str
+    inputs: str
+    title: str
+    source: str
+    source_version: str
+    frozen: bool
+    synthetic: bool
+    license: str | None
+    bin_width_s: float
+    sessions: tuple[ComponentSession, ...]
+    shards: tuple[ShardRecord, ...]
+    totals: TotalsRecord
+    missing: dict[str, str] = {}
