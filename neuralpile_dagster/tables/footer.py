@@ -1,0 +1,71 @@
+"""What a Parquet file's footer says, without reading its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.errors import TableError
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Facts of one file; ``group_bytes`` are the compressed bytes of each row group."""
+
+    n_rows: int
+    group_rows: tuple[int, ...]
+    group_bytes: tuple[int, ...]
+    schema: pa.Schema
+
+
+@contextmanager
+def damaged(name: str) -> Iterator[None]:
+    """Turn pyarrow's errors about a file's content into a `TableError` that names the file."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk or the network, not the content
+        raise TableError(
+            f"{name} is damaged, or is not the Parquet file it should be",
+            found=str(error).splitlines()[0],
+            remedy="delete it and materialize the asset that makes it",
+        ) from error
+
+
+def open_parquet(file: Path | str | pa.NativeFile, name: str) -> pq.ParquetFile:
+    """Open for reading with page checksums verified; raises `TableError` when it is not Parquet."""
+    with damaged(name):
+        return pq.ParquetFile(file, page_checksum_verification=True)
+
+
+def read_footer(file: Path | str | pa.NativeFile, name: str) -> Footer:
+    """Read rows, schema and compressed bytes per row group; raises `TableError` naming the file."""
+    parquet = open_parquet(file, name)
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    return Footer(
+        n_rows=parquet.metadata.num_rows,
+        group_rows=tuple(group.num_rows for group in groups),
+        group_bytes=tuple(
+            sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups
+        ),
+        schema=parquet.schema_arrow,
+    )
+
+
+def require_schema(found: pa.Schema, expected: pa.Schema, name: str, optional: Sequence[str] = ()) -> None:
+    """Raise `TableError` unless the columns are those expected, in order, and then any of ``optional`` (text)."""
+    wanted = list(zip(expected.names, expected.types, strict=True))
+    columns = list(zip(found.names, found.types, strict=True))
+    extra = columns[len(wanted) :]
+    if columns[: len(wanted)] != wanted or any(n not in optional or t != pa.string() for n, t in extra):
+        raise TableError(
+            f"{name} has other columns than it should",
+            found=", ".join(f"{n}: {t}" for n, t in columns),
+            expected=", ".join(f"{n}: {t}" for n, t in wanted),
+        )
