@@ -162,4 +162,4 @@ class ComponentRecord(Model):
     sessions: tuple[ComponentSession, ...]
     shards: tuple[ShardRecord, ...]
     totals: TotalsRecord
-    missing: dict[str, str] = {}
+    missing: dict[str, str]
