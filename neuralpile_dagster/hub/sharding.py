@@ -1,0 +1,81 @@
+"""Where a component's rows are cut into shards, so that adding a session changes few of them.
+
+Cutting every 0.5 GB in order would move every later cut when one session is
+added. Instead every session has a fixed pseudo-random priority, the hash of
+its key, and a run of sessions that is too large is cut before the session of
+highest priority in it, and so on in both parts. (It is the shape of a treap,
+Seidel & Aragon 1996, whose leaves are the shards.) A cut then depends only on
+the sessions around it: see ``bench/sharding.py`` for how many shards change.
+No shard exceeds the limit, shards are about half full on average, and a
+component below the limit is one shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_SHARD_BYTES = 500_000_000
+"""Compressed bytes of the rows of one shard; the Hub wants <= ~100 files a commit and files that resume well."""
+
+
+@dataclass(frozen=True)
+class SessionRows:
+    """A session to be placed: its key, and the compressed bytes of each of its rows."""
+
+    key: str
+    row_bytes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Compressed bytes of all rows."""
+        return sum(self.row_bytes)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows ``start`` to ``stop`` of one session."""
+
+    key: str
+    start: int
+    stop: int
+
+
+Shard = tuple[Slice, ...]
+
+
+def plan_shards(sessions: Sequence[SessionRows], max_bytes: int = MAX_SHARD_BYTES) -> tuple[Shard, ...]:
+    """Cut sessions, in the order given, into shards of at most ``max_bytes``.
+
+    A session is in one shard, unless it alone is larger than ``max_bytes``: it
+    then has shards of its own, filled in row order. A single row larger than
+    ``max_bytes`` is a shard. Every row is in exactly one shard, in order.
+    """
+    shards: list[Shard] = []
+    pending = [tuple(sessions)] if sessions else []
+    while pending:
+        run = pending.pop()
+        if sum(session.size for session in run) <= max_bytes:
+            shards.append(tuple(Slice(s.key, 0, len(s.row_bytes)) for s in run))
+        elif len(run) == 1:
+            shards.extend(_cut_rows(run[0], max_bytes))
+        else:
+            cut = max(range(1, len(run)), key=lambda i: _priority(run[i].key))
+            pending += [run[cut:], run[:cut]]  # the first part is taken next
+    return tuple(shards)
+
+
+def _priority(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _cut_rows(session: SessionRows, max_bytes: int) -> list[Shard]:
+    shards: list[Shard] = []
+    start = filled = 0
+    for row, size in enumerate(session.row_bytes):
+        if row > start and filled + size > max_bytes:
+            shards.append((Slice(session.key, start, row),))
+            start, filled = row, 0
+        filled += size
+    return [*shards, (Slice(session.key, start, len(session.row_bytes)),)]
