@@ -22,15 +22,22 @@ def write_aside(path: Path) -> Iterator[Path]:
     Raises `StoreError` when the folder cannot be written.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}"[:250]
-    try:
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into `StoreError` and `DiskFull`."""
+    try:
+        yield
     except PermissionError as error:
         raise StoreError(
             f"{path} cannot be written",
@@ -61,7 +68,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the operating system write a file or folder to the disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
