@@ -116,6 +116,18 @@ def counts_array(counts: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array([0, n_units], pa.int32()), units, type=COUNTS)
 
 
+def counts_matrix(column: pa.ListArray, name: str) -> np.ndarray:
+    """One row's ``spike_counts`` as uint8 (n_units, n_bins), sharing memory; raises `TableError` naming the file."""
+    units = column.flatten()
+    lengths = np.diff(np.asarray(units.offsets))
+    if column.null_count or units.null_count or len(set(lengths.tolist())) > 1:
+        raise TableError(f"{name}: spike counts are not a matrix", expected="units of equal length, no nulls")
+    values = units.flatten()
+    if values.null_count or not pa.types.is_uint8(values.type):
+        raise TableError(f"{name}: spike counts are not uint8", found=f"{values.type} with nulls or not")
+    return np.asarray(values).reshape(len(units), -1 if len(values) else 0)
+
+
 class RowReader:
     """Read rows one at a time, verifying the pages' checksums; memory is that of one row.
 
@@ -149,17 +161,7 @@ class RowReader:
         if table.num_rows != 1:
             raise TableError(f"{self.name}: row group {index} is not one row", found=f"{table.num_rows} rows")
         texts = {name: table[name][0].as_py() for name in table.schema.names if name != COUNTS_COLUMN}
-        return Row(counts=self._matrix(table[COUNTS_COLUMN].chunk(0)), **texts)
-
-    def _matrix(self, column: pa.ListArray) -> np.ndarray:
-        units = column.flatten()
-        lengths = np.diff(np.asarray(units.offsets))
-        if column.null_count or units.null_count or len(set(lengths.tolist())) > 1:
-            raise TableError(f"{self.name}: spike counts are not a matrix", expected="units of equal length, no nulls")
-        values = units.flatten()
-        if values.null_count or not pa.types.is_uint8(values.type):
-            raise TableError(f"{self.name}: spike counts are not uint8", found=f"{values.type} with nulls or not")
-        return np.asarray(values).reshape(len(units), -1 if len(values) else 0)
+        return Row(counts=counts_matrix(table[COUNTS_COLUMN].chunk(0), self.name), **texts)
 
     def close(self) -> None:
         """Release the file."""
