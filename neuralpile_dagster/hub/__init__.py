@@ -1,0 +1,21 @@
+"""Publishing: a dataset as a folder of files (`component`, `pile`), and the hubs that take such folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuralpile_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.hub.model import Hub
+
+
+def open_hub(settings: Settings) -> Hub:
+    """The instance's hub: a folder ``hub`` in its home, or the Hugging Face Hub."""
+    if settings.hub == "hf":
+        from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+
+        return HuggingFaceHub.from_environment(settings.namespace)
+    from neuralpile_dagster.hub.local import LocalHub
+
+    return LocalHub(settings.home / "hub", settings.namespace)
