@@ -1,0 +1,142 @@
+"""Copy rows from Parquet files into a new one without decoding them.
+
+The column chunks go into the new file byte for byte; only the footer and the
+page index are written anew. Rows that are not encoded as `RowWriter` does
+are decoded and encoded, and counted with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.files import write_aside
+from neuralpile_dagster.tables.copy_sources import EncodedChunk, OpenFile, Sources, read_encoded
+from neuralpile_dagster.tables.rows import Row, RowWriter
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+from neuralpile_dagster.tables.thrift_footer import MAGIC, FooterWriter, PlacedRow
+from neuralpile_dagster.tables.thrift_pages import ForeignEncoding
+
+SOURCE_COLUMN = "source_dataset"
+
+
+class RowRef(NamedTuple):
+    """A row to copy.
+
+    Attributes
+    ----------
+    file : str
+        Name of its file, as ``open_file`` understands it.
+    row_group : int
+        Number of the row in the file, from 0. In our files every row is a row group.
+    source_dataset : str or None
+        The value of that column in the new file; None copies the source's.
+        Only for files of `PILE_SCHEMA`.
+    """
+
+    file: str
+    row_group: int
+    source_dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """What `copy_rows` wrote: rows, bytes of the file, and rows that had to be decoded, by reason."""
+
+    rows: int
+    bytes: int
+    reasons: dict[str, int]
+
+    @property
+    def decoded_rows(self) -> int:
+        """Rows that were decoded and encoded again."""
+        return sum(self.reasons.values())
+
+
+def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: pa.Schema) -> CopyReport:
+    """Write the rows, in the order given, to a new file: one row group each.
+
+    The same rows give the same bytes, wherever they are copied from. ``path``
+    appears complete or not at all. Memory: one encoded row, what is known of
+    the sources (bounded), and ~1 kB for each row written.
+
+    Parameters
+    ----------
+    rows : iterable of RowRef
+    open_file : callable of str
+        Opens a source for random access, e.g. ``store.open``; files are closed here.
+    path : Path
+    schema : pyarrow.Schema
+        `ROW_SCHEMA` or `PILE_SCHEMA`.
+
+    Raises
+    ------
+    TableError
+        A source is damaged (every page's checksum is verified), or has no such row; names the file.
+    """
+    placed: list[PlacedRow] = []
+    reasons: Counter[str] = Counter()
+    with write_aside(path) as aside, aside.open("wb") as stream, Sources(open_file) as sources:
+        stream.write(MAGIC)
+        for row in rows:
+            chunks = _encoded(sources, row, schema, reasons)
+            placed.append(_place(chunks, stream))
+        FooterWriter(_example(schema)).write(placed, stream)
+        size = stream.tell()
+    return CopyReport(rows=len(placed), bytes=size, reasons=dict(sorted(reasons.items())))
+
+
+def _place(chunks: list[EncodedChunk], stream: BinaryIO) -> PlacedRow:
+    start = stream.tell()
+    for chunk in chunks:
+        stream.write(chunk.data)
+    return PlacedRow(start, tuple((chunk.facts, chunk.statistics) for chunk in chunks))
+
+
+def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[str]) -> list[EncodedChunk]:
+    added = row.source_dataset is not None
+    if added and SOURCE_COLUMN not in schema.names:
+        raise TableError(f"{row.file}: a {SOURCE_COLUMN} is given for a file without that column")
+    copied = [name for name in schema.names if not (added and name == SOURCE_COLUMN)]
+    try:
+        chunks = sources.encoded(row.file, row.row_group, copied)
+    except ForeignEncoding as foreign:
+        reasons[str(foreign)] += 1
+        chunks = _chunks_of(_one_row(sources.decoded(row.file, row.row_group), schema), copied)
+    return chunks if row.source_dataset is None else [*chunks, _source_chunk(row.source_dataset)]
+
+
+@functools.lru_cache(maxsize=1_024)
+def _source_chunk(source_dataset: str) -> EncodedChunk:
+    """The encoded ``source_dataset`` of a row: pyarrow writes it, into a row of its own, as `RowWriter` would."""
+    row = Row(np.zeros((1, 1), np.uint8), "", "", "", source_dataset)
+    return _chunks_of(_one_row(row, PILE_SCHEMA), [SOURCE_COLUMN])[0]
+
+
+@functools.cache
+def _example(schema: pa.Schema) -> bytes:
+    return _one_row(Row(np.zeros((1, 1), np.uint8), "", "", "", ""), schema)
+
+
+def _one_row(row: Row, schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    source_dataset = (row.source_dataset or "") if SOURCE_COLUMN in schema.names else None
+    with RowWriter(sink, schema) as writer:
+        writer.write(row.counts, row.subject_id, row.session_id, row.segment_id, source_dataset)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _chunks_of(file: bytes, columns: list[str]) -> list[EncodedChunk]:
+    parquet = pq.ParquetFile(pa.BufferReader(file))
+    positions = {name: number for number, name in enumerate(parquet.schema_arrow.names)}
+    return read_encoded(pa.BufferReader(file), len(file), parquet.metadata.row_group(0), positions, columns)

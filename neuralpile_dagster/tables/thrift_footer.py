@@ -1,0 +1,196 @@
+"""Parquet's Thrift structures, and the footer of a file whose column chunks were copied.
+
+Structures come from the Parquet IDL that ``fastparquet`` ships; ``thriftpy2``
+reads and writes them (compact protocol). Nothing here parses bytes itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from neuralpile_dagster.errors import ConfigurationError
+
+MAGIC = b"PAR1"  # the first and last four bytes of a Parquet file
+_TRAILER = struct.Struct("<I4s")  # length of the footer, magic
+
+
+class ChunkFacts(NamedTuple):
+    """What a footer says about one encoded column chunk, as told by its pages alone.
+
+    ``uncompressed``, ``compressed`` and ``dictionary`` (the dictionary page) are
+    bytes, page headers included. One data page follows the dictionary page.
+    ``encoding_stats`` holds (page type, encoding, number of pages).
+    """
+
+    num_values: int
+    uncompressed: int
+    compressed: int
+    dictionary: int
+    encodings: tuple[int, ...]
+    encoding_stats: tuple[tuple[int, int, int], ...]
+
+
+class ChunkStatistics(NamedTuple):
+    """Smallest and largest value of a column chunk (None: unknown), and its number of nulls."""
+
+    minimum: bytes | None
+    maximum: bytes | None
+    null_count: int | None
+
+
+class PlacedRow(NamedTuple):
+    """One row, written as a row group: its column chunks lie one after another from byte ``start``."""
+
+    start: int
+    chunks: tuple[tuple[ChunkFacts, ChunkStatistics | None], ...]
+
+
+@functools.cache
+def idl() -> Any:
+    """The Parquet IDL as a module: ``idl().FileMetaData`` and so on.
+
+    fastparquet is located, not imported: importing it would import pandas.
+    Raises `ConfigurationError` when it is not installed.
+    """
+    import thriftpy2
+
+    spec = importlib.util.find_spec("fastparquet")
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
+        raise ConfigurationError(
+            "the Parquet IDL is not installed",
+            expected="parquet.thrift, in the package fastparquet",
+            remedy="install fastparquet",
+        )
+    return thriftpy2.load(str(Path(folders[0]) / "parquet.thrift"), module_name="neuralpile_parquet_thrift")
+
+
+def decode(kind: str, stream: BinaryIO) -> Any:
+    """Read one structure of the IDL from where ``stream`` stands; raises `ValueError` when there is none."""
+    from thriftpy2.protocol.compact import TCompactProtocol
+    from thriftpy2.thrift import TException
+
+    value = getattr(idl(), kind)()
+    try:
+        TCompactProtocol(stream).read_struct(value)
+    except (TException, TypeError, KeyError, IndexError, struct.error, RecursionError) as error:
+        # all of these come out of thriftpy2 for damaged or truncated bytes
+        raise ValueError(f"not a {kind} ({type(error).__name__}: {error})") from error
+    return value
+
+
+def encode(value: Any, stream: BinaryIO) -> None:
+    """Write one structure of the IDL to ``stream``."""
+    from thriftpy2.protocol.compact import TCompactProtocol
+
+    TCompactProtocol(stream).write_struct(value)
+
+
+class FooterWriter:
+    """Writes the page index and the footer behind rows that were copied into a file.
+
+    Rows are held as numbers (~1 kB each) and become Thrift structures one at a time.
+
+    Parameters
+    ----------
+    example : bytes
+        A file of one row as `RowWriter` makes it: schema, Arrow schema, codec
+        and the writer's name are taken from its footer.
+    """
+
+    def __init__(self, example: bytes) -> None:
+        length, _ = _TRAILER.unpack(example[-_TRAILER.size :])
+        self._file: Any = decode("FileMetaData", io.BytesIO(example[-_TRAILER.size - length : -_TRAILER.size]))
+        self._columns = [column.meta_data for column in self._file.row_groups[0].columns]
+
+    def write(self, rows: Sequence[PlacedRow], stream: BinaryIO) -> None:
+        """Write the offset index of every chunk and the footer; ``stream`` stands behind the last row."""
+        indexes = array("q")  # where each chunk's offset index begins, and where the last one ends
+        for row in rows:
+            for location in _page_locations(row):
+                indexes.append(stream.tell())
+                encode(idl().OffsetIndex(page_locations=[location]), stream)
+        start = stream.tell()
+        indexes.append(start)
+        width = len(self._columns)
+        self._file.num_rows = len(rows)
+        self._file.row_groups = _Computed(
+            len(rows), lambda i: self._row_group(rows[i], indexes[i * width : (i + 1) * width + 1])
+        )
+        encode(self._file, stream)
+        stream.write(_TRAILER.pack(stream.tell() - start, MAGIC))
+
+    def _row_group(self, row: PlacedRow, indexes: Sequence[int]) -> Any:
+        columns = []
+        position = row.start
+        for number, (column, (facts, statistics)) in enumerate(zip(self._columns, row.chunks, strict=True)):
+            columns.append(
+                idl().ColumnChunk(
+                    file_offset=0,  # deprecated; parquet-cpp writes 0 as well
+                    meta_data=_column_metadata(column, facts, statistics, position),
+                    offset_index_offset=indexes[number],
+                    offset_index_length=indexes[number + 1] - indexes[number],
+                )
+            )
+            position += facts.compressed
+        return idl().RowGroup(
+            columns=columns,
+            total_byte_size=sum(facts.uncompressed for facts, _ in row.chunks),
+            num_rows=1,
+            file_offset=row.start,
+            total_compressed_size=position - row.start,
+        )
+
+
+def _column_metadata(column: Any, facts: ChunkFacts, statistics: ChunkStatistics | None, position: int) -> Any:
+    return idl().ColumnMetaData(
+        type=column.type,
+        encodings=facts.encodings,
+        path_in_schema=column.path_in_schema,
+        codec=column.codec,
+        num_values=facts.num_values,
+        total_uncompressed_size=facts.uncompressed,
+        total_compressed_size=facts.compressed,
+        data_page_offset=position + facts.dictionary,
+        dictionary_page_offset=position,
+        statistics=statistics
+        and idl().Statistics(
+            null_count=statistics.null_count, max_value=statistics.maximum, min_value=statistics.minimum
+        ),
+        encoding_stats=[
+            idl().PageEncodingStats(page_type=page, encoding=encoding, count=count)
+            for page, encoding, count in facts.encoding_stats
+        ],
+    )
+
+
+def _page_locations(row: PlacedRow) -> Iterator[Any]:
+    position = row.start
+    for facts, _ in row.chunks:
+        yield idl().PageLocation(
+            offset=position + facts.dictionary,
+            compressed_page_size=facts.compressed - facts.dictionary,
+            first_row_index=0,
+        )
+        position += facts.compressed
+
+
+class _Computed:
+    """A list whose items are made when they are asked for; all that thriftpy2 needs to write one."""
+
+    def __init__(self, length: int, item: Callable[[int], Any]) -> None:
+        self._length = length
+        self._item = item
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._item, range(self._length))
