@@ -1,0 +1,181 @@
+"""A local folder of dandisets as an archive: ``<root>/<dandiset id>/<path>``, as ``dandi download`` lays it out.
+
+Files of figshare datasets lie under ``<root>/figshare-<article id>/``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NoReturn
+
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
+from neuralpile_dagster.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.catalog.model import Source
+
+DANDISET_FILE = "dandiset.yaml"  # `dandi download` puts the version's metadata there
+HDF5_SUFFIXES = frozenset({".nwb", ".h5", ".hdf5"})
+PARTIAL_SUFFIX = ".dandidownload"  # folders in which `dandi download` keeps what it has so far
+
+
+class FolderArchive:
+    """An `Archive` of files on this machine.
+
+    A digest would cost a full read of terabytes, so ``digests`` is empty:
+    files are told apart by ``size`` and ``modified`` (time of last change),
+    and no listing counts as frozen. ``variables`` is ``("Units",)`` when the
+    file has ``/units/spike_times``, ``()`` when it has not, and None when it
+    does not open.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def list_files(self, source: Source) -> Listing:
+        """List the files of the source's folder; see `Archive.list_files`.
+
+        Raises `ArchiveError` when the folder is not there, leaves the archive,
+        cannot be listed, or holds links to other folders (they are not followed).
+        """
+        folder = self._folder(source)
+        metadata = _dandiset_metadata(folder)
+        version = metadata.get("version")
+        pinned = source.version
+        note = None
+        if version is None:
+            note = f"a local folder that does not say its version (no {DANDISET_FILE})"
+        elif pinned not in ("latest", version):
+            note = f"the local folder holds version {version}, the catalog names {pinned}"
+        return Listing(
+            archive="folder",
+            source_id=source.id,
+            version=str(version or "folder"),
+            version_note=note,
+            frozen=False,
+            listed_at=datetime.now(UTC),
+            files=tuple(sorted(self._files(folder), key=lambda file: file.path)),
+            citation=_citation(metadata),
+        )
+
+    @contextmanager
+    def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[LocalFile]:
+        """Open one file; both kinds of access read the file itself. Raises `ArchiveError` when it lies elsewhere."""
+        parts = PurePosixPath(file.path)
+        path = self._folder(source) / parts
+        if parts.is_absolute() or ".." in parts.parts or not self._is_inside(path):
+            raise ArchiveError(
+                f"{file.path} is not opened: it lies outside the archive's folder",
+                found=str(path.resolve()),
+                expected=f"a file inside {self.root}",
+                remedy="replace the link by the file, or set NEURALPILE_ARCHIVE to a folder that holds both",
+            )
+        yield LocalFile(name=file.path, path=path)
+
+    def _is_inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root.resolve())
+
+    def _folder(self, source: Source) -> Path:
+        folder = self.root / source.folder
+        if folder.is_dir() and self._is_inside(folder):
+            return folder
+        there = sorted(path.name for path in self.root.iterdir() if path.is_dir()) if self.root.is_dir() else []
+        near = difflib.get_close_matches(source.folder, there, n=3, cutoff=0.5) or there[:5]
+        raise ArchiveError(
+            f"{source.label} is not in the archive folder {self.root}",
+            found=_what_is_there(self.root, folder, near, len(there)),
+            expected=f"a folder {folder}",
+            remedy=f"run `dandi download DANDI:{source.id} -o {self.root}`, or set NEURALPILE_ARCHIVE to another folder"
+            if source.archive == "dandi"
+            else f"put the files into {folder}, or set NEURALPILE_ARCHIVE to another folder",
+        )
+
+    def _files(self, folder: Path) -> Iterator[ArchiveFile]:
+        for current, folders, names in os.walk(folder, onerror=_cannot_list):
+            folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX)]
+            for name in folders:
+                if Path(current, name).is_symlink():
+                    raise ArchiveError(
+                        f"{Path(current, name)} is a link to a folder",
+                        found=str(Path(current, name).readlink()),
+                        expected="folders and files; links to folders are not followed",
+                        remedy="replace the link by the folder, e.g. with a bind mount or a copy",
+                    )
+            for name in names:
+                if not name.startswith(".") and name != DANDISET_FILE:
+                    yield self._file(folder, Path(current, name))
+
+    def _file(self, folder: Path, path: Path) -> ArchiveFile:
+        relative = path.relative_to(folder).as_posix()
+        if not relative.isprintable() and "\udc80" <= max(relative) <= "\udcff":
+            raise ArchiveError(
+                f"a file name in {path.parent} is not text",
+                found=repr(path.name),
+                expected="names in UTF-8",
+                remedy="rename the file",
+            )
+        inside = path.is_file() and self._is_inside(path)
+        status = path.stat() if inside else path.lstat()  # of a link that leads nowhere or away, only the link
+        return ArchiveFile(
+            path=relative,
+            file_id=relative,
+            size=status.st_size,
+            modified=datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+            variables=_variables(path) if inside else None,
+        )
+
+
+def _variables(path: Path) -> tuple[str, ...] | None:
+    """What DANDI calls ``variableMeasured``, as far as sessions are chosen by it."""
+    import h5py
+
+    from neuralpile_dagster.errors import DamagedRecording
+    from neuralpile_dagster.hdf5 import find
+
+    if path.suffix not in HDF5_SUFFIXES:
+        return ()
+    try:
+        with h5py.File(path, "r") as file:
+            return ("Units",) if find(file, "/units/spike_times", path.name) is not None else ()
+    except (OSError, DamagedRecording):
+        return None  # not dropped: it becomes a session that fails, with the reason, when it is read
+
+
+def _cannot_list(error: OSError) -> NoReturn:
+    raise ArchiveError(
+        f"{error.filename} cannot be listed", found=str(error.strerror), remedy="change the folder's permissions"
+    ) from error
+
+
+def _what_is_there(root: Path, folder: Path, near: list[str], count: int) -> str:
+    if not root.is_dir():
+        return f"{root} is no folder"
+    if folder.is_dir():
+        return f"a link that leads out of the archive folder, to {folder.resolve()}"
+    return f"{count} folders, e.g. {', '.join(near)}" if near else "an empty folder"
+
+
+def _dandiset_metadata(folder: Path) -> dict[str, object]:
+    import yaml
+
+    path = folder / DANDISET_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArchiveError(
+            f"{path} cannot be read", found=str(error), remedy="download it again, or remove it"
+        ) from error
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _citation(metadata: dict[str, object]) -> Citation:
+    from neuralpile_dagster.archives.dandi_metadata import citation_of
+
+    return citation_of(metadata)
