@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -16,12 +17,28 @@ Severity = Literal["warn", "error"]
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
     return pattern
 
 
-PathPattern = Annotated[str, AfterValidator(_compiles)]
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in text):
+        raise ValueError("control characters are not allowed in text")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+PathPattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_compiles)]
+Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
+Title = Annotated[Text, AfterValidator(_not_blank)]
+Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
 
 
 class Row(BaseModel):
@@ -39,8 +56,8 @@ class Source(Row):
     """
 
     archive: ArchiveName = "dandi"
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")
-    version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$", max_length=60)
+    version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
 
     @property
     def folder(self) -> str:
@@ -52,6 +69,16 @@ class Source(Row):
         """How people name it, e.g. ``dandi 000713``."""
         return f"{self.archive} {self.id}"
 
+    @property
+    def url(self) -> str | None:
+        """The web page where people look at it; None for the synthetic sample."""
+        if self.archive == "dandi":
+            page = f"https://dandiarchive.org/dandiset/{self.id}"
+            return page if self.version == "latest" else f"{page}/{self.version}"
+        if self.archive == "figshare":
+            return f"https://figshare.com/articles/dataset/_/{self.id}"
+        return None
+
 
 class SessionRule(Row):
     """Which files of an archive are sessions. Patterns are regular expressions *searched* in the path.
@@ -61,13 +88,15 @@ class SessionRule(Row):
     ``requires``. Files are taken in the order of their full paths.
 
     ``same_session`` says which files belong together: those whose captured
-    groups are equal. ``several`` says what to do with them: ``"refuse"`` (an
-    error; the default), ``"prefer"`` the one that matches the earliest pattern
-    of ``include``, or ``"stack"`` all of them, units after units.
+    groups are equal; a file that it does not match is a session of its own.
+    ``several`` says what to do with files that belong together: ``"refuse"``
+    (an error; the default), ``"prefer"`` the one that matches the earliest
+    pattern of ``include``, or ``"stack"`` all of them, units after units.
 
     ``subject_id`` is the name of the file's parent folder and ``session_id``
-    the file name without extension, unless ``same_session`` has groups named
-    ``subject`` or ``session``.
+    the file name without extension (of the first file, when stacked), unless
+    ``same_session`` has groups named ``subject`` or ``session``. The subject of
+    a file that lies in no folder is its ``session_id``.
     """
 
     include: tuple[PathPattern, ...] = Field(default=(r"\.nwb$",), min_length=1)
@@ -78,9 +107,12 @@ class SessionRule(Row):
 
     @model_validator(mode="after")
     def _grouping_has_groups(self) -> SessionRule:
-        groups = re.compile(self.same_session).groups if self.same_session else 0
-        if self.same_session is not None and groups == 0:
+        pattern = re.compile(self.same_session or "")
+        if self.same_session is not None and pattern.groups == 0:
             raise ValueError("same_session must capture at least one (group)")
+        unknown = set(pattern.groupindex) - {"subject", "session"}
+        if unknown:
+            raise ValueError(f"same_session names groups {sorted(unknown)}; only subject and session have a meaning")
         if self.several != "refuse" and self.same_session is None:
             raise ValueError(f"several: {self.several} needs same_session")
         return self
@@ -95,19 +127,19 @@ class Dataset(Row):
     """
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
-    title: str = Field(min_length=1)
+    title: Title
     source: Source
     sessions: SessionRule = SessionRule()
     reader: ReaderName = "units"
-    species: str | None = None
-    doi: str | None = Field(default=None, pattern=r"^10\.\d{4,9}/\S+$")
-    paper_doi: str | None = Field(default=None, pattern=r"^10\.\d{4,9}/\S+$")
-    description: str = ""
+    species: Text | None = None
+    doi: Doi | None = None
+    paper_doi: Doi | None = None
+    description: Text = ""
     tokens_published: int | None = Field(default=None, ge=0)
     sessions_published: int | None = Field(default=None, ge=0)
     sessions_expected: int | None = Field(default=None, ge=0)
     subjects_published: int | None = Field(default=None, ge=0)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
     synthetic: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 
 from neuralpile_dagster.archives.model import ArchiveFile, Citation, Model
 
@@ -31,7 +32,8 @@ class Manifest(Model):
     """What an archive listed for a dataset, and the sessions that the rule chose from it.
 
     ``dropped`` counts the files that are no session by reason;
-    ``considered == chosen files + sum(dropped.values())``.
+    ``considered == chosen + sum(dropped.values())``. Sessions are in the order
+    of their files' full paths; those that vanished keep their places.
     """
 
     dataset: str
@@ -47,9 +49,20 @@ class Manifest(Model):
     dropped: dict[str, int]
     sessions: tuple[Session, ...]
 
+    @property
+    def chosen(self) -> int:
+        """How many of the listed files belong to a session (those of vanished sessions are not listed)."""
+        return sum(len(session.files) for session in self.sessions if not session.vanished)
+
+    @property
+    def vanished(self) -> tuple[Session, ...]:
+        """The sessions that the archive no longer lists."""
+        return tuple(session for session in self.sessions if session.vanished)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Session]:
+        return {session.key: session for session in self.sessions}
+
     def session(self, key: str) -> Session:
         """The session of a partition key; raises `KeyError` when there is none."""
-        for session in self.sessions:
-            if session.key == key:
-                return session
-        raise KeyError(key)
+        return self._by_key[key]

@@ -1,0 +1,169 @@
+"""The catalog of an instance: the rows that come with the package, and the user's own.
+
+A user's rows stand in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
+`Dataset`; docs/datasets/adding.md shows one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.catalog.sample import SAMPLE
+from neuralpile_dagster.catalog.strict_yaml import read_yaml
+from neuralpile_dagster.errors import CatalogError, ConfigurationError
+from neuralpile_dagster.settings import Settings
+
+USER_CATALOG = "catalog.yaml"
+# where the fields of a row's parts are described, for the names to suggest
+_FIELDS: dict[str, type[BaseModel]] = {"": Dataset, "source": Source, "sessions": SessionRule}
+
+
+def user_catalog_path(settings: Settings) -> Path:
+    """Where an instance's user keeps datasets of their own."""
+    return settings.home / USER_CATALOG
+
+
+def load_catalog(settings: Settings) -> dict[str, Dataset]:
+    """All datasets of an instance by name, in catalog order (the user's come last).
+
+    With the sample archive these are the synthetic rows alone. Raises
+    `CatalogError` when the user's ``catalog.yaml`` is wrong; without that file
+    there are no rows of the user.
+    """
+    if settings.archive == "sample":
+        return {dataset.name: dataset for dataset in SAMPLE}
+    return {dataset.name: dataset for dataset in (*RODENT, *check_user_catalog(user_catalog_path(settings)))}
+
+
+def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
+    """The dataset of that name; raises `ConfigurationError` with the closest names when there is none."""
+    if name in catalog:
+        return catalog[name]
+    close = difflib.get_close_matches(name.lower().replace("_", "-"), catalog, n=3, cutoff=0.5)
+    raise ConfigurationError(
+        f"there is no dataset {name!r}",
+        expected=f"one of {', '.join(close or catalog)}",
+        remedy=f"`neuralpile catalog` lists all datasets; your own go into {USER_CATALOG} in NEURALPILE_HOME",
+    )
+
+
+@dataclass
+class UserCatalog:
+    """What a ``catalog.yaml`` holds: its good rows, and what is wrong with the others."""
+
+    datasets: list[Dataset] = field(default_factory=list)
+    problems: list[CatalogError] = field(default_factory=list)
+
+
+def check_user_catalog(path: Path) -> list[Dataset]:
+    """The rows of a ``catalog.yaml``, none when there is no such file.
+
+    Raises one `CatalogError` that tells everything that is wrong with it.
+    """
+    result = read_user_catalog(path)
+    if len(result.problems) == 1:
+        raise result.problems[0]
+    if result.problems:
+        numbered = (f"({number}) {problem}" for number, problem in enumerate(result.problems, 1))
+        raise CatalogError(f"{path} has {len(result.problems)} problems: {' '.join(numbered)}")
+    return result.datasets
+
+
+def read_user_catalog(path: Path) -> UserCatalog:
+    """Read a ``catalog.yaml``, collecting all that is wrong with it; nothing is raised."""
+    result = UserCatalog()
+    if not path.exists():
+        return result
+    try:
+        rows = _rows(path)
+    except CatalogError as error:
+        result.problems.append(error)
+        return result
+    taken = {dataset.name: "comes with the package" for dataset in (*RODENT, *SAMPLE)}
+    for number, content in enumerate(rows, 1):
+        name = content.get("name") if isinstance(content, dict) else None
+        label = f"row {number}" + (f" ({name[:60]!r})" if isinstance(name, str) else "")
+        problems = list(_problems(path, label, content))
+        if isinstance(name, str) and name in taken:
+            problems.append(
+                CatalogError(
+                    f"{path}, {label}, field name: the name is taken",
+                    found=f"a dataset of that name {taken[name]}",
+                    expected="a name of its own for every dataset",
+                )
+            )
+        if isinstance(name, str):
+            taken.setdefault(name, f"is {label} of the same file")
+        result.problems.extend(problems)
+        if not problems:
+            result.datasets.append(Dataset.model_validate(content))
+    return result
+
+
+def _rows(path: Path) -> list[Any]:
+    content = read_yaml(path)
+    if content is None:
+        return []
+    if not isinstance(content, dict) or set(content) != {"datasets"}:
+        raise CatalogError(
+            f"{path} is not a catalog",
+            found=f"top-level keys {', '.join(map(repr, content))}" if isinstance(content, dict) else _shown(content),
+            expected="one top-level key `datasets` with a list of rows",
+        )
+    rows = content["datasets"]
+    if rows is not None and not isinstance(rows, list):
+        raise CatalogError(f"{path}, field datasets", found=_shown(rows), expected="a list of rows, each after a `-`")
+    return rows or []
+
+
+def _problems(path: Path, label: str, content: Any) -> Iterable[CatalogError]:
+    if not isinstance(content, dict):
+        yield CatalogError(f"{path}, {label}", found=_shown(content), expected="a row: `name: ...`, `title: ...`, ...")
+        return
+    try:
+        dataset = Dataset.model_validate(content)
+    except ValidationError as error:
+        for problem in error.errors():
+            yield _problem(path, label, problem)
+        return
+    if dataset.source.archive == "sample":
+        yield CatalogError(
+            f"{path}, {label}, field source.archive",
+            found="'sample'",
+            expected="'dandi' or 'figshare' (also for a folder laid out like them); the sample has rows of its own",
+        )
+
+
+def _problem(path: Path, label: str, error: Any) -> CatalogError:
+    """One of pydantic's errors in our words."""
+    location = tuple(error["loc"])
+    where = f"{path}, {label}" + (f", field {'.'.join(map(str, location))}" if location else "")
+    if error["type"] == "missing":
+        return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...` to the row")
+    if error["type"] == "extra_forbidden":
+        fields = list(_FIELDS[".".join(map(str, location[:-1]))].model_fields)
+        close = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        return CatalogError(
+            f"{where}: there is no such field",
+            expected=f"one of {', '.join(fields)}",
+            remedy=f"did you mean {close[0]!r}?" if close else "",
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    if not location or error["type"] == "value_error":
+        return CatalogError(f"{where}: {message}")
+    expected = message.removeprefix("Input should be ").removeprefix("String should ")
+    return CatalogError(where, found=_shown(error["input"]), expected=expected)
+
+
+def _shown(value: Any) -> str:
+    """A value of any size and content, short and printable."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,216 @@
+"""Archive files -> sessions: applies a dataset's `SessionRule` to a listing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from neuralpile_dagster.archives.model import ArchiveFile, Listing
+from neuralpile_dagster.catalog.model import Dataset, SessionRule
+from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+
+MAX_KEY = 200
+_DIGEST = 16  # hex digits that tell over-long ids apart
+
+MAX_PATH = 1024
+MAX_PATH_PART = 255  # bytes of one name, in every usual file system
+# control and format characters, surrogates, line and paragraph separators: they disguise or break paths
+_DISGUISES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+Identity = tuple[str | None, ...]
+
+
+def partition_key(session_id: str) -> str:
+    """A session id as Dagster partitions and file names can hold it.
+
+    The result matches ``^[A-Za-z0-9][A-Za-z0-9_.=+-]{0,199}$``, holds no ``..``
+    and does not end in a dot (a file extension may follow); an id that already
+    is such a key is returned as it is. Every other character becomes ``_``, as
+    does a dot after a dot and one at the end; an id that does not begin with a
+    letter or digit gets an ``x`` in front; one that is too long is cut, and
+    ``-`` and 16 hex digits of the whole id's sha256 are appended. Different ids
+    may give equal keys: `choose_sessions` refuses that.
+    """
+    key = re.sub(r"[^A-Za-z0-9_.=+-]|(?<=\.)\.|\.\Z", "_", session_id)
+    if not re.match(r"[A-Za-z0-9]", key):
+        key = f"x{key}"
+    if len(key) > MAX_KEY:
+        digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+        key = f"{key[: MAX_KEY - _DIGEST - 1]}-{digest}"
+    return key
+
+
+def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | None = None) -> Manifest:
+    """Choose the sessions of a dataset from the files of its source.
+
+    Sessions are in the order of their files' full paths. A session of the
+    ``previous`` manifest (of the same source) keeps its id and key when its
+    files change form. When it is no longer listed it is carried over, marked
+    ``vanished``, unless the rule no longer chooses its files: changing the rule
+    is how a person drops it.
+
+    Raises
+    ------
+    ArchiveError
+        When the listing names a path twice, several files are one session and
+        the rule refuses that (or prefers none of them), or two sessions have
+        the same partition key.
+    """
+    rule = _Rule(dataset.sessions)
+    chosen, dropped = _sift(rule, listing.files)
+    groups: dict[Identity, list[ArchiveFile]] = {}
+    for file in chosen:
+        groups.setdefault(rule.identity(file.path), []).append(file)
+    known = previous if previous is not None and previous.source_id == listing.source_id else None
+    names = rule.names_in_use(known.sessions if known else ())
+    sessions: dict[str, Session] = {}
+    for identity, files in groups.items():
+        kept = rule.settle(files)
+        if len(kept) < len(files):
+            dropped["another file of the same session is preferred"] += len(files) - len(kept)
+        session = _session(rule, kept, names.get(identity))
+        if session.key in sessions:
+            raise _collision(dataset, sessions[session.key], session)
+        sessions[session.key] = session
+    for old in known.sessions if known else ():
+        listed = old.key in sessions or rule.identity(old.files[0].path) in groups
+        if not listed and all(rule.reason_against(file) is None for file in old.files):
+            sessions[old.key] = old.model_copy(update={"vanished": True})
+    return Manifest(
+        dataset=dataset.name,
+        archive=listing.archive,
+        source_id=listing.source_id,
+        version=listing.version,
+        version_note=listing.version_note,
+        frozen=listing.frozen,
+        synthetic=listing.synthetic or dataset.synthetic,
+        listed_at=listing.listed_at,
+        citation=listing.citation,
+        considered=len(listing.files),
+        dropped=dict(sorted(dropped.items())),
+        sessions=tuple(sorted(sessions.values(), key=lambda session: session.files[0].path)),
+    )
+
+
+class _Rule:
+    """A `SessionRule` with its patterns compiled."""
+
+    def __init__(self, rule: SessionRule) -> None:
+        self.include = [re.compile(pattern) for pattern in rule.include]
+        self.exclude = [re.compile(pattern) for pattern in rule.exclude]
+        self.requires = rule.requires
+        self.same_session = re.compile(rule.same_session) if rule.same_session else None
+        self.several = rule.several
+
+    def reason_against(self, file: ArchiveFile) -> str | None:
+        """Why the file is no session, or None when it is one (or part of one)."""
+        unsafe = _unsafe(file.path)
+        if unsafe:
+            return f"unsafe path: {unsafe}"
+        if not any(pattern.search(file.path) for pattern in self.include):
+            return "path matches no include pattern"
+        for pattern in self.exclude:
+            if pattern.search(file.path):
+                return f"path matches exclude pattern {pattern.pattern}"
+        if file.variables is not None:  # None: could not be known
+            missing = [name for name in self.requires if name not in file.variables]
+            if missing:
+                return f"metadata has no {', '.join(missing)}"
+        return None
+
+    def identity(self, path: str) -> Identity:
+        """What is equal for the files of one session, and for no others."""
+        match = self.same_session.search(path) if self.same_session else None
+        return ("groups", *match.groups()) if match else ("path", path)
+
+    def ids(self, path: str) -> tuple[str, str]:
+        """Subject id and session id that a session's first file gives it."""
+        match = self.same_session.search(path) if self.same_session else None
+        named = match.groupdict() if match else {}
+        session_id = named.get("session") or PurePosixPath(path).stem
+        return named.get("subject") or PurePosixPath(path).parent.name or session_id, session_id
+
+    def settle(self, files: list[ArchiveFile]) -> list[ArchiveFile]:
+        """The files of a session that are read, of those that belong to it."""
+        if len(files) == 1 or self.several == "stack":
+            return files
+        if self.several == "prefer":
+            ranks = [self._rank(file.path) for file in files]
+            best = [file for file, rank in zip(files, ranks, strict=True) if rank == min(ranks)]
+            if len(best) == 1:
+                return best
+            files = best
+        raise ArchiveError(
+            f"{files[0].path} and {files[1].path} are files of the same session",
+            found=f"{len(files)} files that `same_session` says are one session, and that are equally good",
+            expected="one file per session",
+            remedy="leave all but one out with `exclude`, order the patterns of `include` and set `several: prefer`, "
+            "or set `several: stack` when each file holds other units",
+        )
+
+    def _rank(self, path: str) -> int:
+        return next(number for number, pattern in enumerate(self.include) if pattern.search(path))
+
+    def names_in_use(self, sessions: Iterable[Session]) -> dict[Identity, str]:
+        """The session ids that earlier sessions go by, where an id depends on which of several files is listed."""
+        if self.same_session is None or "session" in self.same_session.groupindex:
+            return {}
+        names: dict[Identity, str] = {}
+        for session in sessions:
+            names.setdefault(self.identity(session.files[0].path), session.session_id)
+        return names
+
+
+def _sift(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[ArchiveFile], Counter[str]]:
+    """The files that the rule chooses, in path order, and how many it does not, by reason."""
+    chosen: list[ArchiveFile] = []
+    dropped: Counter[str] = Counter()
+    seen: set[str] = set()
+    for file in sorted(files, key=lambda file: file.path):
+        if file.path in seen:
+            raise ArchiveError(
+                f"the archive lists {file.path!r} twice",
+                expected="every path once",
+                remedy="list it again; the version may have changed while it was being listed",
+            )
+        seen.add(file.path)
+        reason = rule.reason_against(file)
+        if reason is None:
+            chosen.append(file)
+        else:
+            dropped[reason] += 1
+    return chosen, dropped
+
+
+def _session(rule: _Rule, files: Sequence[ArchiveFile], name: str | None) -> Session:
+    subject_id, session_id = rule.ids(files[0].path)
+    session_id = name or session_id
+    return Session(key=partition_key(session_id), subject_id=subject_id, session_id=session_id, files=tuple(files))
+
+
+def _collision(dataset: Dataset, one: Session, other: Session) -> ArchiveError:
+    return ArchiveError(
+        f"two sessions of {dataset.name} have the same partition key {one.key!r}",
+        found=f"{one.session_id!r} ({one.files[0].path}) and {other.session_id!r} ({other.files[0].path})",
+        expected="session ids that differ in letters, digits or _.=+-",
+        remedy="leave one out with `exclude`, or give them other ids with a (?P<session>...) group in `same_session`",
+    )
+
+
+def _unsafe(path: str) -> str | None:
+    """Why a path must not be turned into a file name or a URL; None for an ordinary relative path."""
+    parts = path.split("/")
+    if any(unicodedata.category(character) in _DISGUISES for character in path):
+        return "control characters"
+    if not path or len(path) > MAX_PATH or any(len(part.encode()) > MAX_PATH_PART for part in parts):
+        return "empty or too long"
+    if path.startswith("/") or "\\" in path or re.match(r"[A-Za-z]:", path):
+        return "absolute, or with a drive or backslashes"
+    if any(part in ("", ".", "..") for part in parts):
+        return "empty parts, '.' or '..'"
+    return None

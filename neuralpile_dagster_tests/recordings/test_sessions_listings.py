@@ -1,0 +1,157 @@
+"""The rules of the catalog on the real listings, and on made-up ones where no real one is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.listings import (
+    archive_file,
+    dandiset_id,
+    listing_of,
+    listing_paths,
+    made_up_row,
+    make_listing,
+    read_listing,
+)
+
+BY_NAME = {dataset.name: dataset for dataset in RODENT}
+# where the sessions' own subjects are not the published number (datasets.md (a), (c))
+SUBJECTS = {"li": 19, "lemerre": 43}
+
+
+def chosen_paths(manifest: Manifest) -> list[str]:
+    return [file.path for session in manifest.sessions for file in session.files]
+
+
+def test_on_every_real_listing_the_rule_gives_the_published_sessions(shared_data: Path, subtests: pytest.Subtests):
+    listings = listing_paths(shared_data)
+    assert len(listings) >= 9
+    by_source: dict[str, Dataset] = {dataset.source.id: dataset for dataset in RODENT}
+    for path in listings:
+        with subtests.test(listing=path.name):
+            dataset = by_source[dandiset_id(path)]
+            listing = read_listing(path)
+            manifest = choose_sessions(dataset, listing, None)
+            assert len(manifest.sessions) == dataset.sessions_due
+            subjects = {session.subject_id for session in manifest.sessions}
+            assert len(subjects) == SUBJECTS.get(dataset.name, dataset.subjects_published)
+            assert manifest.considered == len(listing.files) == manifest.chosen + sum(manifest.dropped.values())
+            assert chosen_paths(manifest) == sorted(chosen_paths(manifest))
+            assert choose_sessions(dataset, listing, manifest) == manifest
+
+
+@pytest.mark.parametrize(
+    ("dandiset", "sessions"),
+    [
+        ("000409", 347),
+        ("000690", 25),
+        ("000059", 24),
+        ("000248", 12),
+        ("000017", 39),
+        ("000405", 276),
+        ("000010", 99),
+        ("000931", 1),
+        ("001260", 50),
+    ],
+)
+def test_sessions_of_a_dandiset_are_as_many_as_its_authors_used(shared_data: Path, dandiset: str, sessions: int):
+    (path,) = [path for path in listing_paths(shared_data) if dandiset_id(path) == dandiset]
+    (dataset,) = [dataset for dataset in RODENT if dataset.source.id == dandiset]
+    assert len(choose_sessions(dataset, read_listing(path), None).sessions) == sessions
+
+
+def test_the_probe_files_of_lemerre_are_grouped_into_50_sessions(shared_data: Path):
+    manifest = choose_sessions(BY_NAME["lemerre"], read_listing(shared_data / "listings" / "001260.paths.jsonl"), None)
+    sizes = [len(session.files) for session in manifest.sessions]
+    assert (len(sizes), sum(sizes), sum(size > 1 for size in sizes), max(sizes)) == (50, 74, 23, 3)
+    session = manifest.session("ses-PL062-20200420")
+    assert session.subject_id == "sub-PL062"
+    assert [file.path.split("-")[-1] for file in session.files] == [
+        f"probe{probe}_behavior+ecephys.nwb" for probe in range(3)
+    ]
+    assert manifest.session("ses-518804-20220228").subject_id == "sub-518804-1"
+
+
+def test_iurilli_is_named_after_its_only_file(shared_data: Path):
+    (session,) = choose_sessions(
+        BY_NAME["iurilli"], read_listing(shared_data / "listings" / "000931.jsonl"), None
+    ).sessions
+    assert (session.key, session.subject_id, session.session_id) == ("sub-001", "sub-001", "sub-001")
+
+
+def test_files_that_are_no_sessions_are_counted_by_reason(shared_data: Path):
+    manifest = choose_sessions(BY_NAME["v2h"], read_listing(shared_data / "listings" / "000690.jsonl"), None)
+    assert manifest.dropped == {
+        "metadata has no Units": 106,
+        r"path matches exclude pattern _image\.nwb$": 25,
+    }
+
+
+def test_vbn_takes_the_files_with_nothing_after_the_session():
+    day = "sub-1/sub-1_ses-20200101T010203"
+    manifest = choose_sessions(
+        BY_NAME["vbn"],
+        listing_of(f"{day}.nwb", f"{day}_image.nwb", f"{day}_probe-0_ecephys.nwb", "sub-2/sub-2_ses-1.nwb"),
+        None,
+    )
+    assert chosen_paths(manifest) == [f"{day}.nwb"]
+
+
+def test_giocomo_leaves_out_the_np_files_that_repeat_an_ecephys_file_and_keeps_spaces():
+    paths = [
+        "sub-Ford Prefect/sub-Ford Prefect_ses-1_behavior.nwb",
+        "sub-npI1/sub-npI1_ses-20190413_behavior+ecephys.nwb",
+        "sub-npI1/sub-npI1_ses-20190413_behavior.nwb",
+        "sub-inp/sub-inp_ses-1_behavior.nwb",
+    ]
+    manifest = choose_sessions(BY_NAME["giocomo"], listing_of(*paths), None)
+    assert chosen_paths(manifest) == [paths[0], paths[3], paths[1]]
+    session = manifest.sessions[0]
+    assert session.key == "sub-Ford_Prefect_ses-1_behavior"
+    assert (session.subject_id, session.session_id) == ("sub-Ford Prefect", "sub-Ford Prefect_ses-1_behavior")
+    assert manifest.sessions[2].key == "sub-npI1_ses-20190413_behavior+ecephys"
+
+
+@pytest.mark.parametrize("folder", ["", "Eight Probe/", "data.zip/a/b/"])
+def test_the_mice_of_steinmetz_2_are_found_by_base_name(folder: str):
+    names = [
+        "dat_small.mat",
+        "spksWaksman_Feb18.mat",
+        "spksKrebs_Feb18.mat",
+        "spksRobbins_Feb18.mat",
+        "xspksKrebs_Feb18.mat",
+    ]
+    manifest = choose_sessions(
+        BY_NAME["steinmetz-2"], listing_of(*(f"{folder}{name}" for name in names), variables=()), None
+    )
+    assert [(session.subject_id, session.session_id) for session in manifest.sessions] == [
+        (mouse, f"spks{mouse}_Feb18") for mouse in ("Krebs", "Robbins", "Waksman")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "left"),
+    [
+        ("oddball", "sub-1/sub-1_ses-2.nwb", "sub-1/sub-1_ses-2_probe-0_ecephys.nwb"),
+        ("jaramillo", "sub-a/sub-a_ses-1_behavior.nwb", "sub-a/sub-a_ses-1_ecephys.nwb"),
+        ("fujisawa", "sub-E/sub-E_ses-1_behavior+ecephys.nwb", "sub-E/sub-E_ses-1_ecephys.nwb"),
+    ],
+)
+def test_the_rules_without_a_real_listing_take_and_leave_as_the_facts_say(name: str, taken: str, left: str):
+    assert chosen_paths(choose_sessions(BY_NAME[name], listing_of(taken, left), None)) == [taken]
+
+
+@pytest.mark.parametrize("dataset", [d for d in RODENT if "Units" in d.sessions.requires], ids=lambda d: d.name)
+def test_a_file_without_units_is_no_session_but_one_of_unknown_content_is(dataset: Dataset):
+    path = "sub-1/sub-1_ses-1_behavior+ecephys.nwb"
+    without = choose_sessions(dataset, listing_of(path, variables=("LFP",)), None)
+    assert without.sessions == ()
+    assert without.dropped == {"metadata has no Units": 1}
+    unknown = archive_file(made_up_row(path)).model_copy(update={"variables": None})
+    assert len(choose_sessions(dataset, make_listing([unknown]), None).sessions) == 1
