@@ -60,6 +60,10 @@ class CountsStats(Model):
     dropped_beyond == spikes_read`` always holds. ``histogram[c]`` is the number
     of bins that hold c spikes (trailing zeros cut). ``fingerprint`` is equal
     for two sessions with the same spikes per unit and length.
+    ``implausible_bins`` hold more spikes than a rate of 1 kHz allows (20 in 20
+    ms), ``implausible_units`` are the rows they are in, each with how many.
+    ``duplicate_spikes`` are at the very time of another spike of their unit.
+    ``longest_quiet_bins`` is the longest stretch without a spike of any unit.
     """
 
     n_units: int
@@ -77,6 +81,10 @@ class CountsStats(Model):
     silent_units: int
     max_count: int
     histogram: tuple[int, ...]
+    implausible_bins: int = 0
+    implausible_units: tuple[tuple[int, int], ...] = ()
+    duplicate_spikes: int = 0
+    longest_quiet_bins: int = 0
     fingerprint: str
 
     @property

@@ -1,0 +1,90 @@
+"""Numbers about a session's counts, gathered segment by segment. Measures only: what is wrong is for checks to say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from neuralpile_dagster.measures import kernels
+from neuralpile_dagster.records import CountsStats
+
+IMPLAUSIBLE_RATE_HZ = 1000.0
+"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms (issue 5)."""
+
+
+class CountsMeasure:
+    """What a session's counts hold, fed segment by segment in order of time.
+
+    Parameters
+    ----------
+    n_units : int
+    bin_width_s : float
+        Seconds per bin.
+    """
+
+    def __init__(self, n_units: int, bin_width_s: float) -> None:
+        self.bin_width_s = bin_width_s
+        self.n_bins = 0
+        self.unit_totals = np.zeros(n_units, np.int64)
+        """Spikes kept, per unit."""
+        self._histogram = np.zeros(256, np.int64)
+        self._implausible = np.zeros(n_units, np.int64)
+        # 1e-9 keeps a product such as 0.3 * 1000 = 299.99... from losing a whole spike
+        self._implausible_above = min(math.floor(IMPLAUSIBLE_RATE_HZ * bin_width_s + 1e-9), 255)
+        self._quiet_run = self._quiet_longest = 0
+
+    def add(self, counts: np.ndarray) -> None:
+        """Add one segment: uint8, shape (n_units, bins of the segment)."""
+        if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
+            raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
+        population = np.zeros(counts.shape[1], np.uint8)
+        kernels.measure_segment(
+            counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population
+        )
+        self._quiet_run, self._quiet_longest = kernels.longest_quiet(population, self._quiet_run, self._quiet_longest)
+        self.n_bins += counts.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Units times bins."""
+        return len(self.unit_totals) * self.n_bins
+
+    @property
+    def spikes_kept(self) -> int:
+        """Sum of all counts."""
+        return int(self.unit_totals.sum())
+
+    def stats(self, spikes_read: int, **losses: int) -> CountsStats:
+        """All numbers, with those that only the reader and the binner know.
+
+        ``losses`` are the fields of `CountsStats` of those names:
+        ``dropped_negative``, ``dropped_nan``, ``dropped_beyond``,
+        ``lost_to_saturation``, ``saturated_bins``, ``missing_bins``, ``duplicate_spikes``.
+        """
+        used = np.flatnonzero(self._histogram)
+        largest = int(used[-1]) if len(used) else 0
+        return CountsStats(
+            n_units=len(self.unit_totals),
+            n_bins=self.n_bins,
+            bin_width_s=self.bin_width_s,
+            tokens=self.tokens,
+            spikes_read=spikes_read,
+            spikes_kept=self.spikes_kept,
+            silent_units=int(np.count_nonzero(self.unit_totals == 0)),
+            max_count=largest,
+            histogram=tuple(self._histogram[: largest + 1].tolist()),
+            implausible_bins=int(self._implausible.sum()),
+            implausible_units=tuple(
+                (int(row), int(self._implausible[row])) for row in np.flatnonzero(self._implausible)
+            ),
+            longest_quiet_bins=self._quiet_longest,
+            fingerprint=self._fingerprint(),
+            **losses,
+        )
+
+    def _fingerprint(self) -> str:
+        """sha256 over the number of bins and each unit's spikes, as little-endian int64."""
+        numbers = np.concatenate([[self.n_bins], self.unit_totals]).astype("<i8")
+        return hashlib.sha256(numbers.tobytes()).hexdigest()
