@@ -10,7 +10,7 @@ from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.rodent_first import HAS_UNITS
 from neuralpile_dagster.catalog.rodent_later import PROBES_OF_ONE_SESSION
 
-SYNTHETIC_SPECIES = "none (synthetic)"
+SYNTHETIC_SPECIES = "synthetic"
 
 SAMPLE: tuple[Dataset, ...] = (
     Dataset(

@@ -1,0 +1,244 @@
+"""The user's own datasets, and the errors that a wrong row gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.catalog.load import check_user_catalog, get_dataset, load_catalog, read_user_catalog
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.catalog.sample import SAMPLE
+from neuralpile_dagster.errors import CatalogError, ConfigurationError
+from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.listings import listing_of
+
+GOOD = """\
+datasets:
+  - name: mine
+    title: My recordings
+    source: {id: "990001", version: draft}
+"""
+
+
+def settings(home: Path, archive: str = "dandi") -> Settings:
+    return Settings(home=home, store=str(home / "store"), archive=archive)
+
+
+def write(home: Path, text: str | bytes) -> Path:
+    path = home / "catalog.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def complaint(home: Path, text: str | bytes) -> str:
+    write(home, text)
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(settings(home))
+    assert str(home / "catalog.yaml") in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_a_file_the_catalog_is_the_25_datasets_in_order(tmp_path: Path):
+    assert list(load_catalog(settings(tmp_path)).values()) == list(RODENT)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "datasets:\n", "datasets: []\n"])
+def test_a_file_without_rows_adds_none(tmp_path: Path, text: str):
+    write(tmp_path, text)
+    assert len(load_catalog(settings(tmp_path))) == 25
+
+
+def test_a_row_of_the_user_comes_last(tmp_path: Path):
+    write(tmp_path, GOOD)
+    catalog = load_catalog(settings(tmp_path, "/data/dandisets"))
+    assert list(catalog)[-1] == "mine"
+    assert len(catalog) == 26
+    assert catalog["mine"].source.id == "990001"
+
+
+def test_the_sample_archive_shows_only_synthetic_rows(tmp_path: Path):
+    write(tmp_path, GOOD)
+    assert list(load_catalog(settings(tmp_path, "sample")).values()) == list(SAMPLE)
+
+
+def test_ids_and_versions_need_no_quotes_and_are_not_numbers(tmp_path: Path):
+    (row,) = check_user_catalog(
+        write(tmp_path, "datasets:\n  - {name: no, title: 12, source: {id: 000017, version: 0.240329.10}, doi: null}\n")
+    )
+    assert (row.name, row.title, row.source.id, row.source.version, row.doi) == (
+        "no",
+        "12",
+        "000017",
+        "0.240329.10",
+        None,
+    )
+
+
+def test_numbers_and_truth_values_are_read_where_the_form_has_them(tmp_path: Path):
+    (row,) = check_user_catalog(
+        write(
+            tmp_path,
+            GOOD.replace("name: mine", "name: sample-mine\n    synthetic: true\n    tokens_published: 1_000"),
+        )
+    )
+    assert (row.synthetic, row.tokens_published) == (True, 1000)
+
+
+def test_every_row_of_the_package_can_be_written_as_yaml(tmp_path: Path):
+    import yaml
+
+    rows = [dataset.model_dump(mode="json") | {"name": f"my-{dataset.name}"} for dataset in RODENT]
+    read = check_user_catalog(write(tmp_path, yaml.safe_dump({"datasets": rows})))
+    assert [row.model_copy(update={"name": row.name[3:]}) for row in read] == list(RODENT)
+
+
+def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "datasets" / "adding.md").read_text()
+    (example,) = re.findall(r"```yaml\n(datasets:.*?)```", page, re.DOTALL)
+    simple, grouped = check_user_catalog(write(tmp_path, example))
+    paths = ["sub-1/sub-1_ses-a_behavior+ecephys.nwb", "sub-1/sub-1_ses-a_test.nwb"]
+    assert len(choose_sessions(simple, listing_of(*paths, source_id=simple.source.id), None).sessions) == 1
+    probes = [f"sub-1/sub-1_ses-a_probe{probe}.nwb" for probe in range(3)]
+    (session,) = choose_sessions(grouped, listing_of(*probes, source_id=grouped.source.id), None).sessions
+    assert (session.subject_id, session.session_id, len(session.files)) == ("sub-1", "ses-a", 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: mine", "name: Mine!", ["row 1 ('Mine!')", "field name", "found: 'Mine!'"]),
+        ("name: mine", "name: neural-pile", ["merged pile"]),
+        ("name: mine", "name: sample-mine", ["'sample-'", "synthetic"]),
+        ("name: mine", "name: vbn", ["field name", "taken", "comes with the package"]),
+        ("name: mine", "name: sample-units\n    synthetic: true", ["taken"]),
+        (
+            "title: My recordings",
+            "titel: x",
+            ["field titel", "no such field", "did you mean 'title'", "field title: is missing"],
+        ),
+        ("title: My recordings", "title: ' '", ["field title", "must not be empty"]),
+        ("title: My recordings", 'title: "a\\u202eb"', ["field title", "control characters"]),
+        ("version: draft", "verson: draft", ["field source.verson", "did you mean 'version'"]),
+        ('id: "990001"', 'id: "../../etc"', ["field source.id", "'../../etc'"]),
+        ("source: {", "source: {archive: zenodo, ", ["field source.archive", "'zenodo'", "'dandi'"]),
+        ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
+        ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
+        ("title:", "tokens_published: many\n    title:", ["field tokens_published", "'many'", "integer"]),
+        ("title:", "tokens_published: -1\n    title:", ["field tokens_published", "greater than or equal to 0"]),
+        ("title:", "sessions: {include: ['(']}\n    title:", ["field sessions.include.0", "not a regular expression"]),
+        (
+            "title:",
+            "sessions: {include: ['a{99999999999}']}\n    title:",
+            ["sessions.include.0", "not a regular expression"],
+        ),
+        ("title:", "sessions: {include: ['']}\n    title:", ["sessions.include.0"]),
+        ("title:", "sessions: {include: []}\n    title:", ["sessions.include", "at least 1"]),
+        ("title:", "sessions: {include: nwb}\n    title:", ["field sessions.include", "'nwb'", "tuple"]),
+        ("title:", "sessions: {several: stack}\n    title:", ["field sessions", "needs same_session"]),
+        ("title:", "sessions: {same_session: abc}\n    title:", ["field sessions", "at least one (group)"]),
+        ("title:", "sessions: {same_session: '(?P<sesion>a)'}\n    title:", ["'sesion'", "only subject and session"]),
+        ("title:", "doi: https://doi.org/10.1/x\n    title:", ["field doi"]),
+        ("title:", "severity: {sessions_expected: fatal}\n    title:", ["field severity.sessions_expected", "'warn'"]),
+    ],
+)
+def test_a_wrong_row_is_refused_by_file_row_and_field(tmp_path: Path, old: str, new: str, said: list[str]):
+    message = complaint(tmp_path, GOOD.replace(old, new, 1))
+    assert "row 1" in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("datasets: [1]", "row 1; found: '1'; expected: a row"),
+        ("datasets: {name: x}", "expected: a list of rows"),
+        ("- name: x", "one top-level key `datasets`"),
+        ("datasets: []\nsettings: {}", "'settings'"),
+        ("just words", "one top-level key"),
+        ("datasets: [", "line 1"),
+        ("datasets:\n\t- x", "line 2"),
+        ("datasets: []\ndatasets: []", "'datasets' is there twice"),
+        ("datasets:\n  - {name: a, name: b}", "line 2, column 15: 'name' is there twice"),
+        ("datasets: !!python/object/apply:os.system [touch pwned]", "line 1"),
+        ("datasets: !!int x", "not readable as YAML"),
+        ("a: &a [x]\nb: [*a, *a]", "line 2, column 5: aliases"),
+        ("datasets: &a [*a]", "aliases"),
+        ("datasets: " + "[" * 50_000, "nested more than 20 deep"),
+        ("datasets: " + "{a: " * 50_000, "nested more than 20 deep"),
+        ("? [a, b]\n: c", "a key must be a word"),
+        ("#" * 1_000_001, "too large"),
+        (b"datasets: \xff\xfe", "not text"),
+        ("datasets: \x00", "not readable as YAML"),
+        ("--- {}\n--- {}", "not readable as YAML"),
+    ],
+)
+def test_a_file_that_is_no_plain_small_catalog_is_refused(tmp_path: Path, text: str | bytes, said: str):
+    assert said in complaint(tmp_path, text)
+    assert not Path("pwned").exists()
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path):
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
+    assert "aliases" in complaint(tmp_path, "\n".join(["l0: &l0 [lol]", *levels]))
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path):
+    (tmp_path / "catalog.yaml").mkdir()
+    with pytest.raises(CatalogError, match="is not a file"):
+        load_catalog(settings(tmp_path))
+
+
+def test_huge_values_are_not_repeated_in_the_error(tmp_path: Path):
+    message = complaint(tmp_path, GOOD.replace("name: mine", f"name: {'X' * 100_000}"))
+    assert len(message) < 2_000
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path: Path):
+    message = complaint(tmp_path, GOOD + GOOD.split("\n", 1)[1])
+    assert "row 2 ('mine'), field name" in message
+    assert "is row 1 ('mine') of the same file" in message
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_good_rows_are_kept(tmp_path: Path):
+    rows = GOOD + (
+        "  - name: second\n    source: {}\n    readr: units\n"
+        "  - 3\n"
+        "  - {name: vbn, title: x, source: {id: '1', version: '/'}}\n"
+    )
+    path = write(tmp_path, rows)
+    result = read_user_catalog(path)
+    assert [dataset.name for dataset in result.datasets] == ["mine"]
+    with pytest.raises(CatalogError) as caught:
+        check_user_catalog(path)
+    message = str(caught.value)
+    assert f"{path} has 6 problems" in message
+    fields = re.findall(r"\((\d)\) \S+catalog.yaml, (row \d)(?: \(\S+\))?(?:, field ([\w.]+))?", message)
+    assert fields == [
+        ("1", "row 2", "title"),
+        ("2", "row 2", "source.id"),
+        ("3", "row 2", "readr"),
+        ("4", "row 3", ""),
+        ("5", "row 4", "source.version"),
+        ("6", "row 4", "name"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"), [("vcn2", "vcn-2"), ("Steinmetz_2", "steinmetz-2"), ("giacomo", "giocomo")]
+)
+def test_an_unknown_name_is_answered_with_close_ones(asked: str, offered: str):
+    catalog = {dataset.name: dataset for dataset in RODENT}
+    with pytest.raises(ConfigurationError) as caught:
+        get_dataset(catalog, asked)
+    assert repr(asked) in str(caught.value)
+    assert offered in str(caught.value)
+    assert get_dataset(catalog, offered).name == offered
+
+
+def test_a_name_like_no_other_is_answered_with_all():
+    with pytest.raises(ConfigurationError, match="vbn, ibl, shield"):
+        get_dataset({dataset.name: dataset for dataset in RODENT}, "zzzzzz")
