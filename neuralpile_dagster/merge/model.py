@@ -1,0 +1,107 @@
+"""The form of a pile's plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.merge.sources import SourceFile
+from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.tables.copy import RowRef
+
+SplitBy = Literal["rows", "sessions"]
+SPLITS = ("train", "test")
+
+
+class Totals(Model):
+    """Sums over rows; ``bytes`` are those of the encoded rows."""
+
+    rows: int
+    sessions: int
+    tokens: int
+    bytes: int
+
+
+class PlannedSource(Model):
+    """One component in a plan: its digest, its totals, and its part of each split."""
+
+    name: str
+    digest: str
+    totals: Totals
+    splits: dict[str, Totals]
+
+
+class PlannedShard(Model):
+    """One shard: rows ``start`` to ``stop`` of the plan's order (train, then test)."""
+
+    name: str
+    split: str
+    start: int
+    stop: int
+    tokens: int
+    bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+class PlanRecord(Model):
+    """What a plan is, without the order of its rows. ``digest`` is of all inputs, ``plan_id`` its beginning.
+
+    Shards of one plan are named after it, so a partition key says which plan it belongs to.
+    """
+
+    plan_id: str
+    digest: str
+    code_version: str
+    seed: int
+    split_by: SplitBy
+    test_size: float
+    shard_bytes: int
+    sources: tuple[PlannedSource, ...]
+    totals: Totals
+    splits: dict[str, Totals]
+    shards: tuple[PlannedShard, ...]
+    files: tuple[SourceFile, ...]
+    rows_file: StoredFile | None = None
+
+    def shard(self, name: str) -> PlannedShard:
+        """The shard of that name; raises `MergeError` when the plan has none."""
+        for shard in self.shards:
+            if shard.name == name:
+                return shard
+        raise MergeError(
+            f"{name} is not a shard of the plan {self.plan_id}",
+            expected=f"one of {len(self.shards):,} shards, e.g. {self.shards[0].name}",
+            remedy="materialize neural_pile/manifest again, and the shards that it names",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PilePlan:
+    """A plan with the order of its rows.
+
+    ``rows`` has one row per row of the pile, in order (train, then test):
+    ``split``, ``source_dataset``, ``file``, ``row`` (number in the file), ``subject_id``,
+    ``session_id``, ``tokens``, ``bytes``; texts are dictionary-encoded.
+    """
+
+    record: PlanRecord
+    rows: pa.Table
+
+    def refs(self, shard_name: str) -> list[RowRef]:
+        """The rows of a shard, as `copy_rows` takes them."""
+        rows = self.shard_rows(shard_name)
+        columns = (rows[name].to_pylist() for name in ("file", "row", "source_dataset"))
+        return [RowRef(file, row, source) for file, row, source in zip(*columns, strict=True)]
+
+    def shard_rows(self, shard_name: str) -> pa.Table:
+        """The part of ``rows`` that is one shard."""
+        shard = self.record.shard(shard_name)
+        return self.rows.slice(shard.start, shard.rows)

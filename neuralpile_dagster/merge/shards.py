@@ -1,0 +1,114 @@
+"""Write one shard of a planned pile: any shard, alone, anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
+from neuralpile_dagster.tables.copy import CopyReport, copy_rows
+from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.footer import damaged, open_parquet
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+
+
+class PileShard(Model):
+    """What a stored shard is: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
+
+    ``decoded`` says how many rows could not be copied as they were, by reason.
+    """
+
+    inputs: str
+    name: str
+    split: str
+    file: StoredFile
+    rows: int
+    tokens: int
+    decoded: dict[str, int]
+
+
+def write_shard(plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path) -> CopyReport:
+    """Write a shard to ``path``, which appears complete or not at all.
+
+    Depends on the plan and the contents of its sources only: the same bytes
+    whoever writes it, from whichever place the same rows are read.
+
+    Raises
+    ------
+    MergeError
+        The plan has no such shard, or a source is not what it was when the plan was made.
+    TableError
+        A source is damaged; names the file.
+    DiskFull
+        There is not enough free space, before anything is written.
+    """
+    shard = plan.record.shard(shard_name)
+    require_free(path.parent, shard.bytes, f"the shard {shard_name}")
+    sizes = {file.name: file.size for file in plan.record.files}
+
+    def open_unchanged(name: str) -> pa.NativeFile:
+        file = open_file(name)
+        if file.size() != sizes[name]:
+            found = f"{file.size():,} bytes"
+            file.close()
+            raise _changed(name, found, f"{sizes[name]:,} bytes")
+        return file
+
+    with write_aside(path) as aside:
+        report = copy_rows(plan.refs(shard_name), open_unchanged, aside, PILE_SCHEMA)
+        _require_as_planned(aside, plan.shard_rows(shard_name))
+    return report
+
+
+def build_shard(store: Store, folder: str, plan: PilePlan, shard_name: str, open_file: OpenFile) -> PileShard:
+    """Write a shard to ``<folder>/<shard>.parquet`` of the store, and its record beside it, unless they are there."""
+    shard = plan.record.shard(shard_name)
+    present = read_record(store, f"{folder}/{shard_name}.json", PileShard)
+    if present is not None and present.inputs == plan.record.digest and is_intact(store, present.file):
+        return present
+    file, report = put_file(
+        store, f"{folder}/{shard_name}.parquet", lambda path: write_shard(plan, shard_name, open_file, path)
+    )
+    record = PileShard(
+        inputs=plan.record.digest,
+        name=shard_name,
+        split=shard.split,
+        file=file,
+        rows=report.rows,
+        tokens=shard.tokens,
+        decoded=report.reasons,
+    )
+    write_record(store, f"{folder}/{shard_name}.json", record)
+    return record
+
+
+def _require_as_planned(path: Path, planned: pa.Table) -> None:
+    """Compare every row's ids and tokens with the plan: a source may have been made anew since."""
+    ids = ["subject_id", "session_id", "source_dataset"]
+    with damaged(str(path)):
+        parquet = open_parquet(path, str(path))
+        found = parquet.read(columns=ids, use_threads=False)
+        tokens = [parquet.metadata.row_group(row).column(0).num_values for row in range(parquet.num_row_groups)]
+        parquet.close()
+    found = found.append_column("tokens", pa.array(tokens, pa.int64()))
+    expected = planned.select([*ids, "tokens"]).cast(found.schema)
+    if found.equals(expected):
+        return
+    for row, (one, other) in enumerate(zip(found.to_pylist(), expected.to_pylist(), strict=True)):
+        if one != other:
+            raise _changed(planned["file"][row].as_py(), f"in row {planned['row'][row]}: {one}", str(other))
+
+
+def _changed(name: str, found: str, expected: str) -> MergeError:
+    return MergeError(
+        f"{name} is not what it was when the pile was planned",
+        found=found,
+        expected=expected,
+        remedy="materialize neural_pile/manifest again, then the shards that it names",
+    )

@@ -1,0 +1,186 @@
+"""What a pile is made of: components, their files, and for every row its session, tokens and bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.errors import MergeError, TableError
+from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
+from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.footer import damaged, open_parquet
+from neuralpile_dagster.tables.rows import COUNTS_COLUMN
+
+_IDS = ["subject_id", "session_id"]
+
+
+class SourceFile(Model):
+    """A file that rows are copied from: name as its opener understands it, bytes, sha256 (hex)."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class PileSource:
+    """One component of a pile: its rows in order.
+
+    Attributes
+    ----------
+    name : str
+        The repository's name without namespace; becomes ``source_dataset``.
+    files : tuple of SourceFile
+    sessions : tuple of (subject_id, session_id)
+        In the order of their first rows.
+    row_file, row_number : numpy.ndarray, int32, shape (n_rows,)
+        The file (a position in ``files``) that holds the row, and its number in that file.
+    row_session : numpy.ndarray, int32, shape (n_rows,)
+        Position in ``sessions``.
+    row_tokens, row_bytes : numpy.ndarray, int64, shape (n_rows,)
+        Tokens, and bytes of the encoded row.
+    """
+
+    name: str
+    files: tuple[SourceFile, ...]
+    sessions: tuple[tuple[str, str], ...]
+    row_file: np.ndarray
+    row_number: np.ndarray
+    row_session: np.ndarray
+    row_tokens: np.ndarray
+    row_bytes: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the name, the files' names and contents, and their order."""
+        content = "".join(f"{file.name}\0{file.size}\0{file.sha256}\n" for file in self.files)
+        return hashlib.sha256(f"{self.name}\n{content}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one file that belong to one session, or one row."""
+
+    file: int
+    session: tuple[str, str]
+    tokens: Sequence[int]
+    bytes: Sequence[int]
+
+
+def source_from_records(repository: str, records: Iterable[CountsRecord]) -> PileSource:
+    """A component whose rows are read from the store's session files, in the order of the records."""
+    return _from_sessions(
+        repository,
+        ((r.file, (r.subject_id, r.session_id), r.stats.n_units, r.rows) for r in records),
+    )
+
+
+def source_from_component(repository: str, sessions: Iterable[ComponentSession]) -> PileSource:
+    """A component whose rows are read from the store's session files, as `ComponentRecord.sessions` lists them."""
+    return _from_sessions(
+        repository,
+        ((s.counts, (s.subject_id, s.session_id), s.n_units, s.rows) for s in sessions),
+    )
+
+
+def _from_sessions(
+    repository: str, sessions: Iterable[tuple[StoredFile, tuple[str, str], int, tuple[RowRecord, ...]]]
+) -> PileSource:
+    files = []
+    rows = []
+    for number, (file, session, n_units, records) in enumerate(sessions):
+        files.append(SourceFile(name=file.key, size=file.size, sha256=file.sha256))
+        tokens = [n_units * row.n_bins for row in records]
+        if records:
+            rows.append(_Rows(number, session, tokens, [row.bytes for row in records]))
+    return _source(repository, files, rows)
+
+
+def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file: OpenFile) -> PileSource:
+    """A component read from any Parquet files of the row schema, e.g. those of a repository on a hub.
+
+    Reads footers and the columns of ids; spike counts are decoded only where a
+    row group holds several rows (nobody else can tell their tokens).
+
+    Parameters
+    ----------
+    repository : str
+        Name; a namespace before it is cut off.
+    files : sequence of SourceFile
+        In the order of the rows.
+    open_file : callable
+        Opens a file by its name.
+
+    Raises
+    ------
+    TableError
+        A file is damaged or lacks a column; names the file.
+    """
+    rows: list[_Rows] = []
+    for number, file in enumerate(files):
+        with open_file(file.name) as opened:
+            rows.extend(_rows_of(opened, file.name, number))
+    return _source(repository, list(files), rows)
+
+
+def _rows_of(opened: pa.NativeFile, name: str, number: int) -> Iterable[_Rows]:
+    parquet = open_parquet(opened, name)
+    missing = [column for column in [COUNTS_COLUMN, *_IDS] if column not in parquet.schema_arrow.names]
+    if missing:
+        raise TableError(f"{name} lacks columns", found=", ".join(parquet.schema_arrow.names), expected=str(missing))
+    with damaged(name):
+        ids = parquet.read(columns=_IDS, use_threads=False)
+        sizes = [_sizes(parquet, group) for group in range(parquet.num_row_groups)]
+    if any(ids[column].null_count for column in _IDS):
+        raise TableError(f"{name} has rows without subject_id or session_id")
+    sessions = zip(*(ids[column].to_pylist() for column in _IDS), strict=True)
+    return [_Rows(number, session, [t], [b]) for session, (t, b) in zip(sessions, chain(*sizes), strict=True)]
+
+
+def _sizes(parquet: pq.ParquetFile, number: int) -> list[tuple[int, int]]:
+    """Tokens and bytes of each row of a row group."""
+    group = parquet.metadata.row_group(number)
+    columns = [group.column(column) for column in range(group.num_columns)]
+    size = sum(column.total_compressed_size for column in columns)
+    if group.num_rows == 1:
+        tokens = [next(c.num_values for c in columns if c.path_in_schema.split(".")[0] == COUNTS_COLUMN)]
+    else:
+        batches = parquet.iter_batches(1, row_groups=[number], columns=[COUNTS_COLUMN], use_threads=False)
+        tokens = [pc.sum(pc.list_value_length(pc.list_flatten(batch[0]))).as_py() or 0 for batch in batches]
+    total = max(sum(tokens), 1)
+    return [(count, size * count // total) for count in tokens]
+
+
+def _source(repository: str, files: Sequence[SourceFile], rows: Sequence[_Rows]) -> PileSource:
+    name = repository.rpartition("/")[2]
+    if not rows:
+        raise MergeError(f"{name} has no rows to merge", remedy="publish it first, or leave it out of the merge")
+    numbers: dict[tuple[str, str], int] = {}
+    lengths = np.array([len(run.tokens) for run in rows])
+    run_file = np.array([run.file for run in rows], np.int32)
+    row_file = np.repeat(run_file, lengths)
+    return PileSource(
+        name=name,
+        files=tuple(files),
+        row_session=np.repeat(np.array([numbers.setdefault(r.session, len(numbers)) for r in rows], np.int32), lengths),
+        sessions=tuple(numbers),
+        row_file=row_file,
+        row_number=_count_within(row_file),
+        row_tokens=np.fromiter(chain.from_iterable(run.tokens for run in rows), np.int64),
+        row_bytes=np.fromiter(chain.from_iterable(run.bytes for run in rows), np.int64),
+    )
+
+
+def _count_within(files: np.ndarray) -> np.ndarray:
+    """0, 1, 2, ... within each run of equal values; files' rows lie together."""
+    positions = np.arange(len(files), dtype=np.int32)
+    starts = np.flatnonzero(np.diff(files, prepend=-1))
+    return positions - np.repeat(positions[starts], np.diff(np.append(starts, len(files))))
