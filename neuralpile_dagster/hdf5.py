@@ -78,6 +78,13 @@ def _leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
     )
 
 
+def names_in(group: h5py.Group, name: str) -> str:
+    """What a group holds, for messages."""
+    with reading(name, group.name):
+        names = sorted(group)
+    return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "nothing"
+
+
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
     """The dataset at an absolute path, or None; raises `DamagedRecording` when its data lie in other files."""
     dataset = find(file, path, name)

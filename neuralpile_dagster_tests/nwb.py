@@ -36,9 +36,10 @@ def write_units_nwb(
     file_fields: dict[str, Any] | None = None,
     **units: Any,
 ) -> Path:
-    """Write a file with these spike trains; ``units`` are the keywords of `nwb.add_units`, ``file_fields`` of `nwb.new_file`.
+    """Write a file with these spike trains.
 
-    By default ``spike_times`` is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
+    ``units`` are the keywords of `nwb.add_units`, ``file_fields`` those of `nwb.new_file`. By default ``spike_times``
+    is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
     """
     file = nwb.new_file(subject_id, **(file_fields or {}))
     nwb.add_units(file, trains, **units)

@@ -45,17 +45,16 @@ class FolderArchive:
         """
         folder = self._folder(source)
         metadata = _dandiset_metadata(folder)
-        version = metadata.get("version")
-        pinned = source.version
+        version = str(metadata["version"]) if metadata.get("version") else None
         note = None
         if version is None:
             note = f"a local folder that does not say its version (no {DANDISET_FILE})"
-        elif pinned not in ("latest", version):
-            note = f"the local folder holds version {version}, the catalog names {pinned}"
+        elif source.version not in ("latest", version):
+            note = f"the local folder holds version {version}, the catalog names {source.version}"
         return Listing(
             archive="folder",
             source_id=source.id,
-            version=str(version or "folder"),
+            version=version or "folder",
             version_note=note,
             frozen=False,
             listed_at=datetime.now(UTC),
@@ -112,7 +111,7 @@ class FolderArchive:
 
     def _file(self, folder: Path, path: Path) -> ArchiveFile:
         relative = path.relative_to(folder).as_posix()
-        if not relative.isprintable() and "\udc80" <= max(relative) <= "\udcff":
+        if not _is_text(relative):
             raise ArchiveError(
                 f"a file name in {path.parent} is not text",
                 found=repr(path.name),
@@ -130,6 +129,11 @@ class FolderArchive:
         )
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be stored: bytes of a name that are not UTF-8 reach Python as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def _variables(path: Path) -> tuple[str, ...] | None:
     """What DANDI calls ``variableMeasured``, as far as sessions are chosen by it."""
     import h5py
@@ -137,7 +141,7 @@ def _variables(path: Path) -> tuple[str, ...] | None:
     from neuralpile_dagster.errors import DamagedRecording
     from neuralpile_dagster.hdf5 import find
 
-    if path.suffix not in HDF5_SUFFIXES:
+    if path.suffix.lower() not in HDF5_SUFFIXES:
         return ()
     try:
         with h5py.File(path, "r") as file:

@@ -120,8 +120,13 @@ class BinnedCounts:
 
 @dataclass(frozen=True)
 class Recording:
-    """The contents of one session: its data, its units in row order, its facts."""
+    """The contents of one session: its data, its units in row order, its facts.
+
+    ``notes`` says what the file holds and was not used, because it contradicts itself
+    (never spikes: those fail the session).
+    """
 
     data: SpikeTrains | BinnedCounts
     units: tuple[Unit, ...]
     facts: SessionFacts
+    notes: tuple[str, ...] = ()

@@ -144,7 +144,7 @@ def add_units(
 
 
 def rewrite(path: Path, dataset: str, values: Any = None, **create: Any) -> None:
-    """Replace a dataset of an HDF5 file, where pynwb fixes what it looks like; attributes and references to it are kept.
+    """Replace a dataset of an HDF5 file, where pynwb fixes its form; attributes and references to it are kept.
 
     Parameters
     ----------
