@@ -1,0 +1,1 @@
+"""Reading single datasets of a remote HDF5 file by byte ranges."""

@@ -1,0 +1,190 @@
+"""Reading a chunked dataset: its index is walked and, while it is walked, what it names is fetched and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from threading import BoundedSemaphore
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.archives.ranges.blocks import Blocks
+from neuralpile_dagster.archives.ranges.decode import NotDecodable, decode_chunk
+from neuralpile_dagster.archives.ranges.layout import Chunked
+from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.errors import DamagedRecording
+
+_PIECE = 1 << 21  # bytes fetched at a time; held until they are decoded
+_GAP = 1 << 16  # bytes between two chunks that are read along rather than asked for separately
+_WINDOW = 512  # chunks sorted by their place in the file before they are joined
+_LARGE = 16  # blocks; of datasets above this, blocks are dropped once they are decoded
+
+
+class Chunk(NamedTuple):
+    """One stored chunk: bytes ``start`` to ``stop`` of the file, filter mask, index of its first value."""
+
+    start: int
+    stop: int
+    filter_mask: int
+    offset: tuple[int, ...]
+
+
+class Piece:
+    """Neighbouring chunks and the bytes from the first to the last: some fetched, some copied from held blocks."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self.chunks = chunks
+        self.start, self.stop = chunks[0].start, max(chunk.stop for chunk in chunks)
+        self.bytes = memoryview(bytearray(self.stop - self.start))
+        self.fetches: list[Future[None]] = []
+        self.copies: list[tuple[int, Future[bytearray]]] = []  # (first byte of the block in the file, block)
+
+    def part(self, start: int, stop: int) -> memoryview:
+        """The bytes ``start`` to ``stop`` of the file, as far as they are in this piece."""
+        return self.bytes[max(start - self.start, 0) : max(stop - self.start, 0)]
+
+    def wait(self) -> None:
+        """Wait until all bytes are here."""
+        for fetch in self.fetches:
+            fetch.result()
+        for first, block in self.copies:
+            content = memoryview(block.result())[max(self.start - first, 0) : self.stop - first]
+            target = self.part(first, first + len(block.result()))
+            target[:] = content
+
+
+class Chunks:
+    """Fetches and decodes chunks with the given threads.
+
+    Chunks that lie close together in the file are fetched with one request.
+    Bytes in blocks that the walk itself brought are not fetched again. At most
+    ``room`` pieces are held at a time, which bounds the memory.
+    """
+
+    def __init__(self, remote: RemoteObject, blocks: Blocks, fetchers: Executor, decoders: Executor, room: int) -> None:
+        self._remote = remote
+        self._blocks = blocks
+        self._fetchers = fetchers
+        self._decoders = decoders
+        self._room = BoundedSemaphore(room)
+        self._window: list[Chunk] = []
+        self._running: list[Future[None]] = []
+        self._failed = False
+
+    def read(self, dataset: h5py.Dataset, layout: Chunked, values: np.ndarray) -> None:
+        """Fill ``values`` (C order, the dataset's shape and dtype).
+
+        Raises `DamagedRecording` when chunks lie outside the file or cannot be decoded.
+        """
+        seen = np.zeros(layout.grid, bool)
+
+        def visit(info: h5py.h5d.StoreInfo) -> None:
+            chunk = Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
+            require_inside(self._remote, chunk.start, chunk.stop, dataset)
+            seen[tuple(at // step for at, step in zip(chunk.offset, layout.chunk_shape, strict=True))] = True
+            self._window.append(chunk)
+            if len(self._window) == _WINDOW:
+                self._start(dataset.name, layout, values)
+
+        try:
+            dataset.id.chunk_iter(visit)
+            self._start(dataset.name, layout, values)
+        finally:
+            finish(self._running)
+        for index in np.argwhere(~seen):
+            place = tuple(slice(at * step, (at + 1) * step) for at, step in zip(index, layout.chunk_shape, strict=True))
+            values[place] = dataset.fillvalue
+
+    def _start(self, name: str, layout: Chunked, values: np.ndarray) -> None:
+        """Begin with the chunks of the window."""
+        large = values.nbytes > _LARGE * self._blocks.block_bytes
+        for piece in _joined(self._window):
+            self._room.acquire()
+            if self._failed:
+                finish(self._running)
+            self._find_bytes(piece, drop=large)
+            future = self._decoders.submit(self._decode, piece, name, layout, values)
+            future.add_done_callback(self._done)
+            self._running.append(future)
+        self._window.clear()
+
+    def _done(self, future: Future[None]) -> None:
+        self._failed |= future.cancelled() or future.exception() is not None
+        self._room.release()
+
+    def _find_bytes(self, piece: Piece, drop: bool) -> None:
+        size = self._blocks.block_bytes
+        missing = piece.start
+        for index in range(piece.start // size, (piece.stop - 1) // size + 1):
+            block = self._blocks.held(index)
+            if block is None:
+                continue
+            self._fetch(piece, missing, index * size)
+            piece.copies.append((index * size, block))
+            missing = (index + 1) * size
+            if drop and missing <= piece.stop:
+                self._blocks.drop(index)
+        self._fetch(piece, missing, piece.stop)
+
+    def _fetch(self, piece: Piece, start: int, stop: int) -> None:
+        if start < stop:
+            piece.fetches.append(self._fetchers.submit(self._remote.read_into, start, piece.part(start, stop)))
+
+    def _decode(self, piece: Piece, name: str, layout: Chunked, values: np.ndarray) -> None:
+        piece.wait()
+        try:
+            self._decode_all(piece, layout, values)
+        except NotDecodable:
+            # the file, or only the way here? Checksums of TCP miss some errors; deflate's own does not
+            self._remote.read_into(piece.start, piece.bytes)
+            try:
+                self._decode_all(piece, layout, values)
+            except NotDecodable as error:
+                raise DamagedRecording(
+                    f"{self._remote.name}: {name} cannot be decoded",
+                    found=f"{error}, twice, in bytes {piece.start:,} to {piece.stop:,}",
+                    remedy="set access to 'download'; if that fails too, report the file to the archive",
+                ) from error
+
+    def _decode_all(self, piece: Piece, layout: Chunked, values: np.ndarray) -> None:
+        for chunk in piece.chunks:
+            decode_chunk(piece.part(chunk.start, chunk.stop), chunk.filter_mask, chunk.offset, layout, values)
+
+
+def _joined(chunks: Iterable[Chunk]) -> Iterable[Piece]:
+    """Chunks in the order of the file, neighbours together."""
+    group: list[Chunk] = []
+    for chunk in sorted(chunks):
+        if group and (chunk.start - group[-1].stop > _GAP or chunk.stop - group[0].start > _PIECE):
+            yield Piece(group)
+            group = []
+        group.append(chunk)
+    if group:
+        yield Piece(group)
+
+
+def finish(futures: list[Future[None]]) -> None:
+    """Wait for all; on the first failure drop what has not begun, wait for the rest and raise it."""
+    try:
+        for future in futures:
+            future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        for future in futures:
+            if not future.cancelled():
+                future.exception()
+        raise
+
+
+def require_inside(remote: RemoteObject, start: int, stop: int, dataset: h5py.Dataset) -> None:
+    """Raise `DamagedRecording` when bytes ``start`` to ``stop`` are not inside the file."""
+    if not 0 <= start <= stop <= remote.size:
+        raise DamagedRecording(
+            f"{remote.name}: {dataset.name} reaches beyond the end of the file",
+            found=f"{remote.size:,} bytes",
+            expected=f"at least {stop:,}",
+            remedy="the file in the archive is truncated; report it to the archive",
+        )

@@ -1,0 +1,94 @@
+"""Where the bytes of an HDF5 dataset lie, and whether we can read them without HDF5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.errors import DamagedRecording
+
+_SMALL_BYTES = 1 << 17  # below this a request of its own costs more than it saves
+_PIPELINES: dict[tuple[int, ...], tuple[int | None, int | None]] = {
+    # filters in the order of writing -> positions of (shuffle, deflate) in it
+    (): (None, None),
+    (h5py.h5z.FILTER_DEFLATE,): (None, 0),
+    (h5py.h5z.FILTER_SHUFFLE,): (0, None),
+    (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE): (0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Contiguous:
+    """All values in one piece, from byte ``offset`` of the file."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """Values in chunks of ``chunk_shape``, whole chunks even at the edges of ``shape``.
+
+    ``shuffle`` and ``deflate`` are the positions of these filters in the
+    pipeline (bits of a chunk's filter mask), None where it has none.
+    """
+
+    shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    dtype: np.dtype
+    shuffle: int | None
+    deflate: int | None
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk after decoding."""
+        return prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of chunks along each dimension."""
+        return tuple(-(-length // step) for length, step in zip(self.shape, self.chunk_shape, strict=True))
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether a chunk is one run of values of the array in C order."""
+        return self.chunk_shape[1:] == self.shape[1:]
+
+
+def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
+    """How to read a dataset by ranges; None: HDF5 must do it (other filters, types or layouts, or little data).
+
+    Raises `DamagedRecording` when values lie outside the file (external storage, virtual datasets):
+    HDF5 would silently give fill values for what it cannot reach.
+    """
+    creation = dataset.id.get_create_plist()
+    layout = creation.get_layout()
+    if creation.get_external_count() or layout == h5py.h5d.VIRTUAL:
+        raise DamagedRecording(
+            f"{name}: {dataset.name} lies outside the file",
+            found="external storage" if layout != h5py.h5d.VIRTUAL else "a virtual dataset",
+            expected="data inside the file itself",
+            remedy="copy the data into one file; nothing outside an archive file is read",
+        )
+    if dataset.shape is None or dataset.nbytes <= _SMALL_BYTES or not _is_plain(dataset):
+        return None
+    if layout == h5py.h5d.CONTIGUOUS:
+        offset = dataset.id.get_offset()
+        return None if offset is None else Contiguous(int(offset))  # None: nothing written, all fill values
+    # with a userblock, HDF5 versions differ in whether chunk addresses count from the file's start
+    if layout != h5py.h5d.CHUNKED or dataset.file.userblock_size:
+        return None
+    filters = tuple(creation.get_filter(place)[0] for place in range(creation.get_nfilters()))
+    if filters not in _PIPELINES:
+        return None
+    shuffle, deflate = _PIPELINES[filters]
+    return Chunked(dataset.shape, dataset.chunks, dataset.dtype, shuffle, deflate)
+
+
+def _is_plain(dataset: h5py.Dataset) -> bool:
+    """Whether the bytes in the file are the bytes of a numpy array (integers and floats of its own formats)."""
+    if dataset.dtype.kind not in "iuf":
+        return False
+    return bool(h5py.h5t.py_create(dataset.dtype).equal(dataset.id.get_type()))
