@@ -1,0 +1,37 @@
+"""The store: where intermediate results live, addressed by ``/``-separated keys.
+
+The one place that maps keys to bytes. A key appears complete or not at all;
+keys that would leave the store are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.store.contents import is_intact, put_file, read_record, write_record
+from neuralpile_dagster.store.local import LocalStore
+from neuralpile_dagster.store.model import Store, check_key
+
+__all__ = [
+    "LocalStore",
+    "Store",
+    "check_key",
+    "is_intact",
+    "open_store",
+    "put_file",
+    "read_record",
+    "write_record",
+]
+
+
+def open_store(location: str) -> Store:
+    """The store at a folder or ``s3://bucket/prefix``; raises `StoreError` when it is neither."""
+    if location.startswith("s3://"):
+        from neuralpile_dagster.store.s3 import open_s3_store  # the client takes its time to import
+
+        return open_s3_store(location)
+    scheme, mark, _ = location.partition("://")
+    if mark:
+        raise StoreError(f"stores at {scheme}:// are not known", expected="a folder, or s3://bucket/prefix")
+    return LocalStore(Path(location).expanduser().absolute())

@@ -1,0 +1,69 @@
+"""What a store is: keys, and the operations on them that every store has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from neuralpile_dagster.errors import StoreError
+
+MAX_KEY_LENGTH = 600
+"""With a prefix of as many as `MAX_PREFIX_LENGTH` characters it stays below the 1,024 bytes that S3 allows."""
+MAX_PREFIX_LENGTH = 400
+
+# longer names of files do not exist on common file systems
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.=+-]{0,239}"
+_SAFE_KEY = re.compile(rf"{_PART}(?:/{_PART})*")
+
+
+def check_key(key: str) -> str:
+    """Return ``key``, or raise `StoreError` when it could leave the store or upset a file system."""
+    if len(key) > MAX_KEY_LENGTH or ".." in key or not _SAFE_KEY.fullmatch(key):
+        shown = repr(key) if len(key) <= MAX_KEY_LENGTH else f"{key[:60]!r}... ({len(key):,} characters)"
+        raise StoreError(
+            f"{shown} is not a key of the store",
+            expected="parts of at most 240 letters, digits and _.=+- that start with a letter or digit, separated "
+            f"by /, without '..', at most {MAX_KEY_LENGTH} characters in all",
+        )
+    return key
+
+
+class Store(Protocol):
+    """A folder or an S3 prefix.
+
+    All methods raise `StoreError` for what is no key, `StoreUnavailable` when
+    the store cannot be reached now.
+    """
+
+    def uri(self, key: str) -> str:
+        """Where a person or another program finds the key."""
+        ...
+
+    def writing(self, key: str) -> AbstractContextManager[Path]:
+        """Yield a local path to write to; on success its content appears under ``key``, at once."""
+        ...
+
+    def open(self, key: str) -> pa.NativeFile:
+        """Open for random-access reading. Raises `StoreError` when there is no such key."""
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """All of a small file, or None when there is no such key."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Bytes under ``key``, or None when there is no such key."""
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All complete keys below the folder ``prefix``, sorted as strings."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``; nothing happens when it is not there."""
+        ...
