@@ -111,4 +111,4 @@ def _stated_rate(file: h5py.File, name: str) -> float | None:
     starting_time = find_dataset(file, f"{RATES}/starting_time", name)
     with reading(name, f"{RATES}/starting_time"):
         rate = starting_time.attrs.get("rate") if starting_time is not None else None
-        return float(rate) if np.isscalar(rate) and np.isreal(rate) else None
+        return float(rate) if isinstance(rate, int | float | np.integer | np.floating) else None

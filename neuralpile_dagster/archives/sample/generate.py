@@ -1,0 +1,150 @@
+"""What the sample archive holds: small synthetic recordings of every form that a reader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pynwb import TimeSeries
+
+from neuralpile_dagster.archives.sample import nwb
+from neuralpile_dagster.archives.sample.simulate import (
+    CINGULATE,
+    HIPPOCAMPUS,
+    MOTOR,
+    PREFRONTAL,
+    THALAMUS,
+    VISUAL,
+    Population,
+    Scene,
+)
+
+Trains = list[np.ndarray]
+SEED = 20200101
+
+
+def write_units(folder: Path) -> None:
+    """Four Allen-like sessions of two subjects, each with another dtype of its index, and a file without units."""
+    plans: tuple[tuple[str, int, float, str], ...] = (
+        ("S1", 1, 240.0, "uint32"),
+        ("S1", 2, 200.0, "int32"),
+        ("S2", 3, 300.0, "int64"),
+        ("S2", 4, 180.0, "uint64"),
+    )
+    for subject, day, duration_s, index_dtype in plans:
+        scene = Scene(np.random.default_rng([SEED, day]), duration_s)
+        areas = ((VISUAL, 24 + 4 * day), (HIPPOCAMPUS, 30), (THALAMUS, 16 + 2 * day), (MOTOR, 12))
+        trains, names = _populations(scene, areas)
+        path = folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}T120000.nwb"
+        file = _file(subject, day)
+        nwb.add_units(file, trains, **_allen_columns(scene.rng, trains, names, duration_s))
+        nwb.save(file, path)
+        nwb.rewrite(path, "units/spike_times_index", dtype=index_dtype)
+    nwb.save(_file("S2", 5), folder / "sub-S2" / "sub-S2_ses-20200105T120000_image.nwb")
+
+
+def write_probes(folder: Path) -> None:
+    """Two sessions of two and three probes; every probe has a file of its own and ends at another time."""
+    for subject, day, n_probes in (("S1", 1, 2), ("S2", 2, 3)):
+        for probe in range(n_probes):
+            rng = np.random.default_rng([SEED, 10 * day + probe])
+            trains, names = _populations(
+                Scene(rng, 150.0 - 20 * probe), ((PREFRONTAL, 18 + 4 * probe), (CINGULATE, 14), (MOTOR, 8))
+            )
+            session = f"{subject}-202001{day:02}-probe{probe}"
+            file = _file(subject, day)
+            nwb.add_units(file, trains, columns={"location": names, "quality": ["good"] * len(trains)})
+            nwb.save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-{session}_behavior+ecephys.nwb")
+
+
+def write_rates(folder: Path) -> None:
+    """Two sessions of firing rates, Hz in 20 ms bins: smoothed counts, with halves to round and missing bins."""
+    for subject, day in (("R1", 1), ("R2", 2)):
+        rng = np.random.default_rng([SEED, 100 + day])
+        duration_s = 180.0
+        trains, _ = _populations(Scene(rng, duration_s), ((HIPPOCAMPUS, 28), (VISUAL, 20)))
+        edges = np.arange(int(duration_s * 50) + 1) / 50
+        counts = np.stack([np.histogram(train, edges)[0] for train in trains], axis=1)
+        smoothed = np.apply_along_axis(np.convolve, 0, counts.astype(float), [0.25, 0.5, 0.25], "same")
+        rates = smoothed * 50.0
+        rates[rng.uniform(size=rates.shape) < 1e-4] = np.nan
+        rates[:3, 0] = (25.0, 75.0, 125.0)  # halves: 0, 2 and 2
+        file = _file(subject, day)
+        file.add_acquisition(
+            TimeSeries(name="firing_rates", data=rates, unit="Hz", rate=50.0, description=nwb.SYNTHETIC)
+        )
+        nwb.save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}_behavior+ecephys.nwb")
+
+
+def write_eight_probe(folder: Path) -> None:
+    """Two MATLAB files of eight probes: cluster ids from 1 with gaps, times that do not begin at 0."""
+    from scipy.io import savemat
+
+    folder.mkdir(parents=True, exist_ok=True)
+    areas = (VISUAL, HIPPOCAMPUS, THALAMUS, MOTOR, PREFRONTAL, CINGULATE, VISUAL, THALAMUS)
+    for letter, number in (("A", 1), ("B", 2)):
+        rng = np.random.default_rng([SEED, 1000 + number])
+        scene = Scene(rng, 120.0)
+        spks = np.empty((1, len(areas)), dtype=[("st", object), ("clu", object), ("Wheights", object)])
+        for probe, area in enumerate(areas):
+            trains = scene.trains(area, 7 + probe)
+            ids = np.sort(rng.permutation(len(trains) + 3)[: len(trains)]) + 1
+            times = np.concatenate(trains)
+            order = np.argsort(times, kind="stable")
+            clusters = np.repeat(ids, [len(train) for train in trains])
+            spks["st"][0, probe] = (times[order] + 5.0)[:, None]
+            spks["clu"][0, probe] = clusters[order].astype(float)[:, None]
+            spks["Wheights"][0, probe] = rng.uniform(0, 3840, (ids.max(), 1))
+        contents = {"spks": spks, "note": nwb.SYNTHETIC}
+        savemat(folder / f"spksSample{letter}_Feb18.mat", contents, do_compression=True)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "sample-units": write_units,
+    "sample-probes": write_probes,
+    "sample-rates": write_rates,
+    "sample-eight-probe": write_eight_probe,
+}
+
+
+def _file(subject: str, day: int) -> Any:
+    start = nwb.START_TIME + timedelta(days=day - 1)
+    return nwb.new_file(subject, session_id=str(day), start_time=start, species="none (synthetic)")
+
+
+def _populations(scene: Scene, areas: Sequence[tuple[Population, int]]) -> tuple[Trains, list[str]]:
+    """Spike trains of several populations, the last unit silent; and each unit's area."""
+    trains = [train for population, n_units in areas for train in scene.trains(population, n_units)]
+    names = [population.area for population, n_units in areas for _ in range(n_units)]
+    return [*trains[:-1], np.empty(0)], names
+
+
+def _allen_columns(rng: np.random.Generator, trains: Trains, names: list[str], duration_s: float) -> dict[str, Any]:
+    """Keywords of `nwb.add_units`: the columns of an Allen file, whose unit areas are those of its peak channels."""
+    n_units = len(trains)
+    areas = list(dict.fromkeys(names))
+    channels = {area: 850_000_000 + 2 * number for number, area in enumerate(areas)}
+    electrodes = nwb.Electrodes(
+        ids=list(channels.values()),
+        locations=areas,
+        group_names=["probeA" if number < 2 else "probeB" for number in range(len(areas))],
+    )
+    sizes = [len(train) for train in trains]
+    columns = {
+        "quality": ["good" if good else "noise" for good in rng.uniform(size=n_units) < 0.8],
+        "firing_rate": [size / duration_s for size in sizes],
+        "presence_ratio": rng.uniform(0.8, 1, n_units).tolist(),
+        "isi_violations": rng.exponential(0.1, n_units).tolist(),
+        "amplitude_cutoff": rng.uniform(0, 0.2, n_units).tolist(),
+        "snr": rng.uniform(1, 6, n_units).tolist(),
+        "waveform_duration": rng.uniform(0.2, 0.8, n_units).tolist(),
+        "cluster_id": list(range(n_units)),
+        "peak_channel_id": [channels[name] for name in names],
+        "spike_amplitudes": [rng.lognormal(-9, 0.2, size) for size in sizes],
+        "waveform_mean": list(rng.normal(0, 1e-5, (n_units, 20, 4))),
+    }
+    unit_ids = (950_000_000 + 3 * np.arange(n_units)).tolist()
+    return {"unit_ids": unit_ids, "columns": columns, "electrodes": electrodes}
