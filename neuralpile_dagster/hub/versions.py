@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.files import TEMPORARY_PREFIX, require_free, sync, write_bytes
+from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.model import Progress, RepositoryFile
 
 FOLDER = ".versions"
@@ -70,13 +70,7 @@ class Versions:
                 found="a link to somewhere else" if self.link.is_symlink() else "a folder or file",
                 remedy="move it away, or publish under another NEURALPILE_NAMESPACE",
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress(f"{self.link.name}: waiting for another process that is publishing it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / "lock", progress, f"{self.link.name} is being published"):
             yield
 
     def add(self, version: str, files: Listing, source: Path, progress: Progress) -> int:

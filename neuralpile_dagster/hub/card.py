@@ -1,0 +1,165 @@
+"""The card (README.md) of a component: what it is, where it comes from, what it lacks, how to use it.
+
+Every number comes from the records of the published sessions and from the
+files beside the card. Nothing depends on the time or the machine: the same
+inputs give the same card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.hub import usage
+from neuralpile_dagster.hub.licenses import hub_license
+from neuralpile_dagster.hub.markdown import doi_link, link, table, text
+from neuralpile_dagster.hub.metadata import Config, metadata_block
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import ComponentRecord, CountsRecord
+
+NOT_STATED = "not stated by the source"
+PROGRAM = "neuralpile-dagster"
+_TAGS = ("neuroscience", "electrophysiology", "spike-counts", "neural-population-activity")
+
+
+def component_card(
+    dataset: Dataset,
+    manifest: Manifest,
+    component: ComponentRecord,
+    counts: Sequence[CountsRecord],
+    configs: Sequence[Config],
+) -> str:
+    """The whole text of a component's README.md.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    manifest : Manifest
+    component : ComponentRecord
+        What is published.
+    counts : sequence of CountsRecord
+        Of the published sessions.
+    configs : sequence of Config
+        As written, ``default`` among them.
+    """
+    species = _species(dataset, counts)
+    tags = [*_TAGS, *(["synthetic"] if component.synthetic else [])]
+    header = metadata_block(
+        configs,
+        pretty_name=dataset.title,
+        license=hub_license(manifest.citation.license),
+        tags=tags,
+        n_rows=component.totals.rows,
+    )
+    default = next(config for config in configs if config.name == "default")
+    lines = [
+        *[f"# {text(dataset.title)}", ""],
+        *_warnings(manifest, component),
+        *_summary(dataset, component, species),
+        *["", *_numbers(component), ""],
+        *["## Source", "", *_source(dataset, manifest, counts), ""],
+        *["## Use", "", *usage.loading(component.repository, "train"), ""],
+        *["## Columns", "", *usage.columns(default.schema), "", "More configs of this repository:", ""],
+        *[*usage.configs(sorted(config.name for config in configs)), ""],
+        *["## Binning", "", *_binning(component, counts), ""],
+        *_missing(component),
+    ]
+    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
+    lines = []
+    if component.synthetic:
+        lines += usage.warning(
+            "SYNTHETIC: these recordings were made by a program, to test this software. They are no neural data."
+        )
+    if not component.frozen:
+        lines += usage.warning(
+            f"The source is not frozen: it was read from a version that can change ({text(manifest.version)}). "
+            "The sessions config lists the digests of the files that were read."
+        )
+    if manifest.version_note:
+        lines += usage.warning(text(manifest.version_note))
+    if component.missing:
+        total = len(component.missing) + component.totals.sessions
+        lines += usage.warning(f"{len(component.missing):,} of {total:,} sessions are missing; they are named below.")
+    return lines
+
+
+def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
+    found = sorted({record.facts.species for record in counts if record.facts.species})
+    return dataset.species or ", ".join(found) or NOT_STATED
+
+
+def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list[str]:
+    about = [text(dataset.description, 2_000), ""] if dataset.description else []
+    return [
+        *about,
+        f"Spike counts of sorted units ({text(species)}) in bins of {component.bin_width_s * 1000:g} ms, for "
+        f"foundation models of neural activity: one row is a segment of a session, a matrix of units x bins. "
+        f"Made from {text(component.source)} by {PROGRAM}.",
+    ]
+
+
+def _numbers(component: ComponentRecord) -> list[str]:
+    totals = component.totals
+    rows = [
+        ("tokens (one unit in one bin)", f"{totals.tokens:,}"),
+        ("sessions", f"{totals.sessions:,}"),
+        ("subjects", f"{totals.subjects:,}"),
+        ("units", f"{totals.units:,}"),
+        ("spikes", f"{totals.spikes:,}"),
+        ("recorded minutes", f"{totals.minutes:,.1f}"),
+        ("rows (segments)", f"{totals.rows:,}"),
+        ("bin width", f"{component.bin_width_s:g} s"),
+    ]
+    return table(["", ""], rows)
+
+
+def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]) -> list[str]:
+    citation = manifest.citation
+    versions = sorted({record.source_version for record in counts})
+    rows = [
+        ("archive", link(dataset.source.label, citation.url)),
+        ("title", text(citation.title) if citation.title else NOT_STATED),
+        ("version", ", ".join(map(text, versions))),
+        ("DOI", doi_link(citation.doi or dataset.doi) or NOT_STATED),
+        ("paper", doi_link(dataset.paper_doi) or NOT_STATED),
+        ("licence", text(citation.license) if citation.license else NOT_STATED),
+        ("authors", "; ".join(map(text, citation.authors)) or NOT_STATED),
+    ]
+    return [*table(["", ""], rows), "", *_citation(citation)]
+
+
+def _citation(citation: Citation) -> list[str]:
+    asked = "Whoever uses these data should cite the source"
+    if not citation.citation:
+        return [f"{asked}."]
+    return [f"{asked}:", "", f"> {text(citation.citation, 2_000)}"]
+
+
+def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
+    stats = [record.stats for record in counts]
+    silent = sum(s.silent_units for s in stats)
+    outside = [
+        ("at negative times", sum(s.dropped_negative for s in stats)),
+        ("at times that are no number", sum(s.dropped_nan for s in stats)),
+        ("beyond the last bin", sum(s.dropped_beyond for s in stats)),
+    ]
+    spikes_read = sum(s.spikes_read for s in stats)
+    return [
+        f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts. Not counted:",
+        *(f"{number:,} {what}," for what, number in outside),
+        f"and {sum(s.lost_to_saturation for s in stats):,} above the largest count of 255, "
+        f"in {sum(s.saturated_bins for s in stats):,} saturated bins.",
+        f"The largest count is {max(s.max_count for s in stats)}.",
+        f"{silent:,} of {component.totals.units:,} units have no spike and are rows of zeros.",
+        f"{sum(s.missing_bins for s in stats):,} bins were missing in the source and are 0.",
+    ]
+
+
+def _missing(component: ComponentRecord) -> list[str]:
+    if not component.missing:
+        return []
+    return ["## Missing sessions", "", *usage.missing_table(component.missing)]
