@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cached_property
 
 from neuralpile_dagster.archives.model import ArchiveFile, Citation, Model
 
@@ -59,10 +58,9 @@ class Manifest(Model):
         """The sessions that the archive no longer lists."""
         return tuple(session for session in self.sessions if session.vanished)
 
-    @cached_property
-    def _by_key(self) -> dict[str, Session]:
-        return {session.key: session for session in self.sessions}
-
     def session(self, key: str) -> Session:
         """The session of a partition key; raises `KeyError` when there is none."""
-        return self._by_key[key]
+        for session in self.sessions:
+            if session.key == key:
+                return session
+        raise KeyError(key)

@@ -170,5 +170,4 @@ def test_what_the_archive_said_is_in_the_manifest():
 
 def test_the_manifest_survives_being_stored():
     manifest = choose_sessions(dataset(), listing_of("a/a.nwb"), None)
-    assert manifest.session("a")  # whatever it remembers of that must not be stored
     assert type(manifest).model_validate_json(manifest.model_dump_json()) == manifest

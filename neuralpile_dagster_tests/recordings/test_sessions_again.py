@@ -125,3 +125,23 @@ def test_two_equally_good_files_of_one_session_are_refused_by_name(several: str)
     rule = SessionRule(same_session=r"(ses-\d+)", several=several)  # type: ignore[arg-type]
     with pytest.raises(ArchiveError, match=r"sub-1/ses-1-a\.nwb and sub-1/ses-1-b\.nwb"):
         choose_sessions(plain(sessions=rule), listing_of("sub-1/ses-1-b.nwb", "sub-1/ses-1-a.nwb"), None)
+
+
+def test_files_that_a_new_rule_makes_one_session_do_not_stay_behind_as_vanished_ones():
+    paths = ["sub-1/ses-1-probe0.nwb", "sub-1/ses-1-probe1.nwb"]
+    apart = choose_sessions(plain(), listing_of(*paths), None)
+    assert [session.key for session in apart.sessions] == ["ses-1-probe0", "ses-1-probe1"]
+    named = SessionRule(same_session=r"(?P<session>ses-\d+)", several="stack")
+    (session,) = choose_sessions(plain(sessions=named), listing_of(*paths), apart).sessions
+    assert (session.key, len(session.files)) == ("ses-1", 2)
+    unnamed = SessionRule(same_session=r"(ses-\d+)", several="stack")
+    (session,) = choose_sessions(plain(sessions=unnamed), listing_of(*paths), apart).sessions
+    assert (session.key, len(session.files)) == ("ses-1-probe0", 2)
+
+
+def test_a_manifest_is_synthetic_when_the_row_or_the_listing_says_so():
+    listing = listing_of("sub-1/a.nwb")
+    made_up = plain().model_copy(update={"name": "sample-mine", "synthetic": True})
+    assert choose_sessions(made_up, listing, None).synthetic
+    assert choose_sessions(plain(), listing.model_copy(update={"synthetic": True}), None).synthetic
+    assert not choose_sessions(plain(), listing, None).synthetic
