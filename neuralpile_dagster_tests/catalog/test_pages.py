@@ -24,6 +24,7 @@ from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.catalog.words import code, rule_in_words
 from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.hub.markdown import text
 
 ROOT = Path(__file__).parents[2]
 NEW = Dataset(
@@ -80,7 +81,7 @@ def test_one_more_row_gets_a_page_and_a_row_in_the_readme(copy: Path):
     assert stale(copy, rows) == []
     (row,) = [line for line in (copy / "README.md").read_text().splitlines() if line.startswith("| [new-one]")]
     assert row == (
-        r"| [new-one](docs/datasets/new-one.md) | A \| title &lt;b&gt;with&lt;/b&gt; \[marks\]\(x\) "
+        r"| [new-one](docs/datasets/new-one.md) | A \| title &lt;b&gt;with&lt;/b&gt; \[marks\](x) "
         "| [dandi 990001](https://dandiarchive.org/dandiset/990001/0.1.2) | mouse | not known | 1,234 |"
     )
     assert "neuralpile build new-one" in page.read_text()
