@@ -56,7 +56,8 @@ SAMPLE: tuple[Dataset, ...] = (
         ),
         reader="eight_probe_mat",
         species=SYNTHETIC_SPECIES,
-        description="SYNTHETIC recording, made by a program: MATLAB files of eight probes, one session per subject.",
+        description="SYNTHETIC recordings, made by a program: 2 MATLAB files of eight probes, one session each.",
+        sessions_expected=2,
         synthetic=True,
     ),
 )

@@ -24,7 +24,6 @@ from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.catalog.words import code, rule_in_words
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.hub.markdown import text
 
 ROOT = Path(__file__).parents[2]
 NEW = Dataset(
