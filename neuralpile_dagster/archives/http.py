@@ -229,7 +229,11 @@ def unavailable(what: str, url: str, trouble: str, limits: NetworkLimits) -> Arc
     )
 
 
-def refused(what: str, url: str, status: int, remedy: str = "") -> ArchiveError:
+class NotFound(ArchiveError):
+    """The server does not have it (HTTP status 404)."""
+
+
+def refused(what: str, url: str, status: int) -> ArchiveError:
     """The error for a final no."""
     reasons = {401: "not authorized", 403: "access refused", 404: "not found", 410: "gone"}
     default = {
@@ -238,9 +242,10 @@ def refused(what: str, url: str, status: int, remedy: str = "") -> ArchiveError:
         404: "check the id and version in the catalog; materialize the dataset's manifest again",
         410: "materialize the dataset's manifest again",
     }
-    return ArchiveError(
+    kind = NotFound if status == 404 else ArchiveError
+    return kind(
         f"{what} cannot be read from {host(url)}",
         found=f"HTTP status {status} ({reasons.get(status, 'refused')})",
         expected="status 200",
-        remedy=remedy or default.get(status, "look at the archive's web page; the request is not accepted"),
+        remedy=default.get(status, "look at the archive's web page; the request is not accepted"),
     )

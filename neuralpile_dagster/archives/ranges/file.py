@@ -12,7 +12,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import ReadCost
 from neuralpile_dagster.archives.ranges.blocks import BlockFile, Blocks
 from neuralpile_dagster.archives.ranges.layout import layout_of
 from neuralpile_dagster.archives.ranges.reader import RangeReader
@@ -36,16 +35,12 @@ class RangedFile:
         download: Callable[[], Path],
     ) -> None:
         self.name = remote.name
+        self.cost = remote.cost
         self._remote = remote
         self._blocks = blocks
         self._reader = reader
         self._download = download
         self._views: list[tuple[h5py.File, BlockFile]] = []
-
-    @property
-    def cost(self) -> ReadCost:
-        """What reading cost so far."""
-        return self._remote.cost
 
     def hdf5(self) -> h5py.File:
         """Open as HDF5; see `OpenFile.hdf5`. Every byte that h5py itself reads goes through blocks."""

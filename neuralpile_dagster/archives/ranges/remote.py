@@ -84,9 +84,10 @@ class RemoteObject:
         self._renewing = threading.Lock()
         self._stopping = threading.Event()
         self._waiting = False
-        self._url = url or resolve()
+        self._url = url
         self._pin: str | None = None
-        self._pool = open_pool(self._url, limits, connections)
+        self._connections = connections
+        self._pool: urllib3.PoolManager | None = None
 
     def stop(self) -> None:
         """Let every running `read_into` fail soon: no more waiting, no more retries."""
@@ -94,7 +95,8 @@ class RemoteObject:
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.clear()
+        if self._pool is not None:
+            self._pool.clear()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -122,16 +124,16 @@ class RemoteObject:
         """
         done, attempts, new_urls, changes = 0, self._attempts(), 0, 0
         while done < len(target):
-            url, before = self._url, done
+            (url, pool), before = self._where(), done
             try:
-                for block in self._stream(url, start + done, start + len(target)):
+                for block in self._stream(pool, url, start + done, start + len(target)):
                     target[done : done + len(block)] = block
                     done += len(block)
             except _UrlRefused as no:
                 if new_urls == _MAX_NEW_URLS:
-                    raise self._refused(url, no.status) from no
+                    raise refused(self.name, url, no.status) from no
                 new_urls += 1
-                self._renew(url, no.status)
+                self._renew(url)
             except _Changed as different:
                 changes += 1
                 if changes == _MAX_CHANGES:
@@ -147,14 +149,24 @@ class RemoteObject:
     def _attempts(self) -> Attempts:
         return Attempts(self._limits, self._stopping.wait)
 
-    def _stream(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def _where(self) -> tuple[str, urllib3.PoolManager]:
+        """The URL and the connections to it, found out when they are first needed."""
+        with self._renewing:
+            if self._url is None:
+                self._count(requests=1)
+                self._url = self._resolve()
+            if self._pool is None:
+                self._pool = open_pool(self._url, self._limits, self._connections)
+            return self._url, self._pool
+
+    def _stream(self, pool: urllib3.PoolManager, url: str, start: int, stop: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if self._pin is not None and not self._pin.startswith("W/"):  # If-Match needs a strong ETag (RFC 9110, 13.1.1)
             headers["If-Match"] = self._pin
         deadline = time.monotonic() + self._limits.seconds_for(stop - start)
         self._count(requests=1)
         with interruptions():
-            response = get(self._pool, url, headers)
+            response = get(pool, url, headers)
         try:
             self._check(response, start, stop)
             remaining = stop - start
@@ -208,20 +220,15 @@ class RemoteObject:
         if found[3] != "*" and int(found[3]) != self.size:
             raise self._changed(f"{int(found[3]):,} bytes")
 
-    def _renew(self, seen: str, status: int) -> None:
+    def _renew(self, seen: str) -> None:
         with self._renewing:
-            if self._url != seen:
-                return  # another thread was faster
-            self._count(requests=1)
-            fresh = self._resolve()
-            self._url = fresh
+            if self._url == seen:  # else another thread was faster
+                self._count(requests=1)
+                self._url = self._resolve()
 
     def _count(self, bytes_read: int = 0, requests: int = 0, retries: int = 0, seconds: float = 0.0) -> None:
         with self._lock:
             self.cost.add(ReadCost(bytes_read, requests, retries, seconds))
-
-    def _refused(self, url: str, status: int) -> ArchiveError:
-        return refused(self.name, url, status)
 
     def _changed(self, found: str) -> ArchiveError:
         return ArchiveError(
@@ -236,5 +243,5 @@ class RemoteObject:
             f"{self.name} cannot be read by byte ranges",
             found=found,
             expected="status 206 with exactly the bytes asked for",
-            remedy="set access to 'download' in the run configuration",
+            remedy="fetch the files by hand (`dandi download`) and set NEURALPILE_ARCHIVE to their folder",
         )

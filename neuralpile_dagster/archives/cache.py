@@ -1,0 +1,192 @@
+"""A bounded folder of verified downloads, shared by all processes of this machine.
+
+Layout: ``<folder>/<algorithm>-<digest>/<base name>``, beside it ``.partial``
+while it is not complete, and ``.size``, the bytes it will have. ``<folder>/.locks``
+holds one empty file per entry: locked shared while the copy is open, locked
+exclusively while it is made or removed; its time is that of the last use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from neuralpile_dagster.archives.digests import digest_of, listed_digest
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
+from neuralpile_dagster.files import explained, require_free, sync
+
+DEFAULT_CACHE_BYTES = 50_000_000_000
+_TRIES = 2  # a damaged transfer is likely to be right the second time; a damaged object never
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.=+-]")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where one copy is, and what it must be."""
+
+    folder: Path
+    lock: Path
+    file: ArchiveFile
+    algorithm: str
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        name = _UNSAFE.sub("_", PurePosixPath(self.file.path).name)[-100:].lstrip(".")
+        return self.folder / (name or "file")
+
+    @property
+    def partial(self) -> Path:
+        return self.folder / ".partial"
+
+
+class DownloadCache:
+    """Holds at most ``max_bytes``; what was used longest ago goes first, what is open never."""
+
+    def __init__(self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._verified: set[tuple[Path, int, int, int]] = set()
+
+    @contextmanager
+    def hold(self, file: ArchiveFile, fetch: Callable[[Path], None]) -> Iterator[Path]:
+        """Yield the path of a complete copy with the listed size and digest.
+
+        Parameters
+        ----------
+        file : ArchiveFile
+        fetch : callable
+            Makes the file at the given path complete; what is there already is its beginning.
+
+        Raises
+        ------
+        DigestMismatch
+            What the archive sends is not what it lists; nothing of it is kept.
+        ArchiveError
+            No digest is listed, or the file is larger than the cache.
+        ArchiveUnavailable
+            There is no room because everything in the cache is open.
+        DiskFull
+        """
+        algorithm, digest = listed_digest(file)
+        name = f"{algorithm}-{digest}"
+        entry = _Entry(self.folder / name, self._locks / name, file, algorithm, digest)
+        while True:
+            with _locked(entry.lock, fcntl.LOCK_SH):
+                if self._is_good(entry):
+                    os.utime(entry.lock)
+                    yield entry.path
+                    return
+            with _locked(entry.lock, fcntl.LOCK_EX), explained(entry.path):
+                self._make(entry, fetch)
+
+    @property
+    def _locks(self) -> Path:
+        return self.folder / ".locks"
+
+    def _is_good(self, entry: _Entry) -> bool:
+        """Whether a complete copy is there; looked into once per process."""
+        if not entry.path.is_file():
+            return False
+        status = entry.path.stat()
+        mark = (entry.path, status.st_size, status.st_mtime_ns, status.st_ino)
+        if mark in self._verified:
+            return True
+        if status.st_size != entry.file.size or digest_of(entry.path, entry.algorithm) != entry.digest:
+            return False
+        self._verified.add(mark)
+        return True
+
+    def _make(self, entry: _Entry, fetch: Callable[[Path], None]) -> None:
+        if self._is_good(entry):
+            return  # another process was faster
+        entry.path.unlink(missing_ok=True)
+        self._make_room(entry)
+        found = ""
+        for _ in range(_TRIES):
+            fetch(entry.partial)
+            found = _wrong(entry)
+            if not found:
+                sync(entry.partial)
+                entry.partial.replace(entry.path)
+                return
+            entry.partial.unlink()
+        shutil.rmtree(entry.folder)
+        raise DigestMismatch(
+            f"{entry.file.path} was downloaded {_TRIES} times and is not what the archive lists",
+            found=found,
+            expected=f"{entry.file.size:,} bytes with {entry.algorithm} {entry.digest}",
+            remedy="nothing of it was kept; materialize the dataset's manifest again, then this session",
+        )
+
+    def _make_room(self, entry: _Entry) -> None:
+        """Reserve the file's size, removing other entries if need be."""
+        size = entry.file.size
+        if size > self.max_bytes:
+            raise ArchiveError(
+                f"{entry.file.path} is larger than the whole cache of downloads",
+                found=f"{size:,} bytes",
+                expected=f"at most NEURALPILE_CACHE_BYTES = {self.max_bytes:,}",
+                remedy="raise NEURALPILE_CACHE_BYTES, or set access to 'ranges'",
+            )
+        with _locked(self._locks / "all", fcntl.LOCK_EX):
+            entry.folder.mkdir(parents=True, exist_ok=True)
+            (entry.folder / ".size").write_text(str(size))
+            for other in sorted(self._others(entry), key=_last_use):
+                if self._used() <= self.max_bytes:
+                    break
+                self._evict(other)
+            if self._used() > self.max_bytes:
+                shutil.rmtree(entry.folder)
+                raise ArchiveUnavailable(
+                    f"there is no room for {entry.file.path} in the cache of downloads",
+                    found=f"{self._used():,} bytes, all of them in use",
+                    expected=f"at most NEURALPILE_CACHE_BYTES = {self.max_bytes:,} with this file of {size:,}",
+                    remedy="raise NEURALPILE_CACHE_BYTES, or run fewer steps at once",
+                )
+        there = entry.partial.stat().st_size if entry.partial.exists() else 0
+        require_free(entry.folder, size - there, f"downloading {entry.file.path}")
+
+    def _others(self, entry: _Entry) -> Iterator[Path]:
+        for folder in self.folder.iterdir():
+            if folder not in (self._locks, entry.folder) and folder.is_dir():
+                yield self._locks / folder.name
+
+    def _evict(self, lock: Path) -> None:
+        with suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(self.folder / lock.name)
+
+    def _used(self) -> int:
+        return sum(int(size.read_text() or 0) for size in self.folder.glob("*/.size"))
+
+
+def _last_use(lock: Path) -> float:
+    return lock.stat().st_mtime if lock.exists() else 0.0
+
+
+def _wrong(entry: _Entry) -> str:
+    """What is wrong with the downloaded file; empty when nothing is."""
+    size = entry.partial.stat().st_size
+    if size != entry.file.size:
+        return f"{size:,} bytes"
+    digest = digest_of(entry.partial, entry.algorithm)
+    return "" if digest == entry.digest else f"{entry.algorithm} {digest}"
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    """Hold a lock on a file; works between threads and processes. Raises `BlockingIOError` for LOCK_NB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)

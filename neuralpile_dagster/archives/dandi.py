@@ -1,0 +1,255 @@
+"""DANDI as an archive, with the real `dandi` client: listings in a few requests, files by ranges or whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.dandi_metadata import citation_of
+from neuralpile_dagster.archives.download import local_copy
+from neuralpile_dagster.archives.http import USER_AGENT, NetworkLimits
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, OpenFile
+from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
+from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+
+if TYPE_CHECKING:
+    from dandi.dandiapi import DandiAPIClient, RemoteAsset, RemoteDandiset
+
+    from neuralpile_dagster.catalog.model import Source
+
+DEFAULT_API_URL = "https://api.dandiarchive.org/api"
+PAGE_SIZE = 1000  # the most that the API gives at once
+DRAFT = "draft"
+_LISTING_TRIES = 3
+_DIGESTS = {"dandi:sha2-256": "sha256", "dandi:dandi-etag": "dandi-etag", "dandi:dandi-zarr-checksum": "zarr-checksum"}
+
+
+class DandiArchive:
+    """An `Archive` on a DANDI server.
+
+    Parameters
+    ----------
+    api_url : str
+        Ends in ``/api``.
+    api_key : str or None
+        For embargoed dandisets.
+    cache : DownloadCache
+        Where whole files go.
+    connections : int
+        Parallel requests for one file's contents.
+    limits : NetworkLimits
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str | None,
+        cache: DownloadCache,
+        connections: int = 8,
+        limits: NetworkLimits | None = None,
+    ) -> None:
+        self.api_url = api_url.rstrip("/")
+        self.connections = connections
+        self.limits = limits or NetworkLimits()
+        self._api_key = api_key
+        self._cache = cache
+
+    @classmethod
+    def from_environment(cls, home: Path) -> DandiArchive:
+        """Read DANDI_API_URL, DANDI_API_KEY, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
+
+        Raises `ConfigurationError` naming the variable that is wrong.
+        """
+        return cls(
+            api_url=os.environ.get("DANDI_API_URL") or DEFAULT_API_URL,
+            api_key=os.environ.get("DANDI_API_KEY") or None,
+            cache=download_cache_from(os.environ, home),
+            connections=connections_from(os.environ),
+        )
+
+    @cached_property
+    def _client(self) -> DandiAPIClient:
+        os.environ.setdefault("DANDI_NO_ET", "1")  # no usage statistics; read when the client is made
+        from dandi.consts import DandiInstance
+        from dandi.dandiapi import DandiAPIClient
+
+        from neuralpile_dagster.archives.dandi_session import PatientAdapter
+
+        # given an instance rather than a URL, the client asks the server nothing before its session is ours
+        client = DandiAPIClient(dandi_instance=DandiInstance("dandi", None, self.api_url))
+        for scheme in ("https://", "http://"):
+            client.session.mount(scheme, PatientAdapter(self.limits))
+        client.session.headers.update({"User-Agent": f"{USER_AGENT} {client.session.headers['User-Agent']!s}"})
+        if self._api_key:
+            client.session.headers.update({"Authorization": f"token {self._api_key}"})
+        return client
+
+    def list_files(self, source: Source) -> Listing:
+        """List the version's files with their metadata; see `Archive.list_files`.
+
+        A draft may change between two pages; it is then listed again.
+        """
+        with self._explaining(source.label):
+            for _ in range(_LISTING_TRIES):
+                dandiset, note = self._choose_version(source)
+                listed_at = datetime.now(UTC)
+                citation = citation_of(dandiset.get_raw_metadata())
+                files = self._files(dandiset)
+                if dandiset.version_id != DRAFT or self._is_unchanged(dandiset, files):
+                    return Listing(
+                        archive="dandi",
+                        source_id=source.id,
+                        version=dandiset.version_id,
+                        version_note=note,
+                        frozen=dandiset.version_id != DRAFT,
+                        listed_at=listed_at,
+                        files=files,
+                        citation=citation,
+                    )
+        raise ArchiveUnavailable(
+            f"the draft of {source.label} changed each time while it was listed",
+            found=f"changes during {_LISTING_TRIES} listings",
+            remedy="try again when its authors have finished, or pin a published version in catalog.yaml",
+        )
+
+    def _choose_version(self, source: Source) -> tuple[RemoteDandiset, str | None]:
+        from dandi.exceptions import NotFoundError
+
+        dandiset = self._client.get_dandiset(source.id, lazy=False)
+        latest = dandiset.most_recent_published_version
+        if source.version == DRAFT:
+            return dandiset.for_version(dandiset.draft_version), None
+        missing = ""
+        if source.version != "latest":
+            try:
+                return dandiset.for_version(source.version), None
+            except NotFoundError:
+                missing = f"version {source.version} does not exist; "
+        if latest is not None:
+            note = f"{missing}the latest published version {latest.identifier} was read" if missing else None
+            return dandiset.for_version(latest), note
+        return dandiset.for_version(dandiset.draft_version), f"{missing}nothing is published; the draft was read"
+
+    def _files(self, dandiset: RemoteDandiset) -> tuple[ArchiveFile, ...]:
+        from dandi.dandiapi import RemoteAsset
+
+        pages = self._client.paginate(
+            f"{dandiset.version_api_path}assets/",
+            page_size=PAGE_SIZE,
+            params={"metadata": "true", "order": "path"},
+        )
+        assets = (RemoteAsset.from_data(dandiset, entry, entry.pop("metadata", None)) for entry in pages)
+        return tuple(sorted((_archive_file(asset) for asset in assets), key=lambda file: file.path))
+
+    def _is_unchanged(self, dandiset: RemoteDandiset, files: tuple[ArchiveFile, ...]) -> bool:
+        now = self._client.get_dandiset(dandiset.identifier, lazy=False).draft_version
+        return now.modified == dandiset.version.modified and len({file.path for file in files}) == len(files)
+
+    def state(self, source: Source) -> str:
+        """A text that changes when `list_files` may give something new; one request."""
+        with self._explaining(source.label):
+            dandiset = self._client.get_dandiset(source.id, lazy=False)
+            latest, draft = dandiset.most_recent_published_version, dandiset.draft_version
+            published = f"published {latest.identifier}" if latest is not None else "nothing published"
+            if source.version != DRAFT and latest is not None:
+                return published
+            return f"{published}; draft of {draft.modified.isoformat()}, {draft.asset_count} files"
+
+    @contextmanager
+    def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[OpenFile]:
+        """Open one listed file; see `Archive.open`."""
+        from neuralpile_dagster.archives.ranges.file import open_ranged
+
+        if "zarr-checksum" in file.digests:
+            raise ArchiveError(
+                f"{file.path} of {source.label} is a Zarr folder",
+                expected="an HDF5 file",
+                remedy="exclude it in the dataset's session rule",
+            )
+        with ExitStack() as stack:
+            if access == "download":
+                yield stack.enter_context(local_copy(self._cache, file, self._remote(file), self.connections))
+                return
+
+            def copy() -> Path:
+                whole = stack.enter_context(local_copy(self._cache, file, self._remote(file), self.connections))
+                opened.cost.add(whole.cost)
+                return whole.path
+
+            opened = stack.enter_context(open_ranged(self._remote(file), copy, connections=self.connections))
+            yield opened
+
+    def _remote(self, file: ArchiveFile) -> RemoteObject:
+        return RemoteObject(
+            file.path, file.size, file.url, lambda: self._signed_url(file), self.limits, self.connections
+        )
+
+    def _signed_url(self, file: ArchiveFile) -> str:
+        """Where the API says that the file's bytes are now (a URL that expires)."""
+        with self._explaining(file.path):
+            path = f"/assets/{file.file_id}/download/"
+            answer = self._client.get(path, json_resp=False, allow_redirects=False)
+            return str(answer.headers.get("Location") or self._client.get_url(path))
+
+    @contextmanager
+    def _explaining(self, what: str) -> Iterator[None]:
+        """Turn what the client raises into errors of ours (those that are, pass)."""
+        import requests
+        from dandi.exceptions import NotFoundError
+        from pydantic import ValidationError
+
+        try:
+            yield
+        except (NotFoundError, requests.HTTPError) as error:
+            raise self._no(what, error) from error
+        except requests.RequestException as error:
+            raise ArchiveUnavailable(
+                f"{what} could not be read from {self.api_url}",
+                found=f"{type(error).__name__}: {error}",
+                remedy="check DANDI_API_URL and this machine's network, then try again",
+            ) from error
+        except (ValidationError, KeyError, TypeError, ValueError) as error:
+            raise ArchiveError(
+                f"{what}: the answer of {self.api_url} was not understood",
+                found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                expected="what the DANDI API gives",
+                remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
+            ) from error
+
+    def _no(self, what: str, error: Exception) -> ArchiveError:
+        response = getattr(error, "response", None)
+        status = 404 if response is None else response.status_code
+        if status in (401, 403):
+            return ArchiveError(
+                f"{what} may not be read from {self.api_url}",
+                found=f"HTTP status {status}, {'with' if self._api_key else 'without'} an API key",
+                expected="a public dandiset, or the key of somebody who may read it",
+                remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
+            )
+        return ArchiveError(
+            f"{what} is not on {self.api_url}" if status == 404 else f"{what} cannot be read from {self.api_url}",
+            found=f"HTTP status {status}",
+            remedy="check the id and version in the catalog; if files are gone, materialize the manifest again",
+        )
+
+
+def _archive_file(asset: RemoteAsset) -> ArchiveFile:
+    metadata: dict[str, Any] = asset.get_raw_metadata()
+    digests = {ours: metadata.get("digest", {}).get(theirs) for theirs, ours in _DIGESTS.items()}
+    urls = [url for url in metadata.get("contentUrl", []) if not url.rstrip("/").endswith("/download")]
+    return ArchiveFile(
+        path=asset.path,
+        size=asset.size,
+        file_id=asset.identifier,
+        digests={name: value for name, value in digests.items() if value},
+        variables=tuple(metadata.get("variableMeasured", ())),
+        modified=asset.modified.isoformat(),
+        url=next(iter(urls), None),
+    )

@@ -1,0 +1,154 @@
+"""figshare as an archive: public articles, always downloaded whole and verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.download import local_copy
+from neuralpile_dagster.archives.http import NetworkLimits, NotFound, get_json
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
+from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
+from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.catalog.model import Source
+
+DEFAULT_API_URL = "https://api.figshare.com/v2"
+PAGE_SIZE = 1000  # the most that the API gives at once
+
+
+class FigshareArchive:
+    """An `Archive` of figshare articles; a source's id is the article's, its version the article's number.
+
+    Parameters
+    ----------
+    api_url : str
+        Ends in ``/v2``.
+    cache : DownloadCache
+        Where the files go.
+    connections : int
+        Parallel requests for one file's contents.
+    limits : NetworkLimits
+    """
+
+    def __init__(
+        self, api_url: str, cache: DownloadCache, connections: int = 8, limits: NetworkLimits | None = None
+    ) -> None:
+        self.api_url = api_url.rstrip("/")
+        self.connections = connections
+        self.limits = limits or NetworkLimits()
+        self._cache = cache
+
+    @classmethod
+    def from_environment(cls, home: Path) -> FigshareArchive:
+        """Read FIGSHARE_API_URL, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
+
+        Raises `ConfigurationError` naming the variable that is wrong.
+        """
+        return cls(
+            api_url=os.environ.get("FIGSHARE_API_URL") or DEFAULT_API_URL,
+            cache=download_cache_from(os.environ, home),
+            connections=connections_from(os.environ),
+        )
+
+    def list_files(self, source: Source) -> Listing:
+        """List the article's files; see `Archive.list_files`. Versions of articles never change."""
+        path = f"/articles/{source.id}"
+        article = self._get(source, path)
+        note = None
+        with _understanding(source):
+            latest = str(article["version"])
+        if source.version not in ("latest", latest):
+            try:
+                article = self._get(source, f"{path}/versions/{source.version}")
+                path = f"{path}/versions/{source.version}"
+            except NotFound:
+                note = f"version {source.version} does not exist; the latest version {latest} was read"
+        entries = list(self._entries(source, f"{path}/files"))
+        with _understanding(source):
+            return Listing(
+                archive="figshare",
+                source_id=source.id,
+                version=str(article["version"]),
+                version_note=note,
+                frozen=True,
+                listed_at=datetime.now(UTC),
+                files=tuple(sorted((_archive_file(entry) for entry in entries), key=lambda file: file.path)),
+                citation=_citation(article),
+            )
+
+    def state(self, source: Source) -> str:
+        """A text that changes when there is a new version; one request."""
+        article = self._get(source, f"/articles/{source.id}")
+        with _understanding(source):
+            return f"version {article['version']} of {article.get('modified_date')}"
+
+    @contextmanager
+    def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[LocalFile]:
+        """Open a verified copy of one listed file; both kinds of access download it whole."""
+        url = file.url
+        if url is None:
+            raise ArchiveError(
+                f"{file.path} of {source.label} is only a link to another place",
+                expected="a file that figshare holds",
+                remedy="fetch it by hand and set NEURALPILE_ARCHIVE to a folder that holds it",
+            )
+        remote = RemoteObject(file.path, file.size, url, lambda: url, self.limits, self.connections)
+        with local_copy(self._cache, file, remote, self.connections) as copy:
+            yield copy
+
+    def _get(self, source: Source, path: str, query: dict[str, str] | None = None) -> Any:
+        return get_json(f"{self.api_url}{path}", source.label, self.limits, query)
+
+    def _entries(self, source: Source, path: str) -> Iterator[dict[str, Any]]:
+        page = 1
+        while True:
+            entries = self._get(source, path, {"page": str(page), "page_size": str(PAGE_SIZE)})
+            yield from entries
+            if len(entries) < PAGE_SIZE:
+                return
+            page += 1
+
+
+@contextmanager
+def _understanding(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArchiveError(
+            f"{source.label}: figshare's answer was not understood",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            expected="what figshare's API version 2 gives for an article",
+            remedy="check FIGSHARE_API_URL",
+        ) from error
+
+
+def _archive_file(entry: dict[str, Any]) -> ArchiveFile:
+    md5 = entry.get("computed_md5") or entry.get("supplied_md5")
+    return ArchiveFile(
+        path=entry["name"],
+        size=entry["size"],
+        file_id=str(entry["id"]),
+        digests={"md5": md5} if md5 else {},
+        variables=None,
+        url=None if entry.get("is_link_only") else entry["download_url"],
+    )
+
+
+def _citation(article: dict[str, Any]) -> Citation:
+    license_ = article.get("license") or {}
+    return Citation(
+        title=article.get("title"),
+        authors=tuple(author["full_name"] for author in article.get("authors", ())),
+        citation=article.get("citation"),
+        license=license_.get("name"),
+        doi=article.get("doi") or None,
+        url=article.get("url_public_html") or None,
+    )
