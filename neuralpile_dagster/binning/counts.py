@@ -59,8 +59,7 @@ class Binner:
     ----------
     n_units, n_bins : int
     bin_width_s : float
-    n_spikes : int
-        Spikes read.
+    spikes_read : int
     duplicate_spikes : int
         Spikes at exactly the time of another one of the same unit.
 
@@ -81,7 +80,7 @@ class Binner:
         scan = scan_trains(trains, name)
         _require_times(scan, trains.bin_rule, name)
         self.n_units = len(trains.ends)
-        self.n_spikes = len(trains.spike_times)
+        self.spikes_read = len(trains.spike_times)
         self.n_bins = count_bins(trains.bin_rule, scan.low, scan.high, self.bin_width_s, name)
         self.duplicate_spikes = scan.duplicates
         self._scan = scan
@@ -130,6 +129,18 @@ class Binner:
             lost_to_saturation=int(self._tally[kernels.TALLY_LOST]),
             saturated_bins=int(self._tally[kernels.TALLY_SATURATED_BINS]),
         )
+
+    def lost(self) -> dict[str, int]:
+        """`losses` and duplicates as fields of `records.CountsStats`."""
+        losses = self.losses
+        return {
+            "dropped_negative": losses.negative,
+            "dropped_nan": losses.nan,
+            "dropped_beyond": losses.beyond,
+            "lost_to_saturation": losses.lost_to_saturation,
+            "saturated_bins": losses.saturated_bins,
+            "duplicate_spikes": self.duplicate_spikes,
+        }
 
 
 def _require_times(scan: Scan, rule: BinRule, name: str) -> None:

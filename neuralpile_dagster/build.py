@@ -1,0 +1,243 @@
+"""One session: recording in, files and records out. The same calls for Dagster, the command line and the benches.
+
+Pure of Dagster. A record is written after its files, so that it commits them:
+what was interrupted leaves no record and is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuralpile_dagster.archives.model import LocalFile, OpenFile
+from neuralpile_dagster.catalog.model import ReaderName
+from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.recordings.manifest import Session
+from neuralpile_dagster.recordings.model import Recording, SpikeTrains
+from neuralpile_dagster.records import CountsRecord, FactsRecord, TrainsRecord
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
+from neuralpile_dagster.store import Store, is_intact, put_file, write_record
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.build_rows import SessionRows
+
+TRAINS_VERSION = "trains-1"
+"""Of the form of stored spike trains (`tables.spike_trains`); a new one makes all of them anew."""
+BINNING_VERSION = "binning-1"
+"""Of binning, segmenting, measures and the form of rows; a new one makes all counts anew."""
+
+_BYTES_PER_SPIKE = 9
+"""Disk to have free while spike trains are written: at worst they do not get smaller than float64."""
+
+
+def trains_inputs(session: Session, reader: ReaderName) -> str:
+    """Hash (sha256, hex) of all that a session's spike trains are made from: its files as listed, and the code."""
+    from neuralpile_dagster.recordings.read import reader_version
+
+    files = [file.model_dump(include={"path", "size", "file_id", "digests", "modified"}) for file in session.files]
+    return _digest(TRAINS_VERSION, reader_version(reader), session.subject_id, session.session_id, files)
+
+
+def counts_inputs(trains: TrainsRecord, settings: Settings) -> str:
+    """Hash (sha256, hex) of all that a session's spike counts are made from: spike trains, settings, and the code."""
+    return _digest(BINNING_VERSION, trains.inputs, trains.file.sha256, settings.bin_width_s, settings.max_tokens)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def is_current(store: Store, record: TrainsRecord | CountsRecord | None, inputs: str) -> bool:
+    """Whether a record is of these inputs and its files are there, so that nothing has to be made."""
+    if record is None or record.inputs != inputs:
+        return False
+    files = [record.file] if isinstance(record, TrainsRecord) else [record.file, record.units_file]
+    return all(is_intact(store, file) for file in files)
+
+
+def build_spike_trains(
+    store: Store,
+    prefix: str,
+    session: Session,
+    files: Sequence[OpenFile],
+    reader: ReaderName,
+    source_version: str,
+    inputs: str,
+) -> TrainsRecord:
+    """Read a session's files and store what they hold under ``<prefix>/<session key>``; see `store_recording`."""
+    from neuralpile_dagster.recordings.read import read_session
+
+    return store_recording(store, prefix, session, read_session(reader, files), source_version, inputs)
+
+
+def store_recording(
+    store: Store, prefix: str, session: Session, recording: Recording, source_version: str, inputs: str
+) -> TrainsRecord:
+    """Store a session's recording: ``<prefix>/<key>.parquet``, then ``<prefix>/<key>.json``, its record.
+
+    Parameters
+    ----------
+    store : Store
+    prefix : str
+        Folder of the dataset's spike trains, ``<dataset>/spike_trains``.
+    session : Session
+    recording : Recording
+        What its files hold (`read_session`).
+    source_version : str
+        Version of the source that listed the files.
+    inputs : str
+        `trains_inputs`, which a later call compares.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written, or its disk is full.
+    """
+    from neuralpile_dagster.tables.spike_trains import write_recording
+
+    data = recording.data
+    n_spikes = data.n_spikes if isinstance(data, SpikeTrains) else None
+    needed = data.n_spikes * _BYTES_PER_SPIKE if isinstance(data, SpikeTrains) else data.counts.size
+
+    def write(path: Path) -> None:
+        require_free(path, needed, f"the spike trains of {session.session_id}")
+        write_recording(path, recording)
+
+    file, _ = put_file(store, f"{prefix}/{session.key}.parquet", write)
+    record = TrainsRecord(
+        inputs=inputs,
+        file=file,
+        subject_id=session.subject_id,
+        session_id=session.session_id,
+        source_version=source_version,
+        n_units=data.n_units,
+        n_spikes=n_spikes,
+        facts=FactsRecord(**asdict(recording.facts)),
+    )
+    write_record(store, f"{prefix}/{session.key}.json", record)
+    return record
+
+
+def load_recording(store: Store, trains: TrainsRecord) -> Recording:
+    """Read a stored recording back; raises `TableError` when its file is damaged."""
+    from neuralpile_dagster.tables.spike_trains import read_recording
+
+    with store.open(trains.file.key) as file:
+        return read_recording(file, store.uri(trains.file.key))
+
+
+def build_spike_counts(
+    store: Store, prefix: str, key: str, recording: Recording, trains: TrainsRecord, settings: Settings
+) -> CountsRecord:
+    """Bin a recording, cut it and store its rows, units table and record, in that order.
+
+    Parameters
+    ----------
+    store : Store
+    prefix : str
+        Folder of the dataset's spike counts, ``<dataset>/spike_counts<variant>``.
+    key : str
+        The session's key.
+    recording : Recording
+        What ``trains`` is the record of (`load_recording`).
+    trains : TrainsRecord
+    settings : Settings
+        Of the instance: bin width and tokens per segment.
+
+    Raises
+    ------
+    ConfigurationError
+        The recording holds ready-made counts of another bin width.
+    EmptyRecording, DamagedRecording
+        There is nothing to bin, or spike times are no times.
+    StoreError
+        The store cannot be written, or its disk is full.
+    """
+    from neuralpile_dagster.build_rows import write_session_rows
+    from neuralpile_dagster.tables.units import write_units
+
+    def write(path: Path) -> SessionRows:
+        return write_session_rows(
+            path,
+            recording,
+            subject_id=trains.subject_id,
+            session_id=trains.session_id,
+            bin_width_s=settings.bin_width_s,
+            max_tokens=settings.max_tokens,
+            name=f"{prefix}/{key} ({_file_names(recording)})",
+        )
+
+    file, written = put_file(store, f"{prefix}/{key}.parquet", write)
+    totals, seconds = written.unit_totals, written.stats.duration_s
+    units_file, _ = put_file(
+        store,
+        f"{prefix}/{key}.units.parquet",
+        lambda path: write_units(path, recording.units, trains.subject_id, trains.session_id, totals, seconds),
+    )
+    record = CountsRecord(
+        inputs=counts_inputs(trains, settings),
+        file=file,
+        units_file=units_file,
+        subject_id=trains.subject_id,
+        session_id=trains.session_id,
+        source_version=trains.source_version,
+        max_tokens=settings.max_tokens,
+        facts=trains.facts,
+        stats=written.stats,
+        rows=written.rows,
+    )
+    write_record(store, f"{prefix}/{key}.json", record)
+    return record
+
+
+def _file_names(recording: Recording) -> str:
+    return ", ".join(dict.fromkeys(unit.file for unit in recording.units))
+
+
+def bin_files(
+    paths: Sequence[Path],
+    output: Path,
+    bin_width_s: float = DEFAULT_BIN_WIDTH_S,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    reader: ReaderName = "units",
+) -> SessionRows:
+    """Bin the local files of one session into one Parquet file of rows, without a store.
+
+    ``subject_id`` is the name of the first file's folder and ``session_id`` its
+    name without extension. ``output`` appears complete or not at all.
+
+    Raises
+    ------
+    ConfigurationError
+        A number is out of range, the output is one of the files, or there is no such reader.
+    RecordingError
+        A file cannot be used; the message names it.
+    """
+    from neuralpile_dagster.build_rows import write_session_rows
+    from neuralpile_dagster.recordings.read import read_session
+
+    if not 0 < bin_width_s < math.inf or max_tokens < 1:
+        raise ConfigurationError(
+            "the session cannot be binned like that",
+            found=f"bins of {bin_width_s} s, at most {max_tokens} tokens a segment",
+            expected="both above 0",
+        )
+    if output.absolute().resolve() in [path.absolute().resolve() for path in paths]:
+        raise ConfigurationError(f"{output} is a recording and would be overwritten", remedy="choose another output")
+    recording = read_session(reader, [LocalFile(str(path), path) for path in paths])
+    with write_aside(output) as aside:
+        return write_session_rows(
+            aside,
+            recording,
+            subject_id=paths[0].absolute().parent.name,
+            session_id=paths[0].stem,
+            bin_width_s=bin_width_s,
+            max_tokens=max_tokens,
+            name=", ".join(str(path) for path in paths),
+        )

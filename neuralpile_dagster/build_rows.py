@@ -1,0 +1,106 @@
+"""A recording -> the rows of its session: bin, cut, measure, encode; a segment or two at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neuralpile_dagster.binning.segments import Segment, plan_segments
+from neuralpile_dagster.binning.source import CountSource, count_source
+from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.files import require_free
+from neuralpile_dagster.measures.counts import CountsMeasure
+from neuralpile_dagster.recordings.model import Recording
+from neuralpile_dagster.records import CountsStats, RowRecord
+from neuralpile_dagster.settings import thread_count
+from neuralpile_dagster.tables.footer import read_footer
+from neuralpile_dagster.tables.rows import Row
+from neuralpile_dagster.tables.rows_threads import write_rows
+
+_BYTES_PER_TOKEN = 0.3
+"""Disk to have free while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+
+
+@dataclass(frozen=True)
+class SessionRows:
+    """What was written: numbers about the counts, the rows, and spikes kept per unit (int64)."""
+
+    stats: CountsStats
+    rows: tuple[RowRecord, ...]
+    unit_totals: np.ndarray
+
+
+def write_session_rows(
+    path: Path,
+    recording: Recording,
+    *,
+    subject_id: str,
+    session_id: str,
+    bin_width_s: float,
+    max_tokens: int,
+    name: str,
+) -> SessionRows:
+    """Write a recording's counts as rows of `ROW_SCHEMA`, one per segment.
+
+    Memory: the recording, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+
+    Parameters
+    ----------
+    path : Path
+        Appears complete or not at all; its folder exists.
+    recording : Recording
+    subject_id, session_id : str
+    bin_width_s : float
+        Seconds per bin.
+    max_tokens : int
+        Nominal tokens per segment.
+    name : str
+        What errors call the recording.
+
+    Raises
+    ------
+    RecordingError, ConfigurationError
+        See `count_source`.
+    DiskFull
+        Too little space beside ``path``.
+    """
+    source = count_source(recording, bin_width_s, name)
+    segments = plan_segments(source.n_units, source.n_bins, max_tokens)
+    require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
+    measure = CountsMeasure(source.n_units, source.bin_width_s)
+    write_rows(path, _rows(source, segments, measure, subject_id, session_id), threads=thread_count())
+    stats = measure.stats(source.spikes_read, **source.lost())
+    _require_conserved(stats, name)
+    group_bytes = read_footer(path, name).group_bytes
+    return SessionRows(
+        stats=stats,
+        rows=tuple(
+            RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
+            for segment, size in zip(segments, group_bytes, strict=True)
+        ),
+        unit_totals=measure.unit_totals,
+    )
+
+
+def _rows(
+    source: CountSource, segments: tuple[Segment, ...], measure: CountsMeasure, subject_id: str, session_id: str
+) -> Iterator[Row]:
+    for segment in segments:
+        row = Row(source.counts(segment.start, segment.stop), subject_id, session_id, segment.id)
+        measure.add(row.counts)
+        yield row
+        del row  # its memory is free before the next segment is made
+
+
+def _require_conserved(stats: CountsStats, name: str) -> None:
+    """Every spike read is in the counts, as summed from the counts themselves, or in one of the losses."""
+    if stats.unaccounted:
+        raise NeuralPileError(
+            f"{name}: spikes went missing while binning",
+            found=f"{stats.unaccounted:,} of {stats.spikes_read:,} spikes unaccounted for",
+            expected="every spike kept or counted as lost",
+            remedy="this is a defect of neuralpile-dagster; please report it with the recording's name",
+        )

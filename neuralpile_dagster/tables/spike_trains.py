@@ -1,0 +1,182 @@
+"""A session's recording in the store: one row per unit, with its labels and its spike times or counts.
+
+Lossless: what is read is what was written, to the last bit. Why spike times
+are stored as they are is measured in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.tables.clocks import from_ticks, to_ticks
+from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.units import UNIT_FIELDS, unit_columns, units_of
+
+TICKS = pa.list_(pa.field("element", pa.int64(), nullable=False))
+COUNTS = pa.list_(pa.field("element", pa.uint8(), nullable=False))
+TRAINS_SCHEMA = pa.schema([*UNIT_FIELDS, pa.field("ticks_per_s", pa.float64()), pa.field("ticks", TICKS, False)])
+"""``ticks / ticks_per_s`` are spike times in seconds; where that is null, ``ticks`` are their float64 bit patterns."""
+BINNED_SCHEMA = pa.schema([*UNIT_FIELDS, pa.field("counts", COUNTS, nullable=False)])
+
+GROUP_VALUES = 1 << 22
+"""Spikes (or tokens) of a row group, unless one unit has more: what is held in memory besides the recording."""
+_FACTS_KEY = b"neuralpile.recording"
+
+
+def write_recording(path: Path, recording: Recording) -> None:
+    """Write a recording to a Parquet file; holds a row group besides it. The same recording gives the same bytes."""
+    data = recording.data
+    facts: dict[str, Any] = {"facts": asdict(recording.facts), "notes": recording.notes}
+    if isinstance(data, SpikeTrains):
+        schema, column = TRAINS_SCHEMA, "ticks"
+        facts |= {"bin_rule": data.bin_rule, "n_spikes": data.n_spikes}
+        tables = _train_tables(recording.units, data)
+    else:
+        schema, column = BINNED_SCHEMA, "counts"
+        facts |= {name: value for name, value in vars(data).items() if name != "counts"}
+        facts["n_bins"] = data.counts.shape[1]
+        tables = _binned_tables(recording.units, data.counts)
+    if len(recording.units) != data.n_units:
+        raise ValueError(f"{len(recording.units)} units described, {data.n_units} recorded")
+    ticks = column == "ticks"
+    with pq.ParquetWriter(
+        path,
+        schema.with_metadata({_FACTS_KEY: json.dumps(facts)}),
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[field.name for field in UNIT_FIELDS] + ([] if ticks else ["counts.list.element"]),
+        column_encoding={"ticks.list.element": "DELTA_BINARY_PACKED"} if ticks else None,
+        write_statistics=False,
+        write_page_checksum=True,
+    ) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(len(table), 1))
+
+
+def _groups(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of units that hold about `GROUP_VALUES` values each."""
+    start = total = 0
+    for unit, size in enumerate(sizes.tolist()):
+        if total and total + size > GROUP_VALUES:
+            yield start, unit
+            start, total = unit, 0
+        total += size
+    yield start, len(sizes)
+
+
+def _list_array(values: np.ndarray, sizes: np.ndarray, kind: pa.ListType) -> pa.ListArray:
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+
+
+def _train_tables(units: tuple[Unit, ...], trains: SpikeTrains) -> Iterator[pa.Table]:
+    times = np.ascontiguousarray(trains.spike_times, np.float64)
+    sizes = np.diff(trains.ends, prepend=0)
+    rate: float | None = None
+    for first, last in _groups(sizes):
+        start = int(trains.ends[first - 1]) if first else 0
+        ticks = np.empty(int(sizes[first:last].sum()), np.int64)
+        rates = []
+        for unit in range(first, last):
+            stop = int(trains.ends[unit])
+            begin = stop - int(sizes[unit]) - start
+            ticks[begin : stop - start], rate = to_ticks(times[begin + start : stop], rate)
+            rates.append(rate)
+        columns = [pa.array(rates, pa.float64()), _list_array(ticks, sizes[first:last], TICKS)]
+        yield pa.Table.from_arrays([*unit_columns(units[first:last]), *columns], schema=TRAINS_SCHEMA)
+
+
+def _binned_tables(units: tuple[Unit, ...], counts: np.ndarray) -> Iterator[pa.Table]:
+    sizes = np.full(len(counts), counts.shape[1], np.int64)
+    for first, last in _groups(sizes):
+        values = np.ascontiguousarray(counts[first:last]).reshape(-1)
+        column = _list_array(values, sizes[first:last], COUNTS)
+        yield pa.Table.from_arrays([*unit_columns(units[first:last]), column], schema=BINNED_SCHEMA)
+
+
+def read_recording(file: Path | pa.NativeFile, name: str = "") -> Recording:
+    """Read what `write_recording` wrote; holds one row group besides the recording.
+
+    Raises `TableError`, calling the file ``name``, when it is damaged or another table.
+    """
+    name = name or (str(file) if isinstance(file, Path) else "a stored recording")
+    parquet = open_parquet(file, name)
+    schema = parquet.schema_arrow
+    if _FACTS_KEY not in (schema.metadata or {}):
+        raise TableError(f"{name} is not a stored recording", found=", ".join(schema.names))
+    try:
+        facts: dict[str, Any] = json.loads(schema.metadata[_FACTS_KEY])
+        session = SessionFacts(**facts.pop("facts"))
+        notes = tuple(facts.pop("notes"))
+        is_trains = "bin_rule" in facts
+        require_schema(schema, TRAINS_SCHEMA if is_trains else BINNED_SCHEMA, name)
+        units, data = (_read_trains if is_trains else _read_binned)(parquet, facts, name)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{name} is damaged", found=f"{type(error).__name__}: {error}") from error
+    return Recording(data, units, session, notes)
+
+
+def _row_groups(parquet: pq.ParquetFile, name: str, due: int) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
+    """Each row group, the values of its last column, and how many each unit has; ``due`` values in all, or an error."""
+    total = 0
+    for group in range(parquet.num_row_groups):
+        with damaged(name):
+            table = parquet.read_row_group(group)
+        column = table.column(table.num_columns - 1)
+        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        values = lists.flatten().to_numpy()
+        total += len(values)
+        if total > due:
+            break
+        yield table, values, np.diff(np.asarray(lists.offsets))
+    if total != due:
+        raise TableError(f"{name} is damaged", found=f"{total:,} values", expected=f"{due:,} values")
+
+
+def _require_values(parquet: pq.ParquetFile, due: int, name: str) -> None:
+    """Refuse a number of values that the file cannot hold before memory is taken for them."""
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    held = sum(group.column(group.num_columns - 1).num_values for group in groups)
+    if not 0 <= due <= held:
+        raise TableError(f"{name} is damaged", found=f"at most {held:,} values", expected=f"{due:,} values")
+
+
+def _read_trains(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> tuple[tuple[Unit, ...], SpikeTrains]:
+    _require_values(parquet, facts["n_spikes"], name)
+    times = np.empty(facts["n_spikes"], np.float64)
+    units: list[Unit] = []
+    all_sizes = []
+    position = 0
+    for table, ticks, sizes in _row_groups(parquet, name, len(times)):
+        units += units_of(table)
+        all_sizes.append(sizes)
+        stop = 0
+        for rate, size in zip(table["ticks_per_s"].to_pylist(), sizes.tolist(), strict=True):
+            start, stop = stop, stop + size
+            from_ticks(ticks[start:stop], rate, times[position + start : position + stop])
+        position += stop
+    ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *all_sizes]), dtype=np.int64)
+    return tuple(units), SpikeTrains(times, ends, facts["bin_rule"])
+
+
+def _read_binned(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> tuple[tuple[Unit, ...], BinnedCounts]:
+    n_units, n_bins = parquet.metadata.num_rows, facts.pop("n_bins")
+    _require_values(parquet, n_units * n_bins, name)
+    counts = np.empty(n_units * n_bins, np.uint8)
+    units: list[Unit] = []
+    position = 0
+    for table, values, _ in _row_groups(parquet, name, len(counts)):
+        units += units_of(table)
+        counts[position : position + len(values)] = values
+        position += len(values)
+    return tuple(units), BinnedCounts(counts.reshape(n_units, n_bins), **facts)

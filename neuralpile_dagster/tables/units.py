@@ -1,0 +1,68 @@
+"""The units table: one row per unit of a session, in the row order of ``spike_counts``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.recordings.model import Unit
+from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.schemas import UNITS_SCHEMA
+
+UNIT_FIELDS: list[pa.Field] = [UNITS_SCHEMA.field(field.name) for field in fields(Unit)]
+"""The columns that say what `Unit` says, in its order."""
+
+
+def unit_columns(units: Sequence[Unit]) -> list[pa.Array]:
+    """The columns of `UNIT_FIELDS`."""
+    return [pa.array([getattr(unit, field.name) for unit in units], field.type) for field in UNIT_FIELDS]
+
+
+def units_of(table: pa.Table) -> tuple[Unit, ...]:
+    """The `Unit` of each row of a table that has the columns of `UNIT_FIELDS`."""
+    columns = {field.name: table[field.name].to_pylist() for field in UNIT_FIELDS}
+    columns["obs_intervals"] = [
+        None if intervals is None else tuple((start, stop) for start, stop in intervals)
+        for intervals in columns["obs_intervals"]
+    ]
+    return tuple(Unit(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+
+
+def write_units(
+    path: Path, units: Sequence[Unit], subject_id: str, session_id: str, n_spikes: np.ndarray, duration_s: float
+) -> None:
+    """Write a session's units table.
+
+    Parameters
+    ----------
+    path : Path
+    units : sequence of Unit
+        In the row order of the counts.
+    subject_id, session_id : str
+    n_spikes : numpy.ndarray, int64, shape (n_units,)
+        Spikes kept in the counts, per unit.
+    duration_s : float
+        Length of the binned session, for ``mean_rate_hz``.
+    """
+    n_units = len(units)
+    columns = dict(zip((field.name for field in UNIT_FIELDS), unit_columns(units), strict=True))
+    columns["subject_id"] = pa.array([subject_id] * n_units, pa.string())
+    columns["session_id"] = pa.array([session_id] * n_units, pa.string())
+    columns["row"] = pa.array(np.arange(n_units, dtype=np.int32))
+    columns["n_spikes"] = pa.array(n_spikes, pa.int64())
+    columns["mean_rate_hz"] = pa.array(n_spikes / duration_s, pa.float64())
+    table = pa.Table.from_arrays([columns[name] for name in UNITS_SCHEMA.names], schema=UNITS_SCHEMA)
+    pq.write_table(table, path, compression="zstd", write_page_index=True, write_page_checksum=True)
+
+
+def read_units(file: Path | pa.NativeFile, name: str = "a units table") -> pa.Table:
+    """Read a units table; raises `TableError` naming the file when it is none, or damaged."""
+    parquet = open_parquet(file, name)
+    require_schema(parquet.schema_arrow, UNITS_SCHEMA, name)
+    with damaged(name):
+        return parquet.read().cast(UNITS_SCHEMA)
