@@ -105,8 +105,13 @@ class HubServer(Server):
                 return self._api(request, repository, rest)
             case "POST", ["datasets", owner, name, "info", "lfs", "objects", "batch"]:
                 self._require_token(request)
-                self.store.repository(f"{owner}/{name.removesuffix('.git')}")
-                return self._lfs.batch(request, self.url)
+                repository = self.store.repository(f"{owner}/{name.removesuffix('.git')}")
+                return self._lfs.batch(request, self.url, repository.name)
+            case "POST", ["datasets", _, _, "info", "lfs", "objects", "verify"]:
+                self._require_token(request)
+                return self._lfs.answer(request, ["verify"])
+            case "POST", ["api", "complete_multipart"]:
+                return self._lfs.answer(request, ["complete"])
             case "GET" | "HEAD", ["datasets", owner, name, "resolve", revision, *path]:
                 repository = self._open(request, f"{owner}/{name}")
                 return self._resolve(request, repository.commit_at(revision), "/".join(path))

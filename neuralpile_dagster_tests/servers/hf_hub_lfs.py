@@ -21,21 +21,24 @@ class LfsStore:
         self._part_bytes = part_bytes
         self._count = count
 
-    def batch(self, request: Request, url: str) -> Response:
+    def batch(self, request: Request, url: str, repository: str) -> Response:
         """Tell for each object whether and where to upload it."""
-        objects = [self._actions(wanted, url) for wanted in json.loads(request.body)["objects"]]
+        objects = [self._actions(wanted, url, repository) for wanted in json.loads(request.body)["objects"]]
         return json_response({"transfer": "basic", "objects": objects})
 
-    def _actions(self, wanted: dict[str, Any], url: str) -> dict[str, Any]:
+    def _actions(self, wanted: dict[str, Any], url: str, repository: str) -> dict[str, Any]:
         oid, size = wanted["oid"], wanted["size"]
         if self._store.lfs_path(oid).is_file():
             return {"oid": oid, "size": size}
-        verify = {"href": f"{url}/lfs/verify", "header": {}}
+        verify = {"href": f"{url}/datasets/{repository}.git/info/lfs/objects/verify", "header": {}}
         upload: dict[str, Any] = {"href": f"{url}/lfs/put/{oid}?{SIGNATURE}", "header": {}}
         if size > self._part_bytes:
             count = -(-size // self._part_bytes)
             header = {str(k): f"{url}/lfs/part/{oid}/{k}?{SIGNATURE}" for k in range(1, count + 1)}
-            upload = {"href": f"{url}/lfs/complete", "header": {**header, "chunk_size": str(self._part_bytes)}}
+            upload = {
+                "href": f"{url}/api/complete_multipart?{SIGNATURE}",
+                "header": {**header, "chunk_size": str(self._part_bytes)},
+            }
         return {"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}}
 
     def answer(self, request: Request, parts: list[str]) -> Response:

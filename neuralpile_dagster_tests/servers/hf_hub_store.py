@@ -162,7 +162,8 @@ class HubStore:
     ) -> tuple[Commit, PullRequest | None]:
         """Add one commit, all or nothing; a stale ``parent`` is refused with 412."""
         with self.lock:
-            head = repository.commit_at(branch)
+            # a pull request starts from its parent, wherever the branch is by now
+            head = repository.commit_at(parent if create_pr and parent else branch)
             if parent is not None and parent != head.oid:
                 raise Refused(412, "A commit has happened since. Please refresh and try again.")
             tree = apply_changes(head.tree, changes)

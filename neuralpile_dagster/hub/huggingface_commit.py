@@ -1,0 +1,81 @@
+"""Make planned changes visible at once: one commit, or one merge where a commit would be too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from neuralpile_dagster.errors import HubConflict
+from neuralpile_dagster.hub.huggingface_errors import FAILURES
+from neuralpile_dagster.hub.model import Progress
+
+Operation = CommitOperationAdd | CommitOperationDelete
+
+
+def commit(
+    api: HfApi,
+    repository: str,
+    operations: Sequence[Operation],
+    head: str,
+    title: str,
+    files_per_commit: int,
+    progress: Progress,
+) -> str | None:
+    """Apply all operations on top of commit ``head``; readers of main see none of them or all.
+
+    Gives the new commit. More operations than ``files_per_commit`` become
+    several commits of a pull request, merged once: then None, because what the
+    merge made must be looked at (somebody's commit may have come between).
+    Raises `HubConflict`, or what huggingface_hub raises (412 when main is not at ``head`` any more).
+    """
+    if len(operations) <= files_per_commit:
+        progress(f"{repository}: committing {len(operations):,} changed files")
+        made = api.create_commit(repository, operations, commit_message=title, repo_type="dataset", parent_commit=head)
+        return made.oid
+    _close_leftovers(api, repository, title, progress)
+    parts = list(_parts(operations, files_per_commit))
+    progress(f"{repository}: committing {len(operations):,} changed files in {len(parts):,} parts, then merging them")
+    first = api.create_commit(
+        repository, parts[0], commit_message=title, repo_type="dataset", parent_commit=head, create_pr=True
+    )
+    assert first.pr_num is not None and first.pr_revision is not None  # always given with create_pr
+    try:
+        _fill_and_merge(api, repository, parts[1:], first.pr_num, first.pr_revision, title, head)
+    except FAILURES:
+        _close(api, repository, first.pr_num, progress)
+        raise
+    return None
+
+
+def _fill_and_merge(
+    api: HfApi, repository: str, parts: Sequence[Sequence[Operation]], number: int, branch: str, title: str, head: str
+) -> None:
+    for part in parts:
+        api.create_commit(repository, part, commit_message=title, repo_type="dataset", revision=branch)
+    current = api.dataset_info(repository, revision="main").sha
+    if current != head:  # a merge cannot be pinned to its parent: what slips through here is found by the next plan
+        raise HubConflict(f"{repository} changed while it was published", found=f"main is at {current}, not {head}")
+    api.merge_pull_request(repository, number, repo_type="dataset")
+
+
+def _parts(operations: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
+    for start in range(0, len(operations), size):
+        yield operations[start : start + size]
+
+
+def _close_leftovers(api: HfApi, repository: str, title: str, progress: Progress) -> None:
+    """Close open pull requests of the same title: an earlier attempt to publish the same version died."""
+    leftovers = api.get_repo_discussions(
+        repository, repo_type="dataset", discussion_type="pull_request", discussion_status="open"
+    )
+    for found in list(leftovers):
+        if found.title == title:
+            _close(api, repository, found.num, progress)
+
+
+def _close(api: HfApi, repository: str, number: int, progress: Progress) -> None:
+    try:
+        api.change_discussion_status(repository, number, "closed", repo_type="dataset")
+    except FAILURES as error:
+        progress(f"{repository}: pull request {number} could not be closed ({type(error).__name__}); it is harmless")

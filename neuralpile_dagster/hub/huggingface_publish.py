@@ -1,0 +1,135 @@
+"""One publication: plan, upload, one commit; on any trouble look again and plan anew.
+
+Contents are sent before a commit names them and are found there by the next
+attempt, so nothing is sent twice; the commit is pinned to the head that the
+plan was made for, so it lands whole on what was seen, or not at all. A commit
+whose reply was lost is found by looking, never by sending it again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import DatasetInfo
+
+from neuralpile_dagster.errors import HubConflict, HubError
+from neuralpile_dagster.hub.contents import version_digest
+from neuralpile_dagster.hub.huggingface_commit import Operation, commit
+from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
+from neuralpile_dagster.hub.huggingface_plan import make_plan, remote_files, version_tag
+from neuralpile_dagster.hub.huggingface_upload import upload
+from neuralpile_dagster.hub.model import Progress, RepositoryFile
+from neuralpile_dagster.hub.retrying import RetryPolicy
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much at once, and how often; see `huggingface.HuggingFaceHub`."""
+
+    plans: int = 5
+    files_per_commit: int = 100
+    batch_bytes: int = 1 << 30
+
+
+@dataclass
+class Publishing:
+    """Makes ``repository`` hold exactly ``files``, which lie below ``folder``.
+
+    ``committing`` and ``bytes_sent`` tell afterwards what it took;
+    ``doing`` completes "failed while ...".
+    """
+
+    api: HfApi
+    repository: str
+    private: bool
+    folder: Path
+    files: tuple[RepositoryFile, ...]
+    policy: RetryPolicy
+    limits: Limits
+    secrets: Secrets
+    progress: Progress
+    doing: str = "looking at the repository"
+    committing: bool = False
+    bytes_sent: int = 0
+
+    def run(self) -> str:
+        """The version's tag, once the repository holds the files.
+
+        Raises `HubUnavailable` or `HubConflict` when ``limits.plans`` plans
+        failed, `HubError` at once when trying again cannot help.
+        """
+        for attempt in range(self.limits.plans):
+            try:
+                version = self._attempt()
+                if version is not None:
+                    return version
+                continue
+            except FAILURES as error:
+                problem = explain(error, self.repository, self.doing, self.secrets)
+            if attempt + 1 == self.limits.plans or not problem.passing:
+                raise problem.error from problem.cause
+            wait = min(self.policy.wait_s(attempt, problem.headers), self.policy.longest_asked_wait_s)
+            self.progress(f"{self.repository}: {problem.error} Looking again in {wait:.0f} s.")
+            time.sleep(wait)
+        raise HubConflict(
+            f"{self.repository} changed after each of {self.limits.plans} publications",
+            remedy="find out who else publishes to it",
+        )
+
+    def _attempt(self) -> str | None:
+        """Make one plan and apply it; None when what was merged must be looked at again."""
+        self.doing = "looking at the repository"
+        head = self._head()
+        plan = make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
+        if not plan.nothing:
+            made = self._apply(head, plan.add, plan.delete)
+            if made is None:
+                return None
+            head = made
+        self.doing = "tagging the version"
+        tags = {tag.name for tag in self.api.list_repo_refs(self.repository, repo_type="dataset").tags}
+        version = version_tag(self.files, tags)
+        if version not in tags:
+            self.api.create_tag(self.repository, tag=version, revision=head, repo_type="dataset", exist_ok=True)
+        return version
+
+    def _apply(self, head: str, add: tuple[RepositoryFile, ...], delete: tuple[str, ...]) -> str | None:
+        self.doing = "sending files"
+        additions, sent = upload(
+            self.api, self.repository, self.folder, add, self.limits.batch_bytes, self.policy, self.progress
+        )
+        self.bytes_sent += sent
+        self.doing = "committing"
+        self.committing = True
+        operations: list[Operation] = [
+            *additions,
+            *(CommitOperationDelete(path, is_folder=False) for path in delete),
+        ]
+        title = f"Publish {version_digest(self.files)}"
+        return commit(self.api, self.repository, operations, head, title, self.limits.files_per_commit, self.progress)
+
+    def _head(self) -> str:
+        """The commit that main is at; the repository is created when there is none."""
+        info = repository_info(self.api, self.repository)
+        if info is None:
+            self.api.create_repo(self.repository, repo_type="dataset", private=self.private, exist_ok=True)
+            info = self.api.dataset_info(self.repository, revision="main")
+        if self.private and not info.private:
+            raise HubError(
+                f"{self.repository} is public, and NEURALPILE_PRIVATE is set",
+                remedy="make the repository private on the Hub, or unset NEURALPILE_PRIVATE; nothing was sent",
+            )
+        assert info.sha is not None  # always given for a revision
+        return info.sha
+
+
+def repository_info(api: HfApi, repository: str) -> DatasetInfo | None:
+    """What main is; None when there is no such repository (or none that the token may see)."""
+    try:
+        return api.dataset_info(repository, revision="main")
+    except RepositoryNotFoundError:
+        return None
