@@ -171,3 +171,15 @@ class ComponentRecord(Model):
     shards: tuple[ShardRecord, ...]
     totals: TotalsRecord
     missing: dict[str, str]
+
+
+class PileRecord(Model):
+    """What was published as the merged pile; ``plan`` is the digest of its plan, ``shards`` are those of each split."""
+
+    repository: str
+    plan: str
+    seed: int
+    split_by: str
+    test_size: float
+    components: tuple[str, ...]
+    shards: dict[str, tuple[ShardRecord, ...]]

@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.catalog.cite import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub import usage
 from neuralpile_dagster.hub.licenses import hub_license
-from neuralpile_dagster.hub.markdown import doi_link, link, table, text
+from neuralpile_dagster.hub.markdown import code_block, doi_link, link, table, text
 from neuralpile_dagster.hub.metadata import Config, metadata_block
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 
 NOT_STATED = "not stated by the source"
 PROGRAM = "neuralpile-dagster"
-_TAGS = ("neuroscience", "electrophysiology", "spike-counts", "neural-population-activity")
+TAGS = ("neuroscience", "electrophysiology", "spike-counts", "neural-population-activity")
 
 
 def component_card(
@@ -44,7 +45,7 @@ def component_card(
         As written, ``default`` among them.
     """
     species = _species(dataset, counts)
-    tags = [*_TAGS, *(["synthetic"] if component.synthetic else [])]
+    tags = [*TAGS, *(["synthetic"] if component.synthetic else [])]
     header = metadata_block(
         configs,
         pretty_name=dataset.title,
@@ -59,7 +60,7 @@ def component_card(
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *["## Source", "", *_source(dataset, manifest, counts), ""],
-        *["## Use", "", *usage.loading(component.repository, "train"), ""],
+        *["## Use", "", *usage.loading(component.repository, "train", units=True), ""],
         *["## Columns", "", *usage.columns(default.schema), "", "More configs of this repository:", ""],
         *[*usage.configs(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
@@ -81,9 +82,13 @@ def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
         )
     if manifest.version_note:
         lines += usage.warning(text(manifest.version_note))
+    published = {session.key for session in component.sessions}
+    vanished = sum(session.vanished and session.key in published for session in manifest.sessions)
+    if vanished:
+        lines += usage.warning(f"The source does not list {vanished:,} of these sessions any more.")
     if component.missing:
         total = len(component.missing) + component.totals.sessions
-        lines += usage.warning(f"{len(component.missing):,} of {total:,} sessions are missing; they are named below.")
+        lines += usage.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are named below.")
     return lines
 
 
@@ -119,24 +124,25 @@ def _numbers(component: ComponentRecord) -> list[str]:
 
 def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]) -> list[str]:
     citation = manifest.citation
+    address = citation.url or dataset.source.url
     versions = sorted({record.source_version for record in counts})
     rows = [
-        ("archive", link(dataset.source.label, citation.url)),
+        ("archive", link(dataset.source.label, address)),
         ("title", text(citation.title) if citation.title else NOT_STATED),
         ("version", ", ".join(map(text, versions))),
         ("DOI", doi_link(citation.doi or dataset.doi) or NOT_STATED),
-        ("paper", doi_link(dataset.paper_doi) or NOT_STATED),
+        *([("paper", doi_link(dataset.paper_doi) or "")] if dataset.paper_doi else []),
         ("licence", text(citation.license) if citation.license else NOT_STATED),
         ("authors", "; ".join(map(text, citation.authors)) or NOT_STATED),
     ]
-    return [*table(["", ""], rows), "", *_citation(citation)]
+    return [*table(["", ""], rows), *_citation(dataset, citation, ", ".join(versions))]
 
 
-def _citation(citation: Citation) -> list[str]:
-    asked = "Whoever uses these data should cite the source"
-    if not citation.citation:
-        return [f"{asked}."]
-    return [f"{asked}:", "", f"> {text(citation.citation, 2_000)}"]
+def _citation(dataset: Dataset, citation: Citation, version: str) -> list[str]:
+    quoted = ["", f"> {text(citation.citation, 2_000)}"] if citation.citation else []
+    entry = bibtex(dataset, citation, version)
+    block = ["", *code_block(entry, "bibtex")] if entry else []
+    return ["", "Whoever uses these data should cite the source:", *quoted, *block] if quoted or block else []
 
 
 def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:

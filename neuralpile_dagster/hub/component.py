@@ -11,11 +11,11 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, write_bytes
 from neuralpile_dagster.hub.card import component_card
-from neuralpile_dagster.hub.configs import read_units, sessions_table, write_config
+from neuralpile_dagster.hub.configs import sessions_table, units_tables, write_config
 from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.hub.model import Progress
-from neuralpile_dagster.hub.preview import write_preview
+from neuralpile_dagster.hub.preview import first_rows, write_preview
 from neuralpile_dagster.hub.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.hub.shards import ShardWriter
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -103,12 +103,12 @@ def write_component(
     sessions = {session.key: _session(session, record) for session, record in pairs}
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
-        units = read_units(store, (session.units for session in sessions.values()))
+        units = units_tables(store, (session.units for session in sessions.values()))
         configs = [
             _default_config(sessions.values(), shards),
             write_config(folder, "units", UNITS_SCHEMA, units),
             write_config(folder, "sessions", SESSIONS_SCHEMA, [sessions_table(pairs)]),
-            write_preview(folder, store, list(sessions.values())),
+            write_preview(folder, first_rows(store, (s.counts.key for s in sessions.values())), ROW_SCHEMA),
         ]
         component = ComponentRecord(
             dataset=dataset.name,
@@ -178,7 +178,7 @@ def _totals(records: Sequence[CountsRecord]) -> TotalsRecord:
 
 def _default_config(sessions: Iterable[ComponentSession], shards: Sequence[ShardRecord]) -> Config:
     size = sum(
-        row_arrow_bytes(s.n_units, s.n_units * row.n_bins, [s.subject_id, s.session_id, row.segment_id])
+        row_arrow_bytes(s.n_units, row.n_bins, [s.subject_id, s.session_id, row.segment_id])
         for s in sessions
         for row in s.rows
     )

@@ -14,8 +14,8 @@ from neuralpile_dagster.hub.metadata import Config, Split
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store
-from neuralpile_dagster.tables.footer import open_parquet, require_schema
-from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA
+from neuralpile_dagster.tables.units import read_units
 
 
 def config_path(name: str) -> str:
@@ -38,13 +38,11 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
     return Config(name, schema, {"train": Split(config_path(name), rows, size)}, path.stat().st_size)
 
 
-def read_units(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table]:
+def units_tables(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table]:
     """The units tables of sessions; raises `TableError` when one is damaged or has other columns."""
     for file in files:
         with store.open(file.key) as opened:
-            parquet = open_parquet(opened, file.key)
-            require_schema(parquet.schema_arrow, UNITS_SCHEMA, file.key)
-            yield parquet.read().cast(UNITS_SCHEMA)
+            yield read_units(opened, file.key)
 
 
 def sessions_table(sessions: Sequence[tuple[Session, CountsRecord]]) -> pa.Table:

@@ -29,9 +29,9 @@ class Config:
     download_size: int
 
 
-def row_arrow_bytes(n_units: int, tokens: int, texts: Sequence[str]) -> int:
+def row_arrow_bytes(n_units: int, n_bins: int, texts: Sequence[str]) -> int:
     """Bytes of a row in Arrow: counts, one int32 offset a unit, and for each list and text an offset and its bytes."""
-    return tokens + 4 * n_units + 4 + sum(4 + len(text.encode()) for text in texts)
+    return n_units * n_bins + 4 * n_units + 4 + sum(4 + len(text.encode()) for text in texts)
 
 
 def metadata_block(

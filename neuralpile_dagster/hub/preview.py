@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+
+import pyarrow as pa
 
 from neuralpile_dagster.files import write_aside
 from neuralpile_dagster.hub.configs import config_path
 from neuralpile_dagster.hub.metadata import Config, Split, row_arrow_bytes
-from neuralpile_dagster.records import ComponentSession
 from neuralpile_dagster.store import Store
-from neuralpile_dagster.tables.rows import RowReader, RowWriter
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
+from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 
 MAX_ROWS = 8
 MAX_BINS = 500
@@ -25,29 +26,26 @@ def preview_bins(n_units: int, n_bins: int) -> int:
     return min(n_bins, MAX_BINS, max(1, MAX_TOKENS // n_units))
 
 
-def write_preview(
-    folder: Path, store: Store, sessions: Sequence[ComponentSession], sources: Sequence[str] | None = None
-) -> Config:
-    """Write the first bins of the first segment of the first sessions, as rows of the repository's own schema.
+def write_preview(folder: Path, rows: Iterable[Row], schema: pa.Schema) -> Config:
+    """Write the first bins of each row; no more rows are taken than fit a preview, one at a time.
 
-    ``sources`` are the sessions' ``source_dataset``s, for a pile. One decoded
-    segment at a time is in memory.
+    ``schema`` is that of the repository: `ROW_SCHEMA` or `PILE_SCHEMA`.
     """
-    schema = ROW_SCHEMA if sources is None else PILE_SCHEMA
     path = folder / config_path("preview")
-    size = 0
-    chosen = sessions[:MAX_ROWS]
+    size = written = 0
     with write_aside(path) as aside, RowWriter(aside, schema) as writer:
-        for number, session in enumerate(chosen):
-            source = None if sources is None else sources[number]
-            size += _write_row(writer, store, session, source)
-    return Config("preview", schema, {"train": Split(config_path("preview"), len(chosen), size)}, path.stat().st_size)
+        for row in islice(rows, MAX_ROWS):
+            n_units, n_bins = row.counts.shape
+            counts = row.counts[:, : preview_bins(n_units, n_bins)]
+            writer.write(counts, row.subject_id, row.session_id, row.segment_id, row.source_dataset)
+            texts = [row.subject_id, row.session_id, row.segment_id, row.source_dataset]
+            size += row_arrow_bytes(n_units, counts.shape[1], [text for text in texts if text is not None])
+            written += 1
+    return Config("preview", schema, {"train": Split(config_path("preview"), written, size)}, path.stat().st_size)
 
 
-def _write_row(writer: RowWriter, store: Store, session: ComponentSession, source: str | None) -> int:
-    with store.open(session.counts.key) as file, RowReader(file, session.counts.key) as reader:
-        row = reader.row(0)
-    counts = row.counts[:, : preview_bins(*row.counts.shape)]
-    writer.write(counts, row.subject_id, row.session_id, row.segment_id, source)
-    texts = [row.subject_id, row.session_id, row.segment_id, *([] if source is None else [source])]
-    return row_arrow_bytes(counts.shape[0], counts.size, texts)
+def first_rows(store: Store, keys: Iterable[str]) -> Iterator[Row]:
+    """The first row of each file."""
+    for key in keys:
+        with store.open(key) as file, RowReader(file, key) as reader:
+            yield reader.row(0)

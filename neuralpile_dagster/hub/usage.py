@@ -19,21 +19,20 @@ CONFIG_TEXTS = {
 }
 
 
-def loading(repository: str, split: str) -> list[str]:
-    """How to load: Python that runs as it stands."""
+def loading(repository: str, split: str, units: bool) -> list[str]:
+    """How to load: Python that runs as it stands; ``units`` where the repository has a ``units`` config."""
+    load_units = f'\n\nunits = load_dataset("{repository}", "units", split="train")' if units else ""
     return f'''\
 ```python
 import numpy as np
 from datasets import load_dataset
 
-# Streaming reads only what you ask for, and needs no disk.
+# Streaming reads only what you ask for, and needs no disk. The path of a local copy does as well as the name.
 rows = load_dataset("{repository}", split="{split}", streaming=True)
 for batch in rows.with_format("arrow").iter(batch_size=1):
     units = batch["spike_counts"].chunk(0).flatten()
     counts = np.asarray(units.flatten()).reshape(len(units), -1)  # uint8, units x bins: a view, nothing is copied
-    break
-
-units = load_dataset("{repository}", "units", split="train")
+    break{load_units}
 ```
 
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.files import TEMPORARY_PREFIX, require_free, sync, write_bytes
+from neuralpile_dagster.hub.fetching import NO_LINKS
 from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.model import Progress, RepositoryFile
 
@@ -24,7 +24,7 @@ Listing = tuple[RepositoryFile, ...]
 _LISTING = TypeAdapter(Listing)
 _LINK_FROM_BYTES = 1 << 20
 """Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
+
 _BLOCK = 1 << 22
 
 
@@ -157,7 +157,7 @@ def _linkable(files: Sequence[RepositoryFile], source: Path, folder: Path) -> bo
     try:
         os.link(source / files[0].path, probe)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         return False
     probe.unlink()
