@@ -1,0 +1,1 @@
+"""Counts -> pictures. Draws what it is given; chooses nothing."""

@@ -1,0 +1,201 @@
+"""``neuralpile``: the command line. Everything it builds shows in the Dagster UI of the same home."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
+
+DEMO_HOME = "~/.neuralpile-demo"
+
+
+def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Show our own errors as one paragraph and exit code 1; anything else is a defect and keeps its traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NeuralPileError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="neuralpile-dagster")
+def main() -> None:
+    """Build the neural pile: recordings in, spike counts out, as Hugging Face datasets.
+
+    Where things are is set by environment variables: NEURALPILE_HOME (default ~/.neuralpile),
+    NEURALPILE_ARCHIVE (dandi, sample, or a folder of dandisets), NEURALPILE_STORE, NEURALPILE_HUB
+    (local or hf), NEURALPILE_NAMESPACE, NEURALPILE_BIN_WIDTH, NEURALPILE_MAX_TOKENS. See the README.
+    """
+
+
+@main.command()
+@click.option("--home", type=click.Path(path_type=Path), help=f"Where to build it (default {DEMO_HOME}).")
+@click.option("--no-ui", is_flag=True, help="Return when the pile is built, without serving the UI.")
+@click.option("--port", default=3000, show_default=True, help="Port of the UI.")
+@_plain_errors
+def demo(home: Path | None, no_ui: bool, port: int) -> None:
+    """Build a small pile from SYNTHETIC recordings, then serve the Dagster UI."""
+    from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.orchestration.launch import build as launch
+
+    os.environ["NEURALPILE_HOME"] = str((home or Path(DEMO_HOME)).expanduser().absolute())
+    os.environ["NEURALPILE_ARCHIVE"] = "sample"
+    settings = Settings.from_environment()
+    outcome = launch(settings, list(load_catalog(settings)), merge=True)
+    click.echo(outcome.summary())
+    if outcome.failed:
+        sys.exit(1)
+    if not no_ui:
+        _serve(settings, port)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Validate catalog.yaml in NEURALPILE_HOME and say what is wrong.")
+@_plain_errors
+def catalog(check: bool) -> None:
+    """List the datasets, their sources, and the published sessions and tokens."""
+    from neuralpile_dagster.catalog.load import check_user_catalog, load_catalog, user_catalog_path
+    from neuralpile_dagster.orchestration.terminal import print_catalog
+
+    settings = Settings.from_environment()
+    if check:
+        path = user_catalog_path(settings)
+        rows = check_user_catalog(path)
+        verdict = f"{len(rows)} rows, all good" if path.exists() else "does not exist: no rows of yours"
+        click.echo(f"{path}: {verdict}")
+        return
+    print_catalog(list(load_catalog(settings).values()))
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per session and nothing else.")
+@_plain_errors
+def sessions(dataset: str, as_json: bool) -> None:
+    """Ask the archive now and print the sessions that the catalog's rule chooses."""
+    from neuralpile_dagster.archives import open_archive
+    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.orchestration.terminal import print_sessions
+    from neuralpile_dagster.recordings.sessions import choose_sessions
+
+    settings = Settings.from_environment()
+    row = get_dataset(load_catalog(settings), dataset)
+    listing = open_archive(settings, row.source).list_files(row.source)
+    manifest = choose_sessions(row, listing, None)
+    if not as_json:
+        print_sessions(row, manifest)
+        return
+    for session in manifest.sessions:
+        files = [{"path": file.path, "size": file.size} for file in session.files]
+        names = {"subject_id": session.subject_id, "session_id": session.session_id}
+        click.echo(json.dumps({**names, "files": files, "version": manifest.version}))
+
+
+@main.command()
+@click.argument("datasets", nargs=-1, required=True)
+@click.option("--sessions", "pattern", help="Only sessions whose id matches this glob, e.g. 'sub-Cori*'.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many sessions of each dataset.")
+@click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
+@_plain_errors
+def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, merge: bool) -> None:
+    """Discover, bin and publish datasets. What is done already is not done again.
+
+    With --sessions or --limit a dataset is published without the sessions that were left out.
+    """
+    from neuralpile_dagster.orchestration.launch import build as launch
+
+    outcome = launch(Settings.from_environment(), list(datasets), pattern=pattern, limit=limit, merge=merge)
+    click.echo(outcome.summary())
+    if outcome.failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("datasets", nargs=-1)
+@_plain_errors
+def status(datasets: tuple[str, ...]) -> None:
+    """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published."""
+    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.orchestration.status import dataset_status
+    from neuralpile_dagster.orchestration.terminal import print_status
+    from neuralpile_dagster.store import open_store
+
+    settings = Settings.from_environment()
+    rows = load_catalog(settings)
+    chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
+    store = open_store(settings.store)
+    print_status([dataset_status(store, row, settings) for row in chosen], verbose=bool(datasets))
+
+
+@main.command("bin")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@click.option("--bin-width", default=DEFAULT_BIN_WIDTH_S, show_default=True, help="Seconds per bin.")
+@click.option("--max-tokens", default=DEFAULT_MAX_TOKENS, show_default=True, help="Nominal tokens per segment.")
+@click.option("--reader", default="units", show_default=True, help="units, firing_rates or eight_probe_mat.")
+@_plain_errors
+def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str) -> None:
+    """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
+    from neuralpile_dagster.build import bin_files
+
+    record = bin_files(files, output, bin_width_s=bin_width, max_tokens=max_tokens, reader=reader)
+    stats = record.stats
+    lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
+    click.echo(
+        f"{output}: {stats.n_units:,} units x {stats.n_bins:,} bins of {stats.bin_width_s:g} s = "
+        f"{stats.tokens:,} tokens in {len(record.rows)} rows; {stats.spikes_kept:,} spikes kept, {lost:,} dropped"
+    )
+
+
+@main.command()
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
+@click.option("-n", "rows", default=6, show_default=True, type=click.IntRange(1, 50), help="How many rows to draw.")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same rows.")
+@_plain_errors
+def raster(source: str, output: Path, rows: int, seed: int) -> None:
+    """Draw random rows as rasters (x: bins, y: units).
+
+    SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
+    """
+    from neuralpile_dagster.files import write_bytes
+    from neuralpile_dagster.orchestration.samples import random_rows
+    from neuralpile_dagster.plots.raster import raster_png
+
+    samples = random_rows(Settings.from_environment(), source, rows, seed)
+    write_bytes(output, raster_png(samples))
+    click.echo(f"{output}: {len(samples)} rows of {source}")
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="There is no login: keep it on this machine.")
+@_plain_errors
+def ui(port: int, host: str) -> None:
+    """Serve Dagster's web UI and daemon on the home's instance, until interrupted."""
+    _serve(Settings.from_environment(), port, host)
+
+
+def _serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
+    from neuralpile_dagster.orchestration.instance import prepare_home
+
+    prepare_home(settings)
+    os.environ["NEURALPILE_HOME"] = str(settings.home)
+    click.echo(f"Dagster UI on http://{host}:{port} (home {settings.home}); stop with Ctrl-C")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "neuralpile_dagster.definitions"]
+    sys.exit(subprocess.call([*command, "--host", host, "--port", str(port)]))

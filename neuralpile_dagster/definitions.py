@@ -1,0 +1,43 @@
+"""Dagster's entry point: every dataset's assets and the pile's. The only module that imports all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
+from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
+from neuralpile_dagster.orchestration.assets.pile import pile_assets
+from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
+from neuralpile_dagster.orchestration.checks.assets import component_checks, manifest_checks, pile_checks
+from neuralpile_dagster.orchestration.progress import progress_logger
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.settings import Settings
+
+
+def dataset_definitions(dataset: Dataset) -> dg.Definitions:
+    """The assets of one dataset."""
+    return dg.Definitions(
+        assets=[manifest_asset(dataset), sessions_asset(dataset), hub_dataset_asset(dataset)],
+        asset_checks=[manifest_checks(dataset), component_checks(dataset)],
+    )
+
+
+def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = None) -> dg.Definitions:
+    """All definitions of an instance; ``datasets`` replaces its catalog."""
+    rows = list(load_catalog(settings).values() if datasets is None else datasets)
+    shared = dg.Definitions(
+        assets=pile_assets(rows),
+        asset_checks=[pile_checks()],
+        resources={"instance": InstanceResource.from_settings(settings)},
+        loggers={"console": dg.colored_console_logger, "progress": progress_logger},
+        # one process per run: a batch of sessions shares its imports (shared/platform.md, backfills)
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(shared, *(dataset_definitions(row) for row in rows))
+
+
+defs = build_definitions(Settings.from_environment())

@@ -1,0 +1,1 @@
+"""One factory per asset kind."""

@@ -1,0 +1,78 @@
+"""``<dataset>/hub_dataset``: a component, published."""
+
+import time
+
+import dagster as dg
+from pydantic import Field
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.hub.policy import publishable
+from neuralpile_dagster.orchestration import locations, metadata, names
+from neuralpile_dagster.orchestration.describe import asset_facts
+from neuralpile_dagster.orchestration.pictures import component_raster
+from neuralpile_dagster.orchestration.pools import HUB_POOL
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.status import done_records
+from neuralpile_dagster.store import write_record
+
+
+class PublishConfig(dg.Config):
+    """Launchpad of ``hub_dataset``."""
+
+    min_session_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Least share of the manifest's sessions that must have spike counts, from 0 to 1. "
+        "With less than 1 the card names the sessions that are missing.",
+    )
+
+
+def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
+    """The asset that publishes all finished sessions of a dataset."""
+    key = names.hub_dataset_key(dataset)
+
+    @dg.asset(
+        key=key,
+        deps=[
+            dg.AssetDep(names.manifest_key(dataset)),
+            dg.AssetDep(names.spike_counts_key(dataset), partition_mapping=dg.AllPartitionMapping()),
+        ],
+        code_version="1",
+        pool=HUB_POOL,
+        **asset_facts(dataset, "hub_dataset"),
+    )
+    def hub_dataset(
+        context: dg.AssetExecutionContext, config: PublishConfig, instance: InstanceResource
+    ) -> dg.MaterializeResult:
+        from neuralpile_dagster.hub.component import write_component
+
+        started = time.monotonic()
+        store, settings = instance.open_store(), instance.settings
+        manifest = locations.read_manifest(store, dataset)
+        records = done_records(store, dataset, settings, manifest)
+        failed = {k: f.message for k, f in locations.read_failures(store, dataset, settings).items()}
+        missing = publishable(manifest, list(records), failed, config.min_session_share)
+        name = locations.repository_name(dataset, settings)
+        component = write_component(
+            settings.home / "staging" / name,
+            store,
+            dataset,
+            manifest,
+            records,
+            missing=missing,
+            repository=f"{settings.namespace}/{name}",
+            progress=context.log.info,
+        )
+        publication = instance.open_hub().publish(name, settings.home / "staging" / name, context.log.info)
+        write_record(store, locations.published_path(dataset, settings), component)
+        context.log.info(f"{component.repository}: {component.totals.tokens:,} tokens published")
+        return dg.MaterializeResult(
+            metadata={
+                **metadata.component_metadata(component, publication, records, time.monotonic() - started),
+                "rasters": component_raster(store, component),
+            },
+            data_version=dg.DataVersion(publication.version),
+        )
+
+    return hub_dataset

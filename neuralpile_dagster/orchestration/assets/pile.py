@@ -1,0 +1,156 @@
+"""``neural_pile/*``: the components merged, shuffled, split and published."""
+
+import time
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.orchestration import locations, names, pile_metadata, pile_store
+from neuralpile_dagster.orchestration.describe import pile_facts
+from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, register
+from neuralpile_dagster.orchestration.pictures import files_raster
+from neuralpile_dagster.orchestration.pile_store import CurrentPlan
+from neuralpile_dagster.orchestration.pools import HUB_POOL
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.store import write_record
+
+
+class SplitBy(Enum):
+    """How train and test are told apart."""
+
+    rows = "rows"
+    sessions = "sessions"
+
+
+class MergeFrom(Enum):
+    """Where the rows of components are read from."""
+
+    store = "store"
+    hub = "hub"
+
+
+class PileConfig(dg.Config):
+    """Launchpad of ``neural_pile/manifest``."""
+
+    seed: int = Field(default=0, ge=0, description="Seed of split and shuffle: same seed and inputs, same bytes.")
+    split_by: SplitBy = Field(
+        default=SplitBy.rows,
+        description="rows: as the published pile, segments of one session may be in both splits. "
+        "sessions: a session is wholly in train or in test.",
+    )
+    test_size: float = Field(default=0.01, gt=0, lt=1, description="Share of rows (or sessions) that become test.")
+    components: list[str] = Field(default=[], description="Datasets to merge; empty: all that are published.")
+    extra_repositories: list[str] = Field(
+        default=[], description="Repositories of other people (owner/name) with the same row schema, from the hub."
+    )
+    merge_from: MergeFrom = Field(
+        default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
+    )
+
+
+def pile_assets(datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
+    """The three assets of the pile."""
+    return [_manifest(datasets), _shards(), _hub_dataset(datasets)]
+
+
+def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.PILE_MANIFEST,
+        deps=[names.hub_dataset_key(dataset) for dataset in datasets],
+        code_version="1",
+        **pile_facts("manifest"),
+    )
+    def neural_pile_manifest(
+        context: dg.AssetExecutionContext, config: PileConfig, instance: InstanceResource
+    ) -> dg.MaterializeResult:
+        from neuralpile_dagster.merge.plan import plan_pile, save_plan
+        from neuralpile_dagster.orchestration.pile_sources import choose_components
+
+        store, settings = instance.open_store(), instance.settings
+        chosen = choose_components(
+            datasets,
+            store,
+            instance.open_hub(),
+            settings,
+            components=config.components,
+            extra_repositories=config.extra_repositories,
+            merge_from=config.merge_from.value,
+        )
+        plan = plan_pile(chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size)
+        record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
+        current = CurrentPlan(
+            plan_id=record.plan_id,
+            repositories=chosen.repositories,
+            left_out=chosen.left_out,
+            synthetic=chosen.synthetic,
+        )
+        write_record(store, pile_store.current_path(settings), current)
+        register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
+        context.log.info(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
+        return dg.MaterializeResult(
+            metadata=pile_metadata.plan_metadata(record, chosen.left_out), data_version=dg.DataVersion(record.digest)
+        )
+
+    return neural_pile_manifest
+
+
+def _shards() -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.PILE_SHARDS,
+        deps=[names.PILE_MANIFEST],
+        partitions_def=PILE_SHARDS_PARTITIONS,
+        backfill_policy=dg.BackfillPolicy.multi_run(10),
+        code_version="1",
+        **pile_facts("shards"),
+    )
+    def neural_pile_shards(context: dg.AssetExecutionContext, instance: InstanceResource) -> None:
+        from neuralpile_dagster.merge.plan import load_plan
+        from neuralpile_dagster.merge.shards import build_shard
+        from neuralpile_dagster.orchestration.pile_sources import file_opener
+
+        store, settings = instance.open_store(), instance.settings
+        open_file = file_opener(store, instance.open_hub())
+        for name in context.partition_keys:
+            started = time.monotonic()
+            plan_id = name.split("-")[0]
+            plan = load_plan(store, pile_store.plan_path(settings, plan_id))
+            shard = build_shard(store, pile_store.shards_folder(settings, plan_id), plan, name, open_file)
+            context.log.info(f"shard {name}: {shard.rows:,} rows, {shard.tokens:,} tokens")
+            context.add_asset_metadata(
+                pile_metadata.shard_metadata(shard, store.uri(shard.file.key), time.monotonic() - started),
+                partition_key=name,
+            )
+
+    return neural_pile_shards
+
+
+def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.PILE_HUB_DATASET,
+        deps=[
+            dg.AssetDep(names.PILE_MANIFEST),
+            dg.AssetDep(names.PILE_SHARDS, partition_mapping=dg.AllPartitionMapping()),
+        ],
+        code_version="1",
+        pool=HUB_POOL,
+        **pile_facts("hub_dataset"),
+    )
+    def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
+        from neuralpile_dagster.orchestration.pile_publishing import publish_pile
+
+        started = time.monotonic()
+        store, settings = instance.open_store(), instance.settings
+        by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
+        done = publish_pile(store, settings, instance.open_hub(), by_name, context.log.info)
+        shards = [shard.file.key for shard in done.shards]
+        facts: dict[str, Any] = pile_metadata.pile_metadata(
+            done.plan, done.publication, time.monotonic() - started, done.synthetic
+        )
+        facts["rasters"] = files_raster(shards, store.open, int(done.plan.digest[:8], 16), done.synthetic, "the pile")
+        return dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(done.publication.version))
+
+    return neural_pile_hub_dataset

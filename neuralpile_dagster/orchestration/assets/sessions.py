@@ -1,0 +1,77 @@
+"""``<dataset>/spike_trains`` and ``<dataset>/spike_counts``: one multi-asset, session by session."""
+
+from collections.abc import Iterator
+from enum import Enum
+
+import dagster as dg
+from pydantic import Field
+
+from neuralpile_dagster.build import BINNING_VERSION, TRAINS_VERSION
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches import SessionBatch
+from neuralpile_dagster.orchestration.checks import wiring
+from neuralpile_dagster.orchestration.describe import spec_facts
+from neuralpile_dagster.orchestration.partitions import session_partitions
+from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
+from neuralpile_dagster.orchestration.resources import InstanceResource
+
+BATCH_SIZE = 20
+"""Sessions per run of a backfill: start-up is shared, and a dead worker loses little."""
+
+
+class Access(Enum):
+    """How recordings are read from a remote archive."""
+
+    ranges = "ranges"
+    download = "download"
+
+
+class SessionConfig(dg.Config):
+    """Launchpad of ``spike_trains`` and ``spike_counts``."""
+
+    access: Access = Field(
+        default=Access.ranges,
+        description="ranges: read only the spikes, by ranged requests. "
+        "download: fetch whole files first, verify their digests, keep them in a cache.",
+    )
+
+
+def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
+    """The multi-asset that reads, bins and stores a dataset's sessions."""
+    trains, counts = names.spike_trains_key(dataset), names.spike_counts_key(dataset)
+    partitions = session_partitions(dataset)
+
+    @dg.multi_asset(
+        name=f"{dataset.key}__sessions",
+        specs=[
+            dg.AssetSpec(
+                trains,
+                deps=[names.manifest_key(dataset)],
+                skippable=True,
+                code_version=TRAINS_VERSION,
+                group_name=dataset.key,
+                **spec_facts(dataset, "spike_trains"),
+            ),
+            dg.AssetSpec(
+                counts,
+                deps=[trains],
+                skippable=True,
+                code_version=BINNING_VERSION,
+                group_name=dataset.key,
+                **spec_facts(dataset, "spike_counts"),
+            ),
+        ],
+        check_specs=wiring.specs(dataset, "spike_counts", partitions),
+        partitions_def=partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(BATCH_SIZE),
+        pool=ARCHIVE_POOL,
+    )
+    def sessions(
+        context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
+    ) -> Iterator[dg.MaterializeResult]:
+        SessionBatch(context, dataset, instance, config.access.value).run()
+        yield from ()  # every session's results are logged by then
+
+    return sessions

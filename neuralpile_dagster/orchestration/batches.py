@@ -1,0 +1,202 @@
+"""A batch of sessions, one after the other: a session that fails costs only itself.
+
+The pattern of shared/platform.md: a step that raises records nothing, so every
+session's results are logged as events at once, and the batch fails at its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from neuralpile_dagster import build
+from neuralpile_dagster.archives.model import Access, ReadCost
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, RecordingError, TransientError
+from neuralpile_dagster.orchestration import locations, metadata, names
+from neuralpile_dagster.orchestration.checks import wiring
+from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
+from neuralpile_dagster.orchestration.pictures import session_raster
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import CountsRecord, TrainsRecord
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.recordings.model import Recording
+
+ATTEMPTS = 4
+"""Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
+
+
+@dataclass
+class SessionBatch:
+    """The sessions of one run of a dataset's multi-asset.
+
+    Raises `dagster.Failure` at the end of `run` when any session failed.
+    """
+
+    context: dg.AssetExecutionContext
+    dataset: Dataset
+    instance: InstanceResource
+    access: Access
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = self.instance.settings
+        self.store = self.instance.open_store()
+        self.archive = self.instance.open_archive(self.dataset.source)
+        selected = self.context.selected_asset_keys
+        self.wants_trains = names.spike_trains_key(self.dataset) in selected
+        self.wants_counts = names.spike_counts_key(self.dataset) in selected
+
+    def run(self) -> None:
+        """Make every session of the batch; see `SessionBatch`."""
+        manifest = locations.read_manifest(self.store, self.dataset)
+        keys = self.context.partition_keys
+        for number, key in enumerate(keys, 1):
+            try:
+                self._patiently(manifest, key)
+            except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
+                self._record(key, error)
+            else:
+                locations.forget_failure(self.store, self.dataset, self.settings, key)
+            self.context.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
+        if self.failed:
+            raise dg.Failure(
+                f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed; the others are done. "
+                + " | ".join(self.failed.values()),
+                metadata={"failed_partitions": dg.MetadataValue.md(metadata.counted(self.failed))},
+                allow_retries=False,
+            )
+
+    def _patiently(self, manifest: Manifest, key: str) -> None:
+        """Try again, with back-off and jitter, what may go away by itself; nothing else."""
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            seconds = state.next_action.sleep if state.next_action else 0
+            self.context.log.warning(f"{key}: {error} Trying again in {seconds:.0f} s.")
+
+        for attempt in Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential_jitter(initial=2, max=60),
+            before_sleep=tell,
+            reraise=True,
+        ):
+            with attempt:
+                self._session(_session_of(manifest, key), manifest.version, manifest.synthetic)
+
+    def _record(self, key: str, error: Exception) -> None:
+        expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
+        self.context.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
+        failure = locations.record_failure(self.store, self.dataset, self.settings, key, error, self.context.run_id)
+        self.failed[key] = f"{key}: {failure.message or failure.error}"
+
+    def _session(self, session: Session, version: str, synthetic: bool) -> None:
+        recording: Recording | None = None
+        if self.wants_trains:
+            trains, recording = self._trains(session, version)
+        else:
+            trains = self._stored_trains(session)
+        if self.wants_counts:
+            self._counts(session, trains, recording, synthetic)
+
+    def _trains(self, session: Session, version: str) -> tuple[TrainsRecord, Recording | None]:
+        """Read and store the session's spike trains unless they are there; log the materialization either way."""
+        from neuralpile_dagster.recordings.read import read_session
+
+        started = time.monotonic()
+        inputs = build.trains_inputs(session, self.dataset.reader)
+        record = locations.read_trains_record(self.store, self.dataset, session.key)
+        recording, cost = None, None
+        if record is None or not build.is_current(self.store, record, inputs):
+            cost = ReadCost()
+            with ExitStack() as stack:
+                files = [
+                    stack.enter_context(self.archive.open(self.dataset.source, file, self.access))
+                    for file in session.files
+                ]
+                recording = read_session(self.dataset.reader, files)
+                for file in files:
+                    cost.add(file.cost)
+            record = build.store_recording(
+                self.store, locations.trains_folder(self.dataset), session, recording, version, inputs
+            )
+        facts = metadata.trains_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, cost)
+        self._log(names.spike_trains_key(self.dataset), session.key, facts, record.file.sha256, build.TRAINS_VERSION)
+        return record, recording
+
+    def _stored_trains(self, session: Session) -> TrainsRecord:
+        record = locations.read_trains_record(self.store, self.dataset, session.key)
+        if record is None:
+            raise ConfigurationError(
+                f"{session.key} has no spike trains yet",
+                remedy=f"materialize {self.dataset.key}/spike_trains together with spike_counts",
+            )
+        return record
+
+    def _counts(self, session: Session, trains: TrainsRecord, recording: Recording | None, synthetic: bool) -> None:
+        """Bin and store the session unless that is done; log materialization and checks either way."""
+        started = time.monotonic()
+        inputs = build.counts_inputs(trains, self.settings)
+        record = locations.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        reused = record is not None and build.is_current(self.store, record, inputs)
+        if record is None or not reused:
+            record = build.build_spike_counts(
+                self.store,
+                locations.counts_folder(self.dataset, self.settings),
+                session.key,
+                recording or build.load_recording(self.store, trains),
+                trains,
+                self.settings,
+            )
+        facts = metadata.counts_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, reused)
+        facts["raster"] = session_raster(self.store, record, synthetic)
+        self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file.sha256, build.BINNING_VERSION)
+        self.context.log.info(
+            f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
+            + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
+        )
+        self._check(session, record, inputs)
+
+    def _check(self, session: Session, record: CountsRecord, inputs: str) -> None:
+        """Log every check's verdict; a failed blocking one is the session's failure."""
+        verdicts = judge(SessionEvidence(record, self.store, inputs))
+        for evaluation in wiring.evaluations(verdicts, self.dataset, session.key):
+            self.context.log_event(evaluation)
+        for name, verdict in _blocking(verdicts, self.dataset):
+            raise RecordingError(
+                f"{session.key} fails the check {name}",
+                found=str(verdict.found),
+                expected=str(verdict.expected),
+                remedy=verdict.remedy,
+            )
+
+    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, object], sha256: str, version: str) -> None:
+        tags = {"dagster/data_version": sha256[:32], "dagster/code_version": version}
+        self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
+
+
+def _blocking(verdicts: dict[str, wiring.Verdict], dataset: Dataset) -> Iterator[tuple[str, wiring.Verdict]]:
+    for name, verdict in verdicts.items():
+        if not verdict.passed and wiring.is_blocking(name, dataset):
+            yield name, verdict
+
+
+def _session_of(manifest: Manifest, key: str) -> Session:
+    try:
+        session = manifest.session(key)
+    except KeyError:
+        raise ConfigurationError(
+            f"{key} is not a session of {manifest.dataset}",
+            found=f"a manifest of {len(manifest.sessions)} sessions without it",
+            remedy="materialize the manifest again; partitions of sessions that are gone can be left alone",
+        ) from None
+    return session

@@ -1,0 +1,175 @@
+"""Launching builds from the command line: Dagster runs on the home's instance, batch after batch."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
+from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, open_store
+
+QUIET = {"loggers": {"progress": {}}}
+
+
+@dataclass
+class Outcome:
+    """What a build did: a line per thing made, a reason per thing that failed."""
+
+    made: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """All of it as text."""
+        lines = [*self.made]
+        if self.failed:
+            lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
+        return "\n".join(lines)
+
+
+class Launcher:
+    """Runs assets on an instance, in this process, and collects what became of them."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        from neuralpile_dagster.definitions import build_definitions
+
+        self.settings = settings
+        self.instance = instance
+        self.store: Store = open_store(settings.store)
+        self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+        self.outcome = Outcome()
+
+    def run(
+        self,
+        keys: Sequence[dg.AssetKey],
+        partitions: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Run assets for a contiguous range of partitions (or unpartitioned); True when the run succeeded."""
+        tags = {}
+        if partitions:
+            tags = {
+                "dagster/asset_partition_range_start": partitions[0],
+                "dagster/asset_partition_range_end": partitions[-1],
+            }
+        result = self.job.execute_in_process(
+            instance=self.instance,
+            asset_selection=list(keys),
+            tags=tags,
+            run_config={**QUIET, **({"ops": config} if config else {})},
+            raise_on_error=False,
+        )
+        if not result.success and not partitions:
+            self.outcome.failed["/".join(keys[0].path)] = self._reason(result)
+        return bool(result.success)
+
+    def _reason(self, result: dg.ExecuteInProcessResult) -> str:
+        for event in result.all_events:
+            if event.is_step_failure and event.step_failure_data.error:
+                error = event.step_failure_data.error
+                return str((error.cause or error).message).strip().split(": ", 1)[-1]
+        return f"run {result.run_id} failed; see its log in the UI"
+
+    def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None) -> None:
+        """Discover, build and publish one dataset."""
+        if not self.run([names.manifest_key(dataset)]):
+            return
+        manifest = locations.read_manifest(self.store, dataset)
+        chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
+        done = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
+        self._sessions(dataset, {session.key for session in chosen} - self._finished(dataset, done))
+        failures = locations.read_failures(self.store, dataset, self.settings)
+        failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
+        self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
+        partial = pattern is not None or limit is not None
+        if failed and not partial:
+            self.outcome.failed[f"{dataset.name} hub_dataset"] = (
+                "not published: sessions failed (min_session_share 1.0)"
+            )
+            return
+        config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": 0.0}}} if partial else None
+        if self.run([names.hub_dataset_key(dataset)], config=config):
+            self._tell_published(dataset)
+
+    def _finished(self, dataset: Dataset, materialized: set[str]) -> set[str]:
+        """Partitions that need no run: materialized here, not failed since, and with their record in the store."""
+        failures = locations.read_failures(self.store, dataset, self.settings)
+        return {
+            key
+            for key in materialized
+            if key not in failures and locations.is_finished(self.store, dataset, self.settings, key)
+        }
+
+    def _sessions(self, dataset: Dataset, wanted: set[str]) -> None:
+        name = session_partitions(dataset).name
+        assert name is not None
+        keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
+        for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, BATCH_SIZE):
+            self.run(keys, batch)
+
+    def _tell_published(self, dataset: Dataset) -> None:
+        published = locations.read_published(self.store, dataset, self.settings)
+        if published is not None:
+            totals = published.totals
+            self.outcome.made.append(
+                f"{published.repository}: {totals.sessions} sessions, {totals.units:,} units, "
+                f"{totals.tokens:,} tokens, {len(published.missing)} sessions missing"
+            )
+
+    def pile(self) -> None:
+        """Plan, make and publish the merged pile."""
+        if not self.run([names.PILE_MANIFEST]):
+            return
+        assert PILE_SHARDS_PARTITIONS.name is not None
+        known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
+        wanted = set(pile_store.planned_shards(self.store, self.settings))
+        good = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, BATCH_SIZE)]
+        if not all(good):
+            self.outcome.failed["neural_pile/shards"] = "some shards failed; see the runs in the UI"
+            return
+        if self.run([names.PILE_HUB_DATASET]):
+            published = pile_store.require_published(self.store, self.settings)
+            tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
+            rows = {split: sum(shard.rows for shard in shards) for split, shards in published.shards.items()}
+            sizes = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+            self.outcome.made.append(f"{published.repository}: {tokens:,} tokens, {sizes}")
+
+
+def _matches(pattern: str | None, *texts: str) -> bool:
+    return pattern is None or any(fnmatch.fnmatchcase(text, pattern) for text in texts)
+
+
+def build(
+    settings: Settings,
+    datasets: Sequence[str],
+    *,
+    pattern: str | None = None,
+    limit: int | None = None,
+    merge: bool = False,
+) -> Outcome:
+    """Build datasets one after the other, then the pile when ``merge``; the others go on when one fails.
+
+    Raises `ConfigurationError` for an unknown dataset, before anything runs.
+    """
+    catalog = load_catalog(settings)
+    chosen = [get_dataset(catalog, name) for name in datasets]
+    with open_instance(settings) as instance:
+        launcher = Launcher(settings, instance)
+        for dataset in chosen:
+            try:
+                launcher.dataset(dataset, pattern, limit)
+            except NeuralPileError as error:
+                launcher.outcome.failed[dataset.name] = str(error)
+        if merge:
+            launcher.pile()
+        return launcher.outcome

@@ -1,0 +1,203 @@
+"""Records -> Dagster metadata: the numbers and tables that the UI shows. Derives, never computes anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+
+TABLE_ROWS = 400
+"""Rows of a table shown at most: the largest dataset has 349 sessions."""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A table for the UI; all rows need the same columns. A longer one says how many rows it left out."""
+    shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
+    if len(rows) > TABLE_ROWS:
+        first = next(iter(rows[0]))
+        note = {name: ("" if isinstance(value, str) else 0) for name, value in rows[0].items()}
+        shown.append(dg.TableRecord({**note, first: f"(and {len(rows) - TABLE_ROWS} more)"}))
+    columns = []
+    for name, value in (rows[0] if rows else {"empty": ""}).items():
+        kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
+        columns.append(dg.TableColumn(name, "float" if isinstance(value, float) else kind))
+    return dg.MetadataValue.table(shown, schema=dg.TableSchema(columns))
+
+
+def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
+    """An Arrow schema as the UI's column view shows it."""
+    descriptions = {
+        "spike_counts": "units x bins, spikes per bin (saturating at 255)",
+        "subject_id": "name of the archive file's parent folder",
+        "session_id": "name of the archive file without extension (or of the group of files)",
+        "segment_id": "consecutive bins of the session, numbered from 0",
+        "source_dataset": "repository that the row comes from",
+    }
+    columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
+    return dg.TableSchema(columns)
+
+
+def _plain(kind: pa.DataType) -> str:
+    return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
+def manifest_metadata(dataset: Dataset, manifest: Manifest, new_keys: int, path: str) -> dict[str, Any]:
+    """What a manifest holds."""
+    present = [session for session in manifest.sessions if not session.vanished]
+    metadata: dict[str, Any] = {
+        "sessions": len(present),
+        "sessions_new": new_keys,
+        "sessions_vanished": len(manifest.sessions) - len(present),
+        "subjects": len({session.subject_id for session in present}),
+        "files_considered": manifest.considered,
+        "files_dropped": dict(sorted(manifest.dropped.items())),
+        "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
+        "source": dataset.source.label,
+        "source_version": manifest.version,
+        "source_is_frozen": manifest.frozen,
+        "licence": manifest.citation.license or "not stated by the source",
+        "dagster/uri": path,
+        "sessions_table": table(
+            [
+                {
+                    "session": session.session_id,
+                    "subject": session.subject_id,
+                    "files": len(session.files),
+                    "megabytes": round(session.size / 1e6, 1),
+                    "first file": session.files[0].path if session.files else "",
+                    "status": "vanished from the archive" if session.vanished else "listed",
+                }
+                for session in manifest.sessions
+            ]
+        ),
+    }
+    if manifest.version_note:
+        metadata["version_note"] = manifest.version_note
+    if manifest.synthetic:
+        metadata["synthetic"] = "SYNTHETIC recordings, made by a generator"
+    return metadata
+
+
+def trains_metadata(record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None) -> dict[str, Any]:
+    """What a session's spike trains are; ``cost`` is None when they were there already."""
+    metadata: dict[str, Any] = {
+        "units": record.n_units,
+        "source_version": record.source_version,
+        "bytes": record.file.size,
+        "sha256": record.file.sha256,
+        "seconds": round(seconds, 3),
+        "reused": cost is None,
+        "dagster/uri": uri,
+    }
+    if record.n_spikes is not None:
+        metadata["spikes"] = record.n_spikes
+    if cost is not None:
+        metadata |= {"archive_bytes_read": cost.bytes_read, "archive_requests": cost.requests}
+        metadata |= {"archive_retries": cost.retries, "archive_seconds": round(cost.seconds, 3)}
+    return metadata
+
+
+def counts_metadata(record: CountsRecord, uri: str, seconds: float, reused: bool) -> dict[str, Any]:
+    """What a session's spike counts are."""
+    stats = record.stats
+    return {
+        "tokens": stats.tokens,
+        "units": stats.n_units,
+        "bins": stats.n_bins,
+        "minutes": round(stats.duration_s / 60, 2),
+        "spikes": stats.spikes_kept,
+        "mean_rate_hz": mean_rate(record),
+        "spikes_dropped": stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond,
+        "spikes_lost_to_saturation": stats.lost_to_saturation,
+        "saturated_bins": stats.saturated_bins,
+        "silent_units": stats.silent_units,
+        "largest_count": stats.max_count,
+        "bin_width_s": stats.bin_width_s,
+        "bytes": record.file.size,
+        "sha256": record.file.sha256,
+        "seconds": round(seconds, 3),
+        "reused": reused,
+        "source_version": record.source_version,
+        "dagster/partition_row_count": len(record.rows),
+        "dagster/uri": uri,
+        "dagster/column_schema": column_schema(),
+    }
+
+
+def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
+    """A capped Markdown list of things and their reasons, with the total."""
+    if not reasons:
+        return "none"
+    kinds = Counter(reasons.values())
+    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
+    if len(reasons) > limit:
+        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
+    return "\n".join(lines)
+
+
+def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:
+    """What publishing did."""
+    return {
+        "repository": publication.repository,
+        "version": publication.version,
+        "changed": publication.changed,
+        "files": len(publication.files),
+        "bytes": sum(file.size for file in publication.files),
+        "bytes_sent": publication.bytes_sent,
+        "seconds": round(seconds, 3),
+        "dagster/uri": publication.url,
+    }
+
+
+def component_metadata(
+    component: ComponentRecord, publication: Publication, records: Mapping[str, CountsRecord], seconds: float
+) -> dict[str, Any]:
+    """What a published component holds."""
+    totals = component.totals
+    rows: list[dict[str, Any]] = [
+        {
+            "session": record.session_id,
+            "subject": record.subject_id,
+            "units": record.stats.n_units,
+            "minutes": round(record.stats.duration_s / 60, 1),
+            "tokens": record.stats.tokens,
+            "mean rate (Hz)": mean_rate(record),
+            "status": "published",
+        }
+        for record in (records[session.key] for session in component.sessions)
+    ]
+    rows += [
+        {"session": key, "subject": "", "units": 0, "minutes": 0.0, "tokens": 0, "mean rate (Hz)": 0.0, "status": why}
+        for key, why in component.missing.items()
+    ]
+    return {
+        "tokens": totals.tokens,
+        "sessions": totals.sessions,
+        "subjects": totals.subjects,
+        "units": totals.units,
+        "spikes": totals.spikes,
+        "minutes": round(totals.minutes, 1),
+        "dagster/row_count": totals.rows,
+        "dagster/column_schema": column_schema(),
+        "source_version": component.source_version,
+        "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
+        "sessions_table": table(rows),
+        **({"synthetic": "SYNTHETIC recordings, made by a generator"} if component.synthetic else {}),
+        **publication_metadata(publication, seconds),
+    }
+
+
+def mean_rate(record: CountsRecord) -> float:
+    """Spikes per unit and second, over the whole session."""
+    stats = record.stats
+    return round(stats.spikes_kept / max(stats.n_units * stats.duration_s, 1e-9), 3)

@@ -1,0 +1,72 @@
+"""The pile's records -> Dagster metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.orchestration.metadata import column_schema, counted, publication_metadata, table
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+
+
+def plan_metadata(plan: PlanRecord, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """What a plan holds: totals, components, splits."""
+    return {
+        "tokens": plan.totals.tokens,
+        "sessions": plan.totals.sessions,
+        "rows": plan.totals.rows,
+        "train_rows": plan.splits["train"].rows,
+        "test_rows": plan.splits["test"].rows,
+        "train_tokens": plan.splits["train"].tokens,
+        "test_tokens": plan.splits["test"].tokens,
+        "shards": len(plan.shards),
+        "plan_id": plan.plan_id,
+        "seed": plan.seed,
+        "split_by": plan.split_by,
+        "test_size": plan.test_size,
+        "left_out": dg.MetadataValue.md(counted(left_out)),
+        "components": table(
+            [
+                {
+                    "component": source.name,
+                    "tokens": source.totals.tokens,
+                    "share (%)": round(100 * source.totals.tokens / max(plan.totals.tokens, 1), 2),
+                    "sessions": source.totals.sessions,
+                    "rows": source.totals.rows,
+                    "train rows": source.splits["train"].rows,
+                    "test rows": source.splits["test"].rows,
+                }
+                for source in plan.sources
+            ]
+        ),
+    }
+
+
+def shard_metadata(shard: PileShard, uri: str, seconds: float) -> dict[str, Any]:
+    """What a shard holds, and whether rows had to be decoded to get there."""
+    return {
+        "tokens": shard.tokens,
+        "bytes": shard.file.size,
+        "sha256": shard.file.sha256,
+        "split": shard.split,
+        "seconds": round(seconds, 3),
+        "rows_decoded": dict(shard.decoded),
+        "dagster/partition_row_count": shard.rows,
+        "dagster/uri": uri,
+    }
+
+
+def pile_metadata(plan: PlanRecord, publication: Publication, seconds: float, synthetic: bool) -> dict[str, Any]:
+    """What the published pile holds."""
+    return {
+        **plan_metadata(plan, {}),
+        "dagster/row_count": plan.totals.rows,
+        "dagster/column_schema": column_schema(PILE_SCHEMA),
+        **({"synthetic": "SYNTHETIC recordings, made by a generator"} if synthetic else {}),
+        **publication_metadata(publication, seconds),
+    }

@@ -1,0 +1,71 @@
+"""Where the pile's documents are in the store, and what is recorded of a published pile."""
+
+from __future__ import annotations
+
+from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.orchestration import locations
+from neuralpile_dagster.orchestration.names import PILE
+from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, read_record
+
+
+class CurrentPlan(Model):
+    """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
+
+    ``repositories`` maps each ``source_dataset`` to the repository that the hub knows it by.
+    """
+
+    plan_id: str
+    repositories: dict[str, str]
+    left_out: dict[str, str]
+    synthetic: bool
+
+
+def current_path(settings: Settings) -> str:
+    """Store key of the pointer to the current plan."""
+    return f"{PILE}/manifest{settings.variant}.json"
+
+
+def plan_path(settings: Settings, plan_id: str) -> str:
+    """Store key of a plan, without ending."""
+    return f"{PILE}/plans{settings.variant}/{plan_id}"
+
+
+def shards_folder(settings: Settings, plan_id: str) -> str:
+    """Store prefix of a plan's shards."""
+    return f"{PILE}/shards{settings.variant}/{plan_id}"
+
+
+def published_path(settings: Settings) -> str:
+    """Store key of what was published last."""
+    return f"{PILE}/published{settings.variant}.json"
+
+
+def repository_name(settings: Settings) -> str:
+    """The pile's repository."""
+    return locations.repository_name(None, settings)
+
+
+def require_current(store: Store, settings: Settings) -> CurrentPlan:
+    """The current plan; raises `ConfigurationError` when there is none."""
+    current = read_record(store, current_path(settings), CurrentPlan)
+    if current is None:
+        raise ConfigurationError("the pile is not planned yet", remedy="materialize neural_pile/manifest")
+    return current
+
+
+def require_published(store: Store, settings: Settings) -> PileRecord:
+    """What was published last; raises `ConfigurationError` when nothing was."""
+    record = read_record(store, published_path(settings), PileRecord)
+    if record is None:
+        raise ConfigurationError("the pile is not published yet", remedy="materialize neural_pile/hub_dataset")
+    return record
+
+
+def planned_shards(store: Store, settings: Settings) -> list[str]:
+    """Names of the current plan's shards."""
+    plan = read_record(store, f"{plan_path(settings, require_current(store, settings).plan_id)}.json", PlanRecord)
+    return [shard.name for shard in plan.shards] if plan else []
