@@ -14,7 +14,7 @@ from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi_metadata import citation_of
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.http import USER_AGENT, NetworkLimits
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, OpenFile
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, LocalFile, OpenFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
@@ -174,12 +174,16 @@ class DandiArchive:
                 remedy="exclude it in the dataset's session rule",
             )
         with ExitStack() as stack:
+
+            def whole_file() -> LocalFile:
+                return stack.enter_context(local_copy(self._cache, file, lambda: self._remote(file), self.connections))
+
             if access == "download":
-                yield stack.enter_context(local_copy(self._cache, file, self._remote(file), self.connections))
+                yield whole_file()
                 return
 
             def copy() -> Path:
-                whole = stack.enter_context(local_copy(self._cache, file, self._remote(file), self.connections))
+                whole = whole_file()
                 opened.cost.add(whole.cost)
                 return whole.path
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.model import ArchiveFile, LocalFile, ReadCost
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
-
-_PIECE = 1 << 23
+from neuralpile_dagster.archives.ranges.remote import RemoteObject, piece_bytes
 
 
 def download(remote: RemoteObject, path: Path, connections: int) -> None:
@@ -25,13 +23,14 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
     if done > remote.size:
         path.unlink()
         done = 0
-    starts = iter(range(done, remote.size, _PIECE))
+    step = piece_bytes(remote.size, connections)
+    starts = iter(range(done, remote.size, step))
     running: deque[tuple[bytearray, Future[None]]] = deque()
     with path.open("ab") as target, ThreadPoolExecutor(connections, "download") as pool, remote.waiting():
         try:
             while True:
                 while len(running) < connections and (start := next(starts, None)) is not None:
-                    piece = bytearray(min(_PIECE, remote.size - start))
+                    piece = bytearray(min(step, remote.size - start))
                     running.append((piece, pool.submit(remote.read_into, start, memoryview(piece))))
                 if not running:
                     break
@@ -45,11 +44,17 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
 
 
 @contextmanager
-def local_copy(cache: DownloadCache, file: ArchiveFile, remote: RemoteObject, connections: int) -> Iterator[LocalFile]:
-    """A verified copy of ``file`` in the cache, as an `OpenFile`; it stays in the cache while it is open."""
+def local_copy(
+    cache: DownloadCache, file: ArchiveFile, connect: Callable[[], RemoteObject], connections: int
+) -> Iterator[LocalFile]:
+    """A verified copy of ``file`` in the cache, as an `OpenFile`; it stays in the cache while it is open.
+
+    ``connect`` gives the remote file, anew for each attempt to download it.
+    """
     cost = ReadCost()
 
     def fetch(path: Path) -> None:
+        remote = connect()
         try:
             download(remote, path, connections)
         finally:

@@ -100,8 +100,11 @@ class FigshareArchive:
                 expected="a file that figshare holds",
                 remedy="fetch it by hand and set NEURALPILE_ARCHIVE to a folder that holds it",
             )
-        remote = RemoteObject(file.path, file.size, url, lambda: url, self.limits, self.connections)
-        with local_copy(self._cache, file, remote, self.connections) as copy:
+
+        def connect() -> RemoteObject:
+            return RemoteObject(file.path, file.size, url, lambda: url, self.limits, self.connections)
+
+        with local_copy(self._cache, file, connect, self.connections) as copy:
             yield copy
 
     def _get(self, source: Source, path: str, query: dict[str, str] | None = None) -> Any:

@@ -57,7 +57,7 @@ class NetworkLimits:
     retries: int = 7
     backoff_s: float = 0.5
     backoff_max_s: float = 60.0
-    retry_after_max_s: int = 300
+    retry_after_max_s: float = 300.0
 
     @property
     def timeout(self) -> urllib3.Timeout:
@@ -98,12 +98,12 @@ class Attempts:
 
     def __init__(self, limits: NetworkLimits, sleep: Callable[[float], object] = time.sleep) -> None:
         self._sleep = sleep
+        self._longest = limits.retry_after_max_s
         self._retry = urllib3.Retry(
             total=limits.retries,
             backoff_factor=limits.backoff_s,
             backoff_max=limits.backoff_max_s,
             backoff_jitter=limits.backoff_s,
-            retry_after_max=limits.retry_after_max_s,
             allowed_methods=None,
         )
 
@@ -117,7 +117,7 @@ class Attempts:
         if again.response is not None:
             with suppress(InvalidHeader):  # a Retry-After that is neither seconds nor a date
                 delay = self._retry.get_retry_after(again.response)
-        self._sleep(delay or self._retry.get_backoff_time())
+        self._sleep(min(delay, self._longest) if delay else self._retry.get_backoff_time())
         return True
 
 

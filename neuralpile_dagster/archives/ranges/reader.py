@@ -11,10 +11,7 @@ import numpy as np
 from neuralpile_dagster.archives.ranges.blocks import Blocks
 from neuralpile_dagster.archives.ranges.chunks import Chunks, finish, require_inside
 from neuralpile_dagster.archives.ranges.layout import Chunked, Contiguous
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
-
-_MIN_PIECE = 1 << 20
-_MAX_PIECE = 1 << 24  # read straight into the array: costs no memory of its own
+from neuralpile_dagster.archives.ranges.remote import RemoteObject, piece_bytes
 
 
 class RangeReader:
@@ -40,8 +37,7 @@ class RangeReader:
             return values
         target = values.reshape(-1).view(np.uint8).data
         require_inside(self._remote, layout.offset, layout.offset + len(target), dataset)
-        share = -(-len(target) // (3 * self._connections))
-        step = min(max(share, _MIN_PIECE), _MAX_PIECE)
+        step = piece_bytes(len(target), self._connections)
         reads = [
             self._fetchers.submit(self._remote.read_into, layout.offset + at, target[at : at + step])
             for at in range(0, len(target), step)
