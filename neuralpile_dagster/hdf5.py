@@ -176,10 +176,18 @@ def text_of(value: object) -> str | None:
     return str(value).strip().strip("\0") or None
 
 
+def holds_labels(dtype: np.dtype) -> bool:
+    """Whether a dataset's values are text or numbers (objects of other kinds, damaged, can crash the HDF5 library)."""
+    return dtype.kind in "fiubS" or h5py.check_string_dtype(dtype) is not None
+
+
 def read_text(file: h5py.File, path: str, name: str) -> str | None:
     """A single text (or number) at a path; None when there is none, or an empty one."""
     dataset = find_dataset(file, path, name)
-    if dataset is None or dataset.shape is None or prod(dataset.shape) != 1 or dataset.dtype.itemsize > MAX_FREE_BYTES:
+    if dataset is None:
         return None
     with reading(name, path):
+        shape, dtype = dataset.shape, dataset.dtype
+        if shape is None or prod(shape) != 1 or dtype.itemsize > MAX_FREE_BYTES or not holds_labels(dtype):
+            return None
         return text_of(np.asarray(dataset[()], dtype=object).reshape(-1)[0])

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.hdf5 import find_dataset, read_array, reading, shape_of, text_of
+from neuralpile_dagster.hdf5 import find_dataset, holds_labels, read_array, reading, shape_of, text_of
 
 MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
 MAX_VALUES = 100_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
@@ -167,7 +167,7 @@ class Table:
     def _flat_labels(self, dataset: h5py.Dataset) -> Labels:
         dtype = dataset.dtype
         is_reference = h5py.check_ref_dtype(dtype) is h5py.Reference
-        if dtype.kind == "O" and not is_reference and h5py.check_string_dtype(dtype) is None:
+        if not is_reference and not holds_labels(dtype):
             raise _Unusable(f"dtype {dtype}")
         values = read_array(
             self.opened, dataset, kinds="fiubSO", max_values=min(MAX_VALUES, MAX_TEXT_BYTES // max(dtype.itemsize, 1))
