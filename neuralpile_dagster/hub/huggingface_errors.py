@@ -6,7 +6,7 @@ import json
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -25,7 +25,7 @@ _STALE = (409, 412)
 class Secrets:
     """Texts that may appear in no message: the token, and the queries of URLs (some are signed)."""
 
-    token: str | None
+    token: str | None = field(repr=False)
 
     def redact(self, text: str) -> str:
         """The text without them."""

@@ -48,6 +48,7 @@ class HubServer(Server):
         self.store = HubStore(root)
         self.token = token
         self.page = page
+        self.xet = xet
         self.received: Counter[str] = Counter()
         self._lfs = LfsStore(self.store, part_bytes, self._count)
         self._xet = XetStore(self.store, self._count) if xet else None
