@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
 
@@ -147,9 +148,9 @@ def status(datasets: tuple[str, ...]) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
 @click.option("--bin-width", default=DEFAULT_BIN_WIDTH_S, show_default=True, help="Seconds per bin.")
 @click.option("--max-tokens", default=DEFAULT_MAX_TOKENS, show_default=True, help="Nominal tokens per segment.")
-@click.option("--reader", default="units", show_default=True, help="units, firing_rates or eight_probe_mat.")
+@click.option("--reader", default="units", show_default=True, type=click.Choice(get_args(ReaderName)))
 @_plain_errors
-def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str) -> None:
+def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: ReaderName) -> None:
     """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
     from neuralpile_dagster.build import bin_files
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -158,7 +158,7 @@ class SessionBatch:
                 self.settings,
             )
         facts = metadata.counts_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, reused)
-        facts["raster"] = session_raster(self.store, record, synthetic)
+        facts = {"raster": session_raster(self.store, record, synthetic), **facts}
         self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file.sha256, build.BINNING_VERSION)
         self.context.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
@@ -179,7 +179,7 @@ class SessionBatch:
                 remedy=verdict.remedy,
             )
 
-    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, object], sha256: str, version: str) -> None:
+    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], sha256: str, version: str) -> None:
         tags = {"dagster/data_version": sha256[:32], "dagster/code_version": version}
         self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
 

@@ -19,7 +19,7 @@ from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, 
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
-QUIET = {"loggers": {"progress": {}}}
+QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
 @dataclass

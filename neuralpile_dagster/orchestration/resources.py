@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from neuralpile_dagster.hub.model import Hub
 
 
-class InstanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class InstanceResource(dg.ConfigurableResource):
     """The instance's settings (`neuralpile_dagster.settings.Settings`), and the places they name."""
 
     home: str

@@ -69,8 +69,8 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         context.log.info(f"{component.repository}: {component.totals.tokens:,} tokens published")
         return dg.MaterializeResult(
             metadata={
-                **metadata.component_metadata(component, publication, records, time.monotonic() - started),
                 "rasters": component_raster(store, component),
+                **metadata.component_metadata(component, publication, records, time.monotonic() - started),
             },
             data_version=dg.DataVersion(publication.version),
         )

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -147,10 +146,13 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
         done = publish_pile(store, settings, instance.open_hub(), by_name, context.log.info)
         shards = [shard.file.key for shard in done.shards]
-        facts: dict[str, Any] = pile_metadata.pile_metadata(
-            done.plan, done.publication, time.monotonic() - started, done.synthetic
+        seed = int(done.plan.digest[:8], 16)
+        return dg.MaterializeResult(
+            metadata={
+                "rasters": files_raster(shards, store.open, seed, done.synthetic, "the pile"),
+                **pile_metadata.pile_metadata(done.plan, done.publication, time.monotonic() - started, done.synthetic),
+            },
+            data_version=dg.DataVersion(done.publication.version),
         )
-        facts["rasters"] = files_raster(shards, store.open, int(done.plan.digest[:8], 16), done.synthetic, "the pile")
-        return dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(done.publication.version))
 
     return neural_pile_hub_dataset

@@ -46,7 +46,7 @@ def is_blocking(name: str, dataset: Dataset | None) -> bool:
 
 def _metadata(verdict: Verdict) -> dict[str, Any]:
     metadata = {"expected": verdict.expected, "found": verdict.found, **verdict.details}
-    if verdict.remedy and (not verdict.passed or verdict.expected != verdict.found):
+    if verdict.remedy and not verdict.passed:
         metadata["what_to_do"] = verdict.remedy
     return metadata
 
