@@ -15,9 +15,13 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/[^\s/:;,'\"]+){2,}")
 
 def one_line(words: str, limit: int = 500) -> str:
     """Plain words in one line: no control characters, runs of white space as one space, cut at ``limit`` characters."""
-    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in words)
-    line = " ".join(visible.split())
+    line = " ".join(_visible(words).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _visible(words: str) -> str:
+    """The words with a space for each control, format (e.g. right-to-left) and separator character."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in words)
 
 
 def text(words: str, limit: int = 500) -> str:
@@ -50,7 +54,7 @@ def doi_link(doi: str | None) -> str | None:
 def code_block(words: str, language: str = "") -> list[str]:
     """Lines of a fenced block that ends where it should, whatever backticks are in it."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", words)), default=0))
-    return [f"{fence}{language}", *words.splitlines(), fence]
+    return [f"{fence}{language}", *map(_visible, words.splitlines()), fence]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> list[str]:

@@ -1,13 +1,15 @@
 """Where a component's rows are cut into shards, so that adding a session changes few of them.
 
-Cutting every 0.5 GB in order would move every later cut when one session is
+Filling one shard after another would move every later cut when one session is
 added. Instead every session has a fixed pseudo-random priority, the hash of
 its key, and a run of sessions that is too large is cut before the session of
-highest priority in it, and so on in both parts. (It is the shape of a treap,
-Seidel & Aragon 1996, whose leaves are the shards.) A cut then depends only on
-the sessions around it: see ``bench/sharding.py`` for how many shards change.
-No shard exceeds the limit, shards are about half full on average, and a
-component below the limit is one shard.
+highest priority in it, and so on in both parts. (The cuts are the upper part of
+a treap, Seidel & Aragon 1996.) A cut then depends only on the sessions around
+it. ``python -m bench.sharding``: for datasets of the catalog's sizes, a session
+added at a random place gives 1.0 to 1.5 shards new content on average, at most
+two in 96 to 100 of 100 cases, and never more than four in 2,000; filling in
+order changes up to 31. The price: shards are a little more than half full, so
+there are 1.6 to 1.9 times as many. A component below the limit is one shard.
 """
 
 from __future__ import annotations

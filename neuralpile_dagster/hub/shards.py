@@ -29,6 +29,9 @@ class _Made(Model):
     sha256: str
 
 
+_Placed = tuple[_Made, Path]
+
+
 @dataclass(frozen=True)
 class ShardWriter:
     """Write the shards of one component into ``folder/data``.
@@ -55,16 +58,14 @@ class ShardWriter:
         """
         placed = [SessionRows(s.key, tuple(row.bytes for row in s.rows)) for s in self.sessions.values()]
         plan = plan_shards(placed, max_bytes)
-        ids = [self._inputs(shard) for shard in plan]
-        made = {inputs: found for inputs in ids if (found := self._kept(inputs)) is not None}
-        missing = [shard for shard, inputs in zip(plan, ids, strict=True) if inputs not in made]
-        require_free(self.folder, sum(map(self._row_bytes, missing)), f"the shards of {self.folder.name}")
+        kept = [self._kept(self._inputs(shard)) for shard in plan]
+        needed = sum(self._row_bytes(shard) for shard, there in zip(plan, kept, strict=True) if there is None)
+        require_free(self.folder, needed, f"the shards of {self.folder.name}")
         records = []
-        for number, (shard, inputs) in enumerate(zip(plan, ids, strict=True)):
-            if inputs not in made:
-                made[inputs] = self._make(shard, inputs, f"shard {number + 1} of {len(plan)}")
-            records.append(self._name(number, shard, made[inputs]))
-        self._forget(ids)
+        for number, (shard, there) in enumerate(zip(plan, kept, strict=True)):
+            made = there or self._make(shard, f"shard {number + 1} of {len(plan)}")
+            records.append(self._name(number, shard, made))
+        self._forget([self._inputs(shard) for shard in plan])
         return tuple(records)
 
     def _inputs(self, shard: Shard) -> str:
@@ -75,19 +76,19 @@ class ShardWriter:
     def _row_bytes(self, shard: Shard) -> int:
         return sum(row.bytes for part in shard for row in self.sessions[part.key].rows[part.start : part.stop])
 
-    def _kept(self, inputs: str) -> _Made | None:
+    def _kept(self, inputs: str) -> _Placed | None:
+        """What was made of these inputs earlier, if it is still there and its bytes are what they were."""
         note = self.notes / f"{inputs}.json"
         if not note.is_file():
             return None
         made = _Made.model_validate_json(note.read_bytes())
-        file = self._find(made)
-        return made if file is not None and sha256_of(file) == made.sha256 else None
+        for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
+            if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:
+                return made, path
+        return None
 
-    def _find(self, made: _Made) -> Path | None:
-        found = sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet"))
-        return next((path for path in found if path.stat().st_size == made.bytes), None)
-
-    def _make(self, shard: Shard, inputs: str, label: str) -> _Made:
+    def _make(self, shard: Shard, label: str) -> _Placed:
+        inputs = self._inputs(shard)
         rows = [
             RowRef(self.sessions[part.key].counts.key, row) for part in shard for row in range(part.start, part.stop)
         ]
@@ -96,20 +97,19 @@ class ShardWriter:
         if report.rows != len(rows):
             raise HubError(f"{label} has the wrong rows", found=f"{report.rows}", expected=f"{len(rows)}")
         made = _Made(bytes=report.bytes, sha256=sha256_of(path))
-        target = self.folder / "data" / f"train-new-{made.sha256[:8]}.parquet"
+        # in the folder under a name that no shard has, so that none is overwritten before it has its new number
+        target = self.folder / "data" / f"train-{inputs}-{made.sha256[:8]}.parquet"
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         write_bytes(self.notes / f"{inputs}.json", made.model_dump_json().encode())
         decoded = f", {report.decoded_rows:,} rows encoded again: {report.reasons}" if report.decoded_rows else ""
         self.progress(f"{self.folder.name}: {label}, {report.rows:,} rows, {report.bytes:,} bytes{decoded}")
-        return made
+        return made, target
 
-    def _name(self, number: int, shard: Shard, made: _Made) -> ShardRecord:
+    def _name(self, number: int, shard: Shard, placed: _Placed) -> ShardRecord:
+        made, path = placed
         name = f"data/train-{number:05d}-{made.sha256[:8]}.parquet"
-        found = self._find(made)
-        if found is None:
-            raise HubError(f"{self.folder / name} vanished while the folder was made", remedy="run it again, alone")
-        found.replace(self.folder / name)
+        path.replace(self.folder / name)
         rows = [(self.sessions[p.key].n_units, self.sessions[p.key].rows[p.start : p.stop]) for p in shard]
         return ShardRecord(
             path=name,

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.hub.component import write_component
+from neuralpile_dagster.hub.licenses import hub_license
+from neuralpile_dagster.hub.markdown import code_block, link, one_line, public, table, text
+from neuralpile_dagster.hub.metadata import Config, Split, metadata_block, size_category
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster_tests.hub.sessions import CITATION, DATASET, manifest_of, put_session
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def make(tmp_path: Path, dataset: Dataset = DATASET, **options: Any) -> tuple[Path, str]:
+    """A component of two sessions and its card; options are those of the manifest, and ``missing``."""
+    store = LocalStore(tmp_path / "store")
+    missing = options.pop("missing", {})
+    records = {key: put_session(store, key) for key in ("s1", "s2")}
+    folder = tmp_path / "mice"
+    write_component(
+        folder,
+        store,
+        dataset,
+        manifest_of("s1", "s2", *missing, **options),
+        records,
+        missing=missing,
+        repository="local/mice",
+        progress=silent,
+    )
+    return folder, (folder / "README.md").read_text()
+
+
+def metadata(card: str) -> dict[str, Any]:
+    start, block, _ = card.split("---\n", 2)
+    assert start == ""
+    found: dict[str, Any] = yaml.safe_load(block)
+    return found
+
+
+def body(card: str) -> str:
+    return card.split("---\n", 2)[2]
+
+
+def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, load: Callable[..., Any]):
+    folder, card = make(tmp_path)
+    infos = {info["config_name"]: info for info in metadata(card)["dataset_info"]}
+    paths = {config["config_name"]: config["data_files"] for config in metadata(card)["configs"]}
+    assert set(infos) == set(paths) == {"default", "units", "sessions", "preview"}
+    assert paths["default"] == [{"split": "train", "path": "data/train-*"}]
+    for name, info in infos.items():
+        files = sorted(folder.glob(paths[name][0]["path"]))
+        (split,) = info["splits"]
+        assert split["name"] == "train"
+        assert split["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
+        assert info["download_size"] == sum(file.stat().st_size for file in files)
+        assert info["dataset_size"] == split["num_bytes"]
+    for name in ("default", "preview"):  # what `datasets` itself counts when it reads the rows
+        loaded = load(folder, name, split="train")
+        assert infos[name]["dataset_size"] == loaded.info.splits["train"].num_bytes
+
+
+def test_the_metadata_have_exactly_the_contracts_features(tmp_path: Path):
+    _, card = make(tmp_path)
+    default = next(info for info in metadata(card)["dataset_info"] if info["config_name"] == "default")
+    assert default["features"] == [
+        {"name": "spike_counts", "list": {"list": "uint8"}},
+        {"name": "subject_id", "dtype": "string"},
+        {"name": "session_id", "dtype": "string"},
+        {"name": "segment_id", "dtype": "string"},
+    ]
+
+
+def test_a_single_config_is_written_as_the_hub_does_for_one():
+    config = Config("default", ROW_SCHEMA, {"train": Split("data/train-*", 7, 701_568)}, 95_515)
+    found = yaml.safe_load(
+        metadata_block([config], pretty_name="Mice", license=None, tags=[], n_rows=7).strip().strip("-")
+    )
+    assert found["dataset_info"]["splits"] == [{"name": "train", "num_bytes": 701_568, "num_examples": 7}]
+    assert found["dataset_info"]["download_size"] == 95_515
+    assert "license" not in found
+
+
+def test_the_card_says_where_the_data_come_from_and_how_to_cite_them(tmp_path: Path):
+    _, card = make(tmp_path)
+    assert metadata(card)["license"] == "cc-by-4.0"
+    assert metadata(card)["pretty_name"] == "Mice that run"
+    assert metadata(card)["size_categories"] == ["n<1K"]
+    for words in (
+        "[dandi 990002](https://dandiarchive.org/dandiset/990002)",
+        "Doe, Jane; Roe, Richard",
+        "> Doe and Roe (2020), Mice that run.",
+        "| version | 0.1 |",
+        "@misc{mice_990002",
+        "[10.48324/mice](https://doi.org/10.48324/mice)",
+    ):
+        assert words in body(card)
+    assert "SYNTHETIC" not in card and "not frozen" not in card and "missing;" not in card
+
+
+def test_the_card_counts_what_was_lost(tmp_path: Path):
+    _, card = make(tmp_path)
+    for words in (
+        "| tokens (one unit in one bin) | 1,000 |",
+        "| sessions | 2 |",
+        "6 at negative times",
+        "84 above the largest count of 255, in 2 saturated bins",
+        "2 of 10 units have no spike",
+    ):
+        assert words in " ".join(body(card).split())
+
+
+def test_what_the_source_does_not_state_is_not_invented(tmp_path: Path):
+    _, card = make(tmp_path, citation=Citation(), dataset=DATASET.model_copy(update={"doi": None}))
+    assert "license" not in metadata(card)
+    assert "| licence | not stated by the source |" in card
+    assert "| authors | not stated by the source |" in card
+
+
+def test_synthetic_unfrozen_and_other_versions_are_said_at_the_top(tmp_path: Path):
+    sample = DATASET.model_copy(update={"name": "sample-mice", "synthetic": True})
+    _, card = make(
+        tmp_path,
+        sample,
+        synthetic=True,
+        frozen=False,
+        version="draft",
+        version_note="0.1 does not exist: draft was used",
+    )
+    top = body(card).split("## ")[0]
+    assert "SYNTHETIC" in top and "not frozen" in top and "0.1 does not exist" in top
+    assert "synthetic" in metadata(card)["tags"]
+
+
+def test_missing_sessions_are_named_with_their_reasons_and_without_what_is_private(tmp_path: Path):
+    missing = {f"m{i:03d}": "not built yet" for i in range(70)}
+    missing["m000"] = "/home/jane/store/x.nwb is damaged; GET https://s3.org/b/x?X-Amz-Signature=abc123 failed"
+    _, card = make(tmp_path, missing=missing)
+    assert "Sessions missing: 70 of 72" in card
+    assert "| m001 | not built yet |" in card and "m049" in card
+    assert "m050" not in card and "and 20 more" in card
+    assert "jane" not in card and "abc123" not in card and "https://s3.org/b/x failed" in card
+
+
+def test_the_code_on_the_card_runs(tmp_path: Path, load: Callable[..., Any]):
+    folder, card = make(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(
+        code.replace('"local/mice"', repr(str(folder))).replace("from datasets import load_dataset", ""),
+        {**found, "load_dataset": load},
+        found,
+    )
+    assert found["counts"].dtype == "uint8" and found["counts"].shape == (5, 40)
+    assert len(found["units"]) == 10
+
+
+HOSTILE = (
+    "Mice\n---\nlicense: mit\n---\n# <script>alert(1)</script> | [x](javascript:alert(1)) ``` **b** \x1b[31m\u202e"
+)
+
+
+def test_hostile_metadata_stay_words(tmp_path: Path, load: Callable[..., Any]):
+    citation = Citation(
+        title=HOSTILE,
+        authors=(HOSTILE, "A | B"),
+        citation=HOSTILE,
+        license=HOSTILE,
+        url="javascript:alert(1)",
+        doi=f"10.1/x) {HOSTILE}",
+    )
+    dataset = DATASET.model_copy(update={"title": HOSTILE, "description": HOSTILE, "species": HOSTILE})
+    folder, card = make(tmp_path, dataset, citation=citation, version_note=HOSTILE, missing={"s9": HOSTILE})
+    assert "license" not in metadata(card)
+    assert metadata(card)["pretty_name"].startswith("Mice --- license: mit --- # <script>")
+    assert len(load(folder, split="train")) == 6
+    prose, in_fence = [], ""
+    for line in body(card).splitlines():
+        fence = re.match("^`{3,}", line)
+        if fence and not in_fence:
+            in_fence = fence[0]
+        elif line == in_fence:
+            in_fence = ""
+        elif not in_fence:
+            prose.append(line)
+    assert not in_fence
+    joined = "\n".join(prose)
+    assert "<script" not in joined and not re.search(r"(?<!\\)\]\(javascript", joined)
+    assert "\x1b" not in card and "\u202e" not in card
+    assert "---" not in [line.strip() for line in card.splitlines()[card.splitlines()[1:].index("---") + 2 :]]
+    rows = [line for line in prose if line.startswith("| authors")]
+    assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 3
+
+
+@given(st.text())
+def test_escaped_words_are_one_line_without_live_markup(words: str):
+    escaped = text(words)
+    assert "\n" not in escaped and "<" not in escaped and ">" not in escaped
+    assert not re.search(r"(?<!\\)(\\\\)*[`*_\[\]|~$^]", escaped)
+    assert "\n" not in one_line(words) and len(one_line(words)) <= 500
+
+
+@given(st.text(), st.text())
+def test_a_table_has_as_many_cells_as_its_header_whatever_is_in_them(one: str, other: str):
+    for line in table(["a", "b"], [[text(one), text(other)], ["x", 1_000]]):
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3
+
+
+def test_a_code_block_ends_after_its_last_line():
+    assert code_block("a ``` b\n````\nc", "text") == ["`````text", "a ``` b", "````", "c", "`````"]
+
+
+@pytest.mark.parametrize("address", ["javascript:a(1)", "https://x.org/a b", "https://x.org/)", "ftp://x", None, ""])
+def test_only_plain_web_addresses_become_links(address: str | None):
+    assert link("words", address) == "words"
+    assert link("words", "https://x.org/a?b=c#d") == "[words](https://x.org/a?b=c#d)"
+
+
+def test_numbers_in_a_table_are_grouped_and_right_aligned():
+    assert table(["what", "n"], [["a", 1234], ["b", 5]]) == ["| what | n |", "|---|---:|", "| a | 1,234 |", "| b | 5 |"]
+
+
+def test_private_parts_of_an_error_are_left_out():
+    assert public("/home/x/store/a.nwb broke") == "…/a.nwb broke"
+    assert public("sub-1/a.nwb broke at https://h.org/p/q?sig=1") == "sub-1/a.nwb broke at https://h.org/p/q"
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("spdx:CC-BY-4.0", "cc-by-4.0"),
+        ("CC BY 4.0", "cc-by-4.0"),
+        ("spdx:CC0-1.0", "cc0-1.0"),
+        ("CC0", "cc0-1.0"),
+        ("https://creativecommons.org/licenses/by-nc-sa/4.0/", "cc-by-nc-sa-4.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "cc0-1.0"),
+        ("MIT", "mit"),
+        ("spdx:CC-BY-9.9", None),
+        ("all rights reserved", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_licences_become_the_hubs_identifiers_or_nothing(stated: str | None, expected: str | None):
+    assert hub_license(stated) == expected
+
+
+@pytest.mark.parametrize(("n", "name"), [(1, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (45_000, "10K<n<100K")])
+def test_size_categories_are_those_of_the_hub(n: int, name: str):
+    assert size_category(n) == name
+
+
+def test_arrow_bytes_of_a_row_are_those_of_its_table():
+    from neuralpile_dagster.hub.metadata import row_arrow_bytes
+
+    row = {"spike_counts": [[[1, 2, 3], [4, 5, 6]]], "subject_id": ["sub-é"], "session_id": ["s"], "segment_id": [""]}
+    assert pa.table(row, schema=ROW_SCHEMA).nbytes == row_arrow_bytes(2, 3, ["sub-é", "s", ""])
+
+
+def test_the_card_of_a_source_without_licence_keeps_its_citation(tmp_path: Path):
+    _, card = make(tmp_path, citation=CITATION.model_copy(update={"license": "Ask us first"}))
+    assert "license" not in metadata(card) and "| licence | Ask us first |" in card

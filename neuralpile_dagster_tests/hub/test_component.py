@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from neuralpile_dagster.errors import DiskFull, HubError, StoreError, TableError
+from neuralpile_dagster.hub.component import component_inputs, write_component
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster_tests.hub.sessions import DATASET, counts_of, manifest_of, put_session
+
+KEYS = ("s1", "s2", "s3")
+SMALL_SHARDS = 3_000  # bytes: more than one session, less than all
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def records(store: LocalStore) -> dict[str, CountsRecord]:
+    return {key: put_session(store, key, subject="sub-2" if key == "s3" else "sub-1") for key in KEYS}
+
+
+def write(folder: Path, store: LocalStore, records: dict[str, CountsRecord], **options: Any) -> ComponentRecord:
+    options = {"missing": {}, "repository": "local/mice", "progress": silent, **options}
+    manifest = options.pop("manifest", None) or manifest_of(*sorted({*KEYS, *records}))
+    return write_component(folder, store, DATASET, manifest, records, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def features(schema: pa.Schema) -> Any:
+    import datasets
+
+    return datasets.Features.from_arrow_schema(schema)
+
+
+def test_load_dataset_gives_the_contracts_features_and_the_sessions_rows_in_order(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord], load: Callable[..., Any]
+):
+    component = write(tmp_path / "mice", store, records, max_shard_bytes=SMALL_SHARDS)
+    assert len(component.shards) > 1
+    rows = load(tmp_path / "mice", split="train")
+    assert rows.features == features(ROW_SCHEMA)
+    assert str(rows.features["spike_counts"]) == "List(List(Value('uint8')))"
+    ids = [(row["subject_id"], row["session_id"], row["segment_id"]) for row in rows]
+    expected = [(records[key].subject_id, key, f"segment_{i}") for key in KEYS for i in range(3)]
+    assert ids == expected
+    for key in KEYS:
+        pieces = [np.array(row["spike_counts"], np.uint8) for row in rows if row["session_id"] == key]
+        np.testing.assert_array_equal(np.concatenate(pieces, axis=1), counts_of(key, 5, 100))
+
+
+def test_streaming_gives_the_same_rows(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord], load: Callable[..., Any]
+):
+    write(tmp_path / "mice", store, records, max_shard_bytes=SMALL_SHARDS)
+    streamed = list(load(tmp_path / "mice", split="train", streaming=True))
+    assert streamed == list(load(tmp_path / "mice", split="train"))
+
+
+def test_units_sessions_and_preview_are_configs_of_their_own(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord], load: Callable[..., Any]
+):
+    write(tmp_path / "mice", store, records)
+    units = load(tmp_path / "mice", "units", split="train")
+    assert units.features == features(UNITS_SCHEMA)
+    assert [(u["session_id"], u["row"]) for u in units] == [(key, row) for key in KEYS for row in range(5)]
+    sessions = load(tmp_path / "mice", "sessions", split="train")
+    assert sessions.features == features(SESSIONS_SCHEMA)
+    assert [(s["session_id"], s["tokens"], s["n_segments"]) for s in sessions] == [(key, 500, 3) for key in KEYS]
+    assert sessions[0]["files"] == [{"path": "sub-1/s1.nwb", "file_id": "id-s1", "size": 9, "digest": "sha256:ab"}]
+    preview = load(tmp_path / "mice", "preview", split="train")
+    assert preview.features == features(ROW_SCHEMA)
+    assert preview["session_id"][:] == list(KEYS)
+
+
+def test_it_loads_through_the_local_hub_and_after_a_new_version(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord], load: Callable[..., Any]
+):
+    hub = LocalHub(tmp_path / "hub", "local")
+    folder = tmp_path / "staging" / "mice"
+    write(folder, store, {"s1": records["s1"]}, missing={"s2": "x", "s3": "x"})
+    hub.publish("mice", folder, silent)
+    assert len(load(hub.path("mice"), split="train")) == 3
+    write(folder, store, records)
+    hub.publish("mice", folder, silent)
+    assert len(load(hub.path("mice"), split="train")) == 9
+    assert len(list(load(hub.path("mice"), split="train", streaming=True))) == 9
+
+
+def test_the_record_says_what_is_in_the_files(tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]):
+    component = write(tmp_path / "mice", store, records, max_shard_bytes=SMALL_SHARDS, missing={"s4": "broken"})
+    for number, shard in enumerate(component.shards):
+        path = tmp_path / "mice" / shard.path
+        content = path.read_bytes()
+        assert hashlib.sha256(content).hexdigest() == shard.sha256 and len(content) == shard.bytes
+        assert shard.path == f"data/train-{number:05d}-{shard.sha256[:8]}.parquet"
+        footer = pq.read_metadata(path)
+        assert (footer.num_rows, footer.num_row_groups) == (shard.rows, shard.rows)
+        assert sum(footer.row_group(i).column(0).num_values for i in range(footer.num_row_groups)) == shard.tokens
+    totals = component.totals
+    assert (totals.sessions, totals.subjects, totals.units, totals.rows, totals.tokens) == (3, 2, 15, 9, 1_500)
+    assert totals.spikes == sum(int(counts_of(key, 5, 100).sum(dtype=np.int64)) for key in KEYS)
+    assert totals.minutes == pytest.approx(3 * 100 * 0.02 / 60)
+    assert [session.key for session in component.sessions] == list(KEYS)
+    assert component.missing == {"s4": "broken"}
+    assert ComponentRecord.model_validate_json(component.model_dump_json()) == component
+
+
+def test_the_same_inputs_give_the_same_bytes_whatever_was_there(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    first = write(tmp_path / "a", store, records, max_shard_bytes=SMALL_SHARDS)
+    (tmp_path / "b" / "data").mkdir(parents=True)
+    (tmp_path / "b" / "data" / "train-00009-deadbeef.parquet").write_bytes(b"stale")
+    (tmp_path / "b" / "notes.txt").write_text("stale")
+    write(tmp_path / "b", store, {"s2": records["s2"]}, max_shard_bytes=SMALL_SHARDS)
+    second = write(tmp_path / "b", store, records, max_shard_bytes=SMALL_SHARDS)
+    assert first == second
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_when_the_archive_was_listed_changes_nothing(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    today = manifest_of(*KEYS)
+    later = today.model_copy(update={"listed_at": today.listed_at.replace(year=2030)})
+    first = write(tmp_path / "a", store, records, manifest=today)
+    assert write(tmp_path / "b", store, records, manifest=later) == first
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_shards_whose_rows_did_not_change_are_kept_and_not_written_again(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    names = [f"s{i:02d}" for i in range(12)]
+    many = {name: put_session(store, name) for name in names}
+    folder = tmp_path / "mice"
+    before = write(folder, store, {n: many[n] for n in names[1:]}, max_shard_bytes=SMALL_SHARDS)
+    inodes = {shard.sha256: (folder / shard.path).stat().st_ino for shard in before.shards}
+    lines: list[str] = []
+    after = write(folder, store, many, max_shard_bytes=SMALL_SHARDS, progress=lines.append)
+    kept = [shard for shard in after.shards if shard.sha256 in inodes]
+    assert kept and len(kept) >= len(before.shards) - 2
+    assert all((folder / shard.path).stat().st_ino == inodes[shard.sha256] for shard in kept)
+    assert len([line for line in lines if "shard" in line]) == len(after.shards) - len(kept)
+    assert {p.name for p in (folder / "data").iterdir()} == {Path(shard.path).name for shard in after.shards}
+
+
+def test_a_kept_shard_that_was_damaged_meanwhile_is_written_again(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    component = write(tmp_path / "mice", store, records)
+    before = contents(tmp_path / "mice")
+    shard = tmp_path / "mice" / component.shards[0].path
+    damaged = bytearray(shard.read_bytes())
+    damaged[100] ^= 1
+    shard.write_bytes(damaged)
+    assert write(tmp_path / "mice", store, records) == component
+    assert contents(tmp_path / "mice") == before
+
+
+def test_a_session_larger_than_a_shard_is_split_between_rows(tmp_path: Path, store: LocalStore):
+    records = {"s1": put_session(store, "s1", n_bins=400)}
+    limit = 2 * max(row.bytes for row in records["s1"].rows)
+    component = write(tmp_path / "mice", store, records, missing={"s2": "", "s3": ""}, max_shard_bytes=limit)
+    assert len(component.shards) >= 5 and sum(shard.rows for shard in component.shards) == 10
+    segments = [
+        segment
+        for shard in component.shards
+        for segment in pq.read_table(tmp_path / "mice" / shard.path)["segment_id"].to_pylist()
+    ]
+    assert segments == [f"segment_{i}" for i in range(10)]
+
+
+def test_rows_are_the_same_encoded_bytes_as_in_the_sessions_files(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    component = write(tmp_path / "mice", store, records)
+    shard = (tmp_path / "mice" / component.shards[0].path).read_bytes()
+    for record in records.values():
+        with store.open(record.file.key) as file:
+            content = file.read()
+            column = pq.ParquetFile(pa.BufferReader(content)).metadata.row_group(0).column(0)
+        start = column.dictionary_page_offset
+        assert content[start : start + column.total_compressed_size] in shard
+
+
+def test_inputs_change_with_anything_that_is_published_and_with_nothing_else(
+    store: LocalStore, records: dict[str, CountsRecord]
+):
+    def inputs(**changes: Any) -> str:
+        manifest = manifest_of(*KEYS, **changes.pop("manifest", {}))
+        arguments = {"missing": {}, "repository": "local/mice", **changes}
+        return component_inputs(
+            arguments.pop("dataset", DATASET), manifest, arguments.pop("records", records), **arguments
+        )
+
+    same = {inputs(), inputs(manifest={"considered": 99, "dropped": {"no units": 96}})}
+    assert len(same) == 1
+    other = {
+        inputs(missing={"s9": "broken"}),
+        inputs(repository="lab/mice"),
+        inputs(dataset=DATASET.model_copy(update={"title": "Other"})),
+        inputs(manifest={"frozen": False}),
+        inputs(manifest={"version": "0.2"}),
+        inputs(records={key: records[key] for key in KEYS[:2]}),
+        inputs(records={**records, "s1": put_session(store, "s1", n_bins=101)}),
+    }
+    assert len(other) == 7 and not same & other
+
+
+def test_without_a_finished_session_there_is_nothing_to_publish(tmp_path: Path, store: LocalStore):
+    with pytest.raises(HubError, match="mice has no finished session"):
+        write(tmp_path / "mice", store, {})
+
+
+def test_sessions_binned_differently_are_not_published_together(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    records["s2"] = put_session(store, "s2", bin_width_s=0.05)
+    with pytest.raises(HubError, match="not binned alike"):
+        write(tmp_path / "mice", store, records)
+
+
+def test_a_damaged_counts_file_is_named_and_nothing_is_published(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    write(tmp_path / "mice", store, {"s1": records["s1"]}, missing={"s2": "", "s3": ""})
+    path = Path(store.uri(records["s2"].file.key))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=r"s2\.parquet"):
+        write(tmp_path / "mice", store, records)
+
+
+def test_a_counts_file_that_is_gone_is_named(tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]):
+    store.delete(records["s3"].file.key)
+    with pytest.raises(StoreError, match=r"s3\.parquet"):
+        write(tmp_path / "mice", store, records)
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_shards_are_written(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("neuralpile_dagster.files.free_bytes", lambda path: 10)
+    with pytest.raises(DiskFull, match="10 bytes available"):
+        write(tmp_path / "mice", store, records)
+    assert not (tmp_path / "mice" / "data").exists()
