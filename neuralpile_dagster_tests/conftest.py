@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.store.s3 import S3Store
+    from neuralpile_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"shared data are not at {folder} (set NEURALPILE_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 API over HTTP; each test makes a bucket of its own and calls ``s3.use``."""
+    from neuralpile_dagster_tests.servers.s3 import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """An empty store on ``s3``, which is less patient with it than with Amazon's."""
+    from neuralpile_dagster.store.s3 import S3Store
+    from neuralpile_dagster.store.s3_client import S3Limits
+
+    s3.use(monkeypatch)
+    return S3Store(s3.new_bucket(), "pre/fix", S3Limits(connect_timeout_s=10, read_timeout_s=30, attempts=3))

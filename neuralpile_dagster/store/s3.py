@@ -106,7 +106,7 @@ class S3Store:
 
 def open_s3_store(location: str) -> S3Store:
     """The store at ``s3://bucket/prefix``; raises `StoreError` when it is not of that form."""
-    bucket, _, prefix = location.removeprefix("s3://").strip("/").partition("/")
+    bucket, _, prefix = location.removeprefix("s3://").rstrip("/").partition("/")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket or not _is_prefix(prefix):
         raise StoreError(  # what stands there is not repeated: some put their keys in it
             "NEURALPILE_STORE is not a location on S3",

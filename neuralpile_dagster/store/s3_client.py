@@ -26,8 +26,8 @@ from botocore.exceptions import (
     ConnectionError,
     HTTPClientError,
     IncompleteReadError,
-    ResponseParserError,
 )
+from botocore.parsers import ResponseParserError
 
 from neuralpile_dagster.errors import StoreError, StoreUnavailable
 
@@ -51,8 +51,8 @@ _REMEDIES = {
     "PermanentRedirect": _REGION,
     "IllegalLocationConstraintException": _REGION,
 }
-# besides the statuses that say so. NoSuchUpload: the reply to the request that completed an upload was lost;
-# PreconditionFailed: the object was replaced while it was read
+# besides the statuses that say so. NoSuchUpload: the reply to the request that completed an upload was lost, or
+# a lifecycle rule removed its parts; PreconditionFailed: the object was replaced while it was read
 _PASSING = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "NoSuchUpload", "PreconditionFailed"}
 
 
@@ -92,7 +92,7 @@ def s3_errors(what: str, client: Any = None) -> Iterator[None]:
     """Turn what boto3 raises into `StoreError` and `StoreUnavailable`, beginning with ``what``."""
     try:
         yield
-    except (BotoCoreError, Boto3Error, ClientError) as error:
+    except (BotoCoreError, Boto3Error, ClientError, ResponseParserError) as error:
         # boto3 hides the error of an upload behind one of its own
         cause = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
         raise _translated(what, cause, client) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import random
 import time
+from contextlib import closing
 from typing import Any
 
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
@@ -59,10 +60,12 @@ class S3Object:
                     if is_missing(error):
                         return None
                     raise
-            with reply["Body"] as body:
+            with closing(reply["Body"]) as body:
                 length = reply.get("ContentLength")
                 if length is not None and length > limit:
-                    raise StoreError(f"{self.uri} is too long", found=f"{length:,} bytes", expected=f"{limit:,}")
+                    raise StoreError(
+                        f"{self.uri} is too long", found=f"{length:,} bytes", expected=f"at most {limit:,}"
+                    )
                 if length is None:
                     trouble = "a reply without its length, which may be cut short"
                     continue

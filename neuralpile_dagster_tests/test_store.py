@@ -1,0 +1,222 @@
+"""What every store keeps to, on a folder and on S3 over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.store import (
+    Store,
+    is_intact,
+    open_store,
+    put_file,
+    read_record,
+    write_record,
+)
+from neuralpile_dagster.tables.rows import RowReader, RowWriter
+from neuralpile_dagster_tests.servers.faults import Fault
+from neuralpile_dagster_tests.servers.s3 import S3Server
+from neuralpile_dagster_tests.stores import put
+
+
+@pytest.fixture(params=["folder", "s3", "s3 without a prefix"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place of an empty store, and the environment to use it."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    server: S3Server = request.getfixturevalue("s3")
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    server.use(patch)
+    return f"s3://{server.new_bucket()}" + ("/some/prefix" if request.param == "s3" else "")
+
+
+@pytest.fixture
+def store(location: str) -> Store:
+    return open_store(location)
+
+
+def test_what_is_written_is_read_back(store: Store, location: str):
+    put(store, "a/b=1+2_c.bin", b"0123456789")
+    assert store.read("a/b=1+2_c.bin") == b"0123456789"
+    assert store.size("a/b=1+2_c.bin") == 10
+    assert store.uri("a/b=1+2_c.bin") == f"{location}/a/b=1+2_c.bin"
+    with store.open("a/b=1+2_c.bin") as file:
+        assert file.size() == 10
+        assert file.read_at(3, 6) == b"678"
+        file.seek(0)
+        assert file.read() == b"0123456789"
+
+
+def test_an_empty_file_is_a_file(store: Store):
+    put(store, "a/empty", b"")
+    assert store.size("a/empty") == 0
+    assert store.read("a/empty") == b""
+    with store.open("a/empty") as file:
+        assert file.read() == b""
+
+
+def test_what_is_not_there_is_said_to_be_missing(store: Store):
+    assert store.size("a/b") is None
+    assert store.read("a/b") is None
+    assert list(store.keys("a")) == []
+    with pytest.raises(StoreError, match="is not in the store; what to do: materialize"):
+        store.open("a/b")
+
+
+def test_a_key_appears_when_it_is_complete_and_not_before(store: Store):
+    with store.writing("a/b") as path:
+        path.write_bytes(b"half")
+        assert store.size("a/b") is None
+        assert list(store.keys("a")) == []
+    assert list(store.keys("a")) == ["a/b"]
+
+
+def test_a_replaced_key_is_the_old_one_until_the_new_one_is_complete(store: Store):
+    put(store, "a/b", b"old")
+    with store.writing("a/b") as path:
+        path.write_bytes(b"newer")
+        assert store.read("a/b") == b"old"
+    assert store.read("a/b") == b"newer"
+
+
+def test_nothing_appears_when_the_writer_raises(store: Store):
+    put(store, "a/old", b"old")
+    for key in ("a/new", "a/old"):
+        with pytest.raises(ZeroDivisionError), store.writing(key) as path:
+            path.write_bytes(b"half")
+            raise ZeroDivisionError
+    assert list(store.keys("a")) == ["a/old"]
+    assert store.read("a/old") == b"old"
+
+
+def test_keys_are_those_below_a_folder_in_the_order_of_their_characters(store: Store):
+    for key in ("a/b/2", "a/b/10", "a/b-c/1", "a/b.d", "ab/1", "b"):
+        put(store, key, b"x")
+    assert list(store.keys("a")) == ["a/b-c/1", "a/b.d", "a/b/10", "a/b/2"]
+    assert list(store.keys("a/b")) == ["a/b/10", "a/b/2"]
+
+
+def test_deleting_removes_a_key_and_is_content_when_there_is_none(store: Store):
+    put(store, "a/b", b"x")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert store.size("a/b") is None
+
+
+def test_the_longest_key_fits_the_file_system(store: Store):
+    key = "/".join(["a" * 240, "b" * 240, "c" * 118])
+    put(store, key, b"x")
+    assert list(store.keys("a" * 240)) == [key]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 1100)), max_size=4))
+def test_random_reads_give_the_bytes_that_are_there(store: Store, steps: list[tuple[int, int]]):
+    content = np.random.default_rng(0).bytes(1000)
+    put(store, "a/b", content)
+    with store.open("a/b") as file:
+        for offset, length in steps:
+            file.seek(offset)
+            assert file.read(length) == content[offset : offset + length]
+            assert file.tell() == max(offset, min(offset + length, 1000))
+
+
+def test_two_writers_of_one_key_leave_one_whole_file(store: Store):
+    contents = [bytes([letter]) * 300_000 for letter in b"ab"]
+    both = threading.Barrier(2)
+
+    def write(content: bytes) -> None:
+        for _ in range(5):
+            with store.writing("a/b") as path:
+                path.write_bytes(content)
+                both.wait()
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read("a/b") in contents
+    assert list(store.keys("a")) == ["a/b"]
+
+
+WRITE_AND_WAIT = """
+import sys, time
+from neuralpile_dagster.store import open_store
+with open_store(sys.argv[1]).writing("a/b") as path:
+    path.write_bytes(bytes(48 * 1024**2))
+    print("written", flush=True)
+    if sys.argv[1].startswith("/"):
+        time.sleep(60)
+"""
+
+
+def test_nothing_appears_when_the_writer_is_killed_in_the_middle(
+    store: Store, location: str, s3: S3Server, tmp_path: Path
+):
+    # on S3 the upload's second part never gets its answer; in a folder the file is never renamed
+    s3.front.faults.add(Fault("hang", method="PUT", path="partNumber=2"))
+    struck = len(s3.front.faults.struck)
+    command = [sys.executable, "-c", WRITE_AND_WAIT, location]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        while location.startswith("s3") and len(s3.front.faults.struck) == struck:
+            assert writer.poll() is None
+            time.sleep(0.01)
+        writer.send_signal(signal.SIGKILL)
+    assert store.size("a/b") is None
+    assert list(store.keys("a")) == []
+    s3.front.faults.clear()
+    put(store, "a/b", b"again")
+    assert store.read("a/b") == b"again"
+
+
+def test_a_file_is_stored_with_its_size_and_digest(store: Store):
+    stored, returned = put_file(store, "a/b", lambda path: path.write_bytes(b"abc"))
+    assert returned == 3
+    assert stored == StoredFile(
+        key="a/b", size=3, sha256="ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert is_intact(store, stored)
+    put(store, "a/b", b"longer")
+    assert not is_intact(store, stored)
+    store.delete("a/b")
+    assert not is_intact(store, stored)
+
+
+def test_a_record_is_itself_again_and_another_document_is_refused(store: Store):
+    record = StoredFile(key="a/b", size=3, sha256="0")
+    write_record(store, "a/r.json", record)
+    assert read_record(store, "a/r.json", StoredFile) == record
+    assert read_record(store, "a/none.json", StoredFile) is None
+    put(store, "a/r.json", b'{"key": "a/b", "size": 3, "sha256": "0", "surprise": 1}')
+    with pytest.raises(StoreError, match=r"r.json is not a StoredFile.*delete that file"):
+        read_record(store, "a/r.json", StoredFile)
+
+
+def test_rows_are_read_from_the_store(store: Store):
+    counts = np.random.default_rng(1).poisson(0.1, (5, 1000)).astype(np.uint8)
+    with store.writing("a/rows.parquet") as path, RowWriter(path) as writer:
+        writer.write(counts, "sub-1", "ses-1", "segment_0")
+    with store.open("a/rows.parquet") as file, RowReader(file, "rows") as reader:
+        np.testing.assert_array_equal(reader.row(0).counts, counts)
+
+
+def test_stores_elsewhere_are_refused_without_repeating_what_was_said():
+    with pytest.raises(StoreError, match=r"stores at gs:// are not known") as caught:
+        open_store("gs://user:password@bucket/x")
+    assert "password" not in str(caught.value)
