@@ -1,20 +1,33 @@
-"""A Dagster logger for terminals: only what our assets say, one short line each."""
+"""Progress of our assets, and a Dagster logger for terminals that shows it and nothing of Dagster's own."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.hub.model import Progress
+
+_MARK = "neuralpile_progress"
+"""Attribute of log records; Dagster hands such on to its loggers, unlike where a record was made."""
+
+
+def progress_of(context: dg.AssetExecutionContext) -> Progress:
+    """What assets say on their way: a line of the run's log, in the UI and in the terminal."""
+    return partial(context.log.info, extra={_MARK: True})
+
 
 class _OurLines(logging.Filter):
-    """Drop Dagster's own events and debug lines."""
+    """Keep our progress, and warnings and errors of anybody that are not Dagster's events."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
-        return record.levelno >= logging.INFO and meta.get("dagster_event") is None
+        if record.levelno >= logging.WARNING:
+            return meta.get("dagster_event") is None
+        return getattr(record, _MARK, False)
 
 
 class _Message(logging.Formatter):

@@ -11,6 +11,7 @@ from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.pictures import component_raster
 from neuralpile_dagster.orchestration.pools import HUB_POOL
+from neuralpile_dagster.orchestration.progress import progress_of
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.store import write_record
@@ -47,7 +48,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.hub.component import write_component
 
-        started = time.monotonic()
+        started, tell = time.monotonic(), progress_of(context)
         store, settings = instance.open_store(), instance.settings
         manifest = locations.read_manifest(store, dataset)
         records = done_records(store, dataset, settings, manifest)
@@ -62,11 +63,11 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             records,
             missing=missing,
             repository=f"{settings.namespace}/{name}",
-            progress=context.log.info,
+            progress=tell,
         )
-        publication = instance.open_hub().publish(name, settings.home / "staging" / name, context.log.info)
+        publication = instance.open_hub().publish(name, settings.home / "staging" / name, tell)
         write_record(store, locations.published_path(dataset, settings), component)
-        context.log.info(f"{component.repository}: {component.totals.tokens:,} tokens published")
+        tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
         return dg.MaterializeResult(
             metadata={
                 "rasters": component_raster(store, component),
