@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
 from neuralpile_dagster.errors import HubConflict
 from neuralpile_dagster.hub.huggingface_errors import FAILURES
 from neuralpile_dagster.hub.model import Progress
 
-Operation = CommitOperationAdd | CommitOperationDelete
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
 
 def commit(

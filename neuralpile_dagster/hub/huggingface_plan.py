@@ -20,16 +20,21 @@ KEPT = (".gitattributes",)
 
 @dataclass(frozen=True)
 class Plan:
-    """Files to add or replace, and paths to delete, on top of commit ``head``."""
+    """What to do on top of commit ``head``.
+
+    ``add`` are files to send, ``delete`` paths, ``copy`` pairs of a path that
+    ``head`` has and a new path with the same content (a shard under a new number).
+    """
 
     head: str
     add: tuple[RepositoryFile, ...]
+    copy: tuple[tuple[str, str], ...]
     delete: tuple[str, ...]
 
     @property
     def nothing(self) -> bool:
         """Whether the repository already holds exactly the wanted files."""
-        return not self.add and not self.delete
+        return not (self.add or self.copy or self.delete)
 
 
 def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
@@ -41,8 +46,14 @@ def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFi
 def make_plan(folder: Path, files: Iterable[RepositoryFile], head: str, remote: dict[str, RepoFile]) -> Plan:
     """Compare local ``files`` (below ``folder``) with the remote ones by digest, sha256 or git's own."""
     wanted = {file.path: file for file in files}
-    add = tuple(file for path, file in wanted.items() if not _same(folder, file, remote.get(path)))
-    return Plan(head, add, tuple(sorted(remote.keys() - wanted.keys())))
+    there = {row.lfs.sha256: path for path, row in remote.items() if row.lfs is not None}
+    differing = [file for path, file in wanted.items() if not _same(folder, file, remote.get(path))]
+    return Plan(
+        head,
+        add=tuple(file for file in differing if file.sha256 not in there),
+        copy=tuple((there[file.sha256], file.path) for file in differing if file.sha256 in there),
+        delete=tuple(sorted(remote.keys() - wanted.keys())),
+    )
 
 
 def _same(folder: Path, local: RepositoryFile, remote: RepoFile | None) -> bool:

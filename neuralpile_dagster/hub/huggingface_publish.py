@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import DatasetInfo
 
@@ -20,7 +20,7 @@ from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.hub.contents import version_digest
 from neuralpile_dagster.hub.huggingface_commit import Operation, commit
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
-from neuralpile_dagster.hub.huggingface_plan import make_plan, remote_files, version_tag
+from neuralpile_dagster.hub.huggingface_plan import Plan, make_plan, remote_files, version_tag
 from neuralpile_dagster.hub.huggingface_upload import upload
 from neuralpile_dagster.hub.model import Progress, RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy
@@ -86,7 +86,7 @@ class Publishing:
         head = self._head()
         plan = make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
         if not plan.nothing:
-            made = self._apply(head, plan.add, plan.delete)
+            made = self._apply(plan)
             if made is None:
                 return None
             head = made
@@ -97,20 +97,23 @@ class Publishing:
             self.api.create_tag(self.repository, tag=version, revision=head, repo_type="dataset", exist_ok=True)
         return version
 
-    def _apply(self, head: str, add: tuple[RepositoryFile, ...], delete: tuple[str, ...]) -> str | None:
+    def _apply(self, plan: Plan) -> str | None:
         self.doing = "sending files"
         additions, sent = upload(
-            self.api, self.repository, self.folder, add, self.limits.batch_bytes, self.policy, self.progress
+            self.api, self.repository, self.folder, plan.add, self.limits.batch_bytes, self.policy, self.progress
         )
         self.bytes_sent += sent
         self.doing = "committing"
         self.committing = True
         operations: list[Operation] = [
             *additions,
-            *(CommitOperationDelete(path, is_folder=False) for path in delete),
+            *(CommitOperationCopy(source, path, src_revision=plan.head) for source, path in plan.copy),
+            *(CommitOperationDelete(path, is_folder=False) for path in plan.delete),
         ]
         title = f"Publish {version_digest(self.files)}"
-        return commit(self.api, self.repository, operations, head, title, self.limits.files_per_commit, self.progress)
+        return commit(
+            self.api, self.repository, operations, plan.head, title, self.limits.files_per_commit, self.progress
+        )
 
     def _head(self) -> str:
         """The commit that main is at; the repository is created when there is none."""

@@ -66,6 +66,19 @@ def test_only_what_changed_is_sent(server: HubServer, tmp_path: Path):
     assert published(server) == contents(folder)
 
 
+def test_shards_that_only_got_another_number_are_not_sent(server: HubServer, tmp_path: Path):
+    folder = folder_of(tmp_path / "x", shards=4)
+    hub_for(server).publish("x", folder, quiet)
+    server.received.clear()
+    shards = sorted((folder / "data").iterdir())
+    for number, shard in reversed(list(enumerate(shards))):
+        shard.rename(folder / "data" / f"train-{number + 1:05d}-00000000.parquet")
+    publication = hub_for(server, files_per_commit=3).publish("x", folder, quiet)
+    assert publication.bytes_sent == 0
+    assert set(server.received) == {"commit"}
+    assert published(server) == contents(folder)
+
+
 def test_a_smaller_dataset_leaves_no_stale_shards_and_the_old_version_stays_readable(server: HubServer, tmp_path: Path):
     folder = folder_of(tmp_path / "x", shards=4)
     before = contents(folder)
