@@ -23,6 +23,7 @@ from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
 from neuralpile_dagster.orchestration.pictures import session_raster
+from neuralpile_dagster.orchestration.progress import progress_of
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
@@ -48,6 +49,7 @@ class SessionBatch:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tell = progress_of(self.context)
         self.settings = self.instance.settings
         self.store = self.instance.open_store()
         self.archive = self.instance.open_archive(self.dataset.source)
@@ -63,10 +65,10 @@ class SessionBatch:
             try:
                 self._patiently(manifest, key)
             except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
-                self._record(key, error)
+                self._record(manifest, key, error)
             else:
                 locations.forget_failure(self.store, self.dataset, self.settings, key)
-            self.context.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
+            self.tell(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
         if self.failed:
             raise dg.Failure(
                 f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed; the others are done. "
@@ -93,10 +95,14 @@ class SessionBatch:
             with attempt:
                 self._session(_session_of(manifest, key), manifest.version, manifest.synthetic)
 
-    def _record(self, key: str, error: Exception) -> None:
+    def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
         expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
         self.context.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
-        failure = locations.record_failure(self.store, self.dataset, self.settings, key, error, self.context.run_id)
+        known = {session.key: session for session in manifest.sessions}
+        inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
+        failure = locations.record_failure(
+            self.store, self.dataset, self.settings, key, error, inputs, self.context.run_id
+        )
         self.failed[key] = f"{key}: {failure.message or failure.error}"
 
     def _session(self, session: Session, version: str, synthetic: bool) -> None:
@@ -160,7 +166,7 @@ class SessionBatch:
         facts = metadata.counts_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, reused)
         facts = {"raster": session_raster(self.store, record, synthetic), **facts}
         self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file.sha256, build.BINNING_VERSION)
-        self.context.log.info(
+        self.tell(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
         )

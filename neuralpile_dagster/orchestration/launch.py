@@ -14,8 +14,10 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
+from neuralpile_dagster.orchestration.due import session_is_current
 from neuralpile_dagster.orchestration.instance import open_instance
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
@@ -48,6 +50,8 @@ class Launcher:
         self.store: Store = open_store(settings.store)
         self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
         self.outcome = Outcome()
+        self._seen: dict[str, set[str]] = {}
+        self._failed: dict[str, set[str]] = {}
 
     def run(
         self,
@@ -86,8 +90,7 @@ class Launcher:
             return
         manifest = locations.read_manifest(self.store, dataset)
         chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
-        done = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
-        self._sessions(dataset, {session.key for session in chosen} - self._finished(dataset, done))
+        self._sessions(dataset, {session.key for session in chosen if not self._is_finished(dataset, session)})
         failures = locations.read_failures(self.store, dataset, self.settings)
         failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
@@ -101,14 +104,13 @@ class Launcher:
         if self.run([names.hub_dataset_key(dataset)], config=config):
             self._tell_published(dataset)
 
-    def _finished(self, dataset: Dataset, materialized: set[str]) -> set[str]:
-        """Partitions that need no run: materialized here, not failed since, and with their record in the store."""
-        failures = locations.read_failures(self.store, dataset, self.settings)
-        return {
-            key
-            for key in materialized
-            if key not in failures and locations.is_finished(self.store, dataset, self.settings, key)
-        }
+    def _is_finished(self, dataset: Dataset, session: Session) -> bool:
+        """Whether a session needs no run: current in the store, and this instance has seen that."""
+        if dataset.name not in self._seen:
+            self._seen[dataset.name] = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
+            self._failed[dataset.name] = set(locations.read_failures(self.store, dataset, self.settings))
+        seen = session.key in self._seen[dataset.name] and session.key not in self._failed[dataset.name]
+        return seen and session_is_current(self.store, dataset, self.settings, session)
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> None:
         name = session_partitions(dataset).name

@@ -11,18 +11,19 @@ from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, read_record, write_record
+from neuralpile_dagster.store import Store, read_record, write_record
 
 PILE_REPOSITORY = "neural-pile"
 
 
 class FailureRecord(Model):
-    """Why a session could not be made the last time it was tried."""
+    """Why a session could not be made the last time it was tried; ``inputs`` is the hash of what it was made from."""
 
     session: str
     error: str
     message: str
     transient: bool
+    inputs: str
     run_id: str
     at: datetime
 
@@ -90,7 +91,7 @@ def require_published(store: Store, dataset: Dataset, settings: Settings) -> Com
 
 
 def record_failure(
-    store: Store, dataset: Dataset, settings: Settings, key: str, error: Exception, run_id: str
+    store: Store, dataset: Dataset, settings: Settings, key: str, error: Exception, inputs: str, run_id: str
 ) -> FailureRecord:
     """Store why a session failed."""
     failure = FailureRecord(
@@ -98,6 +99,7 @@ def record_failure(
         error=type(error).__name__,
         message=str(error),
         transient=isinstance(error, TransientError),
+        inputs=inputs,
         run_id=run_id,
         at=datetime.now(UTC),
     )
@@ -124,12 +126,6 @@ def manifest_digest(manifest: Manifest) -> str:
     """sha256 of what a manifest says about its sessions, whenever it was listed."""
     content = manifest.model_dump_json(include={"dataset", "source_id", "version", "sessions"})
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def is_finished(store: Store, dataset: Dataset, settings: Settings, key: str) -> bool:
-    """Whether a session's counts are recorded and still there; an asset run finds out whether they are current."""
-    record = read_counts_record(store, dataset, settings, key)
-    return record is not None and is_intact(store, record.file)
 
 
 def repository_name(dataset: Dataset | None, settings: Settings) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.orchestration.names import PILE
-from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.records import ComponentRecord, PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record
 
@@ -15,10 +18,11 @@ from neuralpile_dagster.store import Store, read_record
 class CurrentPlan(Model):
     """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
 
-    ``repositories`` maps each ``source_dataset`` to the repository that the hub knows it by.
+    ``inputs`` is the hash of all publications at that time, ``repositories`` maps each ``source_dataset`` to the repository that the hub knows it by.
     """
 
     plan_id: str
+    inputs: str
     repositories: dict[str, str]
     left_out: dict[str, str]
     synthetic: bool
@@ -57,9 +61,20 @@ def require_current(store: Store, settings: Settings) -> CurrentPlan:
     return current
 
 
+def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the publications that a pile of all of them would be made from."""
+    text = "\n".join(f"{name} {record.inputs}" for name, record in published.items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_published(store: Store, settings: Settings) -> PileRecord | None:
+    """What was published last, or None."""
+    return read_record(store, published_path(settings), PileRecord)
+
+
 def require_published(store: Store, settings: Settings) -> PileRecord:
     """What was published last; raises `ConfigurationError` when nothing was."""
-    record = read_record(store, published_path(settings), PileRecord)
+    record = read_published(store, settings)
     if record is None:
         raise ConfigurationError("the pile is not published yet", remedy="materialize neural_pile/hub_dataset")
     return record

@@ -30,12 +30,17 @@ class DatasetStatus:
 
 
 def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, CountsRecord]:
-    """The spike counts that exist, by partition key, in the manifest's order."""
-    made = set(store.keys(locations.counts_folder(dataset, settings)))
+    """The finished spike counts by partition key, in the manifest's order.
+
+    A session whose last try failed is not among them, even where older counts
+    (or counts that failed a blocking check) are there.
+    """
     folder = locations.counts_folder(dataset, settings)
+    made = set(store.keys(folder))
+    failed = locations.read_failures(store, dataset, settings)
     records = {}
     for session in manifest.sessions:
-        if f"{folder}/{session.key}.json" in made:
+        if f"{folder}/{session.key}.json" in made and session.key not in failed:
             record = locations.read_counts_record(store, dataset, settings, session.key)
             if record is not None:
                 records[session.key] = record
@@ -54,7 +59,7 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
         dataset=dataset,
         known=len(manifest.sessions),
         done=len(records),
-        failed={key: failure.message for key, failure in failures.items() if key not in records},
+        failed={key: failure.message for key, failure in failures.items()},
         tokens=sum(record.stats.tokens for record in records.values()),
         published_tokens=published.totals.tokens if published else None,
     )

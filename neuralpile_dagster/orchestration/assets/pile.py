@@ -10,10 +10,12 @@ from pydantic import Field
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import locations, names, pile_metadata, pile_store
 from neuralpile_dagster.orchestration.describe import pile_facts
+from neuralpile_dagster.orchestration.due import published_components
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, register
 from neuralpile_dagster.orchestration.pictures import files_raster
 from neuralpile_dagster.orchestration.pile_store import CurrentPlan
 from neuralpile_dagster.orchestration.pools import HUB_POOL
+from neuralpile_dagster.orchestration.progress import progress_of
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.store import write_record
 
@@ -83,13 +85,14 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
         current = CurrentPlan(
             plan_id=record.plan_id,
+            inputs=pile_store.inputs_digest(published_components(store, datasets, settings)),
             repositories=chosen.repositories,
             left_out=chosen.left_out,
             synthetic=chosen.synthetic,
         )
         write_record(store, pile_store.current_path(settings), current)
         register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
-        context.log.info(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
+        progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
         return dg.MaterializeResult(
             metadata=pile_metadata.plan_metadata(record, chosen.left_out), data_version=dg.DataVersion(record.digest)
         )
@@ -118,7 +121,7 @@ def _shards() -> dg.AssetsDefinition:
             plan_id = name.split("-")[0]
             plan = load_plan(store, pile_store.plan_path(settings, plan_id))
             shard = build_shard(store, pile_store.shards_folder(settings, plan_id), plan, name, open_file)
-            context.log.info(f"shard {name}: {shard.rows:,} rows, {shard.tokens:,} tokens")
+            progress_of(context)(f"shard {name}: {shard.rows:,} rows, {shard.tokens:,} tokens")
             context.add_asset_metadata(
                 pile_metadata.shard_metadata(shard, store.uri(shard.file.key), time.monotonic() - started),
                 partition_key=name,
@@ -144,7 +147,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         started = time.monotonic()
         store, settings = instance.open_store(), instance.settings
         by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
-        done = publish_pile(store, settings, instance.open_hub(), by_name, context.log.info)
+        done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
         shards = [shard.file.key for shard in done.shards]
         seed = int(done.plan.digest[:8], 16)
         return dg.MaterializeResult(

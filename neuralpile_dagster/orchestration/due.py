@@ -1,0 +1,132 @@
+"""What has to be made, decided by our own hashes of inputs.
+
+Dagster's staleness ignores edges with 100 or more partitions, and knows
+nothing of source digests or settings; records do. The command line, the checks
+and the automation sensor all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from neuralpile_dagster import build
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.hub.component import component_inputs
+from neuralpile_dagster.hub.policy import publishable
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.orchestration import locations, pile_store
+from neuralpile_dagster.orchestration.status import done_records
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, is_intact, read_record
+
+
+@dataclass(frozen=True)
+class DatasetDue:
+    """What a dataset lacks.
+
+    Attributes
+    ----------
+    sessions : dict of str to str
+        Keys of sessions to make, each with the hash of its inputs; those that failed with the same inputs are not
+        among them.
+    publish : str or None
+        Hash of the inputs of the publication that is due, or None.
+    """
+
+    sessions: dict[str, str]
+    publish: str | None
+
+
+def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
+    """Whether a session's spike trains and counts are there, made from its files, code and settings of today."""
+    trains = locations.read_trains_record(store, dataset, session.key)
+    if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
+        return False
+    counts = locations.read_counts_record(store, dataset, settings, session.key)
+    return build.is_current(store, counts, build.counts_inputs(trains, settings))
+
+
+def publication_inputs(
+    dataset: Dataset,
+    settings: Settings,
+    manifest: Manifest,
+    records: Mapping[str, CountsRecord],
+    missing: Mapping[str, str],
+) -> str:
+    """Hash of what a publication of these sessions would be made from."""
+    repository = f"{settings.namespace}/{locations.repository_name(dataset, settings)}"
+    return component_inputs(dataset, manifest, records, missing=missing, repository=repository)
+
+
+def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_share: float) -> DatasetDue:
+    """What a dataset lacks; nothing while it has no manifest."""
+    manifest = read_record(store, locations.manifest_path(dataset), Manifest)
+    if manifest is None:
+        return DatasetDue({}, None)
+    failures = locations.read_failures(store, dataset, settings)
+    sessions = {}
+    for session in manifest.sessions:
+        inputs = build.trains_inputs(session, dataset.reader)
+        failed = session.key in failures and failures[session.key].inputs == inputs
+        if not session.vanished and not failed and not session_is_current(store, dataset, settings, session):
+            sessions[session.key] = inputs
+    if sessions:
+        return DatasetDue(sessions, None)
+    records = done_records(store, dataset, settings, manifest)
+    share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
+    if not records or share < Fraction(str(min_session_share)):
+        return DatasetDue({}, None)
+    reasons = {key: failure.message for key, failure in failures.items()}
+    missing = publishable(manifest, list(records), reasons, min_session_share)
+    inputs = publication_inputs(dataset, settings, manifest, records, missing)
+    published = locations.read_published(store, dataset, settings)
+    return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs)
+
+
+@dataclass(frozen=True)
+class PileDue:
+    """What the pile lacks: its plan, some shards, or its publication; ``inputs`` names what they are made from."""
+
+    plan: bool
+    shards: tuple[str, ...]
+    publish: bool
+    inputs: str
+
+
+def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
+    """What the pile lacks, or None when it is current or there is nothing to merge."""
+    published = published_components(store, datasets, settings)
+    if not published:
+        return None
+    inputs = pile_store.inputs_digest(published)
+    current = read_record(store, pile_store.current_path(settings), pile_store.CurrentPlan)
+    if current is None or current.inputs != inputs:
+        return PileDue(True, (), False, inputs)
+    plan = read_record(store, f"{pile_store.plan_path(settings, current.plan_id)}.json", PlanRecord)
+    if plan is None:
+        return PileDue(True, (), False, inputs)
+    lacking = tuple(name for name in (s.name for s in plan.shards) if not _shard_is_there(store, settings, plan, name))
+    if lacking:
+        return PileDue(False, lacking, False, plan.digest)
+    done = pile_store.read_published(store, settings)
+    return None if done is not None and done.plan == plan.digest else PileDue(False, (), True, plan.digest)
+
+
+def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: str) -> bool:
+    shard = read_record(store, f"{pile_store.shards_folder(settings, plan.plan_id)}/{name}.json", PileShard)
+    return shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
+
+
+def published_components(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, ComponentRecord]:
+    """What is published, by repository name, in catalog order."""
+    found = {}
+    for dataset in datasets:
+        record = locations.read_published(store, dataset, settings)
+        if record is not None:
+            found[locations.repository_name(dataset, settings)] = record
+    return found
