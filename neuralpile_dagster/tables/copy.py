@@ -7,26 +7,21 @@ are decoded and encoded, and counted with the reason.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import write_aside
-from neuralpile_dagster.tables.copy_sources import EncodedChunk, OpenFile, Sources, read_encoded
-from neuralpile_dagster.tables.rows import Row, RowWriter
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA
-from neuralpile_dagster.tables.thrift_footer import MAGIC, FooterWriter, PlacedRow
+from neuralpile_dagster.tables.copy_sources import OpenFile, Sources
+from neuralpile_dagster.tables.encoded import SOURCE_COLUMN, EncodedChunk, encode_row, encode_source, example
+from neuralpile_dagster.tables.thrift_footer import FooterWriter, PlacedRow
+from neuralpile_dagster.tables.thrift_idl import MAGIC
 from neuralpile_dagster.tables.thrift_pages import ForeignEncoding
-
-SOURCE_COLUMN = "source_dataset"
 
 
 class RowRef(NamedTuple):
@@ -90,7 +85,7 @@ def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: p
         for row in rows:
             chunks = _encoded(sources, row, schema, reasons)
             placed.append(_place(chunks, stream))
-        FooterWriter(_example(schema)).write(placed, stream)
+        FooterWriter(example(schema)).write(placed, stream)
         size = stream.tell()
     return CopyReport(rows=len(placed), bytes=size, reasons=dict(sorted(reasons.items())))
 
@@ -111,32 +106,6 @@ def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[
         chunks = sources.encoded(row.file, row.row_group, copied)
     except ForeignEncoding as foreign:
         reasons[str(foreign)] += 1
-        chunks = _chunks_of(_one_row(sources.decoded(row.file, row.row_group), schema), copied)
-    return chunks if row.source_dataset is None else [*chunks, _source_chunk(row.source_dataset)]
-
-
-@functools.lru_cache(maxsize=1_024)
-def _source_chunk(source_dataset: str) -> EncodedChunk:
-    """The encoded ``source_dataset`` of a row: pyarrow writes it, into a row of its own, as `RowWriter` would."""
-    row = Row(np.zeros((1, 1), np.uint8), "", "", "", source_dataset)
-    return _chunks_of(_one_row(row, PILE_SCHEMA), [SOURCE_COLUMN])[0]
-
-
-@functools.cache
-def _example(schema: pa.Schema) -> bytes:
-    return _one_row(Row(np.zeros((1, 1), np.uint8), "", "", "", ""), schema)
-
-
-def _one_row(row: Row, schema: pa.Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    source_dataset = (row.source_dataset or "") if SOURCE_COLUMN in schema.names else None
-    with RowWriter(sink, schema) as writer:
-        writer.write(row.counts, row.subject_id, row.session_id, row.segment_id, source_dataset)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _chunks_of(file: bytes, columns: list[str]) -> list[EncodedChunk]:
-    parquet = pq.ParquetFile(pa.BufferReader(file))
-    positions = {name: number for number, name in enumerate(parquet.schema_arrow.names)}
-    return read_encoded(pa.BufferReader(file), len(file), parquet.metadata.row_group(0), positions, columns)
+        encoded = encode_row(sources.decoded(row.file, row.row_group, copied), schema)
+        chunks = [encoded[name] for name in copied]
+    return chunks if row.source_dataset is None else [*chunks, encode_source(row.source_dataset)]

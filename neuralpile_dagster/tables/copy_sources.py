@@ -1,50 +1,27 @@
-"""Rows as they lie encoded in Parquet files, read from many files with few of them open."""
+"""Rows of many Parquet files, asked for in any order, with few of the files open."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.tables.encoded import EncodedChunk, read_encoded, read_footer_of_rows
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, Row, counts_matrix
-from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster.tables.thrift_footer import ChunkFacts, ChunkStatistics
-from neuralpile_dagster.tables.thrift_pages import ForeignEncoding, describe_chunk
+from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
+from neuralpile_dagster.tables.thrift_pages import ForeignEncoding
+from neuralpile_dagster.tables.thrift_sources import SourceFooter
 
 OpenFile = Callable[[str], pa.NativeFile]
 
 MAX_OPEN = 64
 """Source files open at a time."""
-MAX_KNOWN_ROW_GROUPS = 200_000
-"""Row groups whose metadata are kept (~0.5 kB each); files met least recently are forgotten and read again."""
-
-_WRITER = "parquet-cpp-arrow version "
-
-
-class EncodedChunk(NamedTuple):
-    """One column chunk: its bytes, what they say, and the statistics that its file's footer has for it."""
-
-    data: memoryview
-    facts: ChunkFacts
-    statistics: ChunkStatistics | None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What is known of one file. ``foreign`` says why none of its rows can be copied, if so."""
-
-    name: str
-    size: int
-    metadata: pq.FileMetaData
-    columns: dict[str, int]
-    foreign: str | None
+MAX_KNOWN_ROWS = 100_000
+"""Row groups whose places are kept (~1 kB each); files met least recently are forgotten and read again."""
 
 
 class Sources:
@@ -59,12 +36,12 @@ class Sources:
 
     def __init__(self, open_file: OpenFile) -> None:
         self._open_file = open_file
-        self._known: OrderedDict[str, _Source] = OrderedDict()
-        self._known_row_groups = 0
         self._open: OrderedDict[str, pa.NativeFile] = OrderedDict()
+        self._known: OrderedDict[str, SourceFooter] = OrderedDict()
+        self._known_rows = 0
 
-    def encoded(self, name: str, row: int, columns: list[str]) -> list[EncodedChunk]:
-        """Read the column chunks of one row, checksums verified.
+    def encoded(self, name: str, row: int, columns: Sequence[str]) -> list[EncodedChunk]:
+        """Read column chunks of one row, checksums verified.
 
         Raises
         ------
@@ -73,15 +50,16 @@ class Sources:
         TableError
             The file is damaged, or has no such row or columns.
         """
-        source = self._source(name)
-        missing = [column for column in columns if column not in source.columns]
-        if missing:
-            raise TableError(f"{name} lacks columns", found=", ".join(source.columns), expected=", ".join(columns))
-        _require_row(source, row)
-        if source.foreign:
-            raise ForeignEncoding(source.foreign)
         try:
-            return read_encoded(self._file(name), source.size, source.metadata.row_group(row), source.columns, columns)
+            footer = self._footer(name)
+            n_rows = sum(footer.group_rows)
+            if not 0 <= row < n_rows:
+                raise TableError(f"{name} has no row {row}", found=f"{n_rows:,} rows")
+            if footer.foreign:
+                raise ForeignEncoding(footer.foreign)
+            places = footer.rows[row]
+            _require_columns(columns, PILE_SCHEMA.names[: len(places)], name)
+            return read_encoded(self._file(name), [places[PILE_SCHEMA.names.index(column)] for column in columns])
         except ValueError as error:
             raise TableError(
                 f"{name} is damaged: row {row} cannot be copied",
@@ -89,38 +67,31 @@ class Sources:
                 remedy="delete it and materialize the asset that makes it",
             ) from error
 
-    def decoded(self, name: str, row: int) -> Row:
-        """Decode one row that `encoded` would not give; raises `TableError` when it is not one of spike counts."""
-        source = self._source(name)
-        group, offset = 0, row
-        while offset >= source.metadata.row_group(group).num_rows:
-            offset -= source.metadata.row_group(group).num_rows
-            group += 1
-        names = [column for column in PILE_SCHEMA.names if column in source.columns]
+    def decoded(self, name: str, row: int, columns: Sequence[str]) -> Row:
+        """Decode a row for which `encoded` raised `ForeignEncoding`.
+
+        Raises `TableError` when the file is damaged, or the row is not one of spike counts.
+        """
+        group, offset = _locate(self._footer(name).group_rows, row)
         with damaged(name):
-            file = pq.ParquetFile(self._file(name), metadata=source.metadata, page_checksum_verification=True)
-            for number, batch in enumerate(file.iter_batches(1, row_groups=[group], columns=names, use_threads=False)):
+            file = open_parquet(self._file(name), name)
+            _require_columns(columns, file.schema_arrow.names, name)
+            # row by row: a row group of many rows may not fit into memory
+            batches = file.iter_batches(1, row_groups=[group], columns=list(columns), use_threads=False)
+            for number, batch in enumerate(batches):
                 if number == offset:
                     return _as_row(batch, name)
         raise TableError(f"{name} is damaged: it has fewer rows than its footer says", found=f"no row {row}")
 
-    def _source(self, name: str) -> _Source:
-        if name in self._known:
-            self._known.move_to_end(name)
-            return self._known[name]
-        file = self._file(name)
-        size = file.size()
-        parquet = open_parquet(file, name)
-        with damaged(name):
-            foreign = _why_foreign(parquet)
-        columns = {column: number for number, column in enumerate(parquet.schema_arrow.names)}
-        source = _Source(name, size, parquet.metadata, columns, foreign)
-        self._known[name] = source
-        self._known_row_groups += source.metadata.num_row_groups
-        while self._known_row_groups > MAX_KNOWN_ROW_GROUPS and len(self._known) > 1:
-            _, forgotten = self._known.popitem(last=False)
-            self._known_row_groups -= forgotten.metadata.num_row_groups
-        return source
+    def _footer(self, name: str) -> SourceFooter:
+        if name not in self._known:
+            footer = self._known[name] = read_footer_of_rows(self._file(name))
+            self._known_rows += len(footer.group_rows)
+            while self._known_rows > MAX_KNOWN_ROWS and len(self._known) > 1:
+                _, forgotten = self._known.popitem(last=False)
+                self._known_rows -= len(forgotten.group_rows)
+        self._known.move_to_end(name)
+        return self._known[name]
 
     def _file(self, name: str) -> pa.NativeFile:
         if name not in self._open:
@@ -141,64 +112,18 @@ class Sources:
             self._open.popitem()[1].close()
 
 
-def read_encoded(
-    file: pa.NativeFile, size: int, group: pq.RowGroupMetaData, positions: dict[str, int], columns: list[str]
-) -> list[EncodedChunk]:
-    """Read the chunks of ``columns`` (at ``positions``) of a row group of one row, in one piece.
-
-    Raises `ForeignEncoding`, or `ValueError` when the row group is damaged.
-    """
-    if group.num_rows != 1:
-        raise ForeignEncoding("several rows in a row group")
-    chunks = [group.column(positions[column]) for column in columns]
-    if any(chunk.compression != "ZSTD" for chunk in chunks):
-        raise ForeignEncoding("another compression than zstd")
-    if not all(chunk.has_dictionary_page for chunk in chunks):
-        raise ForeignEncoding("pages other than one dictionary and one data page")
-    starts = [chunk.dictionary_page_offset for chunk in chunks]
-    lengths = [chunk.total_compressed_size for chunk in chunks]
-    first = min(starts)
-    last = max(start + length for start, length in zip(starts, lengths, strict=True))
-    if first < 0 or min(lengths) < 0 or last > size:
-        raise ValueError(f"a column chunk reaches to byte {last:,} of {size:,}")
-    data = memoryview(file.read_at(last - first, first))
-    if len(data) != last - first:
-        raise ValueError(f"the file ends {last - first - len(data):,} bytes early")
-    return [
-        _encoded_chunk(data[start - first : start - first + length], chunk)
-        for chunk, start, length in zip(chunks, starts, lengths, strict=True)
-    ]
+def _locate(group_rows: Sequence[int], row: int) -> tuple[int, int]:
+    """The row group that holds a row, and the row's number in it."""
+    group = 0
+    while row >= group_rows[group]:
+        row -= group_rows[group]
+        group += 1
+    return group, row
 
 
-def _encoded_chunk(data: memoryview, chunk: pq.ColumnChunkMetaData) -> EncodedChunk:
-    facts = describe_chunk(data)
-    if facts.num_values != chunk.num_values:
-        raise ValueError(f"{chunk.path_in_schema} has {facts.num_values} values, its footer says {chunk.num_values}")
-    return EncodedChunk(data, facts, _statistics(chunk))
-
-
-def _statistics(chunk: pq.ColumnChunkMetaData) -> ChunkStatistics | None:
-    if chunk.physical_type != "BYTE_ARRAY" or not chunk.is_stats_set:
-        return None  # those of counts say nothing; ours have none
-    found = chunk.statistics
-    return ChunkStatistics(
-        minimum=found.min.encode() if found.has_min_max else None,
-        maximum=found.max.encode() if found.has_min_max else None,
-        null_count=found.null_count if found.has_null_count else None,
-    )
-
-
-def _why_foreign(file: pq.ParquetFile) -> str | None:
-    if not (file.metadata.created_by or "").startswith(_WRITER):
-        return "written by another program"
-    if not any(file.schema_arrow.equals(schema) for schema in (ROW_SCHEMA, PILE_SCHEMA)):
-        return "other columns or types"
-    return None
-
-
-def _require_row(source: _Source, row: int) -> None:
-    if not 0 <= row < source.metadata.num_rows:
-        raise TableError(f"{source.name} has no row {row}", found=f"{source.metadata.num_rows:,} rows")
+def _require_columns(wanted: Sequence[str], found: Sequence[str], name: str) -> None:
+    if not set(wanted) <= set(found):
+        raise TableError(f"{name} lacks columns", found=", ".join(found), expected=", ".join(wanted))
 
 
 def _as_row(batch: pa.RecordBatch, name: str) -> Row:

@@ -28,7 +28,7 @@ def damaged(name: str) -> Iterator[None]:
     """Turn pyarrow's errors about a file's content into a `TableError` that names the file."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the content
         raise TableError(

@@ -1,40 +1,14 @@
-"""Parquet's Thrift structures, and the footer of a file whose column chunks were copied.
-
-Structures come from the Parquet IDL that ``fastparquet`` ships; ``thriftpy2``
-reads and writes them (compact protocol). Nothing here parses bytes itself.
-"""
+"""The footer of a Parquet file whose column chunks were copied."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import io
-import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from neuralpile_dagster.errors import ConfigurationError
+import pyarrow as pa
 
-MAGIC = b"PAR1"  # the first and last four bytes of a Parquet file
-_TRAILER = struct.Struct("<I4s")  # length of the footer, magic
-
-
-class ChunkFacts(NamedTuple):
-    """What a footer says about one encoded column chunk, as told by its pages alone.
-
-    ``uncompressed``, ``compressed`` and ``dictionary`` (the dictionary page) are
-    bytes, page headers included. One data page follows the dictionary page.
-    ``encoding_stats`` holds (page type, encoding, number of pages).
-    """
-
-    num_values: int
-    uncompressed: int
-    compressed: int
-    dictionary: int
-    encodings: tuple[int, ...]
-    encoding_stats: tuple[tuple[int, int, int], ...]
+from neuralpile_dagster.tables.thrift_idl import MAGIC, TRAILER, decode_footer, encode, idl
 
 
 class ChunkStatistics(NamedTuple):
@@ -45,52 +19,30 @@ class ChunkStatistics(NamedTuple):
     null_count: int | None
 
 
+class ChunkFacts(NamedTuple):
+    """What a footer must say about one encoded column chunk, as told by its pages alone.
+
+    ``uncompressed``, ``compressed`` and ``dictionary`` (the dictionary page) are
+    bytes, page headers included. One data page follows the dictionary page,
+    which holds ``dictionary_values`` values in ``dictionary_content`` bytes before
+    compression. ``encoding_stats`` holds (page type, encoding, number of pages).
+    """
+
+    num_values: int
+    dictionary_values: int
+    dictionary_content: int
+    uncompressed: int
+    compressed: int
+    dictionary: int
+    encodings: tuple[int, ...]
+    encoding_stats: tuple[tuple[int, int, int], ...]
+
+
 class PlacedRow(NamedTuple):
     """One row, written as a row group: its column chunks lie one after another from byte ``start``."""
 
     start: int
     chunks: tuple[tuple[ChunkFacts, ChunkStatistics | None], ...]
-
-
-@functools.cache
-def idl() -> Any:
-    """The Parquet IDL as a module: ``idl().FileMetaData`` and so on.
-
-    fastparquet is located, not imported: importing it would import pandas.
-    Raises `ConfigurationError` when it is not installed.
-    """
-    import thriftpy2
-
-    spec = importlib.util.find_spec("fastparquet")
-    folders = spec.submodule_search_locations if spec else None
-    if not folders:
-        raise ConfigurationError(
-            "the Parquet IDL is not installed",
-            expected="parquet.thrift, in the package fastparquet",
-            remedy="install fastparquet",
-        )
-    return thriftpy2.load(str(Path(folders[0]) / "parquet.thrift"), module_name="neuralpile_parquet_thrift")
-
-
-def decode(kind: str, stream: BinaryIO) -> Any:
-    """Read one structure of the IDL from where ``stream`` stands; raises `ValueError` when there is none."""
-    from thriftpy2.protocol.compact import TCompactProtocol
-    from thriftpy2.thrift import TException
-
-    value = getattr(idl(), kind)()
-    try:
-        TCompactProtocol(stream).read_struct(value)
-    except (TException, TypeError, KeyError, IndexError, struct.error, RecursionError) as error:
-        # all of these come out of thriftpy2 for damaged or truncated bytes
-        raise ValueError(f"not a {kind} ({type(error).__name__}: {error})") from error
-    return value
-
-
-def encode(value: Any, stream: BinaryIO) -> None:
-    """Write one structure of the IDL to ``stream``."""
-    from thriftpy2.protocol.compact import TCompactProtocol
-
-    TCompactProtocol(stream).write_struct(value)
 
 
 class FooterWriter:
@@ -106,8 +58,7 @@ class FooterWriter:
     """
 
     def __init__(self, example: bytes) -> None:
-        length, _ = _TRAILER.unpack(example[-_TRAILER.size :])
-        self._file: Any = decode("FileMetaData", io.BytesIO(example[-_TRAILER.size - length : -_TRAILER.size]))
+        self._file: Any = decode_footer(pa.BufferReader(example))
         self._columns = [column.meta_data for column in self._file.row_groups[0].columns]
 
     def write(self, rows: Sequence[PlacedRow], stream: BinaryIO) -> None:
@@ -125,7 +76,7 @@ class FooterWriter:
             len(rows), lambda i: self._row_group(rows[i], indexes[i * width : (i + 1) * width + 1])
         )
         encode(self._file, stream)
-        stream.write(_TRAILER.pack(stream.tell() - start, MAGIC))
+        stream.write(TRAILER.pack(stream.tell() - start, MAGIC))
 
     def _row_group(self, row: PlacedRow, indexes: Sequence[int]) -> Any:
         columns = []

@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import io
 import zlib
+from typing import Any
 
-from neuralpile_dagster.tables.thrift_footer import ChunkFacts, decode, idl
+from neuralpile_dagster.tables.thrift_footer import ChunkFacts
+from neuralpile_dagster.tables.thrift_idl import decode, encode, idl
 
+_ZSTD = b"\x28\xb5\x2f\xfd"  # begins every zstd frame (RFC 8878); no other page of ours would
 _LONGEST_HEADER = 65_536  # bytes; ours have ~30, a header with statistics of long strings some thousand
+_OTHER_PAGES = "pages other than one dictionary and one data page"
 _SMALL = 4_096  # bytes; chunks of ids repeat in thousands of rows
 
 
@@ -32,30 +36,33 @@ def describe_chunk(chunk: memoryview) -> ChunkFacts:
 def _describe(chunk: memoryview) -> ChunkFacts:
     types = idl().PageType
     position = uncompressed = 0
-    headers = []
+    headers: list[Any] = []
     ends = []
     while position < len(chunk):
         stream = io.BytesIO(chunk[position : position + _LONGEST_HEADER])
         header = decode("PageHeader", stream)
         start = position + stream.tell()
+        _require_canonical(header, chunk[position:start])
         position = _page_end(chunk, start, header)
-        if header.crc is None:
-            raise ForeignEncoding("pages without checksums")
-        if zlib.crc32(chunk[start:position]) != header.crc & 0xFFFFFFFF:
-            raise ValueError("a page's checksum is wrong")
-        uncompressed += stream.tell() + header.uncompressed_page_size
         headers.append(header)
         ends.append(position)
-    if [header.type for header in headers] != [types.DICTIONARY_PAGE, types.DATA_PAGE]:
-        raise ForeignEncoding("pages other than one dictionary and one data page")
+        if [h.type for h in headers] != [types.DICTIONARY_PAGE, types.DATA_PAGE][: len(headers)]:
+            raise ForeignEncoding(_OTHER_PAGES)
+        _verify(chunk[start:position], header.crc)
+        uncompressed += stream.tell() + header.uncompressed_page_size
+    if len(headers) != 2:
+        raise ForeignEncoding(_OTHER_PAGES)
     dictionary, data = headers[0].dictionary_page_header, headers[1].data_page_header
     if dictionary is None or data is None:
         raise ValueError("a page header lacks its own part")
+    values = (dictionary.num_values, data.num_values)
     encodings = {dictionary.encoding, data.encoding, data.definition_level_encoding, data.repetition_level_encoding}
-    if data.num_values is None or None in encodings:
+    if None in values or None in encodings:
         raise ValueError("a page header lacks its encodings or number of values")
     return ChunkFacts(
         num_values=data.num_values,
+        dictionary_values=dictionary.num_values,
+        dictionary_content=headers[0].uncompressed_page_size,
         uncompressed=uncompressed,
         compressed=position,
         dictionary=ends[0],
@@ -67,6 +74,23 @@ def _describe(chunk: memoryview) -> ChunkFacts:
 @functools.lru_cache(maxsize=8_192)
 def _describe_small(chunk: bytes) -> ChunkFacts:
     return _describe(memoryview(chunk))
+
+
+def _verify(page: memoryview, crc: int | None) -> None:
+    if crc is None:
+        raise ForeignEncoding("pages without checksums")
+    if zlib.crc32(page) != crc & 0xFFFFFFFF:
+        raise ValueError("a page's checksum is wrong")
+    if page[: len(_ZSTD)] != _ZSTD:
+        raise ForeignEncoding("another compression than zstd")
+
+
+def _require_canonical(header: object, found: memoryview) -> None:
+    """Checksums do not cover headers; thriftpy2 skips what it does not know, and so may not notice damage."""
+    written = io.BytesIO()
+    encode(header, written)
+    if written.getvalue() != found:
+        raise ForeignEncoding("page headers of an unknown form")
 
 
 def _page_end(chunk: memoryview, start: int, header: object) -> int:

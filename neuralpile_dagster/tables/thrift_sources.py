@@ -1,0 +1,117 @@
+"""The footers of Parquet files to copy rows from.
+
+They are not read by pyarrow, whose metadata classes end the process
+(``terminate``) when a damaged footer names an unknown codec or has level
+histograms of the wrong length.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from neuralpile_dagster.tables.thrift_footer import ChunkStatistics
+from neuralpile_dagster.tables.thrift_idl import decode_footer, idl
+
+_WRITER = "parquet-cpp-arrow version "
+
+
+class ChunkPlace(NamedTuple):
+    """What a footer says about one column chunk.
+
+    ``start``, ``length``, ``uncompressed`` and ``dictionary`` (the dictionary
+    page) are bytes, page headers included. ``text`` tells ids from counts.
+    """
+
+    start: int
+    length: int
+    num_values: int
+    uncompressed: int
+    dictionary: int
+    encodings: tuple[int, ...]
+    text: bool
+    statistics: ChunkStatistics | None
+
+
+class SourceFooter(NamedTuple):
+    """What is needed of a footer to copy rows.
+
+    ``foreign`` says why none of the file's rows can be copied, if so: then ``rows`` is empty.
+    ``group_rows`` are the numbers of rows of the row groups.
+    """
+
+    foreign: str | None
+    group_rows: tuple[int, ...]
+    rows: tuple[tuple[ChunkPlace, ...], ...]
+
+
+def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFooter:
+    """Read what is needed to copy rows from a file.
+
+    Parameters
+    ----------
+    file : pyarrow.NativeFile
+    examples : sequence of FileMetaData
+        Footers of `RowWriter`; a file can be copied from when its schema is that of one of them.
+
+    Raises
+    ------
+    ValueError
+        The footer is damaged.
+    """
+    footer = decode_footer(file)
+    try:
+        group_rows = tuple(int(group.num_rows) for group in footer.row_groups)
+        foreign = _why_foreign(footer, group_rows, examples)
+        rows = () if foreign else tuple(tuple(map(_place, group.columns)) for group in footer.row_groups)
+    except (TypeError, AttributeError) as error:  # a field that the IDL requires is missing
+        raise ValueError(f"its footer is incomplete ({error})") from error
+    if any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError("its row groups differ in their number of columns")
+    return SourceFooter(foreign, group_rows, rows)
+
+
+def _why_foreign(footer: Any, group_rows: Sequence[int], examples: Sequence[Any]) -> str | None:
+    if not (footer.created_by or "").startswith(_WRITER):
+        return "written by another program"
+    if not any(
+        footer.schema == example.schema and footer.key_value_metadata == example.key_value_metadata
+        for example in examples
+    ):
+        return "other columns or types"
+    if any(rows != 1 for rows in group_rows):
+        return "several rows in a row group"
+    if not all(column.meta_data.dictionary_page_offset for group in footer.row_groups for column in group.columns):
+        return "columns without a dictionary"
+    return None
+
+
+def _place(column: Any) -> ChunkPlace:
+    found = column.meta_data
+    if None in (found.total_compressed_size, found.num_values, found.total_uncompressed_size):
+        raise ValueError("its footer lacks sizes of a column chunk")
+    text = found.type == idl().Type.BYTE_ARRAY
+    return ChunkPlace(
+        start=found.dictionary_page_offset,
+        length=found.total_compressed_size,
+        num_values=found.num_values,
+        uncompressed=found.total_uncompressed_size,
+        dictionary=found.data_page_offset - found.dictionary_page_offset,
+        encodings=_shared(tuple(sorted(found.encodings))),
+        text=text,
+        # statistics of counts say nothing; ours have none
+        statistics=_statistics(found.statistics) if text and found.statistics is not None else None,
+    )
+
+
+def _statistics(found: Any) -> ChunkStatistics:
+    return _shared(ChunkStatistics(found.min_value, found.max_value, found.null_count))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _shared(value: Any) -> Any:
+    """One object for all equal ones: ids repeat in thousands of rows."""
+    return value
