@@ -131,7 +131,7 @@ def write_pile(
         configs = [
             _default_config(placed, scans),
             *(_write_extra(folder, name, some) for name in _EXTRA if (some := _only(tables[name], present))),
-            write_preview(folder, _first_rows(folder / next(iter(placed.values()))[0].path), PILE_SCHEMA),
+            write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
         record = PileRecord(
             repository=repository,
@@ -213,7 +213,8 @@ def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[
     return Config("default", PILE_SCHEMA, splits, sum(shard.bytes for some in placed.values() for shard in some))
 
 
-def _first_rows(path: Path) -> Iterator[Row]:
-    with RowReader(path) as reader:
-        for number in range(reader.n_rows):
-            yield reader.row(number)
+def _rows(paths: Iterable[Path]) -> Iterator[Row]:
+    for path in paths:
+        with RowReader(path) as reader:
+            for number in range(reader.n_rows):
+                yield reader.row(number)

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from neuralpile_dagster.errors import HubError, StoreError
+from neuralpile_dagster.hub.component import write_component
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.hub.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.hub.pile_card import PileComponent
+from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.plan import plan_pile
+from neuralpile_dagster.merge.shards import PileShard, build_shard
+from neuralpile_dagster.merge.sources import source_from_component
+from neuralpile_dagster.records import ComponentRecord, PileRecord, ShardRecord
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+from neuralpile_dagster_tests.hub.sessions import DATASET, counts_of, manifest_of, put_session
+
+
+def silent(_: str) -> None:
+    pass
+
+
+class Pile:
+    """Two published components of two sessions each, and a pile of them, planned and sharded."""
+
+    def __init__(self, home: Path, **manifest: Any) -> None:
+        self.store = LocalStore(home / "store")
+        self.hub = LocalHub(home / "hub", "local")
+        self.staging = home / "staging"
+        self.records = [self._component("mice", ["s1", "s2"], manifest), self._component("rats", ["r1", "r2"], {})]
+        sources = [source_from_component(record.repository, record.sessions) for record in self.records]
+        self.plan: PilePlan = plan_pile(sources, seed=3, test_size=0.2, shard_bytes=20_000)
+        self.shards: list[PileShard] = [
+            build_shard(self.store, "neural_pile/shards", self.plan, shard.name, self.store.open)
+            for shard in self.plan.record.shards
+        ]
+        self.settings = PileSettings(self.plan.record.digest, 3, "rows", 0.2)
+
+    def _component(self, name: str, keys: list[str], manifest: dict[str, Any]) -> ComponentRecord:
+        counts = {key: put_session(self.store, key, n_units=4 if name == "mice" else 7) for key in keys}
+        component = write_component(
+            self.staging / name,
+            self.store,
+            DATASET.model_copy(update={"name": name}),
+            manifest_of(*keys, **manifest),
+            counts,
+            missing={},
+            repository=f"local/{name}",
+            progress=silent,
+        )
+        self.hub.publish(name, self.staging / name, silent)
+        return component
+
+    def components(self, **changes: Any) -> list[PileComponent]:
+        return [
+            PileComponent(
+                name=source.name,
+                rows=source.totals.rows,
+                sessions=source.totals.sessions,
+                tokens=source.totals.tokens,
+                **{"record": record, "tables": hub_tables(self.hub, source.name), **changes},
+            )
+            for source, record in zip(self.plan.record.sources, self.records, strict=True)
+        ]
+
+    def write(self, folder: Path, **changes: Any) -> PileRecord:
+        return write_pile(
+            folder,
+            self.store,
+            self.shards,
+            changes.pop("components", None) or self.components(),
+            changes.pop("settings", self.settings),
+            repository="local/neural-pile",
+            progress=silent,
+        )
+
+
+@pytest.fixture
+def pile(tmp_path: Path) -> Pile:
+    return Pile(tmp_path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def metadata(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "README.md").read_text().split("---\n", 2)[1])
+    return found
+
+
+def test_load_dataset_gives_train_and_test_with_the_contracts_features(
+    tmp_path: Path, pile: Pile, load: Callable[..., Any]
+):
+    import datasets
+
+    folder = tmp_path / "pile"
+    pile.write(folder)
+    splits = load(folder)
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 9, "test": 3}
+    assert splits["train"].features == datasets.Features.from_arrow_schema(PILE_SCHEMA)
+    rows = [row for split in splits.values() for row in split]
+    assert {(row["source_dataset"], row["session_id"]) for row in rows} == {
+        ("mice", "s1"), ("mice", "s2"), ("rats", "r1"), ("rats", "r2"),
+    }  # fmt: skip
+    for row in rows:
+        start = 40 * int(row["segment_id"].removeprefix("segment_"))
+        n_units = 4 if row["source_dataset"] == "mice" else 7
+        expected = counts_of(row["session_id"], n_units, 100)[:, start : start + 40]
+        np.testing.assert_array_equal(np.array(row["spike_counts"], np.uint8), expected)
+    assert len(list(load(folder, split="test", streaming=True))) == 3
+
+
+def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    folder = tmp_path / "pile"
+    pile.write(folder)
+    default = next(info for info in metadata(folder)["dataset_info"] if info["config_name"] == "default")
+    loaded = load(folder)
+    for split in default["splits"]:
+        files = list((folder / "data").glob(f"{split['name']}-*"))
+        assert split["num_examples"] == sum(pq.read_metadata(file).num_rows for file in files)
+        assert split["num_bytes"] == loaded[split["name"]].info.splits[split["name"]].num_bytes
+    assert default["download_size"] == sum(file.stat().st_size for file in (folder / "data").iterdir())
+
+
+def test_units_and_sessions_of_all_components_are_there_with_their_source(
+    tmp_path: Path, pile: Pile, load: Callable[..., Any]
+):
+    folder = tmp_path / "pile"
+    pile.write(folder)
+    units = load(folder, "units", split="train")
+    assert units.column_names[-1] == "source_dataset"
+    assert [(u["source_dataset"], u["session_id"]) for u in units] == (
+        [("mice", "s1")] * 4 + [("mice", "s2")] * 4 + [("rats", "r1")] * 7 + [("rats", "r2")] * 7
+    )
+    sessions = load(folder, "sessions", split="train")
+    assert list(zip(sessions["source_dataset"], sessions["session_id"], strict=True)) == [
+        ("mice", "s1"), ("mice", "s2"), ("rats", "r1"), ("rats", "r2"),
+    ]  # fmt: skip
+    preview = load(folder, "preview", split="train")
+    assert preview.column_names == PILE_SCHEMA.names and len(preview) == 8
+
+
+def test_the_same_inputs_give_the_same_bytes_and_stale_files_go(tmp_path: Path, pile: Pile):
+    first = pile.write(tmp_path / "a")
+    (tmp_path / "b" / "data").mkdir(parents=True)
+    (tmp_path / "b" / "data" / "train-00000-deadbeef.parquet").write_bytes(b"stale")
+    assert pile.write(tmp_path / "b") == first == pile.write(tmp_path / "a")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert PileRecord.model_validate_json(first.model_dump_json()) == first
+    for split, shards in first.shards.items():
+        for number, shard in enumerate(shards):
+            assert shard.path == f"data/{split}-{number:05d}-{shard.sha256[:8]}.parquet"
+
+
+def test_on_the_stores_disk_shards_take_no_second_place(tmp_path: Path, pile: Pile):
+    record = pile.write(tmp_path / "a")
+    published = {shard.sha256: tmp_path / "a" / shard.path for some in record.shards.values() for shard in some}
+    for shard in pile.shards:
+        assert published[shard.file.sha256].stat().st_ino == Path(pile.store.uri(shard.file.key)).stat().st_ino
+
+
+def test_from_another_disk_shards_are_copied(tmp_path: Path, pile: Pile, monkeypatch: pytest.MonkeyPatch):
+    def link(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    linked = pile.write(tmp_path / "a")
+    monkeypatch.setattr("neuralpile_dagster.hub.fetching.os.link", link)
+    assert pile.write(tmp_path / "b") == linked
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
+    pile.write(tmp_path / "pile")
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert metadata(tmp_path / "pile")["license"] == "cc-by-4.0"
+    tokens = {"mice": 2 * 4 * 100, "rats": 2 * 7 * 100}
+    for name in ("mice", "rats"):
+        assert f"| {name} | dandi 990002, version 0.1 | spdx:CC-BY-4.0 | 2 | 6 | {tokens[name]:,} |" in card
+    assert "| all |  |  | 4 | 12 | 2,200 |" in card
+    assert "test_size 0.2, seed 3" in card and pile.plan.record.digest[:8] in card
+    assert "segments of one session can be in both splits" in card
+    assert "SYNTHETIC" not in card and "not frozen" not in card
+
+
+def test_the_card_warns_of_what_its_components_are(tmp_path: Path):
+    pile = Pile(tmp_path, frozen=False, synthetic=True)
+    by_sessions = PileSettings(pile.settings.plan, 3, "sessions", 0.2)
+    components = pile.components()
+    pile.write(tmp_path / "pile", settings=by_sessions, components=components)
+    card = (tmp_path / "pile" / "README.md").read_text()
+    top = card.split("## Components")[0]
+    assert "SYNTHETIC" in top and "not frozen" in top and "mice" in top
+    assert "synthetic" in metadata(tmp_path / "pile")["tags"]
+    assert "every session is wholly in one split" in card
+
+
+def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    foreign = pile.components(record=None, tables=lambda config: [])
+    folder = tmp_path / "pile"
+    pile.write(folder, components=[pile.components()[0], foreign[1]])
+    card = (folder / "README.md").read_text()
+    assert "Somebody else's repositories, merged as they are: rats" in card
+    assert "license" not in metadata(folder)
+    assert set(load(folder, "units", split="train")["source_dataset"]) == {"mice"}
+    default = next(info for info in metadata(folder)["dataset_info"] if info["config_name"] == "default")
+    loaded = load(folder)
+    assert {s["name"]: s["num_bytes"] for s in default["splits"]} == {
+        name: rows.info.splits[name].num_bytes for name, rows in loaded.items()
+    }
+    pile.write(tmp_path / "bare", components=foreign)
+    assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {"default", "preview"}
+    assert '"units"' not in (tmp_path / "bare" / "README.md").read_text()
+
+
+def test_sessions_that_a_component_got_after_the_plan_are_not_in_the_pile(tmp_path: Path, pile: Pile):
+    pile._component("mice", ["s1", "s2", "s3"], {})
+    pile.write(tmp_path / "pile")
+    sessions = pq.read_table(tmp_path / "pile" / "sessions" / "sessions.parquet")
+    assert sessions["session_id"].to_pylist() == ["s1", "s2", "r1", "r2"]
+
+
+def test_units_tables_of_another_form_are_not_taken(tmp_path: Path, pile: Pile):
+    folder = tmp_path / "other"
+    (folder / "units").mkdir(parents=True)
+    pq.write_table(pa.table({"unit": [1]}), folder / "units" / "units.parquet")
+    pile.hub.publish("other", folder, silent)
+    assert list(hub_tables(pile.hub, "other")("units")) == []
+    assert list(hub_tables(pile.hub, "other")("sessions")) == []
+    assert sum(table.num_rows for table in hub_tables(pile.hub, "mice")("units")) == 8
+
+
+def test_the_code_on_the_card_runs(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    pile.write(tmp_path / "pile")
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "pile" / "README.md").read_text(), flags=re.DOTALL)
+    code = code.replace('"local/neural-pile"', repr(str(tmp_path / "pile")))
+    found: dict[str, Any] = {"load_dataset": load}
+    exec(code.replace("from datasets import load_dataset", ""), found)
+    assert found["counts"].dtype == np.uint8 and len(found["units"]) == 22
+
+
+def test_a_damaged_shard_is_named_and_not_published(tmp_path: Path, pile: Pile):
+    path = Path(pile.store.uri(pile.shards[0].file.key))
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"is damaged.*materialize"):
+        pile.write(tmp_path / "pile")
+    path.unlink()
+    with pytest.raises(StoreError, match="is gone"):
+        pile.write(tmp_path / "pile")
+
+
+def test_a_shard_that_is_not_what_its_record_says_is_refused(tmp_path: Path, pile: Pile):
+    pile.shards[0] = pile.shards[0].model_copy(update={"rows": 99})
+    with pytest.raises(HubError, match="is not what its record says"):
+        pile.write(tmp_path / "pile")
+
+
+def test_a_pile_without_shards_is_refused(tmp_path: Path, pile: Pile):
+    pile.shards.clear()
+    with pytest.raises(HubError, match="no shards"):
+        pile.write(tmp_path / "pile")
+
+
+def test_it_is_published_like_a_component(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    record = pile.write(pile.staging / "neural-pile")
+    done = pile.hub.publish("neural-pile", pile.staging / "neural-pile", silent)
+    shards: list[ShardRecord] = [shard for some in record.shards.values() for shard in some]
+    assert {(s.path, s.sha256) for s in shards} <= {(f.path, f.sha256) for f in done.files}
+    assert len(load(pile.hub.path("neural-pile"), split="train")) == 9
