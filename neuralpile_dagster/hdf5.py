@@ -85,6 +85,16 @@ def names_in(group: h5py.Group, name: str) -> str:
     return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "nothing"
 
 
+def child_paths(file: h5py.File, path: str, name: str) -> dict[int, str]:
+    """Paths of what a group itself holds, by address in the file; empty when there is no such group."""
+    group = find(file, path, name)
+    if not isinstance(group, h5py.Group):
+        return {}
+    with reading(name, path):
+        links = {child: group.id.links.get_info(child.encode()) for child in group}
+        return {link.u: f"{path}/{child}" for child, link in links.items() if link.type == h5py.h5l.TYPE_HARD}
+
+
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
     """The dataset at an absolute path, or None; raises `DamagedRecording` when its data lie in other files."""
     dataset = find(file, path, name)

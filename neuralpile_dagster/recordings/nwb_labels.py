@@ -14,9 +14,9 @@ import numpy as np
 from neuralpile_dagster.archives.model import OpenFile
 from neuralpile_dagster.hdf5 import find, reading, text_of
 from neuralpile_dagster.recordings.model import Unit
-from neuralpile_dagster.recordings.nwb_table import Labels, Table, joined, open_table
+from neuralpile_dagster.recordings.nwb_table import ELECTRODE_GROUPS, Labels, Table, joined, open_table
 
-ELECTRODES = "/general/extracellular_ephys/electrodes"
+ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
 AREA_COLUMNS = ("location", "brain_region", "region")
 PROBE_COLUMNS = ("probe_name", "probe", "group_name", "group")
 QUALITY_COLUMNS = ("quality", "KSLabel", "phy_annotations")

@@ -17,11 +17,13 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.hdf5 import find_dataset, holds_labels, read_array, reading, shape_of, text_of
+from neuralpile_dagster.hdf5 import child_paths, find_dataset, holds_labels, read_array, reading, shape_of, text_of
 
 MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
 MAX_VALUES = 100_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
 MAX_TEXT_BYTES = 1 << 30  # of a column of fixed-length text
+
+ELECTRODE_GROUPS = "/general/extracellular_ephys"  # where NWB keeps what most references point to
 
 Labels = list[str | None]
 
@@ -90,6 +92,7 @@ class Table:
     path: str
     n_rows: int
     notes: list[str] = field(default_factory=list)
+    _paths: dict[int, str | None] = field(default_factory=dict)  # by address in the file
 
     def dataset(self, column: str) -> h5py.Dataset | None:
         """The dataset of a column, or None."""
@@ -196,11 +199,20 @@ class Table:
         return dict(enumerate(map(text_of, elements)))
 
     def _referred(self, references: Iterable[h5py.Reference]) -> list[str | None]:
+        """Paths of referred objects. HDF5 finds a path by walking the whole file, so that is done once per object."""
         paths: list[str | None] = []
         for reference in references:
             with reading(self.opened.name, f"a reference in {self.path}"):
-                path = h5py.h5r.get_name(reference, self.file.id) if reference else None
-            paths.append(path.decode("utf-8", errors="replace") if path else None)
+                if not reference:
+                    paths.append(None)
+                    continue
+                address = h5py.h5o.get_info(h5py.h5r.dereference(reference, self.file.id)).addr
+                if not self._paths:
+                    self._paths.update(child_paths(self.file, ELECTRODE_GROUPS, self.opened.name))
+                if address not in self._paths:
+                    path = h5py.h5r.get_name(reference, self.file.id)
+                    self._paths[address] = path.decode("utf-8", errors="replace") if path else None
+            paths.append(self._paths[address])
         return paths
 
 

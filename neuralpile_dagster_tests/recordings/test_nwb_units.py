@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,28 @@ def test_big_columns_are_never_read(tmp_path: Path):
     opened = LocalFile("a.nwb", path)
     read_session("units", [opened])
     assert n_spikes * 8 <= opened.cost.bytes_read < n_spikes * 8 + 200
+
+
+def test_naming_electrode_groups_does_not_walk_through_the_rest_of_the_file(tmp_path: Path):
+    groups = ["probeA", "probeA", "probeB", "probeB"]
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES, unit_groups=groups)
+    with h5py.File(path, "r+") as file:
+        for number in range(400):
+            file.create_dataset(f"acquisition/series{number:03}/data", data=np.zeros(3))
+    reads: list[int] = []
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            reads.append(len(buffer))
+            return super().readinto(buffer)
+
+    class Remote(LocalFile):
+        def hdf5(self) -> h5py.File:
+            return h5py.File(Counted(self.path), "r")
+
+    recording = read_session("units", [Remote("a.nwb", path)])
+    assert [unit.probe for unit in recording.units] == groups
+    assert len(reads) < 200  # walking costs several reads for each of the 400 series
 
 
 def test_both_real_recordings_have_their_units_and_spikes(shared_data: Path):
