@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster_tests.hub.killing import killed_at
 from neuralpile_dagster_tests.hub.sessions import DATASET, counts_of, manifest_of, put_session
 
 KEYS = ("s1", "s2", "s3")
@@ -176,6 +178,22 @@ def test_a_kept_shard_that_was_damaged_meanwhile_is_written_again(
     shard.write_bytes(damaged)
     assert write(tmp_path / "mice", store, records) == component
     assert contents(tmp_path / "mice") == before
+
+
+def test_killed_at_any_step_the_same_call_completes_with_the_same_bytes(
+    tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
+):
+    complete = write(tmp_path / "whole", store, records, max_shard_bytes=SMALL_SHARDS)
+    step = 1
+    while True:
+        folder = tmp_path / "broken" / str(step) / "mice"
+        work = functools.partial(write, folder, store, records, max_shard_bytes=SMALL_SHARDS)
+        if not killed_at(folder.parent, step, work):
+            break
+        assert work() == complete
+        assert contents(folder) == contents(tmp_path / "whole")
+        step += 4  # every fourth touch: they are some hundred
+    assert step > 40
 
 
 def test_a_session_larger_than_a_shard_is_split_between_rows(tmp_path: Path, store: LocalStore):

@@ -3,8 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from neuralpile_dagster.hub import versions as versions_module
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.hub.killing import killed_at
 
 LARGE = 1 << 20  # from this size on, files are linked
 
@@ -199,37 +198,13 @@ def test_a_folder_that_changes_while_it_is_published_is_not_published(hub: Local
 
 # --- crashes and rivals ----------------------------------------------------------------------------------------------
 
-_TOUCHING = {"os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "open"}
-
-
-def publish_and_die(hub: LocalHub, folder: Path, die_at: int) -> bool:
-    """Publish in a child that SIGKILLs itself at its n-th touch of the hub's folder; False when it finished before."""
-    child = os.fork()
-    if child == 0:
-        touched = 0
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal touched
-            if event in _TOUCHING and any(str(hub.root) in str(a) for a in arguments[:2]):
-                touched += 1
-                if touched == die_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            hub.publish("mice", folder, silent)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
 
 def test_killed_at_any_step_the_repository_is_the_old_version_or_the_new_one(hub: LocalHub, tmp_path: Path):
     staging = {0: make_folder(tmp_path / "first", FIRST), 1: make_folder(tmp_path / "second", SECOND)}
     seen = set()
     step = 1
     hub.publish("mice", staging[0], silent)
-    while publish_and_die(hub, staging[1], step):
+    while killed_at(hub.root, step, lambda: hub.publish("mice", staging[1], silent)):
         found = contents(hub.path("mice"))
         assert found in (FIRST, SECOND), f"killed at step {step}"
         assert {f.path for f in hub.files("mice")} == set(found)
@@ -249,7 +224,7 @@ def test_a_first_publication_killed_at_any_step_leaves_nothing_or_all(tmp_path: 
     step = 1
     while True:
         hub = LocalHub(tmp_path / f"hub-{step}", "local")
-        killed = publish_and_die(hub, folder, step)
+        killed = killed_at(hub.root, step, lambda hub=hub: hub.publish("mice", folder, silent))
         assert hub.files("mice") == () or contents(hub.path("mice")) == FIRST
         if not killed:
             break
