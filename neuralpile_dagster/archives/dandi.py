@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -202,46 +202,10 @@ class DandiArchive:
             answer = self._client.get(path, json_resp=False, allow_redirects=False)
             return str(answer.headers.get("Location") or self._client.get_url(path))
 
-    @contextmanager
-    def _explaining(self, what: str) -> Iterator[None]:
-        """Turn what the client raises into errors of ours (those that are, pass)."""
-        import requests
-        from dandi.exceptions import NotFoundError
-        from pydantic import ValidationError
+    def _explaining(self, what: str) -> AbstractContextManager[None]:
+        from neuralpile_dagster.archives.dandi_errors import explaining
 
-        try:
-            yield
-        except (NotFoundError, requests.HTTPError) as error:
-            raise self._no(what, error) from error
-        except requests.RequestException as error:
-            raise ArchiveUnavailable(
-                f"{what} could not be read from {self.api_url}",
-                found=f"{type(error).__name__}: {error}",
-                remedy="check DANDI_API_URL and this machine's network, then try again",
-            ) from error
-        except (ValidationError, KeyError, TypeError, ValueError) as error:
-            raise ArchiveError(
-                f"{what}: the answer of {self.api_url} was not understood",
-                found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                expected="what the DANDI API gives",
-                remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
-            ) from error
-
-    def _no(self, what: str, error: Exception) -> ArchiveError:
-        response = getattr(error, "response", None)
-        status = 404 if response is None else response.status_code
-        if status in (401, 403):
-            return ArchiveError(
-                f"{what} may not be read from {self.api_url}",
-                found=f"HTTP status {status}, {'with' if self._api_key else 'without'} an API key",
-                expected="a public dandiset, or the key of somebody who may read it",
-                remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
-            )
-        return ArchiveError(
-            f"{what} is not on {self.api_url}" if status == 404 else f"{what} cannot be read from {self.api_url}",
-            found=f"HTTP status {status}",
-            remedy="check the id and version in the catalog; if files are gone, materialize the manifest again",
-        )
+        return explaining(what, self.api_url, has_key=self._api_key is not None)
 
 
 def _archive_file(asset: RemoteAsset) -> ArchiveFile:

@@ -32,14 +32,17 @@ class Asset:
     def metadata(self, base: str) -> dict[str, Any]:
         """The file's metadata record."""
         row = self.row
+        urls = [f"{base}/api/assets/{row['asset_id']}/download/"]
+        urls += [f"{base}{blob_path(row['blob'])}"] if row["blob"] else []
+        kind = "dandi:dandi-etag" if row["blob"] else "dandi:dandi-zarr-checksum"
         return {
             "id": f"dandiasset:{row['asset_id']}",
             "identifier": row["asset_id"],
             "path": row["path"],
             "contentSize": row["size"],
             "encodingFormat": "application/x-nwb",
-            "digest": {"dandi:dandi-etag": row["etag"], "dandi:sha2-256": row["sha256"]},
-            "contentUrl": [f"{base}/api/assets/{row['asset_id']}/download/", f"{base}{blob_path(row['blob'])}"],
+            "digest": {kind: row["etag"], "dandi:sha2-256": row["sha256"]},
+            "contentUrl": urls,
             "variableMeasured": row["variableMeasured"],
         }
 

@@ -1,0 +1,60 @@
+"""What the DANDI client raises, as errors of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from dandi.exceptions import NotFoundError
+
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+
+
+@contextmanager
+def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
+    """Turn what the client raises inside the block into `ArchiveError` and `ArchiveUnavailable`.
+
+    ``what`` names what is asked for; ``has_key`` says whether an API key was sent.
+    """
+    try:
+        yield
+    except (NotFoundError, requests.HTTPError) as error:
+        raise _refused(what, api_url, error, has_key) from error
+    except ArchiveUnavailable as error:  # of `PatientAdapter`, which does not know what was asked for
+        raise _unavailable(what, api_url, error.found) from error
+    except requests.RequestException as error:
+        raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        raise ArchiveError(
+            f"{what}: the answer of {api_url} was not understood",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            expected="what the DANDI API gives",
+            remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
+        ) from error
+
+
+def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:
+    return ArchiveUnavailable(
+        f"{what} could not be read from {api_url}",
+        found=found,
+        expected="an answer",
+        remedy="try again later; check DANDI_API_URL and this machine's network if it lasts",
+    )
+
+
+def _refused(what: str, api_url: str, error: Exception, has_key: bool) -> ArchiveError:
+    response = getattr(error, "response", None)
+    status = 404 if response is None else response.status_code
+    if status in (401, 403):
+        return ArchiveError(
+            f"{what} may not be read from {api_url}",
+            found=f"HTTP status {status}, {'with' if has_key else 'without'} an API key",
+            expected="a public dandiset, or the key of somebody who may read it",
+            remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
+        )
+    return ArchiveError(
+        f"{what} is not on {api_url}" if status == 404 else f"{what} cannot be read from {api_url}",
+        found=f"HTTP status {status}",
+        remedy="check the id and version in the catalog; if files are gone, materialize the manifest again",
+    )

@@ -1,0 +1,22 @@
+"""Fixtures of the tests of archives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster_tests.archives.bucket import Bucket
+from neuralpile_dagster_tests.servers.http import Server
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return Bucket(tmp_path / "file.h5")
+
+
+@pytest.fixture
+def bucket_server(bucket: Bucket) -> Iterator[Server]:
+    with Server(bucket) as bucket_server:
+        yield bucket_server

@@ -1,0 +1,295 @@
+"""The DANDI archive: the real client against a server with real listings and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuralpile_dagster.archives.dandi import DEFAULT_API_URL, DandiArchive
+from neuralpile_dagster.archives.http import USER_AGENT
+from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.archives.updates import source_state
+from neuralpile_dagster.catalog.model import Source
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, ConfigurationError
+from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.archives.serving import (
+    PATH,
+    SOURCE,
+    archive_of,
+    local_counts,
+    only_file,
+    read_counts,
+    serve_session,
+    write_session,
+)
+from neuralpile_dagster_tests.listings import archive_file, dandiset_id, listing_paths, listing_rows, made_up_row
+from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
+from neuralpile_dagster_tests.servers.http import Request, Response
+
+KEY = "secret-of-an-owner"
+
+
+@pytest.fixture
+def server() -> Iterator[DandiServer]:
+    with dandi_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_session(tmp_path_factory.mktemp("session") / "session.nwb")
+
+
+def test_every_real_listing_arrives_whole_and_gives_the_published_sessions(
+    server: DandiServer, shared_data: Path, tmp_path: Path, subtests: pytest.Subtests
+):
+    by_source = {dataset.source.id: dataset for dataset in RODENT}
+    archive = archive_of(server, tmp_path)
+    for path in listing_paths(shared_data):
+        dataset, rows = by_source[dandiset_id(path)], listing_rows(path)
+        with subtests.test(dandiset=dataset.source.id, files=len(rows)):
+            server.store.add_rows(dataset.source.id, dataset.source.version, rows)
+            listing = archive.list_files(dataset.source)
+            expected = sorted((archive_file(row) for row in rows), key=lambda file: file.path)
+            plain = [file.model_copy(update={"url": None, "modified": None}) for file in listing.files]
+            assert plain == [file.model_copy(update={"modified": None}) for file in expected]
+            assert all(file.url and file.modified for file in listing.files)
+            assert (listing.version, listing.version_note) == (dataset.source.version, None)
+            assert listing.frozen == (dataset.source.version != "draft")
+            assert len(choose_sessions(dataset, listing, None).sessions) == dataset.sessions_due
+
+
+@pytest.mark.parametrize(("files", "pages"), [(1, 1), (1000, 1), (1001, 2), (2345, 3)])
+def test_metadata_cost_one_request_per_thousand_files(server: DandiServer, tmp_path: Path, files: int, pages: int):
+    rows = [made_up_row(f"sub-{number:04}/sub-{number:04}.nwb") for number in range(files)]
+    server.store.add_rows(SOURCE.id, SOURCE.version, rows)
+    listing = archive_of(server, tmp_path).list_files(SOURCE)
+    assert [file.path for file in listing.files] == [row["path"] for row in rows]
+    assert len(server.http.requests("GET", "/assets/")) == pages
+    assert len(server.http.log) == pages + 3  # the dandiset, the version, its metadata
+
+
+@pytest.mark.parametrize(
+    ("published", "pinned", "used", "note"),
+    [
+        (["0.1.0", "0.2.0"], "0.1.0", "0.1.0", None),
+        (["0.1.0", "0.2.0"], "0.2.0", "0.2.0", None),
+        (["0.1.0", "0.2.0"], "latest", "0.2.0", None),
+        (["0.1.0"], "draft", "draft", None),
+        (["0.1.0"], "0.9.0", "0.1.0", "version 0.9.0 does not exist; the latest published version 0.1.0 was read"),
+        ([], "0.9.0", "draft", "version 0.9.0 does not exist; nothing is published; the draft was read"),
+        ([], "latest", "draft", "nothing is published; the draft was read"),
+        ([], "draft", "draft", None),
+    ],
+)
+def test_the_version_read_is_the_pinned_one_or_the_manifest_says_which(
+    server: DandiServer, tmp_path: Path, published: list[str], pinned: str, used: str, note: str | None
+):
+    for version in (*published, "draft"):
+        server.store.add_rows("000001", version, [made_up_row(f"sub-1/{version}.nwb")])
+    listing = archive_of(server, tmp_path).list_files(Source(id="000001", version=pinned))
+    assert (listing.version, listing.version_note, listing.frozen) == (used, note, used != "draft")
+    assert [file.path for file in listing.files] == [f"sub-1/{used}.nwb"]
+
+
+def test_who_made_it_and_how_it_may_be_used_come_from_the_versions_metadata(server: DandiServer, tmp_path: Path):
+    server.store.add_version(
+        SOURCE.id,
+        SOURCE.version,
+        name="A synthetic dandiset",
+        license=["spdx:CC-BY-4.0"],
+        contributor=[
+            {"schemaKey": "Person", "name": "Tester, Ada", "roleName": ["dcite:Author"], "includeInCitation": True},
+            {"schemaKey": "Organization", "name": "A funder", "roleName": ["dcite:Funder"], "includeInCitation": False},
+        ],
+        citation="Tester, Ada (2024) A synthetic dandiset.",
+        doi="10.48324/dandi.990002/0.240101.0000",
+        url="https://dandiarchive.org/dandiset/990002/0.240101.0000",
+    )
+    citation = archive_of(server, tmp_path).list_files(SOURCE).citation
+    assert citation.title == "A synthetic dandiset"
+    assert citation.authors == ("Tester, Ada",)
+    assert citation.license == "CC-BY-4.0"
+    assert citation.doi == "10.48324/dandi.990002/0.240101.0000"
+
+
+@pytest.mark.parametrize("path", ["sub-Ford Prefect/a b+c#d.nwb", "sub-1/ü%20.nwb"])
+def test_paths_with_spaces_and_signs_are_kept_exactly_and_can_be_read(
+    server: DandiServer, session: Path, tmp_path: Path, path: str
+):
+    server.store.add_file(SOURCE.id, SOURCE.version, path, session)
+    archive = archive_of(server, tmp_path)
+    file = only_file(archive)
+    assert file.path == path
+    accesses: tuple[Access, ...] = ("ranges", "download")
+    for access in accesses:
+        found, _ = read_counts(archive, access, file)
+        np.testing.assert_array_equal(found, local_counts(session))
+
+
+@pytest.mark.parametrize("access", ["ranges", "download"])
+def test_an_embargoed_dandiset_is_read_with_the_key_though_its_signed_urls_expire(
+    server: DandiServer, session: Path, tmp_path: Path, access: Access
+):
+    serve_session(server, session)
+    server.store.dandisets[SOURCE.id].api_key = KEY
+    api, blobs = server.http.application, 0
+
+    def expire(request: Request) -> Response:
+        nonlocal blobs
+        blobs += request.path.startswith("/signed/")
+        if blobs == 3:
+            server.store.signature += 1
+        return api(request)
+
+    server.http.application = expire
+    archive = archive_of(server, tmp_path, KEY)
+    found, cost = read_counts(archive, access)
+    np.testing.assert_array_equal(found, local_counts(session))
+    assert blobs > 3
+    assert cost.retries >= 1
+    assert not [target for _, target, _, _ in server.http.log if KEY in target]
+
+
+@pytest.mark.parametrize("key", [None, "a wrong one"])
+def test_an_embargoed_dandiset_without_the_right_key_names_the_variable_and_not_the_key(
+    server: DandiServer, session: Path, tmp_path: Path, key: str | None
+):
+    serve_session(server, session)
+    file = only_file(archive_of(server, tmp_path))
+    server.store.dandisets[SOURCE.id].api_key = KEY
+    archive = archive_of(server, tmp_path, key)
+    for look in (lambda: archive.list_files(SOURCE), lambda: read_counts(archive, "ranges", file)):
+        with pytest.raises(ArchiveError, match="DANDI_API_KEY") as caught:
+            look()
+        assert not isinstance(caught.value, ArchiveUnavailable)
+        assert "a wrong one" not in str(caught.value)
+
+
+def test_an_unknown_dandiset_is_a_clear_error(server: DandiServer, tmp_path: Path):
+    with pytest.raises(ArchiveError, match="dandi 123456 is not on") as caught:
+        archive_of(server, tmp_path).list_files(Source(id="123456"))
+    assert not isinstance(caught.value, ArchiveUnavailable)
+
+
+def test_a_file_that_is_gone_upstream_is_a_clear_error(server: DandiServer, session: Path, tmp_path: Path):
+    serve_session(server, session)
+    archive = archive_of(server, tmp_path)
+    file = only_file(archive)
+    server.store.assets.clear()
+    server.store.blobs.clear()
+    accesses: tuple[Access, ...] = ("ranges", "download")
+    for access in accesses:
+        with pytest.raises(ArchiveError, match=r"manifest.* again") as caught:
+            read_counts(archive, access, file)
+        assert not isinstance(caught.value, ArchiveUnavailable)
+
+
+def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path):
+    with dandi_server() as server:
+        archive = archive_of(server, tmp_path)
+    with pytest.raises(ArchiveUnavailable, match="try again"):
+        archive.list_files(SOURCE)
+
+
+def test_an_answer_of_another_form_is_not_understood_rather_than_misread(server: DandiServer, tmp_path: Path):
+    server.store.add_rows(SOURCE.id, SOURCE.version, [made_up_row("a.nwb") | {"blob": None}])
+    with pytest.raises(ArchiveError, match="not understood"):
+        archive_of(server, tmp_path).list_files(SOURCE)
+
+
+def test_a_zarr_folder_is_listed_and_not_opened(server: DandiServer, tmp_path: Path):
+    row = made_up_row("sub-1/a.nwb.zarr") | {"blob": None, "zarr": "9f2d4a1e-0000-4000-8000-000000000000"}
+    server.store.add_rows(SOURCE.id, SOURCE.version, [row])
+    archive = archive_of(server, tmp_path)
+    file = only_file(archive)
+    with pytest.raises(ArchiveError, match="Zarr"), archive.open(SOURCE, file):
+        pass
+
+
+def test_a_draft_that_changes_while_it_is_listed_is_listed_again(server: DandiServer, tmp_path: Path):
+    source = Source(id="000001", version="draft")
+    server.store.add_rows("000001", "draft", [made_up_row("sub-1/a.nwb")])
+    draft, api = server.store.dandisets["000001"].versions["draft"], server.http.application
+
+    def change(request: Request) -> Response:
+        response = api(request)
+        if "/assets/" in request.path and (always or len(draft.assets) == 1):
+            draft.modified = f"2024-03-05T09:20:{len(draft.assets):02}Z"
+            server.store.add_rows("000001", "draft", [made_up_row(f"sub-1/b{len(draft.assets)}.nwb")])
+        return response
+
+    always = False
+    server.http.application = change
+    archive = archive_of(server, tmp_path)
+    assert [file.path for file in archive.list_files(source).files] == ["sub-1/a.nwb", "sub-1/b1.nwb"]
+    always = True
+    with pytest.raises(ArchiveUnavailable, match="changed each time"):
+        archive.list_files(source)
+
+
+def test_requests_name_the_project_and_carry_the_key_only_to_the_api(
+    server: DandiServer, session: Path, tmp_path: Path
+):
+    serve_session(server, session)
+    seen: list[tuple[str, dict[str, str]]] = []
+    api = server.http.application
+
+    def look(request: Request) -> Response:
+        seen.append((request.path, request.headers))
+        return api(request)
+
+    server.http.application = look
+    read_counts(archive_of(server, tmp_path, KEY), "ranges")
+    assert USER_AGENT.startswith("neuralpile-dagster/")
+    for path, headers in seen:
+        assert headers["user-agent"].startswith(USER_AGENT)
+        assert headers.get("authorization") == (f"token {KEY}" if path.startswith("/api/") else None)
+    assert {path.split("/")[1] for path, _ in seen} == {"api", "blobs"}
+
+
+def test_the_environment_says_where_and_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("DANDI_API_URL", "DANDI_API_KEY", "NEURALPILE_CONNECTIONS", "NEURALPILE_CACHE_BYTES"):
+        monkeypatch.delenv(name, raising=False)
+    archive = DandiArchive.from_environment(tmp_path)
+    assert (archive.api_url, archive.connections) == (DEFAULT_API_URL, 8)
+    monkeypatch.setenv("DANDI_API_URL", "http://127.0.0.1:9/api/")
+    monkeypatch.setenv("NEURALPILE_CONNECTIONS", "3")
+    archive = DandiArchive.from_environment(tmp_path)
+    assert (archive.api_url, archive.connections) == ("http://127.0.0.1:9/api", 3)
+    for name, wrong in (("NEURALPILE_CONNECTIONS", "0"), ("NEURALPILE_CACHE_BYTES", "50 GB")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, wrong)
+            with pytest.raises(ConfigurationError, match=name):
+                DandiArchive.from_environment(tmp_path)
+
+
+@pytest.mark.parametrize("pinned", ["0.1.0", "latest", "draft"])
+def test_the_state_of_a_source_changes_when_a_new_listing_may_and_costs_one_request(
+    server: DandiServer, tmp_path: Path, pinned: str
+):
+    source, archive = Source(id="000001", version=pinned), archive_of(server, tmp_path)
+    server.store.add_rows("000001", "0.1.0", [made_up_row("sub-1/a.nwb")])
+    first = source_state(archive, source)
+    assert len(server.http.log) == 1
+    assert source_state(archive, source) == first
+    server.store.add_rows("000001", "draft", [made_up_row("sub-1/b.nwb")])
+    second = source_state(archive, source)
+    assert (second != first) == (pinned == "draft")
+    server.store.dandisets["000001"].versions["draft"].modified = "2025-01-01T00:00:00Z"
+    third = source_state(archive, source)
+    assert (third != second) == (pinned == "draft")
+    server.store.add_rows("000001", "0.2.0", [made_up_row("sub-1/b.nwb")])
+    assert source_state(archive, source) != third
+
+
+def test_the_path_of_a_file_names_it_in_errors(server: DandiServer, session: Path, tmp_path: Path):
+    serve_session(server, session)
+    archive = archive_of(server, tmp_path)
+    file = only_file(archive).model_copy(update={"size": 77})
+    with pytest.raises(ArchiveError, match=PATH):
+        read_counts(archive, "ranges", file)

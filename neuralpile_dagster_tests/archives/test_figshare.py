@@ -1,0 +1,161 @@
+"""The figshare archive against a server of its public API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.figshare import PAGE_SIZE, FigshareArchive
+from neuralpile_dagster.archives.http import USER_AGENT
+from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.archives.updates import source_state
+from neuralpile_dagster.catalog.model import Source
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
+from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.archives.serving import QUICK
+from neuralpile_dagster_tests.archives.test_faults import ALWAYS, PASSING
+from neuralpile_dagster_tests.servers.faults import Fault, status
+from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
+from neuralpile_dagster_tests.servers.http import Request, Response
+
+ARTICLE = 7739750
+SOURCE = Source(archive="figshare", id=str(ARTICLE))
+STORE = r"^/(files|store)/"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FigshareServer]:
+    files = {}
+    for number, name in enumerate(
+        ("spksWaksman_Feb18.mat", "spksKrebs_Feb18.mat", "README.txt", "spksRobbins_Feb18.mat")
+    ):
+        files[name] = tmp_path / name
+        files[name].write_bytes(bytes([number]) * 2_500_000)
+    with figshare_server() as server:
+        server.store.add_article(ARTICLE, files)
+        yield server
+
+
+@pytest.fixture
+def archive(server: FigshareServer, tmp_path: Path) -> FigshareArchive:
+    return FigshareArchive(server.api_url, DownloadCache(tmp_path / "cache"), 2, QUICK)
+
+
+def content(archive: FigshareArchive, access: Access = "ranges") -> bytes:
+    file = archive.list_files(SOURCE).files[-1]
+    with archive.open(SOURCE, file, access) as opened:
+        return opened.local_path().read_bytes()
+
+
+def test_an_article_lists_its_files_with_their_digests_and_who_made_them(archive: FigshareArchive):
+    listing = archive.list_files(SOURCE)
+    assert [file.path for file in listing.files] == sorted(file.path for file in listing.files)
+    assert {file.size for file in listing.files} == {2_500_000}
+    assert all(set(file.digests) == {"md5"} for file in listing.files)
+    assert (listing.archive, listing.source_id, listing.version, listing.frozen) == (
+        "figshare",
+        str(ARTICLE),
+        "1",
+        True,
+    )
+    assert listing.citation.authors == ("Ada Tester", "Bo Tester")
+    assert listing.citation.license == "CC BY 4.0"
+    assert listing.citation.doi == f"10.6084/m9.figshare.{ARTICLE}.v1"
+
+
+def test_the_rule_chooses_the_three_mice(archive: FigshareArchive):
+    (dataset,) = [dataset for dataset in RODENT if dataset.source.archive == "figshare"]
+    sessions = choose_sessions(dataset, archive.list_files(dataset.source), None).sessions
+    assert {session.subject_id for session in sessions} == {"Krebs", "Robbins", "Waksman"}
+
+
+def test_files_beyond_the_first_page_are_listed(server: FigshareServer, archive: FigshareArchive, tmp_path: Path):
+    (tmp_path / "x").write_bytes(b"x")
+    server.store.add_article(5, {f"{number:05}.mat": tmp_path / "x" for number in range(PAGE_SIZE + 1)})
+    assert len(archive.list_files(Source(archive="figshare", id="5")).files) == PAGE_SIZE + 1
+
+
+@pytest.mark.parametrize(
+    ("pinned", "used", "files", "note"),
+    [
+        ("1", "1", 4, None),
+        ("latest", "2", 1, None),
+        ("9", "2", 1, "version 9 does not exist; the latest version 2 was read"),
+    ],
+)
+def test_the_version_read_is_the_pinned_one_or_the_manifest_says_which(
+    server: FigshareServer, archive: FigshareArchive, tmp_path: Path, pinned: str, used: str, files: int, note: str
+):
+    before = source_state(archive, SOURCE)
+    server.store.add_article(ARTICLE, {"spksKrebs_Feb18.mat": tmp_path / "spksKrebs_Feb18.mat"})
+    listing = archive.list_files(SOURCE.model_copy(update={"version": pinned}))
+    assert (listing.version, len(listing.files), listing.version_note) == (used, files, note)
+    assert source_state(archive, SOURCE) != before
+
+
+@pytest.mark.parametrize("access", ["ranges", "download"])
+def test_a_file_is_downloaded_verified_once_and_kept(server: FigshareServer, archive: FigshareArchive, access: Access):
+    assert content(archive, access) == b"\x00" * 2_500_000
+    assert len(server.http.requests("GET", "/store/")) == 3  # pieces of 1 MiB
+    assert content(archive, access) == b"\x00" * 2_500_000
+    assert len(server.http.requests("GET", "/store/")) == 3
+
+
+def test_signed_urls_that_expire_at_once_are_followed_anew(server: FigshareServer, archive: FigshareArchive):
+    api = server.http.application
+
+    def expire(request: Request) -> Response:
+        assert request.headers["user-agent"].startswith(USER_AGENT)
+        response = api(request)
+        server.store.signature += request.path.startswith("/store/")
+        return response
+
+    server.http.application = expire
+    assert content(archive) == b"\x00" * 2_500_000
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_fault_ends_in_the_right_bytes_or_a_clear_error_and_a_re_run_works(
+    server: FigshareServer, archive: FigshareArchive, name: str
+):
+    fields, kind = PASSING[name]
+    for path in ("/v2/articles/7739750$", "/files[?]page", STORE):
+        server.faults.add(Fault(path=path, **fields))
+    assert content(archive) == b"\x00" * 2_500_000
+    assert len(server.faults.struck) == 3
+    server.faults.add(Fault(path="/v2/", times=ALWAYS, **fields))
+    with pytest.raises(kind, match=f"figshare {ARTICLE}.*what to do"):
+        content(archive)
+    server.faults.clear()
+    assert content(archive) == b"\x00" * 2_500_000
+
+
+def test_flipped_bytes_are_never_accepted(server: FigshareServer, archive: FigshareArchive):
+    server.faults.add(Fault("flip", path=STORE, times=ALWAYS))
+    for _ in range(2):
+        with pytest.raises(DigestMismatch, match="md5"):
+            content(archive)
+    server.faults.clear()
+    assert content(archive) == b"\x00" * 2_500_000
+
+
+def test_an_article_that_is_not_there_is_a_clear_error(archive: FigshareArchive):
+    with pytest.raises(ArchiveError, match="figshare 42 cannot be read") as caught:
+        archive.list_files(Source(archive="figshare", id="42"))
+    assert not isinstance(caught.value, ArchiveUnavailable)
+
+
+def test_a_file_that_may_not_be_read_is_a_clear_error(server: FigshareServer, archive: FigshareArchive):
+    server.faults.add(status(403, path=STORE, times=ALWAYS))
+    with pytest.raises(ArchiveError, match=r"spksWaksman_Feb18\.mat .*403"):
+        content(archive)
+
+
+def test_an_answer_of_another_form_is_not_understood(server: FigshareServer, archive: FigshareArchive):
+    server.store.articles[ARTICLE][0].fields["authors"] = [{"name": "no full_name"}]
+    with pytest.raises(ArchiveError, match="not understood"):
+        archive.list_files(SOURCE)

@@ -1,0 +1,175 @@
+"""The ranged reader and its server: what is fetched, what is believed, what is cleaned up."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from contextlib import suppress
+
+import h5py
+import numpy as np
+import pytest
+
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
+from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
+from neuralpile_dagster_tests.servers.faults import Fault, status
+from neuralpile_dagster_tests.servers.http import Request, Response, Server
+
+
+def test_only_the_bytes_of_the_dataset_are_fetched_besides_a_little_metadata(bucket_server: Server, bucket: Bucket):
+    def make(file: h5py.File) -> None:
+        for name in ("a", "x", "b"):
+            file[name] = np.tile(TIMES, 6)
+
+    write(bucket.path, make)
+    cost = assert_same(bucket_server)
+    needed = TIMES.nbytes * 6
+    assert needed <= cost.bytes_read <= needed + 2 * 2**20
+    assert cost.requests == len(bucket_server.log)
+    assert cost.bytes_read == sum(entry[3] for entry in bucket_server.log)
+    assert cost.retries == 0
+
+
+def test_an_index_scattered_through_the_file_is_read_ahead_and_nothing_twice(bucket_server: Server, bucket: Bucket):
+    many = np.random.default_rng(2).uniform(0, 1, 1_500_000)
+
+    def make(file: h5py.File) -> None:
+        x = file.create_dataset("x", (0,), "f8", maxshape=(None,), chunks=(512,), compression="gzip")
+        for start in range(0, len(many), 50_000):
+            x.resize((start + 50_000,))
+            x[start:] = many[start : start + 50_000]
+
+    write(bucket.path, make)
+    cost = assert_same(bucket_server)
+    assert cost.bytes_read <= 1.1 * bucket.path.stat().st_size
+    assert cost.requests <= 2 + 1.1 * bucket.path.stat().st_size / 2**20
+
+
+@pytest.mark.parametrize("connections", [1, 2, 16])
+def test_any_number_of_connections_gives_the_same_values(bucket_server: Server, bucket: Bucket, connections: int):
+    write(bucket.path, dataset(data=np.tile(TIMES, 5), chunks=(400_000,), compression="gzip", shuffle=True))
+    found, _ = read(bucket_server, connections=connections)
+    np.testing.assert_array_equal(found, np.tile(TIMES, 5))
+
+
+def test_values_outside_the_file_are_refused_not_replaced_by_fill_values(bucket_server: Server, bucket: Bucket):
+    outside = bucket.path.with_name("outside.raw")
+    outside.write_bytes(TIMES.tobytes())
+
+    def make(file: h5py.File) -> None:
+        file.create_dataset("x", TIMES.shape, "f8", external=[(str(outside), 0, TIMES.nbytes)])
+        layout = h5py.VirtualLayout(TIMES.shape, "f8")
+        layout[:] = h5py.VirtualSource("other.h5", "x", TIMES.shape)
+        file.create_virtual_dataset("v", layout)
+
+    write(bucket.path, make)
+    for name in ("x", "v"):
+        with pytest.raises(DamagedRecording, match="outside the file"):
+            read(bucket_server, name)
+
+
+def test_what_is_not_hdf5_is_named(bucket_server: Server, bucket: Bucket):
+    for content in (b"not HDF5 at all" * 1000, b"\x89HDF\r\n\x1a\n" + bytes(4000)):
+        bucket.path.write_bytes(content)
+        with (
+            ranged(bucket_server) as opened,
+            pytest.raises(DamagedRecording, match=r"file\.h5 cannot be opened as HDF5"),
+        ):
+            opened.hdf5()
+
+
+def test_chunks_that_do_not_inflate_are_fetched_twice_and_then_named(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset(chunks=(30_000,), compression="gzip"))
+    with h5py.File(bucket.path) as file:
+        info = file["x"].id.get_chunk_info(3)
+    content = bytearray(bucket.path.read_bytes())
+    content[info.byte_offset + info.size // 2] ^= 0xFF
+    bucket.path.write_bytes(content)
+    with pytest.raises(DamagedRecording, match="x cannot be decoded"):
+        read(bucket_server)
+
+
+def test_a_truncated_object_is_named(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset())
+    whole = bucket.path.stat().st_size
+    bucket.path.write_bytes(bucket.path.read_bytes()[:-1000])
+    with pytest.raises(ArchiveError, match="not the file that was listed"):
+        read(bucket_server, size=whole)
+    with pytest.raises(DamagedRecording):  # as listed, but HDF5 itself says that it should be longer
+        read(bucket_server)
+
+
+def test_an_object_replaced_while_it_is_read_is_noticed(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset())
+    for bucket.obeys_if_match in (True, False):
+        bucket.etag = "v1"
+        with ranged(bucket_server) as opened, opened.hdf5() as file:
+            bucket.etag = "v2"
+            with pytest.raises(ArchiveError, match="changed while it was read") as caught:
+                opened.read(file["x"])
+            assert not isinstance(caught.value, ArchiveUnavailable)
+
+
+def test_every_request_but_the_first_is_pinned_to_the_etag(bucket_server: Server, bucket: Bucket):
+    seen: list[str | None] = []
+    write(bucket.path, dataset())
+    answer = bucket_server.application
+
+    def look(request: Request) -> Response:
+        seen.append(request.headers.get("if-match"))
+        return answer(request)
+
+    look.path = bucket.path  # type: ignore[attr-defined]
+    bucket_server.application = look
+    assert_same(bucket_server)
+    assert seen[0] is None
+    assert set(seen[1:]) == {'"v1"'}
+
+
+def test_a_server_that_ignores_ranges_is_not_believed(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, lambda file: (dataset()(file), file.create_dataset("more", data=TIMES)))
+    bucket.change = lambda response: Response(200, {"ETag": '"v1"'}, bucket.path.read_bytes())
+    with pytest.raises(ArchiveError, match="cannot be read by byte ranges"):
+        read(bucket_server)
+
+
+@pytest.mark.parametrize("shift", [1, -1, 4096])
+def test_bytes_of_another_place_are_not_believed(bucket_server: Server, bucket: Bucket, shift: int):
+    write(bucket.path, dataset())
+
+    def change(response: Response) -> Response:
+        first, last = (int(n) for n in response.headers["Content-Range"][6:].split("/")[0].split("-"))
+        size = bucket.path.stat().st_size
+        return Response(
+            206,
+            response.headers | {"Content-Range": f"bytes {first + shift}-{last + shift}/{size}"},
+            bucket.path.read_bytes()[max(first + shift, 0) : last + shift + 1],
+        )
+
+    bucket.change = change
+    with pytest.raises(ArchiveError, match="Content-Range"):
+        read(bucket_server)
+
+
+def test_a_failure_that_hdf5_swallows_still_ends_the_reading(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, lambda file: (dataset(data=np.tile(TIMES, 4))(file), file.create_dataset("g/units", data=1)))
+    with pytest.raises(ArchiveUnavailable), ranged(bucket_server) as opened, opened.hdf5() as file:
+        bucket_server.faults.add(status(503, times=1000))
+        with suppress(ArchiveUnavailable):  # as if it had been lost on the way
+            _ = file["g/units"]
+    assert bucket_server.faults.struck
+
+
+def test_reading_many_files_leaves_no_thread_and_no_paused_collection(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset(chunks=(30_000,), compression="gzip"))
+    before = threading.active_count()
+    bucket_server.faults.add(Fault("reset", skip=7))
+    for _ in range(5):
+        assert_same(bucket_server)
+    with ranged(bucket_server) as first, ranged(bucket_server) as second:
+        assert not gc.isenabled()
+        assert first.hdf5() and second.hdf5()  # not closed by us
+    assert gc.isenabled()
+    mine = [thread for thread in threading.enumerate() if thread.name.startswith(("fetch", "decode"))]
+    assert not mine
+    assert threading.active_count() <= before + 40  # the test server keeps a thread per open connection
