@@ -145,7 +145,7 @@ def build_spike_counts(
     key : str
         The session's key.
     recording : Recording
-        What ``trains`` is the record of (`load_recording`).
+        What ``trains`` is the record of (`load_recording`). Do not hold it: its memory is then free for encoding.
     trains : TrainsRecord
     settings : Settings
         Of the instance: bin width and tokens per segment.
@@ -159,26 +159,25 @@ def build_spike_counts(
     StoreError
         The store cannot be written, or its disk is full.
     """
+    from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.build_rows import write_session_rows
     from neuralpile_dagster.tables.units import write_units
 
+    units = recording.units
+    name = f"{prefix}/{key} ({', '.join(dict.fromkeys(unit.file for unit in units))})"
+    source = count_source(recording, settings.bin_width_s, name)
+    del recording  # spike times are not needed any more, and are freed if the caller holds them not
+    ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
+
     def write(path: Path) -> SessionRows:
-        return write_session_rows(
-            path,
-            recording,
-            subject_id=trains.subject_id,
-            session_id=trains.session_id,
-            bin_width_s=settings.bin_width_s,
-            max_tokens=settings.max_tokens,
-            name=f"{prefix}/{key} ({_file_names(recording)})",
-        )
+        return write_session_rows(path, source, max_tokens=settings.max_tokens, name=name, **ids)
 
     file, written = put_file(store, f"{prefix}/{key}.parquet", write)
     totals, seconds = written.unit_totals, written.stats.duration_s
     units_file, _ = put_file(
         store,
         f"{prefix}/{key}.units.parquet",
-        lambda path: write_units(path, recording.units, trains.subject_id, trains.session_id, totals, seconds),
+        lambda path: write_units(path, units, n_spikes=totals, duration_s=seconds, **ids),
     )
     record = CountsRecord(
         inputs=counts_inputs(trains, settings),
@@ -194,10 +193,6 @@ def build_spike_counts(
     )
     write_record(store, f"{prefix}/{key}.json", record)
     return record
-
-
-def _file_names(recording: Recording) -> str:
-    return ", ".join(dict.fromkeys(unit.file for unit in recording.units))
 
 
 def bin_files(
@@ -219,6 +214,7 @@ def bin_files(
     RecordingError
         A file cannot be used; the message names it.
     """
+    from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.build_rows import write_session_rows
     from neuralpile_dagster.recordings.read import read_session
 
@@ -230,14 +226,10 @@ def bin_files(
         )
     if output.absolute().resolve() in [path.absolute().resolve() for path in paths]:
         raise ConfigurationError(f"{output} is a recording and would be overwritten", remedy="choose another output")
-    recording = read_session(reader, [LocalFile(str(path), path) for path in paths])
+    files = [LocalFile(str(path), path) for path in paths]
+    name = ", ".join(file.name for file in files)
+    # the recording is not held: binning keeps an eighth of it
+    source = count_source(read_session(reader, files), bin_width_s, name)
+    ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
     with write_aside(output) as aside:
-        return write_session_rows(
-            aside,
-            recording,
-            subject_id=paths[0].absolute().parent.name,
-            session_id=paths[0].stem,
-            bin_width_s=bin_width_s,
-            max_tokens=max_tokens,
-            name=", ".join(str(path) for path in paths),
-        )
+        return write_session_rows(aside, source, max_tokens=max_tokens, name=name, **ids)

@@ -1,4 +1,4 @@
-"""A recording -> the rows of its session: bin, cut, measure, encode; a segment or two at a time."""
+"""Counts -> the rows of their session: cut, measure, encode; a segment or two at a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from neuralpile_dagster.binning.segments import Segment, plan_segments
-from neuralpile_dagster.binning.source import CountSource, count_source
+from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import require_free
 from neuralpile_dagster.measures.counts import CountsMeasure
-from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.records import CountsStats, RowRecord
 from neuralpile_dagster.settings import thread_count
 from neuralpile_dagster.tables.footer import read_footer
@@ -34,27 +33,19 @@ class SessionRows:
 
 
 def write_session_rows(
-    path: Path,
-    recording: Recording,
-    *,
-    subject_id: str,
-    session_id: str,
-    bin_width_s: float,
-    max_tokens: int,
-    name: str,
+    path: Path, source: CountSource, *, subject_id: str, session_id: str, max_tokens: int, name: str
 ) -> SessionRows:
-    """Write a recording's counts as rows of `ROW_SCHEMA`, one per segment.
+    """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: the recording, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
 
     Parameters
     ----------
     path : Path
         Appears complete or not at all; its folder exists.
-    recording : Recording
+    source : CountSource
+        From `count_source`; all its bins are taken.
     subject_id, session_id : str
-    bin_width_s : float
-        Seconds per bin.
     max_tokens : int
         Nominal tokens per segment.
     name : str
@@ -62,12 +53,9 @@ def write_session_rows(
 
     Raises
     ------
-    RecordingError, ConfigurationError
-        See `count_source`.
     DiskFull
         Too little space beside ``path``.
     """
-    source = count_source(recording, bin_width_s, name)
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.bin_width_s)

@@ -1,7 +1,7 @@
 """Spike trains -> counts, bit for bit as in the published pile (shared/binning.md).
 
 Never the whole dense session: `Binner` gives any range of bins, in rising
-order, and holds no more than the spikes and a pointer per unit.
+order, and holds about a byte per spike.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuralpile_dagster.binning import kernels
-from neuralpile_dagster.binning.scan import Scan, scan_trains
-from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
-from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
-
-MAX_BINS = 1_000_000_000
-"""More bins than this (231 days of 20 ms) are a wrong clock, not a session."""
+from neuralpile_dagster.binning.packing import pack_bins
+from neuralpile_dagster.recordings.model import SpikeTrains
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Binner:
     Parameters
     ----------
     trains : SpikeTrains
-        Not copied, but for units whose times are not sorted.
+        Neither changed nor kept: they may be freed.
     bin_width_s : float
         Seconds per bin.
     name : str
@@ -76,15 +72,13 @@ class Binner:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
-        self._from_first = trains.bin_rule == "from_first_spike"
-        scan = scan_trains(trains, name)
-        _require_times(scan, trains.bin_rule, name)
-        self.n_units = len(trains.ends)
-        self.spikes_read = len(trains.spike_times)
-        self.n_bins = count_bins(trains.bin_rule, scan.low, scan.high, self.bin_width_s, name)
-        self.duplicate_spikes = scan.duplicates
-        self._scan = scan
-        self._origin = scan.low if self._from_first else 0.0
+        self.spikes_read = trains.n_spikes
+        self._bins = pack_bins(trains, self.bin_width_s, name)
+        self.n_units = len(self._bins.ends)
+        self.n_bins = self._bins.n_bins
+        self.duplicate_spikes = self._bins.duplicates
+        self._begins = np.concatenate([np.zeros(1, np.int64), self._bins.ends[:-1]])
+        self._at = np.zeros(self.n_units, np.int64)
         self._tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
         self._done = 0
 
@@ -96,21 +90,9 @@ class Binner:
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
         counts = np.zeros((self.n_units, stop - start), np.uint8)
-        for part in self._scan.parts:
-            kernels.fill_counts(
-                part.times,
-                part.rows,
-                part.starts,
-                part.stops,
-                self._origin,
-                self._from_first,
-                self.bin_width_s,
-                self.n_bins,
-                start,
-                stop,
-                counts,
-                self._tally,
-            )
+        kernels.fill_counts(
+            self._bins.packed, self._begins, self._bins.ends, self._at, start, stop, counts, self._tally
+        )
         self._done = stop
         return counts
 
@@ -123,9 +105,9 @@ class Binner:
     def losses(self) -> Losses:
         """Spikes that are in no bin; complete once all bins were asked for."""
         return Losses(
-            negative=0 if self._from_first else self._scan.negative,
-            nan=self._scan.nan,
-            beyond=int(self._tally[kernels.TALLY_BEYOND]),
+            negative=self._bins.negative,
+            nan=self._bins.nan,
+            beyond=self._bins.beyond,
             lost_to_saturation=int(self._tally[kernels.TALLY_LOST]),
             saturated_bins=int(self._tally[kernels.TALLY_SATURATED_BINS]),
         )
@@ -141,40 +123,3 @@ class Binner:
             "saturated_bins": losses.saturated_bins,
             "duplicate_spikes": self.duplicate_spikes,
         }
-
-
-def _require_times(scan: Scan, rule: BinRule, name: str) -> None:
-    if scan.infinite or (scan.nan and rule == "from_first_spike"):
-        raise DamagedRecording(
-            f"{name}: some spike times are no times",
-            found=f"{scan.infinite:,} infinite and {scan.nan:,} NaN",
-            expected="finite seconds",
-            remedy="ask the recording's authors, or leave the session out with the catalog rule's exclude",
-        )
-
-
-def count_bins(rule: BinRule, low: float, high: float, width: float, name: str = "the recording") -> int:
-    """Number of bins of a session whose spikes lie in ``[low, high]`` seconds (``-inf`` for ``high``: no spikes).
-
-    For ``histogram`` the edges are ``numpy.arange(0, high + width, width)``,
-    whose length numpy computes in float64 as below; for ``from_first_spike``
-    bins span from the first spike to the last. Raises as `Binner` does.
-    """
-    span = high + width if rule == "histogram" else high - low
-    bins = max(span / width, 0.0)
-    n_bins = (math.ceil(bins) if bins <= MAX_BINS + 2 else MAX_BINS + 2) - (rule == "histogram")
-    if n_bins < 1:
-        raise EmptyRecording(
-            f"{name} has nothing to bin",
-            found="no spikes" if high == -math.inf else f"spikes from {low} s to {high} s",
-            expected="a spike later than 0 s" if rule == "histogram" else "two different spike times",
-            remedy="leave the session out with the catalog rule's exclude",
-        )
-    if n_bins > MAX_BINS:
-        raise DamagedRecording(
-            f"{name} is too long to be one session",
-            found=f"a spike at {high} s, in bins of {width} s",
-            expected=f"at most {MAX_BINS:,} bins",
-            remedy="look at the file's unit of time; spike times must be in seconds",
-        )
-    return n_bins

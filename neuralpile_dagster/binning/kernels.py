@@ -1,4 +1,9 @@
-"""The loops over spikes, compiled. They release the interpreter's lock and hold no state of their own."""
+"""The loops over spikes, compiled. They release the interpreter's lock and hold no state of their own.
+
+Between reading and counting, a unit's spikes are bytes: the bins from one
+spike to the next, in order of time. A byte of 255 means 255 bins further and
+no spike yet. That is an eighth of the spike times' memory.
+"""
 
 from __future__ import annotations
 
@@ -7,52 +12,41 @@ import math
 import numpy as np
 from numba import njit
 
-SCAN_NAN, SCAN_INFINITE, SCAN_NEGATIVE, SCAN_DUPLICATE, SCAN_WIDTH = range(5)
-TALLY_KEPT, TALLY_BEYOND, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(5)
+FURTHER = 255
+"""Of the bytes: so many bins on, without a spike."""
+SATURATED = 255
+"""Largest count of a bin."""
+TALLY_KEPT, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(4)
 
 
 @njit(cache=True, nogil=True)
-def scan_units(
-    times: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    rising: np.ndarray,
-    found: np.ndarray,
-) -> tuple[float, float]:
-    """Look once at each spike ``times[starts[u]:stops[u]]`` of each unit u.
+def scan_unit(times: np.ndarray) -> tuple[float, float, bool, int, int, int]:
+    """Look once at each spike time (float64 s) of a unit.
 
-    Writes per unit whether its times never fall, NaN aside (``rising``), and
-    how many are NaN, infinite, negative and equal to the one before
-    (``found``, by the ``SCAN_`` columns). Returns the smallest and largest
-    time, ``inf`` and ``-inf`` where there is none.
+    Returns
+    -------
+    low, high : float
+        Smallest and largest time; ``inf, -inf`` where there is none.
+    rising : bool
+        Whether times never fall, NaN aside.
+    nan, infinite, negative : int
+        How many are.
     """
     low, high = math.inf, -math.inf
-    for unit in range(len(starts)):
-        before = -math.inf
-        never_falls = True
-        nan, infinite, negative, duplicate = 0, 0, 0, 0
-        for k in range(starts[unit], stops[unit]):
-            t = times[k]
-            if t > before:
-                before = t
-            elif t == before:
-                duplicate += 1
-            elif t < before:
-                never_falls = False
-                before = t
-            else:
-                nan += 1
-                continue
-            infinite += abs(t) == math.inf
-            negative += t < 0.0
-            low = min(low, t)
-            high = max(high, t)
-        rising[unit] = never_falls
-        found[unit, SCAN_NAN] = nan
-        found[unit, SCAN_INFINITE] = infinite
-        found[unit, SCAN_NEGATIVE] = negative
-        found[unit, SCAN_DUPLICATE] = duplicate
-    return low, high
+    before = -math.inf
+    rising = True
+    nan, infinite, negative = 0, 0, 0
+    for t in times:
+        if math.isnan(t):
+            nan += 1
+            continue
+        rising &= t >= before
+        before = t
+        infinite += abs(t) == math.inf
+        negative += t < 0.0
+        low = min(low, t)
+        high = max(high, t)
+    return low, high, rising, nan, infinite, negative
 
 
 @njit(cache=True, nogil=True)
@@ -73,15 +67,57 @@ def histogram_bin(t: float, width: float, n_bins: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def pack_unit(
+    times: np.ndarray, from_first_spike: bool, origin: float, width: float, n_bins: int, out: np.ndarray, end: int
+) -> tuple[int, int, int]:
+    """Write a unit's spikes as bytes into ``out`` from ``end`` on.
+
+    ``times`` rise, NaN aside; NaN is left out, and with ``histogram`` so are
+    negative times. Needs at most ``len(times) + n_bins // 255`` bytes.
+
+    Returns
+    -------
+    end : int
+        Behind the last byte.
+    beyond : int
+        Spikes beyond the last edge, left out.
+    duplicates : int
+        Spikes at the very time of the one before.
+    """
+    beyond, duplicates = 0, 0
+    before = math.nan
+    last = 0
+    for t in times:
+        if math.isnan(t):
+            continue
+        duplicates += t == before
+        before = t
+        if from_first_spike:
+            i = min(int((t - origin) / width), n_bins - 1)
+        elif t < 0.0:
+            continue
+        else:
+            i = histogram_bin(t, width, n_bins)
+            if i == n_bins:
+                beyond += 1
+                continue
+        gap = i - last
+        last = i
+        while gap >= FURTHER:
+            out[end] = FURTHER
+            end += 1
+            gap -= FURTHER
+        out[end] = gap
+        end += 1
+    return end, beyond, duplicates
+
+
+@njit(cache=True, nogil=True)
 def fill_counts(
-    times: np.ndarray,
-    rows: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    origin: float,
-    from_first_spike: bool,
-    width: float,
-    n_bins: int,
+    packed: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    bins: np.ndarray,
     start: int,
     stop: int,
     counts: np.ndarray,
@@ -89,33 +125,31 @@ def fill_counts(
 ) -> None:
     """Count spikes of bins ``[start, stop)`` into ``counts`` (uint8, zeroed, units x bins), saturating.
 
-    ``times[starts[u]:stops[u]]`` are the spikes of row ``rows[u]`` not yet
-    counted, rising but for NaN; ``starts`` is moved past those counted now, so
-    that the next call goes on from there. ``tally`` (int64) is added to.
+    ``packed[begins[u]:ends[u]]`` are unit u's bytes not yet counted, from bin
+    ``bins[u]`` on; both are moved on, so that the next call continues there.
+    ``tally`` (int64) is added to.
     """
-    for unit in range(len(rows)):
-        row = counts[rows[unit]]
-        k, end = starts[unit], stops[unit]
+    for unit in range(len(begins)):
+        row = counts[unit]
+        k, end, i = begins[unit], ends[unit], bins[unit]
         last_lost = -1
         kept = 0
         while k < end:
-            t = times[k]
-            if math.isnan(t) or (t < 0.0 and not from_first_spike):
+            gap = packed[k]
+            if gap == FURTHER:
+                i += FURTHER
                 k += 1
                 continue
-            since_first = min(int((t - origin) / width), n_bins - 1)
-            i = since_first if from_first_spike else histogram_bin(t, width, n_bins)
-            if i >= stop and i < n_bins:
+            if i + gap >= stop:
                 break
+            i += gap
             k += 1
-            if i == n_bins:
-                tally[TALLY_BEYOND] += 1
-            elif row[i - start] == 255:
+            if row[i - start] < SATURATED:
+                row[i - start] += 1
+                kept += 1
+            else:
                 tally[TALLY_LOST] += 1
                 tally[TALLY_SATURATED_BINS] += i != last_lost
                 last_lost = i
-            else:
-                row[i - start] += 1
-                kept += 1
-        starts[unit] = k
+        begins[unit], bins[unit] = k, i
         tally[TALLY_KEPT] += kept

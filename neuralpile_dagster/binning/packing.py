@@ -1,0 +1,141 @@
+"""Spike times -> bins, packed: what has to be known of a session before its first count."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from neuralpile_dagster.binning import kernels
+from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
+from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
+
+MAX_BINS = 1_000_000_000
+"""More bins than this (231 days of 20 ms) are a wrong clock, not a session."""
+
+
+@dataclass(frozen=True)
+class PackedBins:
+    """The bin of every spike, as bytes (see `kernels`), and what is not among them.
+
+    Attributes
+    ----------
+    packed : numpy.ndarray, uint8
+        Unit k has ``packed[ends[k-1]:ends[k]]`` (first start 0); about one byte per spike.
+    ends : numpy.ndarray, int64, shape (n_units,)
+    n_bins : int
+    negative, nan, beyond : int
+        Spikes left out; see `counts.Losses`.
+    duplicates : int
+        Spikes at the very time of another one of their unit; they are not left out.
+    """
+
+    packed: np.ndarray
+    ends: np.ndarray
+    n_bins: int
+    negative: int
+    nan: int
+    beyond: int
+    duplicates: int
+
+
+class _Scan(NamedTuple):
+    """What `kernels.scan_unit` returns."""
+
+    low: float
+    high: float
+    rising: bool
+    nan: int
+    infinite: int
+    negative: int
+
+
+def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
+    """Find the bin of every spike; holds, besides the trains, the result and one unit.
+
+    Parameters
+    ----------
+    trains : SpikeTrains
+        Not kept, not changed.
+    width : float
+        Bin width in seconds.
+    name : str
+        What errors call the recording.
+
+    Raises
+    ------
+    DamagedRecording, EmptyRecording
+        See `counts.Binner`.
+    """
+    units = _split(trains, name)
+    scans = [_Scan(*kernels.scan_unit(unit)) for unit in units]
+    nan, negative = sum(scan.nan for scan in scans), sum(scan.negative for scan in scans)
+    from_first = trains.bin_rule == "from_first_spike"
+    _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
+    low = min((scan.low for scan in scans), default=math.inf)
+    high = max((scan.high for scan in scans), default=-math.inf)
+    n_bins = count_bins(trains.bin_rule, low, high, width, name)
+    # no more than touched is taken from the system
+    packed = np.empty(trains.n_spikes + len(units) * (n_bins // kernels.FURTHER), np.uint8)
+    ends = np.empty(len(units), np.int64)
+    end = beyond = duplicates = 0
+    for row, (times, scan) in enumerate(zip(units, scans, strict=True)):
+        rising = times if scan.rising else np.sort(times)
+        end, late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, end)
+        ends[row] = end
+        beyond += late
+        duplicates += twice
+    return PackedBins(packed, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
+
+
+def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
+    """Each unit's spike times as float64, a view where they are that already."""
+    times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
+    ends = np.asarray(trains.ends, dtype=np.int64)
+    last = int(ends[-1]) if len(ends) else 0
+    if last != len(times) or np.any(np.diff(ends, prepend=0) < 0):
+        raise DamagedRecording(
+            f"{name}: the index of its spike times is damaged",
+            found=f"the index ends at {last:,}, for {len(times):,} spikes",
+            expected="rising ends of units, the last one equal to the number of spikes",
+        )
+    return np.split(times, ends[:-1])[: len(ends)]
+
+
+def _require_times(infinite: int, nan: int, name: str) -> None:
+    if infinite or nan:
+        raise DamagedRecording(
+            f"{name}: some spike times are no times",
+            found=f"{infinite:,} infinite and {nan:,} NaN",
+            expected="finite seconds",
+            remedy="ask the recording's authors, or leave the session out with the catalog rule's exclude",
+        )
+
+
+def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) -> int:
+    """Number of bins of a session whose spikes lie in ``[low, high]`` seconds (``inf, -inf``: no spikes).
+
+    For ``histogram`` the edges are ``numpy.arange(0, high + width, width)``,
+    whose length numpy computes in float64 as below; for ``from_first_spike``
+    bins span from the first spike to the last. Raises as `counts.Binner` does.
+    """
+    span = high + width if rule == "histogram" else high - low
+    bins = max(span / width, 0.0)
+    n_bins = (math.ceil(bins) if bins <= MAX_BINS + 2 else MAX_BINS + 2) - (rule == "histogram")
+    if n_bins < 1:
+        raise EmptyRecording(
+            f"{name} has nothing to bin",
+            found="no spikes" if high == -math.inf else f"spikes from {low} s to {high} s",
+            expected="a spike later than 0 s" if rule == "histogram" else "two different spike times",
+            remedy="leave the session out with the catalog rule's exclude",
+        )
+    if n_bins > MAX_BINS:
+        raise DamagedRecording(
+            f"{name} is too long to be one session",
+            found=f"a spike at {high} s, in bins of {width} s",
+            expected=f"at most {MAX_BINS:,} bins",
+            remedy="look at the file's unit of time; spike times must be in seconds",
+        )
+    return n_bins
