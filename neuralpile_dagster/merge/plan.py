@@ -21,8 +21,8 @@ from neuralpile_dagster.merge.sources import PileSource, SourceFile
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged
 
-CODE_VERSION = "1"
-"""Raise it when the order, the split, the cutting of shards or the bytes of a shard change."""
+CODE_VERSION = f"1 pyarrow {pa.__version__}"
+"""Raise the number when the order, the split, the cutting of shards or the bytes of a shard change."""
 
 SHARD_BYTES = 500_000_000
 ROW_OVERHEAD = 2_048

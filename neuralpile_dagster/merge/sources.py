@@ -18,6 +18,7 @@ from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord
 from neuralpile_dagster.tables.copy_sources import OpenFile
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
+from neuralpile_dagster.tables.thrift_sources import GroupSize, read_group_sizes
 
 _IDS = ["subject_id", "session_id"]
 
@@ -132,31 +133,32 @@ def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file:
 
 
 def _rows_of(opened: pa.NativeFile, name: str, number: int) -> Iterable[_Rows]:
+    try:
+        groups = read_group_sizes(opened, COUNTS_COLUMN)
+    except ValueError as error:
+        raise TableError(f"{name} is damaged, or is not a Parquet file of rows", found=str(error)) from error
     parquet = open_parquet(opened, name)
-    missing = [column for column in [COUNTS_COLUMN, *_IDS] if column not in parquet.schema_arrow.names]
+    missing = [column for column in _IDS if column not in parquet.schema_arrow.names]
     if missing:
         raise TableError(f"{name} lacks columns", found=", ".join(parquet.schema_arrow.names), expected=str(missing))
     with damaged(name):
         ids = parquet.read(columns=_IDS, use_threads=False)
-        sizes = [_sizes(parquet, group) for group in range(parquet.num_row_groups)]
+        sizes = [_sizes(parquet, group, size) for group, size in enumerate(groups)]
+    if ids.num_rows != sum(map(len, sizes)):
+        raise TableError(f"{name} is damaged: its columns differ in length")
     if any(ids[column].null_count for column in _IDS):
         raise TableError(f"{name} has rows without subject_id or session_id")
     sessions = zip(*(ids[column].to_pylist() for column in _IDS), strict=True)
     return [_Rows(number, session, [t], [b]) for session, (t, b) in zip(sessions, chain(*sizes), strict=True)]
 
 
-def _sizes(parquet: pq.ParquetFile, number: int) -> list[tuple[int, int]]:
+def _sizes(parquet: pq.ParquetFile, group: int, size: GroupSize) -> list[tuple[int, int]]:
     """Tokens and bytes of each row of a row group."""
-    group = parquet.metadata.row_group(number)
-    columns = [group.column(column) for column in range(group.num_columns)]
-    size = sum(column.total_compressed_size for column in columns)
-    if group.num_rows == 1:
-        tokens = [next(c.num_values for c in columns if c.path_in_schema.split(".")[0] == COUNTS_COLUMN)]
-    else:
-        batches = parquet.iter_batches(1, row_groups=[number], columns=[COUNTS_COLUMN], use_threads=False)
-        tokens = [pc.sum(pc.list_value_length(pc.list_flatten(batch[0]))).as_py() or 0 for batch in batches]
-    total = max(sum(tokens), 1)
-    return [(count, size * count // total) for count in tokens]
+    if size.rows == 1:
+        return [(size.values, size.bytes)]
+    batches = parquet.iter_batches(1, row_groups=[group], columns=[COUNTS_COLUMN], use_threads=False)
+    tokens = [pc.sum(pc.list_value_length(pc.list_flatten(batch[0]))).as_py() or 0 for batch in batches]
+    return [(count, size.bytes * count // max(sum(tokens), 1)) for count in tokens]
 
 
 def _source(repository: str, files: Sequence[SourceFile], rows: Sequence[_Rows]) -> PileSource:

@@ -48,6 +48,27 @@ class SourceFooter(NamedTuple):
     rows: tuple[tuple[ChunkPlace, ...], ...]
 
 
+class GroupSize(NamedTuple):
+    """A row group: rows, compressed bytes of all columns, and values of one column (nulls included)."""
+
+    rows: int
+    bytes: int
+    values: int
+
+
+def read_group_sizes(file: pa.NativeFile, column: str) -> list[GroupSize]:
+    """Sizes of the row groups of any Parquet file; raises `ValueError` when it is damaged or has no such column."""
+    sizes = []
+    for group in decode_footer(file).row_groups or ():
+        chunks = [chunk.meta_data for chunk in group.columns or () if chunk.meta_data is not None]
+        values = [chunk.num_values for chunk in chunks if (chunk.path_in_schema or [None])[0] == column]
+        lengths = [chunk.total_compressed_size for chunk in chunks]
+        if len(values) != 1 or None in (group.num_rows, *values, *lengths):
+            raise ValueError(f"its footer does not give the sizes of {column}")
+        sizes.append(GroupSize(group.num_rows, sum(lengths), values[0]))
+    return sizes
+
+
 def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFooter:
     """Read what is needed to copy rows from a file.
 
