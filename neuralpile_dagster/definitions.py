@@ -10,11 +10,13 @@ from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
+from neuralpile_dagster.orchestration.assets.overview import overview_asset
 from neuralpile_dagster.orchestration.assets.pile import pile_assets
 from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
 from neuralpile_dagster.orchestration.checks.assets import component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import current_sensor, version_sensor
 from neuralpile_dagster.settings import Settings
 
 
@@ -30,8 +32,9 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
     """All definitions of an instance; ``datasets`` replaces its catalog."""
     rows = list(load_catalog(settings).values() if datasets is None else datasets)
     shared = dg.Definitions(
-        assets=pile_assets(rows),
+        assets=[overview_asset(rows), *pile_assets(rows)],
         asset_checks=[pile_checks()],
+        sensors=[version_sensor(rows), current_sensor(rows)],
         resources={"instance": InstanceResource.from_settings(settings)},
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         # one process per run: a batch of sessions shares its imports (shared/platform.md, backfills)

@@ -7,6 +7,7 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 
 PILE = "neural_pile"
+OVERVIEW = dg.AssetKey(["overview", "datasets"])
 PILE_MANIFEST = dg.AssetKey([PILE, "manifest"])
 PILE_SHARDS = dg.AssetKey([PILE, "shards"])
 PILE_HUB_DATASET = dg.AssetKey([PILE, "hub_dataset"])

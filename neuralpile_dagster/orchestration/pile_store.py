@@ -18,7 +18,8 @@ from neuralpile_dagster.store import Store, read_record
 class CurrentPlan(Model):
     """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
 
-    ``inputs`` is the hash of all publications at that time, ``repositories`` maps each ``source_dataset`` to the repository that the hub knows it by.
+    ``inputs`` is the hash of all publications at that time, ``repositories`` maps
+    each ``source_dataset`` to the repository that the hub knows it by.
     """
 
     plan_id: str

@@ -1,0 +1,87 @@
+"""Runs on Celery workers: Dagster's own launcher, which here also notices workers that are gone.
+
+An instance launches runs on them with `WorkerRunLauncher` as its
+``run_launcher`` (deploy/celery/dagster.yaml); `worker_app` is what workers run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import dagster as dg
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+
+MISSES_UNTIL_GONE = 3
+"""Looks (one per ``run_monitoring.poll_interval_seconds``) that must find a run on no worker before it has failed."""
+ANSWER_TIMEOUT_S = 5.0
+"""How long workers are given to say what they work on; the answers serve all runs looked at within that time."""
+
+_PATIENCE = {"max_retries": 60, "interval_start": 0.5, "interval_step": 0.5, "interval_max": 5.0}
+
+SETTINGS: dict[str, Any] = {
+    # nothing but JSON is read from the broker: a pickle could run code
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "accept_content": ["json"],
+    # a busy worker takes no run that another could do meanwhile
+    "worker_prefetch_multiplier": 1,
+    "task_acks_late": True,
+    # a run that outlives its message is not begun again: Dagster ignores the second message, and a run
+    # whose worker is gone is repeated by run_retries
+    "task_reject_on_worker_lost": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "result_expires": 30 * 24 * 3600,
+    # a broker that restarts is waited for, some minutes
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "task_publish_retry_policy": _PATIENCE,
+    "broker_transport_options": {**_PATIENCE, "visibility_timeout": 24 * 3600},
+    "result_backend_transport_options": {"retry_policy": {"timeout": 60.0}},
+    "task_default_queue": "dagster",
+    "task_default_priority": 5,
+}
+
+
+class WorkerRunLauncher(CeleryRunLauncher):
+    """`dagster_celery.launcher.CeleryRunLauncher` with the settings above, which sees when a worker is gone.
+
+    A killed process of a worker is noticed by Celery. When the whole worker or
+    its machine goes, nobody is left to say so and a run would stay "started"
+    for ever. Here a started run that no worker says it is working on, at
+    `MISSES_UNTIL_GONE` successive looks, has failed (and is then repeated, as
+    ``run_retries`` has it). Losing the broker's memory does not fail a run
+    that goes on.
+    """
+
+    def __init__(self, config_source: dict[str, Any] | None = None, **config: Any) -> None:
+        super().__init__(config_source={**SETTINGS, **(config_source or {})}, **config)
+        self._misses: Counter[str] = Counter()
+        self._active: set[str] = set()
+        self._asked_at = float("-inf")
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Whether a started run is being worked on; raises when the broker cannot be asked."""
+        task_id = run.tags[DAGSTER_CELERY_TASK_ID_TAG]
+        if task_id in self._active_tasks():
+            self._misses.pop(run.run_id, None)
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        health = super().check_run_worker_health(run)
+        if health.status == WorkerStatus.FAILED:
+            return health
+        self._misses[run.run_id] += 1
+        if self._misses[run.run_id] < MISSES_UNTIL_GONE:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._misses[run.run_id]
+        return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is working on this run: its worker is gone.")
+
+    def _active_tasks(self) -> set[str]:
+        """Ids of the tasks that workers say they are working on."""
+        if time.monotonic() - self._asked_at > ANSWER_TIMEOUT_S:
+            answers = self.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
+            self._active = {task["id"] for tasks in answers.values() for task in tasks}
+            self._asked_at = time.monotonic()
+        return self._active
