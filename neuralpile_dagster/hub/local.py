@@ -82,21 +82,30 @@ class LocalHub:
             except FileNotFoundError:
                 if versions.current() == current:  # not replaced meanwhile, but a listing that is lost
                     return list_folder(current)
-        raise HubConflict(f"{versions.link} is replaced again and again", remedy="read it when nobody publishes")
+        raise _restless(versions.link)
 
     @contextmanager
     def open(self, name: str, path: str) -> Iterator[BinaryIO]:
         """See `Hub.open`. Raises `HubError` when the repository has no such file."""
-        folder = self.path(name).resolve()
-        target = (folder / path).resolve()
-        if not target.is_relative_to(folder) or not target.is_file():
-            raise HubError(
-                f"{self.path(name)} has no file {path}",
-                found="other files" if folder.is_dir() else "no such repository",
-                remedy="materialize that dataset's hub_dataset, or correct the name",
-            )
-        with target.open("rb") as file:
+        with self._open(self.path(name), path) as file:
             yield file
+
+    def _open(self, link: Path, path: str) -> BinaryIO:
+        for _ in range(_ATTEMPTS):
+            folder = link.resolve()
+            target = (folder / path).resolve()
+            if target.is_relative_to(folder) and target.is_file():
+                try:
+                    return target.open("rb")
+                except FileNotFoundError:
+                    continue  # replaced by a new version between the two lines
+            if link.resolve() == folder:
+                raise HubError(
+                    f"{link} has no file {path}",
+                    found="other files" if folder.is_dir() else "no such repository",
+                    remedy="materialize that dataset's hub_dataset, or correct the name",
+                )
+        raise _restless(link)
 
     def repositories(self) -> Iterator[str]:
         """See `Hub.repositories`; sorted."""
@@ -104,3 +113,7 @@ class LocalHub:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_dir() and not path.name.startswith("."):
                 yield path.name
+
+
+def _restless(link: Path) -> HubConflict:
+    return HubConflict(f"{link} is replaced again and again", remedy="read it when nobody publishes")

@@ -20,11 +20,8 @@ from neuralpile_dagster.hub.markdown import code_block, link, one_line, public, 
 from neuralpile_dagster.hub.metadata import Config, Split, metadata_block, size_category
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster_tests.hub.folders import silent
 from neuralpile_dagster_tests.hub.sessions import CITATION, DATASET, manifest_of, put_session
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def make(tmp_path: Path, dataset: Dataset = DATASET, **options: Any) -> tuple[Path, str]:

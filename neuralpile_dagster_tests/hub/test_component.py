@@ -17,15 +17,12 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster_tests.hub.folders import contents, silent
 from neuralpile_dagster_tests.hub.killing import killed_at
 from neuralpile_dagster_tests.hub.sessions import DATASET, counts_of, manifest_of, put_session
 
 KEYS = ("s1", "s2", "s3")
 SMALL_SHARDS = 3_000  # bytes: more than one session, less than all
-
-
-def silent(_: str) -> None:
-    pass
 
 
 @pytest.fixture
@@ -42,10 +39,6 @@ def write(folder: Path, store: LocalStore, records: dict[str, CountsRecord], **o
     options = {"missing": {}, "repository": "local/mice", "progress": silent, **options}
     manifest = options.pop("manifest", None) or manifest_of(*sorted({*KEYS, *records}))
     return write_component(folder, store, DATASET, manifest, records, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def features(schema: pa.Schema) -> Any:

@@ -16,13 +16,10 @@ from neuralpile_dagster.hub import versions as versions_module
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.hub.folders import contents, silent
 from neuralpile_dagster_tests.hub.killing import killed_at
 
 LARGE = 1 << 20  # from this size on, files are linked
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def make_folder(folder: Path, files: dict[str, bytes]) -> Path:
@@ -31,10 +28,6 @@ def make_folder(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 FIRST = {"README.md": b"# one", "data/train-00000-aaaaaaaa.parquet": b"a" * LARGE, "units/units.parquet": b"u"}
@@ -251,6 +244,20 @@ def test_two_publishers_at_once_leave_one_whole_version(hub: LocalHub, tmp_path:
     assert not errors
     assert contents(hub.path("mice")) in (FIRST, SECOND)
     assert len(list((hub.root / "local/.versions/mice").iterdir())) == 3  # lock, version, its listing
+
+
+def test_reading_while_versions_are_replaced_always_finds_a_whole_one(hub: LocalHub, tmp_path: Path):
+    folders = [make_folder(tmp_path / "first", FIRST), make_folder(tmp_path / "second", SECOND)]
+    hub.publish("mice", folders[0], silent)
+    publisher = threading.Thread(target=lambda: [hub.publish("mice", folders[i % 2], silent) for i in range(30)])
+    publisher.start()
+    read = 0
+    while publisher.is_alive() or not read:
+        assert {file.path for file in hub.files("mice")} in (set(FIRST), set(SECOND))
+        with hub.open("mice", "README.md") as file:
+            assert file.read() in (b"# one", b"# two")
+        read += 1
+    publisher.join()
 
 
 def test_the_local_hub_is_in_the_home(tmp_path: Path):

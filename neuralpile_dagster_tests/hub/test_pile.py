@@ -23,11 +23,8 @@ from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.records import ComponentRecord, PileRecord, ShardRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+from neuralpile_dagster_tests.hub.folders import contents, silent
 from neuralpile_dagster_tests.hub.sessions import DATASET, counts_of, manifest_of, put_session
-
-
-def silent(_: str) -> None:
-    pass
 
 
 class Pile:
@@ -88,10 +85,6 @@ class Pile:
 @pytest.fixture
 def pile(tmp_path: Path) -> Pile:
     return Pile(tmp_path)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def metadata(folder: Path) -> dict[str, Any]:
