@@ -71,7 +71,8 @@ class SessionBatch:
             self.tell(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
         if self.failed:
             raise dg.Failure(
-                f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed; the others are done. "
+                f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed"
+                + ("; the others are done. " if len(self.failed) < len(keys) else ". ")
                 + " | ".join(self.failed.values()),
                 metadata={"failed_partitions": dg.MetadataValue.md(metadata.counted(self.failed))},
                 allow_retries=False,
@@ -88,7 +89,7 @@ class SessionBatch:
         for attempt in Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=2, max=60),
+            wait=wait_exponential_jitter(multiplier=2, max=60),
             before_sleep=tell,
             reraise=True,
         ):
@@ -101,7 +102,7 @@ class SessionBatch:
         known = {session.key: session for session in manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         failure = locations.record_failure(
-            self.store, self.dataset, self.settings, key, error, inputs, self.context.run_id
+            self.store, self.dataset, self.settings, key, error, inputs, self.context.run.run_id
         )
         self.failed[key] = f"{key}: {failure.message or failure.error}"
 
