@@ -84,18 +84,33 @@ class Publishing:
         """Make one plan and apply it; None when what was merged must be looked at again."""
         self.doing = "looking at the repository"
         head = self._head()
-        plan = make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
+        plan = self._plan(head)
         if not plan.nothing:
             made = self._apply(plan)
             if made is None:
                 return None
             head = made
+            self._require_whole(head)
         self.doing = "tagging the version"
         tags = {tag.name for tag in self.api.list_repo_refs(self.repository, repo_type="dataset").tags}
         version = version_tag(self.files, tags)
         if version not in tags:
             self.api.create_tag(self.repository, tag=version, revision=head, repo_type="dataset", exist_ok=True)
         return version
+
+    def _plan(self, head: str) -> Plan:
+        return make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
+
+    def _require_whole(self, made: str) -> None:
+        """Raise `HubError` unless our commit holds all files: the Hub leaves out what a .gitignore names."""
+        self.doing = "looking at the new commit"
+        left = self._plan(made)
+        if not left.nothing:
+            raise HubError(
+                f"{self.repository}: commit {made} is not what was sent",
+                found=f"other or missing: {[file.path for file in left.add][:5]}, left: {list(left.delete)[:5]}",
+                remedy="remove .gitignore and .gitattributes rules for these paths from the repository, publish again",
+            )
 
     def _apply(self, plan: Plan) -> str | None:
         self.doing = "sending files"

@@ -48,13 +48,18 @@ class Reporter:
         self._size = size
         self._progress = progress
         self._said = time.monotonic()
+        self._lock = threading.Lock()
         self.files_done = 0
         self.bytes_sent = 0
 
     def sent(self, size: int) -> None:
-        """Count bytes."""
-        self.bytes_sent += size
-        if time.monotonic() - self._said >= _LINE_EVERY_S:
+        """Count bytes; called by several threads."""
+        with self._lock:
+            self.bytes_sent += size
+            due = time.monotonic() - self._said >= _LINE_EVERY_S
+            if due:
+                self._said = time.monotonic()
+        if due:
             self.say()
 
     def say(self) -> None:

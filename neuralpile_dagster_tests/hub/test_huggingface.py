@@ -212,6 +212,14 @@ def test_a_card_that_the_hub_refuses_is_an_error_before_anything_is_visible(serv
     assert server.commits("lab/x") == []
 
 
+def test_files_that_the_hub_leaves_out_of_a_commit_are_noticed(server: HubServer, tmp_path: Path):
+    repository = server.store.create("lab/x", private=False)
+    rules = server.store.add_blob(b"data/train-00000-00000000.parquet")
+    server.store.commit(repository, "main", "ignore", None, {".gitignore": rules})
+    with pytest.raises(HubError, match=r"is not what was sent.*train-00000-00000000\.parquet"):
+        hub_for(server).publish("x", folder_of(tmp_path / "x", shards=2), quiet)
+
+
 def test_configuration_comes_from_the_environment():
     hub = HuggingFaceHub.from_environment("lab", {"HF_ENDPOINT": "http://127.0.0.1:9/", "HF_TOKEN": "hf_a"})
     assert repr(hub) == "HuggingFaceHub('lab', 'http://127.0.0.1:9', private=False)"

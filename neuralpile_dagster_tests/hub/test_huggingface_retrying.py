@@ -127,6 +127,15 @@ def test_a_hub_that_asks_for_too_long_a_wait_is_given_up_at_once(server: Server)
     assert len(server.log) == 1
 
 
+def test_what_the_library_does_with_every_request_is_kept():
+    def with_trace(request: Request) -> Response:
+        return json_response("x-amzn-trace-id" in request.headers)
+
+    with Server(with_trace) as server:
+        install(server.url, QUICK)
+        assert get_session().get(server.url + "/api/x").json() is True
+
+
 def test_other_hosts_are_asked_once(server: Server):
     with Server(answer) as other:
         other.faults.add(status(503))

@@ -160,7 +160,13 @@ class HubServer(Server):
             case "POST", ["paths-info", _]:
                 return paths_info(request, repository.commit_at(revision))
             case "POST", ["preupload", _]:
-                return preupload(json.loads(request.body), repository.commit_at(revision))
+                commit = repository.commit_at(revision)
+                ignored = (
+                    self.store.content(commit.tree[".gitignore"]).read_text().split()
+                    if ".gitignore" in commit.tree
+                    else []
+                )
+                return preupload(json.loads(request.body), commit, ignored)
             case "GET", ["xet-write-token", _] if self._xet is not None:
                 self._require_token(request)
                 token = {"accessToken": "xet-token", "exp": 4102444800, "casUrl": self.url}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -81,12 +82,13 @@ def paths_info(request: Request, commit: Commit) -> Response:
     return json_response([rows[path] for path in paths if path in rows])
 
 
-def preupload(wanted: dict[str, Any], commit: Commit) -> Response:
+def preupload(wanted: dict[str, Any], commit: Commit, ignored_paths: Collection[str]) -> Response:
     files = []
     for file in wanted["files"]:
         large = file["path"].endswith(".parquet") or file["size"] > 10_000_000
         entry = commit.tree.get(file["path"])
-        row = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+        ignored = file["path"] in ignored_paths
+        row = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": ignored}
         files.append(row | ({"oid": entry.etag} if entry else {}))
     return json_response({"files": files})
 

@@ -1,0 +1,146 @@
+"""Bytes sent by publishing: ours beside `datasets.push_to_hub`, the same rows, the same test hub.
+
+``python -m bench.publish [--tiny]``. Sent are (a) a component for the first
+time, (b) the same again, (c) the component with one session more, (d) the pile
+after its components; to a hub with a Xet store and to one without (Git LFS).
+Bytes are counted by the hub as they arrive. All of one side's pushes come from
+one machine (one hf_xet cache), as when a person publishes; (d) also from
+another machine than the components. Recordings are synthetic; rows have 10 M tokens as
+in the real datasets, because what Xet finds again depends on the size of a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.common import measure, save, show
+from neuralpile_dagster_tests.servers.hf_hub import HubServer
+
+SIZE = {"datasets": 3, "sessions": 8, "units": 500, "bins": 60_000, "shard_bytes": 12_000_000}
+TINY = {"datasets": 2, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
+STEPS = ("a: first push", "b: unchanged", "c: one session added", "d: the pile", "d, another machine")
+
+
+def push_ours(folder: Path, name: str) -> dict[str, Any]:
+    """Publish a folder as this package does, to HF_ENDPOINT."""
+    from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+
+    began = time.perf_counter()
+    publication = HuggingFaceHub.from_environment("ours").publish(name, folder)
+    return {"seconds": time.perf_counter() - began, "changed": publication.changed}
+
+
+def push_theirs(folder: Path, name: str) -> dict[str, Any]:
+    """Publish the rows of a folder's shards with `datasets.push_to_hub`, in as many shards."""
+    import datasets
+
+    files: dict[str, list[str]] = {}
+    for path in sorted((folder / "data").iterdir()):
+        files.setdefault(path.name.split("-")[0], []).append(str(path))
+    rows = datasets.load_dataset("parquet", data_files=files)
+    began = time.perf_counter()
+    rows.push_to_hub(f"theirs/{name}", num_shards={split: len(paths) for split, paths in files.items()})
+    return {"seconds": time.perf_counter() - began}
+
+
+def _push(side: str, server: HubServer, home: Path, folder: Path, name: str) -> dict[str, Any]:
+    server.received.clear()
+    server.log.clear()
+    environment = {
+        "HF_ENDPOINT": server.url,
+        "HF_TOKEN": server.token,
+        "HF_HOME": str(home),
+        "HF_DATASETS_CACHE": str(home / "datasets"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        # push_to_hub cannot find out that a hub has no Xet store, and fails there
+        **({"HF_HUB_DISABLE_XET": "1"} if side == "theirs" and not server.xet else {}),
+    }
+    result: dict[str, Any] = measure(["-m", "bench.publish", "--step", side, str(folder), name], environment).json()
+    shards = sum(path.stat().st_size for path in (folder / "data").iterdir())
+    return result | {
+        "bytes": sum(server.received.values()),
+        "by kind": dict(server.received),
+        "requests": len(server.log),
+        "shard bytes": shards,
+    }
+
+
+def run_side(side: str, xet: bool, data: Path, work: Path, n_datasets: int) -> dict[str, Any]:
+    """All pushes of one side to one hub of its own; on Xet the pile also to another, from a machine without cache."""
+    results: dict[str, Any] = {}
+    home = work / "home"
+    with HubServer(work / "server", xet=xet) as server:
+        results[STEPS[0]] = _push(side, server, home, data / "a0", "sample-0")
+        results[STEPS[1]] = _push(side, server, home, data / "a0", "sample-0")
+        results[STEPS[2]] = _push(side, server, home, data / "c0", "sample-0")
+        for number in range(1, n_datasets):
+            _push(side, server, home, data / f"a{number}", f"sample-{number}")
+        results[STEPS[3]] = _push(side, server, home, data / "pile", "pile")
+    if xet:
+        with HubServer(work / "other", xet=True) as server:
+            for folder in ["c0", *(f"a{number}" for number in range(1, n_datasets))]:
+                _push(side, server, work / "first", data / folder, f"sample-{folder[1:]}")
+            results[STEPS[4]] = _push(side, server, work / "second", data / "pile", "pile")
+    return results
+
+
+def report(results: Mapping[str, Any]) -> None:
+    """Print the tables."""
+    for storage in ("Xet", "Git LFS"):
+        ours, theirs = results[storage]["ours"], results[storage]["theirs"]
+        rows = [
+            [
+                step,
+                ours[step]["shard bytes"],
+                ours[step]["bytes"],
+                theirs[step]["bytes"],
+                ours[step]["bytes"] / ours[step]["shard bytes"],
+                theirs[step]["bytes"] / ours[step]["shard bytes"],
+            ]
+            for step in ours
+        ]
+        header = ["", "bytes of our shards", "sent, ours", "sent, push_to_hub", "ours / shards", "push_to_hub / shards"]
+        show(f"Bytes sent, hub with {storage}", header, rows)
+    sent = results["Xet"]["ours"][STEPS[3]]
+    share = sent["bytes"] / sent["shard bytes"]
+    print(f"\n(d) on Xet: {share:.1%} of the pile's bytes (target: <= 15%)")
+
+
+def main() -> None:
+    """Run all, or one step in this process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tiny", action="store_true", help="a smoke run, of rows too small for the ratios to mean much"
+    )
+    parser.add_argument("--step", nargs=3, metavar=("SIDE", "FOLDER", "NAME"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        side, folder, name = options.step
+        push = push_ours if side == "ours" else push_theirs
+        print(json.dumps(push(Path(folder), name)))
+        return
+    size = TINY if options.tiny else SIZE
+    results: dict[str, Any] = {"size": size}
+    with tempfile.TemporaryDirectory() as work:
+        data = Path(work) / "data"
+        subprocess.run([sys.executable, "-m", "bench.publish_data", str(data), json.dumps(size)], check=True)
+        for storage, xet in (("Xet", True), ("Git LFS", False)):
+            results[storage] = {
+                side: run_side(side, xet, data, Path(work) / f"{side}-{xet}", size["datasets"])
+                for side in ("ours", "theirs")
+            }
+    report(results)
+    print(f"\nwrote {save('publish-tiny' if options.tiny else 'publish', results)}")
+
+
+if __name__ == "__main__":
+    main()
