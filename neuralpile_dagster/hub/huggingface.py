@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
 
+from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.errors import ConfigurationError, HubError
 from neuralpile_dagster.hub.contents import check_repository_name, list_folder
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
@@ -66,7 +67,9 @@ class HuggingFaceHub:
         self._policy = policy or RetryPolicy()
         self._limits = Limits(plans, files_per_commit, batch_bytes)
         self._secrets = Secrets(token or get_token())
-        self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, library_name="neuralpile-dagster")
+        self._api = HfApi(
+            endpoint=self.endpoint, token=self._secrets.token, library_name=PROGRAM, library_version=version(PROGRAM)
+        )
 
     @classmethod
     def from_environment(cls, namespace: str, environment: Mapping[str, str] | None = None) -> HuggingFaceHub:
@@ -100,11 +103,11 @@ class HuggingFaceHub:
         publishing = Publishing(
             self._api, repository, self._private, folder, files, self._policy, self._limits, self._secrets, progress
         )
-        version = publishing.run()
-        progress(f"{repository}: version {version} {'published' if publishing.committing else 'was there already'}")
+        tag = publishing.run()
+        progress(f"{repository}: version {tag} {'published' if publishing.committing else 'was there already'}")
         return Publication(
             repository=repository,
-            version=version,
+            version=tag,
             url=f"{self.endpoint}/datasets/{repository}",
             changed=publishing.committing,
             files=files,

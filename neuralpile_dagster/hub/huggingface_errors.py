@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from neuralpile_dagster.archives.http import worth_retrying
 from neuralpile_dagster.errors import ConfigurationError, HubConflict, HubError, HubUnavailable, NeuralPileError
-from neuralpile_dagster.hub.retrying import RETRIED_STATUSES
 
 FAILURES = (NeuralPileError, httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError, ValueError, KeyError)
 """All that huggingface_hub, httpx2 and hf_xet raise when a call fails."""
@@ -89,7 +89,7 @@ def _of_status(error: HfHubHTTPError, repository: str, doing: str, secrets: Secr
     status = error.response.status_code
     what = f"{repository}: the Hub refused while {doing}"
     found = secrets.redact(f"status {status}, {error.server_message or str(error)}")[:1000]
-    if status in RETRIED_STATUSES or status >= 500:
+    if worth_retrying(status):
         return HubUnavailable(what, found=found, remedy="try again later; what was sent is not sent again")
     if status in _STALE:
         remedy = "publish again when nobody else publishes to the same repository"

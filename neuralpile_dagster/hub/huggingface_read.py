@@ -11,9 +11,10 @@ from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers
 
+from neuralpile_dagster.archives.http import worth_retrying
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.huggingface_errors import Secrets, explain
-from neuralpile_dagster.hub.retrying import RETRIED_STATUSES, HubGaveUp, RetryPolicy
+from neuralpile_dagster.hub.retrying import HubGaveUp, RetryPolicy
 
 _REQUEST_BYTES = 1 << 24
 """Most bytes asked for at once: what a broken connection can cost."""
@@ -79,7 +80,7 @@ class RangeFile(io.RawIOBase):
             except HubGaveUp:
                 raise
             except HfHubHTTPError as error:
-                if error.response.status_code not in RETRIED_STATUSES:
+                if not worth_retrying(error.response.status_code):
                     problem = explain(error, self.name, "reading it", self._secrets)
                     raise problem.error from problem.cause
                 trouble = f"status {error.response.status_code}"

@@ -33,7 +33,7 @@ def has_xet(api: HfApi, repository: str) -> bool:
         return False
     url = f"{api.endpoint}/api/datasets/{repository}/xet-write-token/main"
     response = get_session().get(url, headers=build_hf_headers(token=api.token))
-    if response.status_code in (404, 501):
+    if response.status_code == 404:
         return False
     hf_raise_for_status(response)
     return True

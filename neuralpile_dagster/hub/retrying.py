@@ -22,16 +22,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import httpx2
+import urllib3
 from huggingface_hub import get_session, set_client_factory
 from huggingface_hub.utils import parse_ratelimit_headers
+from urllib3.exceptions import InvalidHeader
 
+from neuralpile_dagster.archives.http import worth_retrying
 from neuralpile_dagster.errors import HubUnavailable
 
-RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _REPEATABLE = re.compile(
     r"^/api/(repos/create|validate-yaml|complete_multipart)$"
     r"|^/api/datasets/[^/]+/[^/]+/(preupload|paths-info|tag)/"
@@ -75,11 +77,8 @@ class RetryPolicy:
 
     def wait_s(self, attempt: int, headers: Mapping[str, str] | None = None) -> float:
         """Seconds to wait after ``attempt`` (0 for the first) failed with a reply of these headers."""
-        asked = asked_wait_s(headers or {})
-        if asked is not None:
-            return asked
-        longest = min(self.longest_wait_s, self.first_wait_s * 2**attempt)
-        return longest * random.uniform(0.5, 1.0)
+        own = min(self.longest_wait_s, self.first_wait_s * 2**attempt) * random.uniform(0.5, 1.0)
+        return max(own, asked_wait_s(headers or {}) or 0.0)
 
     def timeouts(self) -> dict[str, float]:
         """As httpx names them."""
@@ -97,14 +96,9 @@ class HubGaveUp(HubUnavailable, httpx2.TransportError):
 def asked_wait_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a reply asks to wait (Retry-After, or an exhausted rate limit), or None."""
     lower = {name.lower(): value.strip() for name, value in headers.items()}
-    text = lower.get("retry-after", "")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if text:
-        try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-        except ValueError:
-            return None
+    if "retry-after" in lower:
+        with suppress(InvalidHeader):  # neither seconds nor a date
+            return urllib3.Retry().parse_retry_after(lower["retry-after"])
     limit = parse_ratelimit_headers(lower)
     return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
 
@@ -210,7 +204,7 @@ def _repeatable(request: httpx2.Request) -> bool:
 
 def _trouble(request: httpx2.Request, response: httpx2.Response) -> str:
     """Why a reply is to be asked for again; empty when it is good. Reads small JSON replies."""
-    if response.status_code in RETRIED_STATUSES:
+    if worth_retrying(response.status_code):
         return f"status {response.status_code}"
     is_api = request.url.path.startswith("/api/") or ".git/info/lfs/" in request.url.path
     is_json = response.headers.get("content-type", "").split(";")[0].strip().endswith("json")
