@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster_tests.hub.sessions import KEYS, put_session
+
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
@@ -23,3 +27,15 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return datasets.load_dataset(str(path), *args, **options)
 
     return load_dataset
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """An empty store."""
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def records(store: LocalStore) -> dict[str, CountsRecord]:
+    """Three sessions in the store."""
+    return {key: put_session(store, key, subject="sub-2" if key == "s3" else "sub-1") for key in KEYS}

@@ -1,8 +1,13 @@
-"""What is in a folder, for comparing folders."""
+"""Small folders to publish, and what is in a folder."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+LARGE = 1 << 20  # from this size on, the local hub links files
+FIRST = {"README.md": b"# one", "data/train-00000-aaaaaaaa.parquet": b"a" * LARGE, "units/units.parquet": b"u"}
+SECOND = {"README.md": b"# two", "data/train-00000-bbbbbbbb.parquet": b"b" * LARGE, "units/units.parquet": b"u"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -12,3 +17,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def silent(_: str) -> None:
     """A `neuralpile_dagster.hub.model.Progress` that says nothing."""
+
+
+def make_folder(folder: Path, files: dict[str, bytes]) -> Path:
+    """Make the folder hold exactly these files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder

@@ -13,14 +13,18 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.archives.model import ArchiveFile, Citation
 from neuralpile_dagster.catalog.model import Dataset, Source
+from neuralpile_dagster.hub.component import write_component
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import CountsRecord, CountsStats, FactsRecord, RowRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, FactsRecord, RowRecord
 from neuralpile_dagster.store import LocalStore, put_file
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster.tables.schemas import UNITS_SCHEMA
+from neuralpile_dagster_tests.hub.folders import silent
 
 SEGMENT_BINS = 40
+KEYS = ("s1", "s2", "s3")
+SMALL_SHARDS = 3_000  # bytes: more than one session, less than all
 DATASET = Dataset(
     name="mice", title="Mice that run", source=Source(id="990002", version="0.1"), species="mouse", doi="10.48324/mice"
 )
@@ -132,3 +136,10 @@ def manifest_of(*keys: str, **changes: Any) -> Manifest:
         "sessions": sessions,
     }
     return Manifest(**{**values, **changes})
+
+
+def write(folder: Path, store: LocalStore, records: dict[str, CountsRecord], **options: Any) -> ComponentRecord:
+    """`write_component` with what most tests want."""
+    options = {"missing": {}, "repository": "local/mice", "progress": silent, **options}
+    manifest = options.pop("manifest", None) or manifest_of(*sorted({*KEYS, *records}))
+    return write_component(folder, store, DATASET, manifest, records, **options)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,7 @@ from neuralpile_dagster.hub import versions as versions_module
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.hub.folders import contents, silent
-from neuralpile_dagster_tests.hub.killing import killed_at
-
-LARGE = 1 << 20  # from this size on, files are linked
-
-
-def make_folder(folder: Path, files: dict[str, bytes]) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    return folder
-
-
-FIRST = {"README.md": b"# one", "data/train-00000-aaaaaaaa.parquet": b"a" * LARGE, "units/units.parquet": b"u"}
-SECOND = {"README.md": b"# two", "data/train-00000-bbbbbbbb.parquet": b"b" * LARGE, "units/units.parquet": b"u"}
+from neuralpile_dagster_tests.hub.folders import FIRST, SECOND, contents, make_folder, silent
 
 
 @pytest.fixture
@@ -187,77 +171,6 @@ def test_a_folder_that_changes_while_it_is_published_is_not_published(hub: Local
             with pytest.raises(HubConflict, match="changed while it was published"):
                 hub.publish("mice", folder, silent)
         assert contents(hub.path("mice")) == FIRST
-
-
-# --- crashes and rivals ----------------------------------------------------------------------------------------------
-
-
-def test_killed_at_any_step_the_repository_is_the_old_version_or_the_new_one(hub: LocalHub, tmp_path: Path):
-    staging = {0: make_folder(tmp_path / "first", FIRST), 1: make_folder(tmp_path / "second", SECOND)}
-    seen = set()
-    step = 1
-    hub.publish("mice", staging[0], silent)
-    while killed_at(hub.root, step, lambda: hub.publish("mice", staging[1], silent)):
-        found = contents(hub.path("mice"))
-        assert found in (FIRST, SECOND), f"killed at step {step}"
-        assert {f.path for f in hub.files("mice")} == set(found)
-        seen.add(found == SECOND)
-        done = hub.publish("mice", staging[1], silent)  # the same call again completes
-        assert contents(hub.path("mice")) == SECOND
-        assert done.changed == (found != SECOND)
-        hub.publish("mice", staging[0], silent)
-        leftovers = [p.name for p in hub.path("mice").parent.rglob(".writing-*")]
-        assert leftovers == [] and len(list((hub.root / "local/.versions/mice").iterdir())) == 3
-        step += 1
-    assert seen == {False, True} and step > 15
-
-
-def test_a_first_publication_killed_at_any_step_leaves_nothing_or_all(tmp_path: Path):
-    folder = make_folder(tmp_path / "first", FIRST)
-    step = 1
-    while True:
-        hub = LocalHub(tmp_path / f"hub-{step}", "local")
-        killed = killed_at(hub.root, step, lambda hub=hub: hub.publish("mice", folder, silent))
-        assert hub.files("mice") == () or contents(hub.path("mice")) == FIRST
-        if not killed:
-            break
-        step += 1
-    assert step > 10
-
-
-def test_two_publishers_at_once_leave_one_whole_version(hub: LocalHub, tmp_path: Path):
-    folders = [make_folder(tmp_path / "first", FIRST), make_folder(tmp_path / "second", SECOND)] * 3
-    errors: list[BaseException] = []
-
-    def publisher(folder: Path) -> None:
-        try:
-            for _ in range(5):
-                hub.publish("mice", folder, silent)
-        except BaseException as error:  # noqa: BLE001  # reported below
-            errors.append(error)
-
-    threads = [threading.Thread(target=publisher, args=(folder,)) for folder in folders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert contents(hub.path("mice")) in (FIRST, SECOND)
-    assert len(list((hub.root / "local/.versions/mice").iterdir())) == 3  # lock, version, its listing
-
-
-def test_reading_while_versions_are_replaced_always_finds_a_whole_one(hub: LocalHub, tmp_path: Path):
-    folders = [make_folder(tmp_path / "first", FIRST), make_folder(tmp_path / "second", SECOND)]
-    hub.publish("mice", folders[0], silent)
-    publisher = threading.Thread(target=lambda: [hub.publish("mice", folders[i % 2], silent) for i in range(30)])
-    publisher.start()
-    read = 0
-    while publisher.is_alive() or not read:
-        assert {file.path for file in hub.files("mice")} in (set(FIRST), set(SECOND))
-        with hub.open("mice", "README.md") as file:
-            assert file.read() in (b"# one", b"# two")
-        read += 1
-    publisher.join()
 
 
 def test_the_local_hub_is_in_the_home(tmp_path: Path):
