@@ -23,7 +23,7 @@ from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
 from neuralpile_dagster.orchestration.pictures import session_raster
-from neuralpile_dagster.orchestration.progress import progress_of
+from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
@@ -49,7 +49,7 @@ class SessionBatch:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tell = progress_of(self.context)
+        self.log = our_log(self.context)
         self.settings = self.instance.settings
         self.store = self.instance.open_store()
         self.archive = self.instance.open_archive(self.dataset.source)
@@ -68,7 +68,7 @@ class SessionBatch:
                 self._record(manifest, key, error)
             else:
                 locations.forget_failure(self.store, self.dataset, self.settings, key)
-            self.tell(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
+            self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
         if self.failed:
             raise dg.Failure(
                 f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed"
@@ -84,7 +84,7 @@ class SessionBatch:
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             seconds = state.next_action.sleep if state.next_action else 0
-            self.context.log.warning(f"{key}: {error} Trying again in {seconds:.0f} s.")
+            self.log.warning(f"{key}: {error} Trying again in {seconds:.0f} s.")
 
         for attempt in Retrying(
             retry=retry_if_exception_type(TransientError),
@@ -98,7 +98,7 @@ class SessionBatch:
 
     def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
         expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
-        self.context.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
+        self.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
         known = {session.key: session for session in manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         failure = locations.record_failure(
@@ -167,7 +167,7 @@ class SessionBatch:
         facts = metadata.counts_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, reused)
         facts = {"raster": session_raster(self.store, record, synthetic), **facts}
         self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file.sha256, build.BINNING_VERSION)
-        self.tell(
+        self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,18 +14,20 @@ _MARK = "neuralpile_progress"
 """Attribute of log records; Dagster hands such on to its loggers, unlike where a record was made."""
 
 
+def our_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
+    """The run's log, for what the terminal shows as well."""
+    return logging.LoggerAdapter(context.log, {_MARK: True})
+
+
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
     """What assets say on their way: a line of the run's log, in the UI and in the terminal."""
-    return partial(context.log.info, extra={_MARK: True})
+    return our_log(context).info
 
 
 class _OurLines(logging.Filter):
-    """Keep our progress, and warnings and errors of anybody that are not Dagster's events."""
+    """Keep what was said through `our_log`; Dagster's own lines repeat it in words about ops and outputs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
-        if record.levelno >= logging.WARNING:
-            return meta.get("dagster_event") is None
         return getattr(record, _MARK, False)
 
 

@@ -1,0 +1,55 @@
+"""Fixtures of the orchestration's tests: real instances, real files, real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuralpile_dagster_tests.orchestration.house import House, house, write_mice
+
+
+@pytest.fixture(scope="session")
+def mice_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The sessions of `house.MICE` as bytes by path, written once."""
+    folder = tmp_path_factory.mktemp("mice")
+    root = folder / write_mice(folder)[0].relative_to(folder).parts[0]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.nwb"))}
+
+
+@pytest.fixture(scope="session")
+def new_archive(mice_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes folder archives with the mice, each its own to damage."""
+
+    def make() -> Path:
+        archive = tmp_path_factory.mktemp("archive")
+        for path, content in mice_files.items():
+            (archive / path).parent.mkdir(parents=True, exist_ok=True)
+            (archive / path).write_bytes(content)
+        return archive
+
+    return make
+
+
+@pytest.fixture
+def new_house(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[Callable[..., House]]:
+    """Opens instances with the mice; keywords are those of `house.house`."""
+    with ExitStack() as stack:
+
+        def make(**changes: Any) -> House:
+            number = len(list(tmp_path.glob("home*")))
+            archive = changes.pop("archive", None) or new_archive()
+            return stack.enter_context(house(tmp_path / f"home{number}", archive, **changes))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+    """An instance on which the mice are built and published; tests only look."""
+    with house(tmp_path_factory.mktemp("built"), new_archive()) as made:
+        made.build()
+        yield made

@@ -1,0 +1,163 @@
+"""Batches of sessions: a broken one costs only itself, what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.orchestration.checks.policy import POLICIES
+from neuralpile_dagster.orchestration.status import dataset_status
+from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+
+TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
+FIRST, MIDDLE, LAST = SESSIONS
+Broken = tuple[House, dg.ExecuteInProcessResult]
+NewHouse = Callable[..., House]
+PER_SESSION = [name for name, policy in POLICIES.items() if policy.layer == "spike_counts"]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[Broken]:
+    """Three sessions of which the middle one is truncated, after one run of all three; tests only look."""
+    with house(tmp_path_factory.mktemp("broken"), new_archive()) as made:
+        cut(made.archive / MICE.source.folder / FILES[1])
+        yield made, made.batch(made.discover())
+
+
+def test_two_of_three_sessions_are_green_and_one_red_after_one_batch(broken: Broken) -> None:
+    made, result = broken
+    assert not result.success
+    assert made.made(TRAINS) == made.made(COUNTS) == {FIRST, LAST}
+
+
+def test_the_batch_names_the_session_that_failed_and_why(broken: Broken) -> None:
+    message = failure_of(broken[1])
+    assert "1 of 3 sessions of tiny-mice failed; the others are done" in message
+    assert f"{MIDDLE}: {FILES[1]} cannot be opened as HDF5" in message
+    assert "truncated" in message
+    assert FIRST not in message
+
+
+def test_a_failed_session_leaves_a_record_with_its_reason_and_no_other_file(broken: Broken) -> None:
+    made, result = broken
+    failures = locations.read_failures(made.store, MICE, made.settings)
+    assert list(failures) == [MIDDLE]
+    assert failures[MIDDLE].error == "DamagedRecording"
+    assert failures[MIDDLE].run_id == result.run_id
+    assert not failures[MIDDLE].transient
+    assert [key for key in made.store.keys(MICE.key) if MIDDLE in key] == [f"{MICE.key}/failures/{MIDDLE}.json"]
+
+
+def test_the_status_counts_done_and_failed_sessions(broken: Broken) -> None:
+    status = dataset_status(broken[0].store, MICE, broken[0].settings)
+    assert (status.known, status.done, list(status.failed), status.to_do) == (3, 2, [MIDDLE], 0)
+
+
+def test_every_check_is_recorded_for_every_finished_session_alone(broken: Broken) -> None:
+    for name in PER_SESSION:
+        said = {e.partition: e.passed for e in broken[0].checks(COUNTS, name)}
+        assert said == {FIRST: True, LAST: True}, name
+
+
+def test_a_dataset_with_a_failed_session_is_not_published_and_says_which(broken: Broken) -> None:
+    result = broken[0].publish()
+    assert not result.success
+    assert "2 of 3 sessions done" in failure_of(result)
+    assert MIDDLE in failure_of(result)
+    assert not broken[0].hub_folder("tiny-mice").exists()
+
+
+def test_a_second_batch_of_the_repaired_session_alone_completes_the_dataset(new_house: NewHouse) -> None:
+    made = new_house()
+    broken_file = made.archive / MICE.source.folder / FILES[1]
+    whole = cut(broken_file)
+    keys = made.discover()
+    assert not made.batch(keys).success
+    broken_file.write_bytes(whole)
+    assert made.discover() == keys
+    assert made.batch([MIDDLE]).success
+    assert made.made(COUNTS) == set(SESSIONS)
+    assert locations.read_failures(made.store, MICE, made.settings) == {}
+    assert made.publish().success
+
+
+def test_a_batch_of_finished_sessions_writes_nothing(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    before = contents(made.store.root)
+    result = made.batch(keys)
+    assert result.success
+    assert contents(made.store.root) == before
+    reused = [event.materialization.metadata["reused"].value for event in materializations(result)]
+    assert reused == [True] * 6
+
+
+def test_a_session_whose_file_changed_is_made_anew_and_its_neighbours_are_not(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    before = contents(made.store.root)
+    first, second, _ = (made.archive / MICE.source.folder / name for name in FILES)
+    second.write_bytes(first.read_bytes())
+    made.discover()
+    assert made.batch(keys).success
+    changed = {path.split("/")[-1] for path, state in contents(made.store.root).items() if before.get(path) != state}
+    assert changed == {f"{MIDDLE}{end}" for end in (".parquet", ".json", ".units.parquet")} | {"manifest.json"}
+
+
+def test_spike_trains_alone_can_be_made_and_counts_later(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.run(TRAINS, partitions=keys).success
+    assert made.made(COUNTS) == set()
+    assert made.run(COUNTS, partitions=keys).success
+    assert made.made(COUNTS) == set(SESSIONS)
+
+
+def test_counts_alone_without_spike_trains_fail_and_say_what_to_do(new_house: NewHouse) -> None:
+    made = new_house()
+    result = made.run(COUNTS, partitions=made.discover()[:1])
+    assert "has no spike trains yet" in failure_of(result)
+    assert "spike_trains" in failure_of(result)
+
+
+def test_a_batch_in_which_every_session_fails_does_not_say_that_others_are_done(new_house: NewHouse) -> None:
+    made = new_house()
+    for name in FILES:
+        cut(made.archive / MICE.source.folder / name)
+    message = failure_of(made.batch(made.discover()))
+    assert "3 of 3 sessions of tiny-mice failed" in message
+    assert "others" not in message
+
+
+def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    stored = made.store.root / locations.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    stored.write_bytes(content)
+    result = made.batch(keys)
+    assert f"{MIDDLE} fails the check" in failure_of(result)
+    assert {e.partition: e.passed for e in made.checks(COUNTS, "file_is_as_recorded")[:3]} == {
+        FIRST: True,
+        MIDDLE: False,
+        LAST: True,
+    }
+    assert "2 of 3 sessions done" in failure_of(made.publish())
+
+
+def contents(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder: when it was written, and what it holds."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {path.relative_to(root).as_posix(): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def materializations(result: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
+    return [event for event in result.all_events if event.is_step_materialization]
