@@ -1,0 +1,91 @@
+"""What `bench.session` runs in processes of their own: ``python -m bench.session_steps STEP ...``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def ours(recording: str, out: str) -> None:
+    """NWB file -> rows, as ``neuralpile bin`` does."""
+    from neuralpile_dagster.build import bin_files
+
+    stats = bin_files([Path(recording)], Path(out)).stats
+    print(json.dumps({"tokens": stats.tokens, "spikes": stats.spikes_read}))
+
+
+def store(recording: str, folder: str) -> None:
+    """NWB file -> spike trains and spike counts in a store, as a Dagster run does; prints seconds of both."""
+    from neuralpile_dagster.archives.model import ArchiveFile, LocalFile
+    from neuralpile_dagster.build import build_spike_counts, store_recording, trains_inputs
+    from neuralpile_dagster.recordings.manifest import Session
+    from neuralpile_dagster.recordings.read import read_session
+    from neuralpile_dagster.settings import Settings
+    from neuralpile_dagster.store import LocalStore
+
+    path = Path(recording)
+    listed = ArchiveFile(path=path.name, size=path.stat().st_size, file_id=path.name)
+    session = Session(key="ses", subject_id="sub", session_id="ses", files=(listed,))
+    target = LocalStore(Path(folder))
+    start = time.perf_counter()
+    held = read_session("units", [LocalFile(path.name, path)])
+    read = time.perf_counter()
+    trains = store_recording(target, "sample/spike_trains", session, held, "-", trains_inputs(session, "units"))
+    stored = time.perf_counter()
+    settings = Settings(home=Path(folder), store=folder)
+    counts = build_spike_counts(target, "sample/spike_counts", "ses", held, trains, settings)
+    done = time.perf_counter()
+    print(
+        json.dumps(
+            {
+                "read_s": read - start,
+                "spike_trains_s": stored - read,
+                "spike_counts_s": done - stored,
+                "trains_bytes": trains.file.size,
+                "counts_bytes": counts.file.size,
+                "spikes": counts.stats.spikes_read,
+                "tokens": counts.stats.tokens,
+            }
+        )
+    )
+
+
+def encode(rows: str, out: str) -> None:
+    """Print the seconds in which pyarrow alone, in one thread, encodes the table whose rows a file of ours holds."""
+    from neuralpile_dagster.tables.rows import RowReader, RowWriter
+
+    seconds = 0.0
+    with RowReader(Path(rows)) as reader, RowWriter(Path(out)) as writer:
+        for i in range(reader.n_rows):
+            row = reader.row(i)
+            start = time.perf_counter()
+            writer.write(row.counts, row.subject_id, row.session_id, row.segment_id)
+            seconds += time.perf_counter() - start
+    print(json.dumps({"seconds": seconds}))
+
+
+def compare(ours: str, published: str) -> None:
+    """Print whether two files hold the same counts in the same segments, bit for bit."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader, counts_matrix
+
+    rows = 0
+    equal = True
+    with RowReader(Path(ours)) as reader:
+        for batch in pq.ParquetFile(published).iter_batches(batch_size=1):
+            row = reader.row(rows)
+            equal &= batch["segment_id"][0].as_py() == row.segment_id
+            equal &= np.array_equal(counts_matrix(batch[COUNTS_COLUMN], published), row.counts)
+            rows += 1
+        equal &= rows == reader.n_rows
+    print(json.dumps({"equal": bool(equal), "rows": rows}))
+
+
+STEPS = {step.__name__: step for step in (ours, store, encode, compare)}
+
+if __name__ == "__main__":
+    STEPS[sys.argv[1]](*sys.argv[2:])

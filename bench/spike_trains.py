@@ -1,0 +1,147 @@
+"""How spike times lie in the store: bytes per spike and seconds, against raw float64 written in the same run.
+
+``python -m bench.spike_trains [--tiny]``. Every way is lossless and read back
+bit for bit, or the bench fails. Ratios are to raw float64 (8 bytes per spike,
+written and read by numpy); all run in one thread of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.common import save, show
+from bench.recordings import spike_trains
+from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.tables.spike_trains import GROUP_VALUES, read_recording, write_recording
+
+REPEATS = 3
+
+
+class Way(NamedTuple):
+    """A way to store spike trains: write a file, and read the spike times back."""
+
+    write: Callable[[Path, SpikeTrains], None]
+    read: Callable[[Path], np.ndarray]
+
+
+def _write_raw(path: Path, trains: SpikeTrains) -> None:
+    trains.spike_times.tofile(path)
+
+
+def _read_raw(path: Path) -> np.ndarray:
+    return np.fromfile(path)
+
+
+def _parquet(kind: Any = np.float64, **settings: Any) -> Way:
+    """One column of all spikes as numbers of ``kind``, in row groups."""
+
+    def write(path: Path, trains: SpikeTrains) -> None:
+        schema = pa.schema([("spike_times", pa.from_numpy_dtype(kind))])
+        common = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+        values = trains.spike_times.view(kind)
+        with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, **common, **settings) as writer:
+            for start in range(0, len(values), GROUP_VALUES):
+                writer.write_table(pa.table([pa.array(values[start : start + GROUP_VALUES])], schema))
+
+    def read(path: Path) -> np.ndarray:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        times = np.empty(file.metadata.num_rows)
+        start = 0
+        for group in range(file.num_row_groups):
+            values = file.read_row_group(group)["spike_times"].chunk(0).to_numpy()
+            times.view(kind)[start : start + len(values)] = values
+            start += len(values)
+        return times
+
+    return Way(write, read)
+
+
+def _write_ours(path: Path, trains: SpikeTrains) -> None:
+    units = tuple(Unit(unit_id=k, file="synthetic.nwb") for k in range(trains.n_units))
+    write_recording(path, Recording(trains, units, SessionFacts()))
+
+
+def _read_ours(path: Path) -> np.ndarray:
+    data = read_recording(path).data
+    assert isinstance(data, SpikeTrains)
+    return data.spike_times
+
+
+BIT_PATTERNS = {"column_encoding": {"spike_times": "DELTA_BINARY_PACKED"}}
+WAYS = {
+    "raw float64": Way(_write_raw, _read_raw),
+    "Parquet, plain, zstd": _parquet(),
+    "Parquet, byte stream split, zstd": _parquet(use_byte_stream_split=True),
+    "Parquet, differences of the bit patterns, zstd": _parquet(np.int64, **BIT_PATTERNS),
+    "ours: clock ticks where exact, else bit patterns": Way(_write_ours, _read_ours),
+}
+
+
+def clocks(n_spikes: int) -> dict[str, SpikeTrains]:
+    """Spike trains as recorders and sorters leave them (synthetic)."""
+    aligned, ends = spike_trains(max(n_spikes // 40_000, 3), 428_000, n_spikes)
+    return {
+        "30 kHz ticks": SpikeTrains(np.rint(aligned * 30_000) / 30_000, ends),
+        "rounded to microseconds": SpikeTrains(np.round(aligned, 6), ends),
+        "30 kHz, aligned to another clock": SpikeTrains(aligned, ends),
+    }
+
+
+def run(trains: SpikeTrains, folder: Path) -> dict[str, dict[str, float]]:
+    results: dict[str, dict[str, float]] = {}
+    for name, way in WAYS.items():
+        path = folder / "spikes"
+        wrote, read = [], []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            way.write(path, trains)
+            written = time.perf_counter()
+            times = way.read(path)
+            read.append(time.perf_counter() - written)
+            wrote.append(written - start)
+        if not np.array_equal(times.view(np.int64), trains.spike_times.view(np.int64)):
+            raise RuntimeError(f"{name} is not lossless")
+        size = path.stat().st_size / len(times)
+        results[name] = {"bytes_per_spike": size, "write_s": min(wrote), "read_s": min(read)}
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a smoke run")
+    tiny = parser.parse_args().tiny
+    n_spikes = 100_000 if tiny else 20_000_000
+    results = {}
+    for clock, trains in clocks(n_spikes).items():
+        with tempfile.TemporaryDirectory() as folder:
+            results[clock] = run(trains, Path(folder))
+        raw = results[clock]["raw float64"]
+        share = trains.n_spikes / 1e8
+        header = ["", "bytes per spike", "of raw", "write, s per 100 M", "of raw", "read, s per 100 M", "of raw"]
+        rows = [
+            [
+                name,
+                found["bytes_per_spike"],
+                found["bytes_per_spike"] / 8,
+                found["write_s"] / share,
+                found["write_s"] / raw["write_s"],
+                found["read_s"] / share,
+                found["read_s"] / raw["read_s"],
+            ]
+            for name, found in results[clock].items()
+        ]
+        show(f"{clock}, {trains.n_spikes:,} spikes", header, rows)
+    print(f"\nwrote {save('spike_trains-tiny' if tiny else 'spike_trains', results)}")
+
+
+if __name__ == "__main__":
+    main()

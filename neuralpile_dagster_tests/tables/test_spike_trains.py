@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.tables import spike_trains as tables
+from neuralpile_dagster.tables.clocks import RATES_HZ, from_ticks, to_ticks
+from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
+
+FACTS = SessionFacts(subject="Cori", sex="F", age="P90D", start_time="2020-01-01T12:00:00+01:00")
+ANY_BITS = hnp.arrays(np.int64, st.integers(0, 40)).map(lambda bits: bits.view(np.float64))
+CLOCKS = st.tuples(st.sampled_from(RATES_HZ), st.lists(st.integers(-(10**6), 10**12), max_size=40)).map(
+    lambda clock: np.array(sorted(clock[1]), np.float64) / clock[0]
+)
+AWKWARD = st.lists(st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 1e300, 5e-324, 0.1, 3.0])).map(np.array)
+
+
+def bits(times: np.ndarray) -> list[int]:
+    return times.astype(np.float64).view(np.int64).tolist()
+
+
+def recording(trains: list[np.ndarray], **changes: Any) -> Recording:
+    times = np.concatenate([np.zeros(0), *trains])
+    units = tuple(Unit(unit_id=k, file="a.nwb") for k in range(len(trains)))
+    ends = np.cumsum([len(train) for train in trains], dtype=np.int64)
+    return Recording(**{"data": SpikeTrains(times, ends), "units": units, "facts": FACTS} | changes)
+
+
+def there_and_back(path: Path, before: Recording) -> Recording:
+    write_recording(path, before)
+    return read_recording(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(ANY_BITS, CLOCKS, AWKWARD))
+def test_ticks_give_back_every_bit(times: np.ndarray):
+    times = times.astype(np.float64)
+    ticks, rate = to_ticks(times)
+    again = np.empty_like(times)
+    from_ticks(ticks, rate, again)
+    assert bits(again) == bits(times)
+
+
+@pytest.mark.parametrize("rate", RATES_HZ)
+def test_times_of_a_clock_become_its_ticks(rate: float):
+    ticks = np.unique(np.random.default_rng(0).integers(0, int(9000 * rate), 5000))
+    found, clock = to_ticks(ticks / rate)
+    assert clock is not None
+    assert clock <= rate
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found / clock, ticks / rate)
+
+
+def test_one_time_off_the_clock_keeps_the_bit_patterns():
+    times = np.arange(1000) / 30_000
+    times[777] = math.nextafter(times[777], 1)
+    assert to_ticks(times)[1] is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(trains=st.lists(st.one_of(ANY_BITS, CLOCKS, AWKWARD), max_size=6))
+def test_spike_trains_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, trains: list[np.ndarray]):
+    before = recording([train.astype(np.float64) for train in trains])
+    after = there_and_back(tmp_path_factory.mktemp("trains") / "x.parquet", before)
+    assert isinstance(after.data, SpikeTrains)
+    assert bits(after.data.spike_times) == bits(before.data.spike_times)
+    assert after.data.ends.tolist() == before.data.ends.tolist()
+    assert after.data.ends.dtype == np.int64
+    assert (after.units, after.facts, after.notes) == (before.units, before.facts, ())
+
+
+def test_units_facts_notes_and_bin_rule_come_back(tmp_path: Path):
+    units = (
+        Unit(2**40, "a.nwb", "CA1", "units.location", "probe A", "good", "pyramidal", ((0.1, 0.5), (1.0, 1.7))),
+        Unit(-3, "b.nwb", obs_intervals=()),
+        Unit(0, "b.nwb"),
+    )
+    data = SpikeTrains(np.array([0.5, 0.25]), np.array([1, 1, 2]), "from_first_spike")
+    before = Recording(data, units, FACTS, ("a column was left out",))
+    after = there_and_back(tmp_path / "x.parquet", before)
+    assert (after.units, after.facts, after.notes) == (units, FACTS, before.notes)
+    assert isinstance(after.data, SpikeTrains)
+    assert after.data.bin_rule == "from_first_spike"
+
+
+def test_row_groups_are_small_and_do_not_change_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "GROUP_VALUES", 100)
+    rng = np.random.default_rng(0)
+    before = recording([np.sort(rng.uniform(0, 9, n)) for n in (30, 0, 80, 500, 0, 0, 7, 99, 1)])
+    after = there_and_back(tmp_path / "x.parquet", before)
+    assert pq.ParquetFile(tmp_path / "x.parquet").num_row_groups == 5
+    assert isinstance(after.data, SpikeTrains)
+    assert bits(after.data.spike_times) == bits(before.data.spike_times)
+    assert after.data.ends.tolist() == before.data.ends.tolist()
+
+
+def test_ready_made_counts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "GROUP_VALUES", 100)
+    counts = np.random.default_rng(0).poisson(1, (7, 60)).astype(np.uint8)
+    data = BinnedCounts(counts, 0.02, spikes_read=500, missing_bins=3, saturated_bins=1, lost_to_saturation=9)
+    before = recording([np.zeros(0)] * 7, data=data)
+    after = there_and_back(tmp_path / "x.parquet", before)
+    assert isinstance(after.data, BinnedCounts)
+    np.testing.assert_array_equal(after.data.counts, counts)
+    assert after.data.counts.dtype == np.uint8
+    assert vars(after.data) | {"counts": 0} == vars(data) | {"counts": 0}
+    assert after.units == before.units
+
+
+def test_the_same_recording_gives_the_same_bytes(tmp_path: Path):
+    before = recording([np.arange(500) / 30_000, np.random.default_rng(0).uniform(0, 9, 300)])
+    for name in ("a", "b"):
+        write_recording(tmp_path / name, before)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("session", ["sub-A2929/sub-A2929_ses-200711", "sub-A8604/sub-A8604_ses-211122"])
+def test_real_spike_trains_come_back_in_less_than_half_their_size(shared_data: Path, tmp_path: Path, session: str):
+    with h5py.File(shared_data / "recordings" / "990001" / f"{session}_behavior+ecephys.nwb") as file:
+        times, ends = file["units/spike_times"][()], file["units/spike_times_index"][()].astype(np.int64)
+    before = recording(np.split(times, ends[:-1]))
+    after = there_and_back(tmp_path / "x.parquet", before)
+    assert isinstance(after.data, SpikeTrains)
+    assert bits(after.data.spike_times) == bits(times)
+    assert (tmp_path / "x.parquet").stat().st_size < times.nbytes / 2
+
+
+def test_units_and_data_of_different_number_are_not_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="2 units described, 1 recorded"):
+        write_recording(tmp_path / "x", recording([np.array([0.1])], units=(Unit(0, "a"), Unit(1, "a"))))
+
+
+def test_a_flipped_bit_is_never_read_as_other_spikes(tmp_path: Path):
+    before = recording([np.arange(400) / 30_000, np.random.default_rng(0).uniform(0, 9, 300)])
+    write_recording(tmp_path / "x.parquet", before)
+    whole = (tmp_path / "x.parquet").read_bytes()
+    refused = 0
+    for position in np.random.default_rng(1).integers(0, len(whole), 300):
+        content = bytearray(whole)
+        content[position] ^= 1 << int(position % 8)
+        (tmp_path / "y.parquet").write_bytes(content)
+        try:
+            data = read_recording(tmp_path / "y.parquet").data
+        except TableError as error:
+            assert "y.parquet" in str(error)
+            refused += 1
+        else:
+            assert bits(data.spike_times) == bits(before.data.spike_times)
+    assert refused > 100
+
+
+def test_another_table_is_refused_by_name(tmp_path: Path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(TableError, match=r"other\.parquet is not a stored recording"):
+        read_recording(tmp_path / "other.parquet")
