@@ -67,9 +67,7 @@ class HuggingFaceHub:
         self._policy = policy or RetryPolicy()
         self._limits = Limits(plans, files_per_commit, batch_bytes)
         self._secrets = Secrets(token or get_token())
-        self._api = HfApi(
-            endpoint=self.endpoint, token=self._secrets.token, library_name=PROGRAM, library_version=version(PROGRAM)
-        )
+        self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, user_agent=USER_AGENT)
 
     @classmethod
     def from_environment(cls, namespace: str, environment: Mapping[str, str] | None = None) -> HuggingFaceHub:
