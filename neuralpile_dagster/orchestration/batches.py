@@ -21,7 +21,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, RecordingError, TransientError
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.checks import wiring
-from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
+from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded, judge
 from neuralpile_dagster.orchestration.pictures import session_raster
 from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -154,7 +154,7 @@ class SessionBatch:
         started = time.monotonic()
         inputs = build.counts_inputs(trains, self.settings)
         record = locations.read_counts_record(self.store, self.dataset, self.settings, session.key)
-        reused = record is not None and build.is_current(self.store, record, inputs)
+        reused = record is not None and build.is_current(self.store, record, inputs) and self._is_undamaged(record)
         if record is None or not reused:
             record = build.build_spike_counts(
                 self.store,
@@ -172,6 +172,12 @@ class SessionBatch:
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
         )
         self._check(session, record, inputs)
+
+    def _is_undamaged(self, record: CountsRecord) -> bool:
+        verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))
+        if not verdict.passed:
+            self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
+        return verdict.passed
 
     def _check(self, session: Session, record: CountsRecord, inputs: str) -> None:
         """Log every check's verdict; a failed blocking one is the session's failure."""

@@ -11,6 +11,7 @@ import pytest
 from neuralpile_dagster.orchestration import locations, names
 from neuralpile_dagster.orchestration.checks.policy import POLICIES
 from neuralpile_dagster.orchestration.status import dataset_status
+from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
@@ -139,18 +140,30 @@ def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(new_hous
     made = new_house()
     keys = made.discover()
     assert made.batch(keys).success
-    stored = made.store.root / locations.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
-    content = bytearray(stored.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    stored.write_bytes(content)
+    record = locations.read_counts_record(made.store, MICE, made.settings, MIDDLE)
+    assert record is not None
+    forgetful = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
+    path = f"{locations.counts_folder(MICE, made.settings)}/{MIDDLE}.json"
+    write_record(made.store, path, record.model_copy(update={"stats": forgetful}))
     result = made.batch(keys)
-    assert f"{MIDDLE} fails the check" in failure_of(result)
-    assert {e.partition: e.passed for e in made.checks(COUNTS, "file_is_as_recorded")[:3]} == {
+    assert f"{MIDDLE} fails the check spikes_conserved" in failure_of(result)
+    assert {e.partition: e.passed for e in made.checks(COUNTS, "spikes_conserved")[:3]} == {
         FIRST: True,
         MIDDLE: False,
         LAST: True,
     }
     assert "2 of 3 sessions done" in failure_of(made.publish())
+
+
+def test_a_stored_file_that_changed_is_made_anew_when_its_session_is_materialized_again(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    stored = made.store.root / locations.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
+    right = stored.read_bytes()
+    stored.write_bytes(right[:500] + bytes([right[500] ^ 0xFF]) + right[501:])
+    assert made.batch(keys).success
+    assert stored.read_bytes() == right
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
