@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import dagster as dg
@@ -57,9 +58,14 @@ def spec_facts(dataset: Dataset, layer: Layer) -> dict[str, Any]:
         "description": _text(dataset, layer),
         "kinds": _KINDS[layer] | {dataset.source.archive},
         "owners": OWNERS,
-        "tags": {"dataset": dataset.name, "layer": layer, "species": dataset.species or "unknown"},
+        "tags": {"dataset": dataset.name, "layer": layer, "species": _tag(dataset.species or "unknown")},
         "metadata": {**links, **{name: value for name, value in numbers.items() if value is not None}},
     }
+
+
+def _tag(text: str) -> str:
+    """A text as Dagster's tags allow it: letters, digits and ``_-.``, at most 63."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:63].strip("_.-") or "unknown"
 
 
 _PILE_TEXTS = {
