@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -173,3 +175,29 @@ def test_reading_many_files_leaves_no_thread_and_no_paused_collection(bucket_ser
     mine = [thread for thread in threading.enumerate() if thread.name.startswith(("fetch", "decode"))]
     assert not mine
     assert threading.active_count() <= before + 40  # the test server keeps a thread per open connection
+
+
+CRASH = """
+import sys
+from pathlib import Path
+from neuralpile_dagster.archives.http import NetworkLimits
+from neuralpile_dagster.archives.ranges.file import open_ranged
+from neuralpile_dagster.archives.ranges.remote import RemoteObject
+url, size = sys.argv[1], int(sys.argv[2])
+remote = RemoteObject("file.h5", size, url, lambda: url, NetworkLimits(retries=0), 2)
+with open_ranged(remote, Path, connections=2) as opened:
+    opened.hdf5()
+"""
+
+
+@pytest.mark.parametrize("fault", [status(503), None])
+def test_a_file_that_does_not_open_does_not_crash_the_interpreter_at_its_exit(
+    bucket_server: Server, bucket: Bucket, fault: Fault | None
+):
+    bucket.path.write_bytes(b"not HDF5 at all" * 1000)
+    if fault is not None:
+        bucket_server.faults.add(fault)
+    command = [sys.executable, "-c", CRASH, f"{bucket_server.url}/x", str(bucket.path.stat().st_size)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "ArchiveUnavailable" in finished.stderr or "DamagedRecording" in finished.stderr
+    assert finished.returncode == 1

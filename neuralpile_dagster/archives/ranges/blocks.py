@@ -63,10 +63,11 @@ class Blocks:
         with self._lock:
             return self._held.get(index)
 
-    def drop(self, index: int) -> None:
-        """Forget a block that will hardly be needed again."""
+    def drop(self, start: int, stop: int) -> None:
+        """Forget the blocks ``start`` to ``stop`` (excluded), which will hardly be needed again."""
         with self._lock:
-            self._held.pop(index, None)
+            for index in [index for index in self._held if start <= index < stop]:
+                del self._held[index]
 
     def clear(self) -> None:
         """Forget all blocks."""
@@ -86,7 +87,7 @@ class Blocks:
         try:
             self.remote.read_into(start, memoryview(content))
         except BaseException as error:
-            self.drop(index)
+            self.drop(index, index + 1)
             block.set_exception(error)
             if not isinstance(error, NeuralPileError):
                 raise

@@ -72,6 +72,7 @@ class Chunks:
         self._window: list[Chunk] = []
         self._running: list[Future[None]] = []
         self._failed = False
+        self._first = remote.size  # where the chunks begin, as far as they are known
 
     def read(self, dataset: h5py.Dataset, layout: Chunked, values: np.ndarray) -> None:
         """Fill ``values`` (C order, the dataset's shape and dtype).
@@ -104,17 +105,25 @@ class Chunks:
             self._room.acquire()
             if self._failed:
                 finish(self._running)
-            self._find_bytes(piece, drop=large)
+            self._find_bytes(piece)
             future = self._decoders.submit(self._decode, piece, name, layout, values)
             future.add_done_callback(self._done)
             self._running.append(future)
+        if large and self._window:
+            self._drop_blocks(min(chunk.start for chunk in self._window), max(chunk.stop for chunk in self._window))
         self._window.clear()
+
+    def _drop_blocks(self, start: int, stop: int) -> None:
+        """Forget blocks that the walk has passed: their chunks are being decoded."""
+        size = self._blocks.block_bytes
+        self._first = min(self._first, start)
+        self._blocks.drop(self._first // size + 1, stop // size)
 
     def _done(self, future: Future[None]) -> None:
         self._failed |= future.cancelled() or future.exception() is not None
         self._room.release()
 
-    def _find_bytes(self, piece: Piece, drop: bool) -> None:
+    def _find_bytes(self, piece: Piece) -> None:
         size = self._blocks.block_bytes
         missing = piece.start
         for index in range(piece.start // size, (piece.stop - 1) // size + 1):
@@ -124,8 +133,6 @@ class Chunks:
             self._fetch(piece, missing, index * size)
             piece.copies.append((index * size, block))
             missing = (index + 1) * size
-            if drop and missing <= piece.stop:
-                self._blocks.drop(index)
         self._fetch(piece, missing, piece.stop)
 
     def _fetch(self, piece: Piece, start: int, stop: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,9 +48,13 @@ class RangedFile:
         view = BlockFile(self._blocks)
         try:
             file = h5py.File(view, "r")
-        except OSError as error:
+        except Exception as error:
+            # the frames hold HDF5's access properties, which crash the interpreter if they live until it exits
+            traceback.clear_frames(error.__traceback__)
             if view.failure is not None:
-                raise view.failure from error
+                raise view.failure from None
+            if not isinstance(error, OSError):
+                raise
             raise DamagedRecording(
                 f"{self.name} cannot be opened as HDF5",
                 found=f"{self._remote.size:,} bytes, {error}",
@@ -97,7 +102,7 @@ def open_ranged(
         _collection_paused(),
         ThreadPoolExecutor(connections, "fetch") as fetchers,
     ):
-        blocks = Blocks(remote, fetchers, capacity_bytes=block_memory, ahead=2 * connections)
+        blocks = Blocks(remote, fetchers, capacity_bytes=block_memory, ahead=connections + 2)
         reader = RangeReader(remote, blocks, fetchers, connections)
         file = RangedFile(remote, blocks, reader, download)
         try:
