@@ -19,9 +19,8 @@ def ours(recording: str, out: str) -> None:
 def store(recording: str, folder: str) -> None:
     """NWB file -> spike trains and spike counts in a store, as a Dagster run does; prints seconds of both."""
     from neuralpile_dagster.archives.model import ArchiveFile, LocalFile
-    from neuralpile_dagster.build import build_spike_counts, store_recording, trains_inputs
+    from neuralpile_dagster.build import build_spike_counts, build_spike_trains, trains_inputs
     from neuralpile_dagster.recordings.manifest import Session
-    from neuralpile_dagster.recordings.read import read_session
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore
 
@@ -29,19 +28,18 @@ def store(recording: str, folder: str) -> None:
     listed = ArchiveFile(path=path.name, size=path.stat().st_size, file_id=path.name)
     session = Session(key="ses", subject_id="sub", session_id="ses", files=(listed,))
     target = LocalStore(Path(folder))
+    inputs = trains_inputs(session, "units")
     start = time.perf_counter()
-    held = read_session("units", [LocalFile(path.name, path)])
-    read = time.perf_counter()
-    trains = store_recording(target, "sample/spike_trains", session, held, "-", trains_inputs(session, "units"))
+    opened = [LocalFile(path.name, path)]
+    trains = build_spike_trains(target, "sample/spike_trains", session, opened, "units", "-", inputs)
     stored = time.perf_counter()
     settings = Settings(home=Path(folder), store=folder)
-    counts = build_spike_counts(target, "sample/spike_counts", "ses", held, trains, settings)
+    counts = build_spike_counts(target, "sample/spike_counts", "ses", None, trains, settings)
     done = time.perf_counter()
     print(
         json.dumps(
             {
-                "read_s": read - start,
-                "spike_trains_s": stored - read,
+                "spike_trains_s": stored - start,
                 "spike_counts_s": done - stored,
                 "trains_bytes": trains.file.size,
                 "counts_bytes": counts.file.size,

@@ -129,6 +129,13 @@ def test_a_stored_recording_is_read_back(tmp_path: Path):
     np.testing.assert_array_equal(again.data.spike_times, held.data.spike_times)
 
 
+def test_counts_are_the_same_from_a_recording_held_or_read_back(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    trains, counts = built(store, recording())
+    again = build_spike_counts(store, "sample/again", "ses_1", None, trains, settings(tmp_path))
+    assert (again.file.sha256, again.stats) == (counts.file.sha256, counts.stats)
+
+
 def test_files_are_read_and_stored_in_one_call(tmp_path: Path):
     trains = poisson_trains(4, 30.0)
     files = [write_units_nwb(tmp_path / f"{name}.nwb", trains) for name in "ab"]
