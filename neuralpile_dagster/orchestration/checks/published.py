@@ -2,53 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
+from neuralpile_dagster.errors import NeuralPileError, TransientError
+from neuralpile_dagster.hub.contents import list_folder
+from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.tables.footer import read_footer
 
+_FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
+
 
 def read_card(hub: Hub, name: str) -> dict[str, Any]:
-    """The YAML block at the top of a published README."""
+    """The YAML block at the top of a published README; empty when there is none."""
     with hub.open(name, "README.md") as file:
-        text = file.read().decode()
-    content = yaml.safe_load(text.split("---\n")[1])
+        text = file.read().decode(errors="replace")
+    block = _FRONT_MATTER.match(text)
+    content = yaml.safe_load(block[1]) if block else None
     return content if isinstance(content, dict) else {}
 
 
-def _splits_of(card: dict[str, Any]) -> dict[str, int]:
-    info = card["dataset_info"]
+def _splits_of(card: dict[str, Any]) -> dict[str, int] | None:
+    """Rows per split as the card states them; None when it states none that `datasets` would understand."""
+    info = card.get("dataset_info")
     configs = info if isinstance(info, list) else [info]
-    default = next(config for config in configs if config.get("config_name", "default") == "default")
-    return {split["name"]: split["num_examples"] for split in default["splits"]}
+    try:
+        default = next(config for config in configs if config.get("config_name", "default") == "default")
+        return {str(split["name"]): int(split["num_examples"]) for split in default["splits"]}
+    except (StopIteration, AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
-def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
-    """The card's number of rows per split is what the published files' footers say."""
-    stated = _splits_of(read_card(hub, name))
-    counted = dict.fromkeys(stated, 0)
+def _counted(hub: Hub, name: str) -> dict[str, int]:
+    """Rows per split as the footers of the published files say."""
+    counted: dict[str, int] = {}
     for file in hub.files(name):
         if file.path.startswith("data/"):
             split = file.path.removeprefix("data/").split("-")[0]
             with hub.open(name, file.path) as stream:
                 counted[split] = counted.get(split, 0) + read_footer(pa.PythonFile(stream, "r"), file.path).n_rows
+    return counted
+
+
+def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
+    """The card's number of rows per split is what the published files' footers say."""
+    remedy = "materialize hub_dataset again; until then load_dataset fails for everybody"
+    try:
+        stated, counted = _splits_of(read_card(hub, name)), _counted(hub, name)
+    except TransientError:
+        raise  # says nothing about the dataset
+    except (NeuralPileError, yaml.YAMLError) as error:
+        return Verdict(False, "a card and the files that it describes", str(error), remedy)
     return Verdict(
         passed=stated == counted,
-        expected=", ".join(f"{split} {rows}" for split, rows in sorted(counted.items())),
-        found=", ".join(f"{split} {rows}" for split, rows in sorted(stated.items())),
-        remedy="materialize hub_dataset again; until then load_dataset fails for everybody",
+        expected=_told(counted),
+        found="a card without split sizes" if stated is None else _told(stated),
+        remedy=remedy,
     )
+
+
+def _told(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {rows}" for split, rows in sorted(splits.items())) or "no rows"
 
 
 def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Verdict:
     """The hub holds exactly the shards that were recorded, with their digests."""
-    found = {file.path: file.sha256 for file in hub.files(name) if file.path.startswith("data/")}
+    found = {path: digest for path, digest in _digests(hub, name).items() if path.startswith("data/")}
     due = {shard.path: shard.sha256 for shard in shards}
     wrong = sorted(path for path in found.keys() | due.keys() if found.get(path) != due.get(path))
     return Verdict(
@@ -57,3 +83,11 @@ def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Ver
         found=f"{len(found)} shards" + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
         remedy="materialize hub_dataset again; find out who else writes to the repository",
     )
+
+
+def _digests(hub: Hub, name: str) -> dict[str, str]:
+    """sha256 by path. A server knows what it holds; a local hub's listing is what was published, so it is read."""
+    if not isinstance(hub, LocalHub):
+        return {file.path: file.sha256 for file in hub.files(name)}
+    folder = hub.path(name)
+    return {file.path: file.sha256 for file in list_folder(folder.resolve())} if folder.is_dir() else {}

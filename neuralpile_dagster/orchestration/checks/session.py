@@ -10,8 +10,9 @@ from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store
-from neuralpile_dagster.tables.footer import read_footer
-from neuralpile_dagster.tables.rows import RowReader
+from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer, require_schema
+from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 SILENT_SHARE = 0.2
 """Share of silent units above which a person should look."""
@@ -44,34 +45,76 @@ def spikes_conserved(evidence: SessionEvidence) -> Verdict:
     )
 
 
+@dataclass(frozen=True)
+class _StoredRow:
+    """What a counts file says of one row without decoding its counts."""
+
+    subject_id: str
+    session_id: str
+    segment_id: str
+    tokens: int
+
+
+def _stored_rows(evidence: SessionEvidence) -> list[_StoredRow]:
+    key = evidence.record.file.key
+    with evidence.store.open(key) as stream:
+        file = open_parquet(stream, key)
+        require_schema(file.schema_arrow, ROW_SCHEMA, key)
+        with damaged(key):
+            texts = file.read(columns=[name for name in ROW_SCHEMA.names if name != COUNTS_COLUMN]).to_pylist()
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    if len(groups) != len(texts):
+        raise TableError(f"{key} has other row groups than rows", found=f"{len(groups)} groups, {len(texts)} rows")
+    # the first column of a group: COUNTS_COLUMN is the first of the schema
+    return [_StoredRow(**text, tokens=group.column(0).num_values) for text, group in zip(texts, groups, strict=True)]
+
+
 def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
-    """Schema, dtype, units of the first and last segment, and as many units as the units table has."""
-    record = evidence.record
-    expected = f"{record.stats.n_units} units in every segment, uint8, rows of {record.session_id}"
+    """Schema, dtype, ids, and in every row as many units as the units table has.
+
+    The first and the last row are decoded; for the others the number of values tells.
+    """
+    record, stats = evidence.record, evidence.record.stats
+    expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
+    remedy = "delete the file and materialize the session again"
     try:
-        reader = RowReader(evidence.store.open(record.file.key))
+        stored = _stored_rows(evidence)
         units = read_footer(evidence.store.open(record.units_file.key), record.units_file.key).n_rows
-        rows = [reader.row(position) for position in sorted({0, reader.n_rows - 1})]
+        with RowReader(evidence.store.open(record.file.key), record.file.key) as reader:
+            decoded = {position: reader.row(position) for position in {0, reader.n_rows - 1}}
     except TableError as error:
-        return Verdict(False, expected, str(error), "delete the file and materialize the session again")
-    wrong = [row.segment_id for row in rows if len(row.counts) != units or row.session_id != record.session_id]
-    good = not wrong and units == record.stats.n_units and reader.n_rows == len(record.rows)
-    found = f"{units} units in the units table, {reader.n_rows} rows" + (f", wrong: {capped(wrong)}" if wrong else "")
-    return Verdict(good, expected, found, "delete the file and materialize the session again")
+        return Verdict(False, expected, str(error), remedy)
+    wrong = [
+        row.segment_id
+        for position, (row, due) in enumerate(zip(stored, record.rows, strict=False))
+        if (row.subject_id, row.session_id) != (record.subject_id, record.session_id)
+        or row.tokens != units * due.n_bins
+        or (position in decoded and decoded[position].counts.shape != (units, due.n_bins))
+    ]
+    good = not wrong and units == stats.n_units and len(stored) == len(record.rows)
+    found = f"{units} units in the units table, {len(stored)} rows" + (f"; wrong: {capped(wrong)}" if wrong else "")
+    return Verdict(good, expected, found, remedy)
 
 
 def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
-    """The segments are those of the rule: every bin exactly once, ids in order."""
+    """The segments in the file are those of the rule: every bin exactly once, ids in order."""
     record, stats = evidence.record, evidence.record.stats
     plan = plan_segments(stats.n_units, stats.n_bins, record.max_tokens)
-    due = [(segment.id, segment.stop - segment.start) for segment in plan]
-    made = [(row.segment_id, row.n_bins) for row in record.rows]
-    bins = sum(row.n_bins for row in record.rows)
+    due = [(segment.id, segment.n_bins * stats.n_units) for segment in plan]
+    expected = f"{len(due)} segments, {stats.n_bins} bins, {sum(tokens for _, tokens in due):,} tokens"
+    remedy = "delete the file and materialize the session again"
+    try:
+        stored = [(row.segment_id, row.tokens) for row in _stored_rows(evidence)]
+    except TableError as error:
+        return Verdict(False, expected, str(error), remedy)
+    recorded = [(row.segment_id, row.n_bins * stats.n_units) for row in record.rows]
+    wrong = [f"{name} of {tokens:,} tokens" for name, tokens in [*stored, *recorded] if (name, tokens) not in due]
     return Verdict(
-        passed=due == made and bins == stats.n_bins and stats.tokens == stats.n_units * stats.n_bins,
-        expected=f"{len(due)} segments, {stats.n_bins} bins",
-        found=f"{len(made)} segments, {bins} bins",
-        remedy="materialize the session again",
+        passed=due == stored == recorded and stats.tokens == stats.n_units * stats.n_bins,
+        expected=expected,
+        found=f"{len(stored)} segments in the file and {len(recorded)} in its record, {stats.tokens:,} tokens"
+        + (f"; wrong: {capped(wrong, 5)}" if wrong else "" if due == stored == recorded else "; not in order"),
+        remedy=remedy,
     )
 
 
