@@ -81,7 +81,7 @@ def _leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
 def names_in(group: h5py.Group, name: str) -> str:
     """What a group holds, for messages."""
     with reading(name, group.name):
-        names = sorted(group)
+        names = sorted(map(str, group))
     return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "nothing"
 
 
@@ -91,8 +91,10 @@ def child_paths(file: h5py.File, path: str, name: str) -> dict[int, str]:
     if not isinstance(group, h5py.Group):
         return {}
     with reading(name, path):
-        links = {child: group.id.links.get_info(child.encode()) for child in group}
-        return {link.u: f"{path}/{child}" for child, link in links.items() if link.type == h5py.h5l.TYPE_HARD}
+        children = [child for child in group if isinstance(child, str)]  # bytes where a name is not UTF-8
+        links = [group.id.links.get_info(child.encode("utf-8", "surrogateescape")) for child in children]
+        is_hard = [link.type == h5py.h5l.TYPE_HARD for link in links]
+        return {link.u: f"{path}/{child}" for child, link, hard in zip(children, links, is_hard, strict=True) if hard}
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
@@ -189,6 +191,18 @@ def text_of(value: object) -> str | None:
 def holds_labels(dtype: np.dtype) -> bool:
     """Whether a dataset's values are text or numbers (objects of other kinds, damaged, can crash the HDF5 library)."""
     return dtype.kind in "fiubS" or h5py.check_string_dtype(dtype) is not None
+
+
+def read_attribute(holder: h5py.Group | h5py.Dataset, attribute: str, name: str) -> object:
+    """A single text, number or reference; None when there is no such attribute, or one of another form."""
+    with reading(name, f"{holder.name}.{attribute}"):
+        if attribute not in holder.attrs:
+            return None
+        stored = holder.attrs.get_id(attribute)
+        is_reference = h5py.check_ref_dtype(stored.dtype) is h5py.Reference
+        if stored.shape != () or not (is_reference or holds_labels(stored.dtype)):
+            return None
+        return holder.attrs[attribute]
 
 
 def read_text(file: h5py.File, path: str, name: str) -> str | None:

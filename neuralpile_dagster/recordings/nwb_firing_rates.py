@@ -9,7 +9,7 @@ import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, NoUnits
-from neuralpile_dagster.hdf5 import find_dataset, names_in, read_array, reading, shape_of
+from neuralpile_dagster.hdf5 import find_dataset, names_in, read_array, read_attribute, shape_of
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, Unit
 from neuralpile_dagster.recordings.nwb_facts import read_facts
 
@@ -109,6 +109,5 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
 def _stated_rate(file: h5py.File, name: str) -> float | None:
     """Samples per second, where the time series states them."""
     starting_time = find_dataset(file, f"{RATES}/starting_time", name)
-    with reading(name, f"{RATES}/starting_time"):
-        rate = starting_time.attrs.get("rate") if starting_time is not None else None
-        return float(rate) if isinstance(rate, int | float | np.integer | np.floating) else None
+    rate = read_attribute(starting_time, "rate", name) if starting_time is not None else None
+    return float(rate) if isinstance(rate, int | float | np.integer | np.floating) else None

@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.hdf5 import find, reading, text_of
+from neuralpile_dagster.hdf5 import find, read_attribute, text_of
 from neuralpile_dagster.recordings.model import Unit
 from neuralpile_dagster.recordings.nwb_table import ELECTRODE_GROUPS, Labels, Table, joined, open_table
 
@@ -163,13 +162,6 @@ class _Places:
         return self.table.targets("electrode_group")
 
     def _group_location(self, path: str) -> str | None:
-        return _attribute(self.table.opened, self.table.file, path, "location")
-
-
-def _attribute(opened: OpenFile, file: h5py.File, path: str, attribute: str) -> str | None:
-    """A text attribute of a group; None when there is no such group or attribute."""
-    group = find(file, path, opened.name)
-    if not isinstance(group, h5py.Group):
-        return None
-    with reading(opened.name, f"{path}.{attribute}"):
-        return text_of(group.attrs.get(attribute))
+        name = self.table.opened.name
+        group = find(self.table.file, path, name)
+        return text_of(read_attribute(group, "location", name)) if isinstance(group, h5py.Group) else None

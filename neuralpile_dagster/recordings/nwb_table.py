@@ -17,7 +17,16 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.hdf5 import child_paths, find_dataset, holds_labels, read_array, reading, shape_of, text_of
+from neuralpile_dagster.hdf5 import (
+    child_paths,
+    find_dataset,
+    holds_labels,
+    read_array,
+    read_attribute,
+    reading,
+    shape_of,
+    text_of,
+)
 
 MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
 MAX_VALUES = 100_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
@@ -187,8 +196,7 @@ class Table:
         enumeration = h5py.check_enum_dtype(dataset.dtype)
         if enumeration is not None:
             return {number: text_of(name) for name, number in enumeration.items()}
-        with reading(self.opened.name, dataset.name):
-            reference = dataset.attrs.get("elements")
+        reference = read_attribute(dataset, "elements", self.opened.name)
         if not isinstance(reference, h5py.Reference):
             return None
         (path,) = self._referred([reference])

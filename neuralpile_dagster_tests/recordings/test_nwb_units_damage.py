@@ -13,7 +13,14 @@ from neuralpile_dagster.archives.model import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
 from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.recordings.read import read_session
-from neuralpile_dagster_tests.nwb import poisson_trains, remove, rewrite, write_nwb_without_units, write_units_nwb
+from neuralpile_dagster_tests.nwb import (
+    Electrodes,
+    poisson_trains,
+    remove,
+    rewrite,
+    write_nwb_without_units,
+    write_units_nwb,
+)
 
 TRAINS = poisson_trains(4, 20)
 N_SPIKES = sum(map(len, TRAINS))
@@ -238,6 +245,27 @@ def test_one_damaged_probe_fails_the_session_and_is_named(path: Path, tmp_path: 
 def test_one_probe_without_units_fails_the_session_and_is_named(path: Path, tmp_path: Path):
     with pytest.raises(NoUnits, match=r"probe1\.nwb has no units table"):
         read(path, write_nwb_without_units(tmp_path / "probe1.nwb"))
+
+
+def test_facts_and_attributes_of_another_kind_are_not_stated(tmp_path: Path):
+    groups = ["probeA", "probeA", "probeB", "probeB"]
+    electrodes = Electrodes([1, 2], ["unknown"] * 2, ["probeA", "probeB"], {"probeB": "CA1"})
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=electrodes, unit_groups=groups)
+    numbers = h5py.vlen_dtype("f8")  # random bytes that HDF5 takes for this have crashed it
+    value = np.empty((), object)
+    value[()] = np.zeros(3)
+    with h5py.File(path, "r+") as file:
+        del file["session_description"], file["general/subject/subject_id"]
+        file.create_dataset("session_description", data=value, dtype=numbers)
+        file.create_dataset("general/subject/subject_id", data=[b"a", b"b"])
+        attributes = file["general/extracellular_ephys/probeA"].attrs
+        del attributes["location"]
+        attributes.create("location", value, dtype=numbers)
+        file.create_group(b"general/extracellular_ephys/caf\xe9")
+    recording = read(path)
+    assert (recording.facts.description, recording.facts.subject) == (None, None)
+    assert [unit.brain_area for unit in recording.units] == [None, None, "CA1", "CA1"]
+    assert [unit.probe for unit in recording.units] == groups
 
 
 def test_files_are_closed_after_an_error(path: Path):
