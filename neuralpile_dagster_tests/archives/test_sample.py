@@ -53,7 +53,7 @@ def test_the_catalog_names_what_the_generator_makes():
 def test_every_listing_says_that_it_is_synthetic(home: Path, name: str):
     dataset = DATASETS[name]
     listing = SampleArchive(home).list_files(dataset.source)
-    assert listing.synthetic
+    assert listing.synthetic and listing.frozen
     assert (listing.archive, listing.version) == ("sample", sample.GENERATOR_VERSION)
     assert listing.citation.title is not None and "SYNTHETIC" in listing.citation.title
     assert listing.citation.license == "CC0-1.0"

@@ -43,6 +43,7 @@ class SampleArchive:
                 "archive": "sample",
                 "version": GENERATOR_VERSION,
                 "version_note": None,
+                "frozen": True,  # a version always makes the same recordings
                 "synthetic": True,
                 "citation": Citation(title=f"SYNTHETIC recordings ({source.id}), made by a program", license="CC0-1.0"),
             }
