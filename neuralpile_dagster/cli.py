@@ -75,8 +75,12 @@ def catalog(check: bool) -> None:
 
     settings = Settings.from_environment()
     if check:
+        from neuralpile_dagster.orchestration.checks.policy import require_known_checks
+
         path = user_catalog_path(settings)
         rows = check_user_catalog(path)
+        for row in rows:
+            require_known_checks(row)
         verdict = f"{len(rows)} rows, all good" if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return

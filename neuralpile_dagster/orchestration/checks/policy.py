@@ -7,10 +7,12 @@ downstream in the same run. A catalog row overrides severities by check name
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
+from neuralpile_dagster.errors import CatalogError
 
 Layer = Literal["manifest", "spike_trains", "spike_counts", "hub_dataset", "pile"]
 
@@ -98,6 +100,19 @@ POLICIES: dict[str, Policy] = {
     "card_counts_equal_pile": Policy("pile", "error", True, "A wrong num_examples breaks load_dataset for every user."),
     "pile_is_as_published": Policy("pile", "error", True, "What users load must be what was planned."),
 }
+
+
+def require_known_checks(dataset: Dataset) -> None:
+    """Raise `CatalogError` when a row's ``severity`` names a check that a dataset does not have."""
+    known = [name for name, policy in POLICIES.items() if policy.layer != "pile"]
+    for name in dataset.severity:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise CatalogError(
+                f"the catalog's row {dataset.name}, field severity: there is no check {name[:60]!r}",
+                expected=f"one of {', '.join(known)}",
+                remedy=f"did you mean {close[0]!r}?" if close else "correct or remove it",
+            )
 
 
 def severity_of(check: str, dataset: Dataset | None) -> Severity:

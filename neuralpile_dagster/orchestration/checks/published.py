@@ -32,7 +32,7 @@ def read_card(hub: Hub, name: str) -> dict[str, Any]:
 def _splits_of(card: dict[str, Any]) -> dict[str, int] | None:
     """Rows per split as the card states them; None when it states none that `datasets` would understand."""
     info = card.get("dataset_info")
-    configs = info if isinstance(info, list) else [info]
+    configs: list[Any] = info if isinstance(info, list) else [info]
     try:
         default = next(config for config in configs if config.get("config_name", "default") == "default")
         return {str(split["name"]): int(split["num_examples"]) for split in default["splits"]}

@@ -9,7 +9,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.checks.policy import POLICIES, Layer, severity_of
+from neuralpile_dagster.orchestration.checks.policy import POLICIES, Layer, require_known_checks, severity_of
 from neuralpile_dagster.orchestration.checks.verdict import Verdict
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -25,7 +25,9 @@ def asset_of(layer: Layer, dataset: Dataset | None) -> dg.AssetKey:
 def specs(
     dataset: Dataset | None, layer: Layer, partitions: dg.PartitionsDefinition | None = None
 ) -> list[dg.AssetCheckSpec]:
-    """The specs of all checks of a layer."""
+    """The specs of all checks of a layer; raises `CatalogError` when the dataset's row names an unknown check."""
+    if dataset is not None:
+        require_known_checks(dataset)
     return [
         dg.AssetCheckSpec(
             name,

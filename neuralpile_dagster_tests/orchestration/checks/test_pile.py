@@ -1,0 +1,164 @@
+"""Checks of the merged pile: a real pile of two components, and doctored plans and records of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.orchestration import names, pile_store
+from neuralpile_dagster.orchestration.checks import pile as checks
+from neuralpile_dagster.orchestration.checks.pile import judge_pile
+from neuralpile_dagster.orchestration.checks.policy import POLICIES
+from neuralpile_dagster.orchestration.checks.published import hub_equals_record
+from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS
+from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.orchestration.house import MICE, House, house
+
+RATS = MICE.model_copy(
+    update={"name": "tiny-rats", "source": MICE.source.model_copy(update={"id": "990200"}), "species": "rat"}
+)
+MAX_TOKENS = 500  # some 20 rows of the mice's 3 sessions and the rat's one
+
+
+@dataclass(frozen=True)
+class Pile:
+    """A published pile."""
+
+    house: House
+    plan: PilePlan
+    published: PileRecord
+    hub: LocalHub
+    name: str
+
+
+def merge(made: House, **config: Any) -> Pile:
+    """Plan, make and publish the pile of what is published."""
+    ops = {"neural_pile__manifest": {"config": config}} if config else None
+    assert made.run(names.PILE_MANIFEST, ops=ops).success
+    due = pile_store.planned_shards(made.store, made.settings)
+    assert PILE_SHARDS_PARTITIONS.name is not None
+    known = [key for key in made.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name) if key in due]
+    assert made.run(names.PILE_SHARDS, partitions=known).success
+    assert made.run(names.PILE_HUB_DATASET).success
+    published = pile_store.require_published(made.store, made.settings)
+    plan = load_plan(made.store, pile_store.plan_path(made.settings, published.plan[:8]))
+    hub = open_hub(made.settings)
+    assert isinstance(hub, LocalHub)
+    return Pile(made, plan, published, hub, pile_store.repository_name(made.settings))
+
+
+@pytest.fixture(scope="module")
+def pile(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[Pile]:
+    archive = new_archive()
+    write_units_nwb(archive / RATS.source.folder / "sub-R" / "sub-R_ses-1.nwb", poisson_trains(5, 12.0, seed=9))
+    with house(tmp_path_factory.mktemp("pile"), archive, [MICE, RATS], max_tokens=MAX_TOKENS) as made:
+        made.build(MICE)
+        made.build(RATS)
+        yield merge(made, split_by="sessions", test_size=0.3)
+
+
+def doctored(plan: PilePlan, rows: pa.Table) -> PilePlan:
+    return PilePlan(plan.record, rows)
+
+
+def test_a_right_pile_passes_every_check(pile: Pile) -> None:
+    verdicts = judge_pile(pile.house.store, pile.house.settings, pile.hub)
+    assert {name: v.passed for name, v in verdicts.items()} == {
+        name: True for name, policy in POLICIES.items() if policy.layer == "pile"
+    }
+
+
+def test_the_checks_ran_with_the_run_that_published(pile: Pile) -> None:
+    for name in (name for name, policy in POLICIES.items() if policy.layer == "pile"):
+        assert [said.passed for said in pile.house.checks(names.PILE_HUB_DATASET, name)] == [True], name
+
+
+def test_tokens_that_are_not_the_sum_of_the_components_fail_with_both_numbers(pile: Pile) -> None:
+    (shard, *rest), *_ = pile.published.shards.values()
+    shards = {**pile.published.shards, "train": (shard.model_copy(update={"tokens": shard.tokens + 5}), *rest)}
+    verdict = checks.tokens_equal_components(pile.published.model_copy(update={"shards": shards}), pile.plan)
+    assert (verdict.passed, verdict.found - verdict.expected) == (False, 5)
+    assert verdict.details["components"].keys() == {f"{name}-max{MAX_TOKENS}" for name in ("tiny-mice", "tiny-rats")}
+
+
+@pytest.mark.parametrize("change", ["a row twice", "a row less"])
+def test_a_row_twice_or_not_at_all_fails(pile: Pile, change: str) -> None:
+    n = pile.plan.rows.num_rows
+    chosen = [0, *range(n - 1)] if change == "a row twice" else list(range(n - 1))
+    verdict = checks.every_row_exactly_once(doctored(pile.plan, pile.plan.rows.take(chosen)))
+    assert (verdict.passed, verdict.expected) == (False, f"{n} rows, each once")
+    assert f"{n - 1} of them different" in verdict.found
+
+
+def test_a_session_in_train_and_test_fails_and_is_named(pile: Pile) -> None:
+    splits = pile.plan.rows["split"].to_pylist()
+    splits[0] = "test"
+    plan = doctored(pile.plan, with_column(pile.plan.rows, "split", splits))
+    verdict = checks.train_and_test_disjoint(plan)
+    assert not verdict.passed
+    assert pile.plan.rows["session_id"][0].as_py() in verdict.found
+
+
+def test_a_split_by_rows_lets_one_session_be_in_both(pile: Pile) -> None:
+    splits = pile.plan.rows["split"].to_pylist()
+    splits[0] = "test"
+    by_rows = pile.plan.record.model_copy(update={"split_by": "rows"})
+    plan = PilePlan(by_rows, with_column(pile.plan.rows, "split", splits))
+    assert checks.train_and_test_disjoint(plan).passed
+
+
+def test_a_test_split_of_another_size_than_asked_for_fails(pile: Pile) -> None:
+    asked = pile.plan.record.model_copy(update={"test_size": 0.6})
+    verdict = checks.split_sizes(PilePlan(asked, pile.plan.rows))
+    assert (verdict.passed, verdict.expected, verdict.found) == (
+        False,
+        "3 of 4 sessions in test",
+        "2 of 4 sessions in test",
+    )
+
+
+@pytest.mark.parametrize("order", ["one after the other", "in turn"])
+def test_components_that_are_not_mixed_fail(pile: Pile, order: str) -> None:
+    n = 400
+    sources = np.repeat(["a", "b"], n // 2) if order == "one after the other" else np.tile(["a", "b"], n // 2)
+    assert not checks.shuffled(of_sources(pile, sources)).passed
+
+
+def test_components_in_a_random_order_pass_whatever_their_sizes(pile: Pile) -> None:
+    rng = np.random.default_rng(0)
+    for sizes in ((200, 200), (390, 10), (400,), (1, 1), (1,), (100, 200, 50, 50)):
+        sources = np.repeat([f"c{i}" for i in range(len(sizes))], sizes)
+        assert checks.shuffled(of_sources(pile, rng.permutation(sources))).passed, sizes
+
+
+def test_a_published_shard_that_somebody_changed_fails(pile: Pile, tmp_path: Path) -> None:
+    shutil.copytree(pile.hub.root, tmp_path / "hub", symlinks=True)
+    hub = LocalHub(tmp_path / "hub", pile.hub.namespace)
+    shard = next((hub.path(pile.name) / "data").glob("test-*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    verdict = hub_equals_record(hub, pile.name, checks.shards_of(pile.published))
+    assert not verdict.passed
+    assert shard.name in verdict.found
+
+
+def with_column(rows: pa.Table, name: str, values: list[str]) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), name, pa.array(values).dictionary_encode())
+
+
+def of_sources(pile: Pile, sources: np.ndarray) -> PilePlan:
+    n = len(sources)
+    train = pa.array(["train"] * n).dictionary_encode()
+    rows = pa.table({"split": train, "source_dataset": pa.array(sources.tolist()).dictionary_encode()})
+    return PilePlan(pile.plan.record, rows)
