@@ -67,10 +67,11 @@ def split_sessions(row_sessions: np.ndarray, seed: int, test_size: float) -> tup
     return order[~in_test], order[in_test]
 
 
-def cut(row_bytes: np.ndarray, limit: int, overhead: int) -> list[tuple[int, int]]:
-    """Cut rows, in order, into runs as long as ``limit`` bytes allow, ``overhead`` bytes added to every row.
+def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list[tuple[int, int]]:
+    """Cut rows, in order, into runs as long as ``limit`` bytes and ``max_rows`` allow.
 
-    A row larger than the limit is a run of its own. Returns (start, stop) pairs that cover all rows.
+    ``overhead`` bytes are added to every row. A row larger than the limit is a
+    run of its own. Returns (start, stop) pairs that cover all rows.
     """
     ends = np.cumsum(np.asarray(row_bytes, dtype=np.int64) + overhead)
     cuts = []
@@ -78,6 +79,7 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int) -> list[tuple[int, int
     while start < len(ends):
         before = int(ends[start - 1]) if start else 0
         stop = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
+        stop = min(stop, start + max_rows)
         cuts.append((start, stop))
         start = stop
     return cuts

@@ -25,6 +25,8 @@ CODE_VERSION = f"1 pyarrow {pa.__version__}"
 """Raise the number when the order, the split, the cutting of shards or the bytes of a shard change."""
 
 SHARD_BYTES = 500_000_000
+MAX_SHARD_ROWS = 10_000
+"""Bounds memory: who writes or reads a file holds ~5 kB of metadata for every row group. Real shards have ~500."""
 ROW_OVERHEAD = 2_048
 """Bytes allowed for what a row adds to its encoded size: ``source_dataset``, footer, page index (~0.9 kB)."""
 FILE_OVERHEAD = 16_384
@@ -163,7 +165,7 @@ def _shards(plan_id: str, rows: _AllRows, parts: dict[str, np.ndarray], limit: i
     before = 0
     for split in SPLITS:
         sizes, tokens = rows.bytes[parts[split]], rows.tokens[parts[split]]
-        for number, (start, stop) in enumerate(cut(sizes, limit - FILE_OVERHEAD, ROW_OVERHEAD)):
+        for number, (start, stop) in enumerate(cut(sizes, limit - FILE_OVERHEAD, ROW_OVERHEAD, MAX_SHARD_ROWS)):
             shards.append(
                 PlannedShard(
                     name=f"{plan_id}-{split}-{number:05d}",

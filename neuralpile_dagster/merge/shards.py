@@ -17,6 +17,8 @@ from neuralpile_dagster.tables.copy_sources import OpenFile
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
+_CHECKED_AT_ONCE = 1_000  # rows
+
 
 class PileShard(Model):
     """What a stored shard is: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
@@ -91,18 +93,22 @@ def build_shard(store: Store, folder: str, plan: PilePlan, shard_name: str, open
 def _require_as_planned(path: Path, planned: pa.Table) -> None:
     """Compare every row's ids and tokens with the plan: a source may have been made anew since."""
     ids = ["subject_id", "session_id", "source_dataset"]
-    with damaged(str(path)):
-        parquet = open_parquet(path, str(path))
-        found = parquet.read(columns=ids, use_threads=False)
-        tokens = [parquet.metadata.row_group(row).column(0).num_values for row in range(parquet.num_row_groups)]
-        parquet.close()
-    found = found.append_column("tokens", pa.array(tokens, pa.int64()))
-    expected = planned.select([*ids, "tokens"]).cast(found.schema)
+    with open_parquet(path, str(path)) as parquet, damaged(str(path)):
+        for start in range(0, planned.num_rows, _CHECKED_AT_ONCE):
+            expected = planned.slice(start, _CHECKED_AT_ONCE)
+            rows = range(start, start + expected.num_rows)
+            found = parquet.read_row_groups(rows, columns=ids, use_threads=False)
+            tokens = [parquet.metadata.row_group(row).column(0).num_values for row in rows]
+            _require_equal(found.append_column("tokens", pa.array(tokens, pa.int64())), expected)
+
+
+def _require_equal(found: pa.Table, planned: pa.Table) -> None:
+    expected = planned.select(found.schema.names).cast(found.schema)
     if found.equals(expected):
         return
-    for row, (one, other) in enumerate(zip(found.to_pylist(), expected.to_pylist(), strict=True)):
-        if one != other:
-            raise _changed(planned["file"][row].as_py(), f"in row {planned['row'][row]}: {one}", str(other))
+    pairs = zip(found.to_pylist(), expected.to_pylist(), strict=True)
+    row, one, other = next((row, one, other) for row, (one, other) in enumerate(pairs) if one != other)
+    raise _changed(planned["file"][row].as_py(), f"in row {planned['row'][row]}: {one}", str(other))
 
 
 def _changed(name: str, found: str, expected: str) -> MergeError:

@@ -67,15 +67,17 @@ def test_another_seed_gives_another_order():
     sizes=st.lists(st.integers(0, 1_000), min_size=0, max_size=200),
     limit=st.integers(1, 3_000),
     overhead=st.integers(0, 50),
+    max_rows=st.integers(1, 20),
 )
-def test_shards_cover_all_rows_in_order_within_the_limit(sizes: list[int], limit: int, overhead: int):
-    cuts = cut(np.array(sizes, np.int64), limit, overhead)
+def test_shards_cover_all_rows_in_order_within_the_limits(sizes: list[int], limit: int, overhead: int, max_rows: int):
+    cuts = cut(np.array(sizes, np.int64), limit, overhead, max_rows)
     assert [row for start, stop in cuts for row in range(start, stop)] == list(range(len(sizes)))
     for number, (start, stop) in enumerate(cuts):
         size = sum(sizes[start:stop]) + overhead * (stop - start)
         assert size <= limit or stop == start + 1
+        assert stop - start <= max_rows
         if number + 1 < len(cuts):  # the next row did not fit
-            assert size + sizes[stop] + overhead > limit
+            assert size + sizes[stop] + overhead > limit or stop - start == max_rows
 
 
 @pytest.mark.parametrize("test_size", [0, 1, -0.1, 1.5, math.nan, math.inf])

@@ -1,0 +1,254 @@
+"""The merge: copying encoded column chunks against decoding and encoding, the same shard in the same run.
+
+``python -m bench.merge [--tiny]``. Sessions are synthetic; rows have 10 M
+tokens as in the real datasets. Each figure comes from a fresh process; files
+are in the page cache. Full size: ~4 minutes, 0.5 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.common import measure, save, show
+
+SIZE = {"sessions": 20, "rows": 10, "units": 2_000, "bins": 5_000}
+TINY = {"sessions": 4, "rows": 3, "units": 100, "bins": 500}
+MANY = {"files": 1_900, "rows": [2_000, 11_000, 45_000]}
+MANY_TINY = {"files": 20, "rows": [20, 100]}
+RATE = 0.04  # spikes per bin: ~0.06 bytes per token, fewer than real sessions (0.095), so encoding looks cheaper
+PLAN = "plan"
+
+
+def make(folder: Path, size: dict[str, int]) -> dict[str, Any]:
+    """Session files and a plan that has all rows but one in one train shard."""
+    import numpy as np
+
+    from neuralpile_dagster.merge.plan import plan_pile, save_plan
+    from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
+    from neuralpile_dagster.store import LocalStore, put_file
+    from neuralpile_dagster.tables.rows import RowWriter
+
+    store = LocalStore(folder)
+    files = []
+    for session in range(size["sessions"]):
+        rng = np.random.default_rng(session)
+        rates = rng.lognormal(np.log(RATE), 1.0, size["units"])[:, None]
+
+        def write(path: Path, rng: Any = rng, rates: Any = rates, session: int = session) -> None:
+            with RowWriter(path) as writer:
+                for row in range(size["rows"]):
+                    counts = rng.poisson(rates, (size["units"], size["bins"])).astype(np.uint8)
+                    writer.write(counts, f"sub-{session}", f"ses-{session}", f"segment_{row}")
+
+        stored, _ = put_file(store, f"{session}.parquet", write)
+        files.append(SourceFile(name=stored.key, size=stored.size, sha256=stored.sha256))
+    source = source_from_parquet("synthetic", files, store.open)
+    save_plan(store, PLAN, plan_pile([source], seed=0, test_size=1e-9))
+    return {"tokens": int(source.row_tokens.sum()), "bytes": sum(file.size for file in files)}
+
+
+def make_many(folder: Path, files: int, rows: int) -> dict[str, Any]:
+    """Many small rows in many files, and their plan."""
+    import numpy as np
+
+    from neuralpile_dagster.merge.plan import plan_pile, save_plan
+    from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
+    from neuralpile_dagster.store import LocalStore
+    from neuralpile_dagster.tables.rows import RowWriter
+
+    store = LocalStore(folder)
+    rng = np.random.default_rng(0)
+    sources = []
+    for number in range(files):
+        name = f"many-{rows}/{number}.parquet"
+        (folder / name).parent.mkdir(exist_ok=True)
+        with RowWriter(folder / name) as writer:
+            for row in range(number, rows, files):
+                writer.write(rng.poisson(1, (2, 40)).astype(np.uint8), "sub", f"ses-{number}", f"segment_{row}")
+        sources.append(SourceFile(name=name, size=store.size(name) or 0, sha256=""))
+    source = source_from_parquet("synthetic", sources, store.open)
+    save_plan(store, f"many-{rows}/{PLAN}", plan_pile([source], seed=0, test_size=1e-9))
+    return {}
+
+
+def _shard(folder: Path, plan: str = PLAN) -> tuple[Any, Any, str]:
+    from neuralpile_dagster.merge.plan import load_plan
+    from neuralpile_dagster.store import LocalStore
+
+    store = LocalStore(folder)
+    loaded = load_plan(store, plan)
+    return store, loaded, loaded.record.shards[0].name
+
+
+def copy(folder: Path, out: str) -> dict[str, Any]:
+    """What the platform does."""
+    from neuralpile_dagster.merge.shards import write_shard
+
+    store, loaded, name = _shard(folder)
+    began = time.perf_counter()
+    report = write_shard(loaded, name, store.open, folder / out)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "rows": report.rows, "bytes": report.bytes, "decoded": report.decoded_rows}
+
+
+def copy_all(folder: Path, plan: str) -> dict[str, Any]:
+    """All shards, one after another, as one worker would."""
+    from neuralpile_dagster.merge.shards import write_shard
+
+    store, loaded, _ = _shard(folder, plan)
+    began = time.perf_counter()
+    names = [shard.name for shard in loaded.record.shards]
+    reports = [write_shard(loaded, name, store.open, folder / "many" / name) for name in names]
+    seconds = time.perf_counter() - began
+    shutil.rmtree(folder / "many")
+    return {"seconds": seconds, "shards": len(names), "rows": sum(report.rows for report in reports)}
+
+
+def encode(folder: Path, out: str) -> dict[str, Any]:
+    """The same shard, row by row: pyarrow decodes, pyarrow encodes."""
+    from neuralpile_dagster.files import write_aside
+    from neuralpile_dagster.tables.rows import RowReader, RowWriter
+    from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+
+    store, loaded, name = _shard(folder)
+    began = time.perf_counter()
+    with write_aside(folder / out) as path, RowWriter(path, PILE_SCHEMA) as writer:
+        for file, number, source in loaded.refs(name):
+            with store.open(file) as opened, RowReader(opened, file) as reader:
+                row = reader.row(number)
+            writer.write(row.counts, row.subject_id, row.session_id, row.segment_id, source)
+    return {"seconds": time.perf_counter() - began}
+
+
+def plain(folder: Path, out: str) -> dict[str, Any]:
+    """The limit: a copy of the finished file."""
+    from neuralpile_dagster.files import write_aside
+
+    began = time.perf_counter()
+    with write_aside(folder / out) as path:
+        shutil.copyfile(folder / "copy.parquet", path)
+    return {"seconds": time.perf_counter() - began}
+
+
+def start(folder: Path) -> dict[str, Any]:
+    """Imports and nothing else, for the memory that they take."""
+    from neuralpile_dagster.merge import plan, shards
+
+    return {"modules": [plan.__name__, shards.__name__]}
+
+
+STEPS: dict[str, Callable[..., dict[str, Any]]] = {
+    function.__name__: function for function in (make, make_many, copy, copy_all, encode, plain, start)
+}
+
+
+def step(name: str, *arguments: Any) -> dict[str, Any]:
+    """One step in a fresh process: what it says, its wall time and peak memory."""
+    measured = measure(["-m", "bench.merge", "--step", name, *map(json.dumps, arguments)])
+    return {**measured.json(), "wall_s": measured.wall_s, "peak_mb": measured.peak_bytes / 1e6}
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def column_chunks(path: Path) -> Iterator[str]:
+    """Digests of all column chunks."""
+    import pyarrow.parquet as pq
+
+    content = path.read_bytes()
+    metadata = pq.read_metadata(path)
+    for row in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(row).column(column)
+            found = content[chunk.dictionary_page_offset :][: chunk.total_compressed_size]
+            yield hashlib.sha256(found).hexdigest()
+
+
+def compare(folder: Path, size: dict[str, int]) -> dict[str, Any]:
+    made = step("make", str(folder), size)
+    copies = [step("copy", str(folder), f"{name}.parquet") for name in ("copy", "again")]
+    encoded = step("encode", str(folder), "encoded.parquet")
+    limit = step("plain", str(folder), "plain.parquet")
+    best = min(copies, key=lambda run: run["seconds"])
+    result = {
+        "size": size,
+        "made": made,
+        "copy": best,
+        "encode": encoded,
+        "plain": limit,
+        "ratio": encoded["seconds"] / best["seconds"],
+        "ratio_of_whole_processes": encoded["wall_s"] / best["wall_s"],
+        "identical_bytes_on_every_run": len({digest(folder / f"{n}.parquet") for n in ("copy", "again")}) == 1,
+        "column_chunks_as_encoded": list(column_chunks(folder / "copy.parquet"))
+        == list(column_chunks(folder / "encoded.parquet")),
+    }
+    tokens = made["tokens"] * best["rows"] / (size["sessions"] * size["rows"])
+    show(
+        f"One shard: {best['rows']} rows, {tokens / 1e6:,.0f} M tokens, {best['bytes'] / 1e6:,.1f} MB",
+        ["", "seconds", "M tokens/s", "of decoding and encoding", "whole process s", "peak MB"],
+        [
+            [n, r["seconds"], tokens / r["seconds"] / 1e6, encoded["seconds"] / r["seconds"], r["wall_s"], r["peak_mb"]]
+            for n, r in (("decode, encode", encoded), ("copy column chunks", best), ("copy the file", limit))
+        ],
+    )
+    for what in ("identical_bytes_on_every_run", "column_chunks_as_encoded"):
+        print(f"{what.replace('_', ' ')}: {result[what]}")
+    return result
+
+
+def memory(folder: Path, size: dict[str, Any]) -> list[dict[str, Any]]:
+    idle = step("start", str(folder))["peak_mb"]
+    runs = []
+    for rows in size["rows"]:
+        step("make_many", str(folder), size["files"], rows)
+        run = step("copy_all", str(folder), f"many-{rows}/{PLAN}")
+        shutil.rmtree(folder / f"many-{rows}")
+        runs.append({"rows": run["rows"], "files": size["files"], **run, "idle_mb": idle})
+    show(
+        f"Memory against rows, from {size['files']:,} files (imports alone: {idle:,.0f} MB)",
+        ["rows", "shards", "peak MB", "above imports MB", "seconds", "ms per row"],
+        [
+            [
+                run["rows"],
+                run["shards"],
+                run["peak_mb"],
+                run["peak_mb"] - idle,
+                run["seconds"],
+                run["seconds"] * 1e3 / run["rows"],
+            ]
+            for run in runs
+        ],
+    )
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="small data, for a smoke run")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        name, folder, *arguments = options.step
+        print(json.dumps(STEPS[name](Path(json.loads(folder)), *map(json.loads, arguments))))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        results = {
+            "shard": compare(Path(temporary), TINY if options.tiny else SIZE),
+            "memory": memory(Path(temporary), MANY_TINY if options.tiny else MANY),
+        }
+    print(f"\nwritten to {save('merge-tiny' if options.tiny else 'merge', results)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
