@@ -41,6 +41,8 @@ SETTINGS: dict[str, Any] = {
     "task_publish_retry_policy": _PATIENCE,
     "broker_transport_options": {**_PATIENCE, "visibility_timeout": 24 * 3600},
     "result_backend_transport_options": {"retry_policy": {"timeout": 60.0}},
+    # Dagster keeps what runs print; Celery would take it away
+    "worker_redirect_stdouts": False,
     "task_default_queue": "dagster",
     "task_default_priority": 5,
 }

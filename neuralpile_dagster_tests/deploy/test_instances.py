@@ -1,0 +1,120 @@
+"""The instance files in deploy/, loaded as Dagster loads them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster_aws.s3 import S3ComputeLogManager
+
+from neuralpile_dagster_tests.servers.s3 import S3Server
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+POSTGRES = {
+    "DAGSTER_PG_HOST": "127.0.0.1",
+    "DAGSTER_PG_PORT": "1",
+    "DAGSTER_PG_USERNAME": "neuralpile",
+    "DAGSTER_PG_PASSWORD": "a-password",
+    "DAGSTER_PG_DB": "neuralpile",
+    "NEURALPILE_LOGS_BUCKET": "logs",
+}
+FILES = sorted(path.relative_to(DEPLOY).as_posix() for path in DEPLOY.glob("*/dagster.yaml"))
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> InstanceRef:
+    """The instance of a file in deploy/, without connecting to its database (test_workers does)."""
+    for variable, value in {**POSTGRES, **environment}.items():
+        monkeypatch.setenv(variable, value)
+    return InstanceRef.from_dir(str((DEPLOY / name).parent))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_instance_file_holds_a_value_that_belongs_in_the_environment(name: str):
+    document = yaml.safe_load((DEPLOY / name).read_text())
+    database = document["storage"]["postgres"]["postgres_db"]
+    assert database.pop("scheme") == "postgresql+psycopg2"
+    assert all(list(value) == ["env"] for value in database.values())
+    code = re.sub(r"#.*", "", (DEPLOY / name).read_text())
+    assert not re.search(r"://|AKIA|password: *[^{\s]", code)
+
+
+def test_all_instances_keep_everything_in_postgres():
+    storages = [yaml.safe_load((DEPLOY / name).read_text())["storage"] for name in FILES]
+    assert len(FILES) == 3
+    assert storages[0] == storages[1] == storages[2]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_runs_whose_worker_died_are_begun_again_and_give_back_what_they_held(name: str):
+    document = yaml.safe_load((DEPLOY / name).read_text())
+    assert document["run_monitoring"]["enabled"]
+    assert document["run_monitoring"]["free_slots_after_run_end_seconds"] > 0
+    assert document["run_retries"] == {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False}
+    runs = document["concurrency"]["runs"]["max_concurrent_runs"]
+    assert document["concurrency"]["pools"]["default_limit"] >= runs
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_runs_print_goes_to_s3(name: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch):
+    s3.use(monkeypatch)
+    manager = load(name, monkeypatch).compute_log_manager
+    assert isinstance(manager, S3ComputeLogManager)
+
+
+def test_the_celery_instance_launches_on_workers(monkeypatch: pytest.MonkeyPatch):
+    from neuralpile_dagster.orchestration.workers import WorkerRunLauncher
+
+    broker = {
+        "DAGSTER_CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+        "DAGSTER_CELERY_BACKEND_URL": "redis://127.0.0.1:1/1",
+    }
+    instance = load("celery/dagster.yaml", monkeypatch, **broker)
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WorkerRunLauncher)
+    assert launcher.celery.conf.broker_url == "redis://127.0.0.1:1/0"
+    assert launcher.celery.conf.accept_content == ["json"]
+    assert launcher.celery.conf.task_serializer == "json"
+    assert "a-password" not in str(instance.to_dict())  # this is sent to workers with each run
+
+
+def test_the_kubernetes_instance_makes_jobs_of_our_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("dagster_k8s", reason="dagster-k8s is not installed: pip install '.[kubernetes]'")
+    from dagster_k8s import K8sRunLauncher
+    from kubernetes.config import incluster_config
+
+    for constant in ("SERVICE_TOKEN_FILENAME", "SERVICE_CERT_FILENAME"):  # what every Pod has
+        (tmp_path / constant).write_text("x")
+        monkeypatch.setattr(incluster_config, constant, str(tmp_path / constant))
+    cluster = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
+    ours = {"NEURALPILE_IMAGE": "registry.example.org/neuralpile:1", "NEURALPILE_KUBERNETES_NAMESPACE": "lab"}
+    launcher = load("kubernetes/dagster.yaml", monkeypatch, **cluster, **ours).run_launcher
+    assert isinstance(launcher, K8sRunLauncher)
+    assert launcher.job_image == "registry.example.org/neuralpile:1"
+    assert launcher.job_namespace == "lab"
+    assert launcher.env_secrets == ["neuralpile-secrets"]
+
+
+def test_the_ecs_instance_runs_tasks_of_our_definition(s3: S3Server, monkeypatch: pytest.MonkeyPatch):
+    from dagster_aws.ecs import EcsRunLauncher
+
+    s3.use(monkeypatch)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    ecs = boto3.client("ecs")
+    container = {"name": "run", "image": "neuralpile:1", "memory": 4096}
+    registered = ecs.register_task_definition(family="neuralpile-run", containerDefinitions=[container])
+    launcher = load("ecs/dagster.yaml", monkeypatch, NEURALPILE_TASK_DEFINITION="neuralpile-run").run_launcher
+    assert isinstance(launcher, EcsRunLauncher)
+    assert launcher.task_definition == registered["taskDefinition"]["taskDefinitionArn"]
+    assert launcher.run_resources["memory"] == "4096"
+
+
+def test_compose_gives_every_process_what_the_instance_reads():
+    compose = yaml.safe_load((DEPLOY / "celery" / "compose.yaml").read_text())
+    wanted = set(re.findall(r"env: (\w+)", (DEPLOY / "celery" / "dagster.yaml").read_text()))
+    for name in ("web", "daemon", "worker"):
+        assert wanted <= set(compose["services"][name]["environment"])
+    assert compose["services"]["web"]["ports"] == ["127.0.0.1:3000:3000"]
