@@ -162,6 +162,8 @@ def test_what_is_finished_is_current_until_an_input_changes_or_a_file_is_gone(tm
     assert is_current(store, trains, trains_inputs(session(), "units"))
     assert is_current(store, counts, counts_inputs(trains, now))
     assert not is_current(store, None, "x")
+    assert not is_current(store, trains, "other inputs")
+    assert not is_current(store, counts, "other inputs")
     store.delete(counts.units_file.key)
     assert not is_current(store, counts, counts.inputs)
     (tmp_path / trains.file.key).write_bytes(b"short")
