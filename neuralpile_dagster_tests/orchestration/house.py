@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,12 @@ def cut(path: Path) -> bytes:
 
 @dataclass
 class House:
-    """An instance with these datasets; ``run`` materializes on it in this process."""
+    """An instance with these datasets (or definitions); ``run`` materializes on it in this process."""
 
     settings: Settings
     instance: dg.DagsterInstance
     datasets: Sequence[Dataset] = (MICE,)
-    resources: Mapping[str, Any] = field(default_factory=dict)
+    definitions: dg.Definitions | None = None
 
     @property
     def store(self) -> LocalStore:
@@ -74,7 +74,8 @@ class House:
     @cached_property
     def job(self) -> dg.JobDefinition:
         """All assets and checks."""
-        return build_definitions(self.settings, self.datasets).resolve_implicit_global_asset_job_def()
+        definitions = self.definitions or build_definitions(self.settings, self.datasets)
+        return definitions.resolve_implicit_global_asset_job_def()
 
     def run(
         self, *keys: dg.AssetKey, partitions: Sequence[str] = (), ops: Mapping[str, Any] | None = None
@@ -91,7 +92,6 @@ class House:
             asset_selection=list(keys),
             tags=tags,
             run_config={"loggers": {"progress": {}}, **({"ops": dict(ops)} if ops else {})},
-            resources=dict(self.resources),
             raise_on_error=False,
         )
 

@@ -1,0 +1,180 @@
+"""Adding a dataset is one row: from it come assets, partitions, checks, the README's row and a page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.pages import dataset_page, readme_table
+from neuralpile_dagster.definitions import build_definitions
+from neuralpile_dagster.errors import CatalogError
+from neuralpile_dagster.orchestration.checks.policy import POLICIES
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, house, write_mice
+
+LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
+HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "matplotlib", "dandi", "huggingface_hub", "pandas", "torch")
+ROW = """\
+datasets:
+  - name: my-mice
+    title: My mice
+    source: {archive: dandi, id: "990100", version: draft}
+    species: mouse
+    doi: 10.48324/my.mice
+    tokens_published: 12345
+    severity: {no_duplicate_spikes: error}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, store=str(tmp_path / "store"))
+
+
+@pytest.fixture
+def graph(settings: Settings) -> dg.AssetGraph:
+    """The asset graph with `MICE` alone."""
+    return build_definitions(settings, [MICE]).resolve_asset_graph()
+
+
+def key(name: str, dataset: str = "tiny_mice") -> dg.AssetKey:
+    return dg.AssetKey([dataset, name])
+
+
+def test_a_row_gets_its_four_assets_in_a_group_of_its_own(graph: dg.AssetGraph) -> None:
+    assert {k for k in graph.get_all_asset_keys() if k.path[0] == "tiny_mice"} == {key(layer) for layer in LAYERS}
+    assert {graph.get(key(layer)).group_name for layer in LAYERS} == {"tiny_mice"}
+
+
+def test_a_row_gets_session_partitions_of_its_own(graph: dg.AssetGraph) -> None:
+    for layer in ("spike_trains", "spike_counts"):
+        partitions = graph.get(key(layer)).partitions_def
+        assert isinstance(partitions, dg.DynamicPartitionsDefinition)
+        assert partitions.name == "tiny_mice_sessions"
+    assert graph.get(key("manifest")).partitions_def is None
+    assert graph.get(key("hub_dataset")).partitions_def is None
+
+
+def test_data_only_moves_forward(graph: dg.AssetGraph) -> None:
+    parents = {layer: {parent.path[-1] for parent in graph.get(key(layer)).parent_keys} for layer in LAYERS}
+    assert parents == {
+        "manifest": set(),
+        "spike_trains": {"manifest"},
+        "spike_counts": {"spike_trains"},
+        "hub_dataset": {"manifest", "spike_counts"},
+    }
+    assert key("hub_dataset") in graph.get(dg.AssetKey(["neural_pile", "manifest"])).parent_keys
+
+
+def test_a_row_gets_every_check_of_the_table_on_the_asset_that_it_names(graph: dg.AssetGraph) -> None:
+    mine = {(k.asset_key.path[1], k.name) for k in graph.asset_check_keys if k.asset_key.path[0] == "tiny_mice"}
+    assert mine == {(policy.layer, name) for name, policy in POLICIES.items() if policy.layer != "pile"}
+
+
+def test_the_assets_say_what_they_are_where_from_and_in_which_code_version(graph: dg.AssetGraph) -> None:
+    for layer in LAYERS:
+        node = graph.get(key(layer))
+        assert MICE.title in (node.description or "")
+        assert "dandi 990100" in (node.description or "")
+        assert node.kinds
+        assert node.code_version
+        assert node.tags["layer"] == layer
+        assert node.metadata["source"].value == MICE.source.url
+
+
+def test_a_row_gets_a_line_of_the_readme_and_a_page() -> None:
+    assert "[tiny-mice](docs/datasets/tiny-mice.md)" in readme_table([MICE])
+    page = dataset_page(MICE)
+    for fact in (MICE.title, "990100", "neuralpile build tiny-mice", "10.48324/tiny.mice", "12,345"):
+        assert fact in page, fact
+
+
+def test_a_row_of_a_users_catalog_becomes_a_component_without_touching_the_package(tmp_path: Path) -> None:
+    write_mice(tmp_path / "archive")
+    (tmp_path / "catalog.yaml").write_text(ROW)
+    home = Settings(home=tmp_path, store=str(tmp_path / "store"), archive=str(tmp_path / "archive"))
+    row = load_catalog(home)["my-mice"]
+    with house(tmp_path, tmp_path / "archive", [row]) as made:
+        made.build(row)
+        assert made.made(key("spike_counts", "my_mice")) == set(SESSIONS)
+        assert (made.hub_folder("my-mice") / "README.md").is_file()
+    everything = build_definitions(home).resolve_asset_graph().get_all_asset_keys()
+    assert {key(layer, "my_mice") for layer in LAYERS} <= everything
+
+
+def test_a_users_row_with_a_severity_for_no_check_stops_the_definitions_and_says_why(settings: Settings) -> None:
+    (settings.home / "catalog.yaml").write_text(ROW.replace("no_duplicate_spikes", "no_doubles"))
+    with pytest.raises(CatalogError, match=r"row my-mice, field severity: there is no check 'no_doubles'"):
+        build_definitions(settings)
+
+
+def test_all_datasets_of_the_catalog_have_the_assets_of_the_contract(settings: Settings) -> None:
+    keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
+    rows = load_catalog(settings)
+    assert len(rows) == 25
+    assert {key(layer, row.key) for row in rows.values() for layer in LAYERS} <= keys
+    assert {dg.AssetKey(["neural_pile", name]) for name in ("manifest", "shards", "hub_dataset")} <= keys
+
+
+def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import sys, neuralpile_dagster.definitions as d; d.defs.resolve_asset_graph(); "
+        f"print(*[name for name in {HEAVY} if name in sys.modules])"
+    )
+    environment = {**os.environ, "NEURALPILE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.fixture(scope="module")
+def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
+    """The last materialization of each asset of the built mice."""
+    yield {layer: built.instance.get_latest_materialization_event(key(layer)) for layer in LAYERS}
+
+
+def test_every_materialization_has_the_numbers_of_the_contract(ran: dict[str, dg.EventLogEntry]) -> None:
+    wanted = {
+        "manifest": {"sessions", "subjects", "files_dropped", "source_version", "sessions_table", "dagster/uri"},
+        "spike_trains": {"units", "spikes", "bytes", "seconds", "source_version", "dagster/uri"},
+        "spike_counts": {"tokens", "units", "bins", "spikes", "spikes_dropped", "saturated_bins", "bytes", "seconds"}
+        | {"raster", "source_version", "dagster/uri", "dagster/column_schema", "dagster/partition_row_count"},
+        "hub_dataset": {"tokens", "sessions", "subjects", "units", "spikes", "bytes", "seconds", "rasters"}
+        | {"sessions_table", "missing_sessions", "dagster/uri", "dagster/row_count", "dagster/column_schema"},
+    }
+    for layer, names in wanted.items():
+        event = ran[layer].asset_materialization
+        assert event is not None
+        assert names <= event.metadata.keys(), (layer, names - event.metadata.keys())
+
+
+def test_tokens_are_integers_so_that_the_ui_plots_them(ran: dict[str, dg.EventLogEntry]) -> None:
+    for layer in ("spike_counts", "hub_dataset"):
+        event = ran[layer].asset_materialization
+        assert event is not None
+        assert isinstance(event.metadata["tokens"], dg.IntMetadataValue)
+
+
+def test_data_versions_come_from_the_content(built: House, ran: dict[str, dg.EventLogEntry]) -> None:
+    event = ran["spike_counts"].asset_materialization
+    assert event is not None
+    assert event.tags is not None
+    sha256 = event.metadata["sha256"].value
+    assert isinstance(sha256, str)
+    assert event.tags["dagster/data_version"] == sha256[:32]
+
+
+def test_a_raster_is_a_picture_small_enough_for_the_event_log(ran: dict[str, dg.EventLogEntry]) -> None:
+    for layer, name, limit in (("spike_counts", "raster", 30_000), ("hub_dataset", "rasters", 150_000)):
+        event = ran[layer].asset_materialization
+        assert event is not None
+        value = event.metadata[name].value
+        assert isinstance(value, str)
+        assert "](data:image/png;base64," in value
+        assert len(value) < limit
