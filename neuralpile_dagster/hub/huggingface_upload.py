@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session, hf_raise_for_status
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from neuralpile_dagster.errors import HubConflict, HubUnavailable
 from neuralpile_dagster.hub.model import Progress, RepositoryFile
@@ -160,9 +160,10 @@ def upload(
 
 
 def _send(api: HfApi, repository: str, additions: list[CommitOperationAdd]) -> None:
-    api.preupload_lfs_files(
-        repository, additions, repo_type="dataset", revision="main", free_memory=False, num_threads=4
-    )
+    with disable_progress_bars():  # we report progress ourselves, as lines that a run's log can hold
+        api.preupload_lfs_files(
+            repository, additions, repo_type="dataset", revision="main", free_memory=False, num_threads=4
+        )
 
 
 def _watch(send: Callable[[], None], patience_s: float, repository: str, reporter: Reporter) -> None:
