@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi_metadata import citation_of
 from neuralpile_dagster.archives.download import local_copy
-from neuralpile_dagster.archives.http import USER_AGENT, NetworkLimits
+from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, LocalFile, OpenFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 

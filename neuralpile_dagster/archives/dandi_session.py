@@ -13,14 +13,8 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from neuralpile_dagster.archives.http import (
-    Interrupted,
-    NetworkLimits,
-    host,
-    interruptions,
-    persevere,
-    worth_retrying,
-)
+from neuralpile_dagster.archives.http_errors import host
+from neuralpile_dagster.archives.patience import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
 
 
 class PatientAdapter(HTTPAdapter):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.download import local_copy
-from neuralpile_dagster.archives.http import NetworkLimits, NotFound, get_json
+from neuralpile_dagster.archives.http import get_json
+from neuralpile_dagster.archives.http_errors import NotFound
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError
 

@@ -1,135 +1,30 @@
-"""How this project talks HTTP: who it says it is, how long it waits, when it tries again.
-
-Shared by the DANDI client's session, figshare and all reading of file contents.
-"""
+"""How this project talks HTTP: who it says it is, connections, redirects, JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import certifi
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 
-from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.archives.http_errors import refused
+from neuralpile_dagster.archives.patience import (
+    Interrupted,
+    NetworkLimits,
+    interruptions,
+    persevere,
+    worth_retrying,
+)
 
 USER_AGENT = f"neuralpile-dagster/{version('neuralpile-dagster')}"
 MAX_REDIRECTS = 5
-Result = TypeVar("Result")
-
-
-def worth_retrying(status: int) -> bool:
-    """Whether an HTTP status says "not now" (408, 429, all 5xx, Cloudflare's 520 among them) rather than "no"."""
-    return status in (408, 429) or status >= 500
-
-
-@dataclass(frozen=True)
-class NetworkLimits:
-    """How patient we are with a server.
-
-    Attributes
-    ----------
-    connect_timeout_s, read_timeout_s : float
-        Longest wait for a connection, and for the next bytes on one.
-    slowest_bytes_per_s : float
-        A transfer that stays below this for longer than ``read_timeout_s`` counts as broken.
-    retries : int
-        How often one request is tried again. A transfer that advances starts counting anew.
-    backoff_s, backoff_max_s : float
-        The first retry comes at once, later ones after ``backoff_s`` x 2, x 4, ... plus a
-        random part of at most ``backoff_s``; never later than ``backoff_max_s``.
-    retry_after_max_s : int
-        A server's Retry-After is honoured up to this.
-    """
-
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 60.0
-    slowest_bytes_per_s: float = 10_000.0
-    retries: int = 7
-    backoff_s: float = 0.5
-    backoff_max_s: float = 60.0
-    retry_after_max_s: float = 300.0
-
-    @property
-    def timeout(self) -> urllib3.Timeout:
-        """The same for urllib3."""
-        return urllib3.Timeout(connect=self.connect_timeout_s, read=self.read_timeout_s)
-
-    def seconds_for(self, n_bytes: int) -> float:
-        """Longest time that a body of ``n_bytes`` may take."""
-        return self.read_timeout_s + n_bytes / self.slowest_bytes_per_s
-
-
-class Interrupted(Exception):
-    """One attempt failed in a way that another may not; ``response`` may say how long to wait."""
-
-    def __init__(self, trouble: str, response: urllib3.BaseHTTPResponse | None = None) -> None:
-        super().__init__(trouble)
-        self.trouble = trouble
-        self.response = response
-
-
-@contextmanager
-def interruptions() -> Iterator[None]:
-    """Turn what sockets, urllib3 and requests raise into `Interrupted`; keep local disk work outside."""
-    try:
-        yield
-    except (HTTPError, OSError) as error:
-        raise Interrupted(brief(error)) from error
-
-
-def brief(error: Exception) -> str:
-    """An error of the network in a few words."""
-    text = str(error).partition(": ")[2] or str(error)
-    return f"{type(error).__name__}: {text}"
-
-
-class Attempts:
-    """Counts the failures of one request and waits before it is tried again."""
-
-    def __init__(self, limits: NetworkLimits, sleep: Callable[[float], object] = time.sleep) -> None:
-        self._sleep = sleep
-        self._longest = limits.retry_after_max_s
-        self._retry = urllib3.Retry(
-            total=limits.retries,
-            backoff_factor=limits.backoff_s,
-            backoff_max=limits.backoff_max_s,
-            backoff_jitter=limits.backoff_s,
-            allowed_methods=None,
-        )
-
-    def wait(self, again: Interrupted) -> bool:
-        """Wait as long as the server or the back-off says; False (at once) when no attempt is left."""
-        try:
-            self._retry = self._retry.increment("GET", "", response=again.response, error=again)
-        except MaxRetryError:
-            return False
-        delay = None
-        if again.response is not None:
-            with suppress(InvalidHeader):  # a Retry-After that is neither seconds nor a date
-                delay = self._retry.get_retry_after(again.response)
-        self._sleep(min(delay, self._longest) if delay else self._retry.get_backoff_time())
-        return True
-
-
-def persevere(attempt: Callable[[], Result], what: str, url: str, limits: NetworkLimits) -> Result:
-    """Call ``attempt`` until it is not `Interrupted`; raises `ArchiveUnavailable` when no attempt is left."""
-    attempts = Attempts(limits)
-    while True:
-        try:
-            return attempt()
-        except Interrupted as again:
-            if not attempts.wait(again):
-                raise unavailable(what, url, again.trouble, limits) from again
 
 
 def open_pool(url: str, limits: NetworkLimits, connections: int) -> urllib3.PoolManager:
@@ -211,41 +106,3 @@ def closing_pool(pool: urllib3.PoolManager) -> Iterator[urllib3.PoolManager]:
         yield pool
     finally:
         pool.clear()
-
-
-def host(url: str) -> str:
-    """Scheme and host of a URL: all of it that may be shown (signed URLs hold secrets)."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def unavailable(what: str, url: str, trouble: str, limits: NetworkLimits) -> ArchiveUnavailable:
-    """The error for a server that did not do it after all attempts."""
-    return ArchiveUnavailable(
-        f"{what} could not be read from {host(url)}",
-        found=f"{trouble}, after {limits.retries + 1} attempts",
-        expected="an answer",
-        remedy="try again later; check this machine's network if it lasts",
-    )
-
-
-class NotFound(ArchiveError):
-    """The server does not have it (HTTP status 404)."""
-
-
-def refused(what: str, url: str, status: int) -> ArchiveError:
-    """The error for a final no."""
-    reasons = {401: "not authorized", 403: "access refused", 404: "not found", 410: "gone"}
-    default = {
-        401: "set the archive's API key if the source is not public (DANDI_API_KEY)",
-        403: "set the archive's API key if the source is not public (DANDI_API_KEY)",
-        404: "check the id and version in the catalog; materialize the dataset's manifest again",
-        410: "materialize the dataset's manifest again",
-    }
-    kind = NotFound if status == 404 else ArchiveError
-    return kind(
-        f"{what} cannot be read from {host(url)}",
-        found=f"HTTP status {status} ({reasons.get(status, 'refused')})",
-        expected="status 200",
-        remedy=default.get(status, "look at the archive's web page; the request is not accepted"),
-    )

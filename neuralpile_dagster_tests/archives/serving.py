@@ -8,8 +8,8 @@ import numpy as np
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi import DandiArchive
-from neuralpile_dagster.archives.http import NetworkLimits
 from neuralpile_dagster.archives.model import Access, Archive, ArchiveFile, LocalFile, OpenFile, ReadCost
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.binning.counts import Binner
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.recordings.model import SpikeTrains

@@ -180,7 +180,7 @@ def test_reading_many_files_leaves_no_thread_and_no_paused_collection(bucket_ser
 CRASH = """
 import sys
 from pathlib import Path
-from neuralpile_dagster.archives.http import NetworkLimits
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.file import open_ranged
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 url, size = sys.argv[1], int(sys.argv[2])

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from neuralpile_dagster_tests.servers.bodies import FilePart, blocks
 from neuralpile_dagster_tests.servers.faults import Fault, Faults
 
-_BLOCK = 1 << 18
+_counting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,6 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
-
-
-@dataclass(frozen=True)
-class FilePart:
-    """Bytes ``start`` to ``stop`` of a file, as a body that is never held in memory whole."""
-
-    file: Path
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -100,8 +92,10 @@ class Server:
     url : str
         ``http://127.0.0.1:<port>``, no slash at the end.
     faults : Faults
-    log : list of (method, target, status, bytes sent)
-        One entry per answered request; ``status`` 0 where none was sent.
+    log : list of (method, target, status, bytes of the body)
+        One entry per answered request, before it is sent; ``status`` 0 where none was sent.
+    bytes_sent : int
+        Bytes of bodies that were really sent (clients may hang up).
     latency_s, bytes_per_s : float
         Delay of every answer, and speed of every connection (0: as fast as it goes).
     """
@@ -112,6 +106,7 @@ class Server:
         self.bytes_per_s = bytes_per_s
         self.faults = Faults()
         self.log: list[tuple[str, str, int, int]] = []
+        self.bytes_sent = 0
         self.stopping = threading.Event()
         self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
         self._http.owner = self
@@ -217,12 +212,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes | FilePart, length: int, flipped: int) -> None:
         rate = self.server.owner.bytes_per_s
         began, sent = time.monotonic(), 0
-        for block in _blocks(body, length):
+        for block in blocks(body, length):
             if sent <= flipped < sent + len(block):
                 at = flipped - sent
                 block = block[:at] + bytes([block[at] ^ 0xFF]) + block[at + 1 :]
             self.wfile.write(block)
             sent += len(block)
+            with _counting:
+                self.server.owner.bytes_sent += len(block)
             if rate:
                 time.sleep(max(0.0, began + sent / rate - time.monotonic()))
 
@@ -238,18 +235,3 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-
-
-def _blocks(body: bytes | FilePart, length: int) -> Iterator[bytes]:
-    if isinstance(body, bytes):
-        for start in range(0, length, _BLOCK):
-            yield body[start : min(start + _BLOCK, length)]
-        return
-    with body.file.open("rb") as file:
-        file.seek(body.start)
-        while length > 0:
-            block = file.read(min(_BLOCK, length))
-            if not block:
-                raise AssertionError(f"{body.file} is shorter than it was")
-            length -= len(block)
-            yield block

@@ -16,7 +16,7 @@ from neuralpile_dagster.archives.ranges.layout import Chunked
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import DamagedRecording
 
-_PIECE = 1 << 21  # bytes fetched at a time; held until they are decoded
+_PIECE = 1 << 20  # bytes fetched at a time; held until they are decoded
 _GAP = 1 << 16  # bytes between two chunks that are read along rather than asked for separately
 _WINDOW = 512  # chunks sorted by their place in the file before they are joined
 _LARGE = 16  # blocks; of datasets above this, blocks are dropped once they are decoded

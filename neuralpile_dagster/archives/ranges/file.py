@@ -19,7 +19,7 @@ from neuralpile_dagster.archives.ranges.reader import RangeReader
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import DamagedRecording
 
-BLOCK_MEMORY = 1 << 27  # bytes of blocks held at most
+BLOCK_MEMORY = 1 << 28  # bytes of blocks held at most; those of large datasets are dropped as they are decoded
 
 _gc_lock = threading.Lock()
 _gc_holders: list[bool] = []  # one entry per holder; the first says whether collection was on

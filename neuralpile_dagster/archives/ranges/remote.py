@@ -10,18 +10,10 @@ from contextlib import contextmanager
 
 import urllib3
 
-from neuralpile_dagster.archives.http import (
-    Attempts,
-    Interrupted,
-    NetworkLimits,
-    get,
-    interruptions,
-    open_pool,
-    refused,
-    unavailable,
-    worth_retrying,
-)
+from neuralpile_dagster.archives.http import get, open_pool
+from neuralpile_dagster.archives.http_errors import refused, unavailable
 from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.archives.patience import Attempts, Interrupted, NetworkLimits, interruptions, worth_retrying
 from neuralpile_dagster.errors import ArchiveError
 
 # what stores answer when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
@@ -152,7 +144,7 @@ class RemoteObject:
                 if done - before >= _ADVANCE:
                     attempts = self._attempts()
                 if self._stopping.is_set() or not attempts.wait(again):
-                    raise unavailable(self.name, url, again.trouble, self._limits) from again
+                    raise unavailable(self.name, url, again.trouble, self._limits.retries + 1) from again
             if done < len(target):
                 self._count(retries=1)
 
