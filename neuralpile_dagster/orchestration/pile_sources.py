@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub.reading import open_published
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.settings import Settings
@@ -33,13 +35,14 @@ def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
     """Opens a planned file by its name, wherever it is."""
 
     def open_file(name: str) -> pa.NativeFile:
-        if not name.startswith(_ON_HUB):
-            return store.open(name)
-        repository, path = name.removeprefix(_ON_HUB).split(":", 1)
-        # closed with the file that wraps it
-        return pa.PythonFile(hub.open(repository, path).__enter__(), "r")
+        return _open_planned(hub, name) if name.startswith(_ON_HUB) else store.open(name)
 
     return open_file
+
+
+def _open_planned(hub: Hub, name: str) -> pa.NativeFile:
+    repository, path = name.removeprefix(_ON_HUB).split(":", 1)
+    return open_published(hub, repository, path)
 
 
 def _from_hub(hub: Hub, repository: str) -> PileSource:
@@ -55,11 +58,7 @@ def _from_hub(hub: Hub, repository: str) -> PileSource:
             expected="a published repository with the row schema",
             remedy="correct `components` or `extra_repositories`, or publish it first",
         )
-
-    def open_file(name: str) -> pa.NativeFile:
-        return pa.PythonFile(hub.open(repository, name.split(":", 2)[2]).__enter__(), "r")
-
-    return source_from_parquet(repository, files, open_file)
+    return source_from_parquet(repository, files, partial(_open_planned, hub))
 
 
 def choose_components(

@@ -78,17 +78,12 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
 
 
 def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) -> list[RasterSample]:
-    from contextlib import ExitStack
-
     from neuralpile_dagster.hub import open_hub
+    from neuralpile_dagster.hub.reading import open_published
 
     hub = open_hub(settings)
-    name = source if settings.hub == "hf" else source.split("/", 1)[1]
-    names = [f.path for f in hub.files(name) if f.path.startswith("data/") and f.path.endswith(".parquet")]
-    with ExitStack() as stack:
-        return rows_of_files(
-            names, lambda path: pa.PythonFile(stack.enter_context(hub.open(name, path)), "r"), count, seed
-        )
+    names = [f.path for f in hub.files(source) if f.path.startswith("data/") and f.path.endswith(".parquet")]
+    return rows_of_files(names, lambda path: open_published(hub, source, path), count, seed)
 
 
 def _some(source: str, samples: list[RasterSample]) -> list[RasterSample]:

@@ -1,0 +1,65 @@
+"""The pile from the store, back from the hub, and with other people's repositories."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster.hub.contents import list_folder
+from neuralpile_dagster.orchestration import names, pile_store
+from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of
+
+
+def require(result: dg.ExecuteInProcessResult) -> None:
+    """The run succeeded, or this says why not."""
+    assert result.success, failure_of(result)
+
+
+def merge(house: House, **config: Any) -> Path:
+    """Plan, make and publish the pile; give its folder."""
+    ops = {"neural_pile__manifest": {"config": config}} if config else None
+    require(house.run(names.PILE_MANIFEST, ops=ops))
+    for shard in pile_store.planned_shards(house.store, house.settings):
+        require(house.run(names.PILE_SHARDS, partitions=[shard]))
+    require(house.run(names.PILE_HUB_DATASET))
+    return house.hub_folder("neural-pile")
+
+
+def rows_of(folder: Path) -> list[str]:
+    """Digests of the files with rows, in order."""
+    return [file.sha256 for file in list_folder(folder.resolve()) if file.path.startswith("data/")]
+
+
+def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(new_house: Callable[..., House]):
+    house = new_house()
+    house.build()
+    from_store = rows_of(merge(house, test_size=0.4, seed=3))
+    shutil.rmtree(house.settings.home / "store" / MICE.key / "spike_counts")
+    assert rows_of(merge(house, test_size=0.4, seed=3, merge_from="hub")) == from_store
+
+
+def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_house: Callable[..., House]):
+    house = new_house()
+    house.build()
+    hub = house.settings.home / "hub"
+    theirs = hub / "other-lab" / "their-rats"
+    (theirs / "data").mkdir(parents=True)
+    for file in (house.hub_folder(MICE.name) / "data").iterdir():
+        shutil.copy(file, theirs / "data" / file.name)
+    merge(house, extra_repositories=["other-lab/their-rats"], test_size=0.2)
+    published = pile_store.require_published(house.store, house.settings)
+    assert published.components == (MICE.name, "their-rats")
+    assert sum(shard.rows for shards in published.shards.values() for shard in shards) == 6
+
+
+def test_a_repository_that_is_not_there_is_named(new_house: Callable[..., House]):
+    house = new_house()
+    house.build()
+    ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["nobody/nothing"]}}}
+    result = house.run(names.PILE_MANIFEST, ops=ops)
+    assert not result.success
+    assert "nobody/nothing" in failure_of(result)
