@@ -76,7 +76,8 @@ def _grow(group: Any, name: str, values: Any, options: dict[str, Any]) -> None:
 
 
 def _columns(file: Any, read: Callable[[Any], Any]) -> Any:
-    return [read(file["units"][name]) for name in COLUMNS][0]
+    spikes, *_ = (read(file["units"][name]) for name in COLUMNS)
+    return spikes
 
 
 def _whole_file(url: str, size: int) -> Any:
@@ -119,12 +120,9 @@ def _ranges(url: str, size: int) -> Any:
         return _columns(file, opened.read)
 
 
-READERS: dict[str, Callable[[str, int], Any]] = {
-    "whole file": _whole_file,
-    "remfile": _remfile,
-    "fsspec": _fsspec,
-    "ranges": _ranges,
-}
+READERS: dict[str, Callable[[str, int], Any]] = dict(
+    zip(METHODS, (_whole_file, _remfile, _fsspec, _ranges), strict=True)
+)
 IMPORTS = {"whole file": "requests", "remfile": "remfile", "fsspec": "fsspec.implementations.http", "ranges": "h5py"}
 
 
@@ -239,8 +237,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         Server(Files(Path(folder)), latency_s=options.latency, bytes_per_s=options.rate) as server,
     ):
-        for number, layout in enumerate(LAYOUTS):
-            path = Path(folder, f"{number}.nwb")
+        for path, layout in ((Path(folder, f"{number}.nwb"), layout) for number, layout in enumerate(LAYOUTS)):
             arguments = ["--make", str(path), "--layout", layout, *["--tiny"] * options.tiny]
             sizes = measure(["-m", "bench.remote_read", *arguments]).json()
             results[layout] = compare(layout, server, sizes, 1 if options.tiny else options.repeats)

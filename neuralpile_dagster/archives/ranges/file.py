@@ -94,7 +94,7 @@ class RangedFile:
 def open_ranged(
     remote: RemoteObject, download: Callable[[], Path], *, connections: int, block_memory: int = BLOCK_MEMORY
 ) -> Iterator[RangedFile]:
-    """Read a remote object with at most ``connections`` requests at a time (and one more for HDF5 metadata).
+    """Read a remote object with ``connections`` threads, besides the one in which HDF5 reads metadata.
 
     On leaving, a failed read that HDF5 swallowed is raised, whatever else happened.
     """

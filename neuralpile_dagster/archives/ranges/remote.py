@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import urllib3
 
@@ -42,7 +43,7 @@ class _UrlRefused(Exception):
 
 
 class _Changed(Exception):
-    pass
+    """The answer is of another object."""
 
 
 class RemoteObject:
@@ -50,17 +51,15 @@ class RemoteObject:
 
     Parameters
     ----------
-    name : str
-        Path of the file as listed; for messages.
-    size : int
-        Bytes, as listed.
+    name, size : str, int
+        Path of the file (for messages) and its bytes, as listed.
     url : str or None
         Where it is; None when ``resolve`` must be asked first.
     resolve : callable
         Gives a fresh URL (a signed one may expire). May raise `ArchiveError`.
     limits : NetworkLimits
     connections : int
-        How many threads will read at the same time.
+        How many requests may be on their way at the same time.
 
     Attributes
     ----------
@@ -86,6 +85,7 @@ class RemoteObject:
         self._renewing = threading.Lock()
         self._stopping = threading.Event()
         self._waiting = False
+        self._slots = threading.BoundedSemaphore(connections)
         self._url = url
         self._pin: str | None = None
         self._connections = connections
@@ -128,9 +128,10 @@ class RemoteObject:
         while done < len(target):
             (url, pool), before = self._where(), done
             try:
-                for block in self._stream(pool, url, start + done, start + len(target)):
-                    target[done : done + len(block)] = block
-                    done += len(block)
+                with self._slots:
+                    for block in self._stream(pool, url, start + done, start + len(target)):
+                        target[done : done + len(block)] = block
+                        done += len(block)
             except _UrlRefused as no:
                 if new_urls == _MAX_NEW_URLS:
                     raise refused(self.name, url, no.status) from no
@@ -228,9 +229,9 @@ class RemoteObject:
                 self._count(requests=1)
                 self._url = self._resolve()
 
-    def _count(self, bytes_read: int = 0, requests: int = 0, retries: int = 0, seconds: float = 0.0) -> None:
+    def _count(self, **cost: Any) -> None:
         with self._lock:
-            self.cost.add(ReadCost(bytes_read, requests, retries, seconds))
+            self.cost.add(ReadCost(**cost))
 
     def _changed(self, found: str) -> ArchiveError:
         return ArchiveError(
