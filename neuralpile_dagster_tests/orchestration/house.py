@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +13,10 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+from click.testing import CliRunner
 
 from neuralpile_dagster.catalog.model import Dataset, Source
+from neuralpile_dagster.cli import main
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.partitions import session_partitions
@@ -141,6 +145,39 @@ def house(home: Path, archive: Path | str, datasets: Iterable[Dataset] = (MICE,)
     chosen = Settings(**{"home": home, "store": str(home / "store"), "archive": str(archive), **settings})
     with dg.DagsterInstance.ephemeral() as instance:
         yield House(chosen, instance, tuple(datasets))
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A temporary folder in memory where the machine has one: Dagster's SQLite files sync some 200 times per run."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="neuralpile-tests-", dir=place) as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def neuralpile(*arguments: str | Path, **environment: str | Path) -> Ran:
+    """Run the command line in this process, with these variables instead of all that it would read."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("NEURALPILE_") or name == "DAGSTER_HOME":
+            del os.environ[name]
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    try:
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return Ran(done.exit_code, done.stdout, done.stderr)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:

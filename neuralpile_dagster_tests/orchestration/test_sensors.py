@@ -1,0 +1,115 @@
+"""Automation: what the sensors ask for, run as Dagster would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from neuralpile_dagster.orchestration import names, pile_store
+from neuralpile_dagster.orchestration.due import dataset_due, pile_due
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import TRIES, current_sensor, version_sensor
+from neuralpile_dagster_tests.nwb import write_units_nwb
+from neuralpile_dagster_tests.orchestration.house import MICE, House, cut, trains_of
+
+FIRST = "sub-A/sub-A_ses-1.nwb"
+
+
+def ask(house: House, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    """One tick."""
+    resources = {"instance": InstanceResource.from_settings(house.settings)}
+    with dg.build_sensor_context(instance=house.instance, cursor=cursor, resources=resources) as context:
+        return sensor(context)
+
+
+def tick(house: House, succeed: bool = True) -> list[list[str]]:
+    """One tick of automation and the runs that it asks for; gives what they made."""
+    result = ask(house, current_sensor(house.datasets))
+    if isinstance(result, dg.SkipReason):
+        return []
+    made = []
+    for request in result.run_requests:
+        done = house.job.execute_in_process(
+            instance=house.instance,
+            asset_selection=request.asset_selection,
+            partition_key=request.partition_key,
+            tags=request.tags,
+            raise_on_error=False,
+        )
+        assert done.success == succeed
+        made.append([key.to_user_string() for key in request.asset_selection])
+    return made
+
+
+def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(new_house: Callable[..., House]):
+    house = new_house()
+    assert tick(house) == [], "nothing is asked for before there is a manifest"
+    house.discover()
+    steps = [step for _ in range(8) for step in tick(house)]
+    assert steps == [
+        ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
+        ["tiny_mice/hub_dataset"],
+        ["neural_pile/manifest"],
+        *[["neural_pile/shards"]] * 2,
+        ["neural_pile/hub_dataset"],
+    ]
+    assert pile_store.require_published(house.store, house.settings).components == (MICE.name,)
+    assert pile_due(house.store, house.datasets, house.settings) is None
+
+
+def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..., House]):
+    house = new_house()
+    house.build()
+    write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
+    assert tick(house)[:1] != [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]], "the manifest does not know yet"
+    house.discover()
+    due = dataset_due(house.store, MICE, house.settings, 1.0)
+    assert list(due.sessions) == ["sub-A_ses-1"]
+    assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/hub_dataset"]]
+
+
+def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(new_house: Callable[..., House]):
+    house = new_house()
+    damaged = house.archive / MICE.source.folder / FIRST
+    whole = cut(damaged)
+    house.discover()
+    assert len(tick(house, succeed=False)) == 1
+    assert tick(house) == [], "neither tried again nor published without it"
+    damaged.write_bytes(whole)
+    house.discover()
+    assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/hub_dataset"]]
+
+
+def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable[..., House]):
+    house = new_house()
+    house.discover()
+    for _ in range(TRIES):
+        result = ask(house, current_sensor(house.datasets))
+        assert isinstance(result, dg.SensorResult)
+        run = house.instance.create_run_for_job(house.job, tags=result.run_requests[0].tags)
+        assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason), "it is under way"
+        house.instance.report_run_failed(run)
+    assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason)
+
+
+def test_a_changed_listing_asks_for_the_manifest_and_the_first_look_only_takes_note(new_house: Callable[..., House]):
+    house = new_house()
+    sensor = version_sensor(house.datasets)
+    first = ask(house, sensor)
+    assert isinstance(first, dg.SensorResult)
+    assert first.run_requests == []
+    write_units_nwb(house.archive / MICE.source.folder / "sub-C/sub-C_ses-4.nwb", trains_of(4))
+    second = ask(house, sensor, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert [request.asset_selection for request in second.run_requests] == [[names.manifest_key(MICE)]]
+    third = ask(house, sensor, second.cursor)
+    assert isinstance(third, dg.SensorResult)
+    assert third.run_requests == []
+
+
+def test_both_sensors_are_off_until_a_person_turns_them_on():
+    for sensor in (version_sensor([MICE]), current_sensor([MICE])):
+        assert sensor.default_status == dg.DefaultSensorStatus.STOPPED

@@ -1,0 +1,87 @@
+"""Other bin widths and segment sizes: beside the defaults, never mixed with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.sample import SAMPLE
+from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of, house
+from neuralpile_dagster_tests.orchestration.test_batches import NewHouse, contents
+
+RATES = next(dataset for dataset in SAMPLE if dataset.name == "sample-rates")
+PROBES = next(dataset for dataset in SAMPLE if dataset.name == "sample-probes")
+VARIANT = "-bin10ms-max3000"
+
+
+def variant_of(made: House) -> House:
+    """The same home and store, as an instance with other settings sees it."""
+    home, archive = made.settings.home, made.settings.archive
+    settings = Settings(home=home, store=made.settings.store, archive=archive, bin_width_s=0.01, max_tokens=3_000)
+    return House(settings, made.instance, made.datasets)
+
+
+def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(new_house: NewHouse) -> None:
+    made = new_house()
+    made.build()
+    before = contents(made.store.root)
+    other = variant_of(made)
+    other.build()
+    after = contents(made.store.root)
+    changed = {path for path in before if after[path] != before[path]} - {"tiny_mice/manifest.json"}
+    assert changed == set()
+    added = {path.split("/")[1] for path in after.keys() - before.keys()}
+    assert added == {f"spike_counts{VARIANT}", f"published{VARIANT}.json"}
+    default, finer = made.hub_folder("tiny-mice"), made.hub_folder(f"tiny-mice{VARIANT}")
+    assert rows(default) == {"sub-A_ses-1": 1, "sub-A_ses-2": 1, "sub-B_ses-3": 1}
+    assert set(rows(finer)) == set(SESSIONS)
+    assert sum(rows(finer).values()) > 3
+    assert "0.01 s" in (finer / "README.md").read_text() or "10 ms" in (finer / "README.md").read_text()
+
+
+def test_the_data_version_of_counts_depends_on_the_bin_width(new_house: NewHouse) -> None:
+    made = new_house()
+    made.build()
+    (first, *_), other = versions(made), variant_of(made)
+    other.build()
+    assert versions(other)[0] != first
+
+
+def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_left_out(tmp_path: Path) -> None:
+    # of firing rates in 20 ms bins nothing else can be made: each session says so, the pile does without
+    with house(tmp_path, "sample", [RATES, PROBES], bin_width_s=0.01) as made:
+        result = made.batch(made.discover(RATES), RATES)
+        message = failure_of(result)
+        assert "2 of 2 sessions of sample-rates failed" in message
+        assert "bins of 0.02 s in the file, 0.01 s asked for" in message
+        assert "set the bin width to 0.02 s, or leave this dataset out" in message
+        failures = locations.read_failures(made.store, RATES, made.settings)
+        assert {failure.error for failure in failures.values()} == {"ConfigurationError"}
+        assert "0 of 2 sessions done" in failure_of(made.publish(RATES))
+        made.build(PROBES)
+        assert made.run(names.PILE_MANIFEST).success
+        current = pile_store.require_current(made.store, made.settings)
+        assert list(current.repositories.values()) == ["sample-probes-bin10ms"]
+        assert current.left_out.keys() == {"sample-rates"}
+        event = made.instance.get_latest_materialization_event(names.PILE_MANIFEST)
+        assert event is not None
+        assert event.asset_materialization is not None
+        assert "sample-rates" in str(event.asset_materialization.metadata["left_out"].value)
+
+
+def rows(folder: Path) -> dict[str, int]:
+    """Rows per session of a published component."""
+    sessions = pq.ParquetDataset(folder / "data").read(columns=["session_id"])["session_id"].to_pylist()
+    return {session: sessions.count(session) for session in sessions}
+
+
+def versions(made: House, dataset: Dataset = MICE) -> list[str]:
+    event = made.instance.get_latest_materialization_event(names.spike_counts_key(dataset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.tags is not None
+    return [event.asset_materialization.tags["dagster/data_version"]]
