@@ -8,7 +8,7 @@ are in the page cache. Full size: ~4 minutes, 0.5 GB of disk.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import filecmp
 import json
 import shutil
 import sys
@@ -24,60 +24,7 @@ SIZE = {"sessions": 20, "rows": 10, "units": 2_000, "bins": 5_000}
 TINY = {"sessions": 4, "rows": 3, "units": 100, "bins": 500}
 MANY = {"files": 1_900, "rows": [2_000, 11_000, 45_000]}
 MANY_TINY = {"files": 20, "rows": [20, 100]}
-RATE = 0.04  # spikes per bin: ~0.06 bytes per token, fewer than real sessions (0.095), so encoding looks cheaper
 PLAN = "plan"
-
-
-def make(folder: Path, size: dict[str, int]) -> dict[str, Any]:
-    """Session files and a plan that has all rows but one in one train shard."""
-    import numpy as np
-
-    from neuralpile_dagster.merge.plan import plan_pile, save_plan
-    from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
-    from neuralpile_dagster.store import LocalStore, put_file
-    from neuralpile_dagster.tables.rows import RowWriter
-
-    store = LocalStore(folder)
-    files = []
-    for session in range(size["sessions"]):
-        rng = np.random.default_rng(session)
-        rates = rng.lognormal(np.log(RATE), 1.0, size["units"])[:, None]
-
-        def write(path: Path, rng: Any = rng, rates: Any = rates, session: int = session) -> None:
-            with RowWriter(path) as writer:
-                for row in range(size["rows"]):
-                    counts = rng.poisson(rates, (size["units"], size["bins"])).astype(np.uint8)
-                    writer.write(counts, f"sub-{session}", f"ses-{session}", f"segment_{row}")
-
-        stored, _ = put_file(store, f"{session}.parquet", write)
-        files.append(SourceFile(name=stored.key, size=stored.size, sha256=stored.sha256))
-    source = source_from_parquet("synthetic", files, store.open)
-    save_plan(store, PLAN, plan_pile([source], seed=0, test_size=1e-9))
-    return {"tokens": int(source.row_tokens.sum()), "bytes": sum(file.size for file in files)}
-
-
-def make_many(folder: Path, files: int, rows: int) -> dict[str, Any]:
-    """Many small rows in many files, and their plan."""
-    import numpy as np
-
-    from neuralpile_dagster.merge.plan import plan_pile, save_plan
-    from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
-    from neuralpile_dagster.store import LocalStore
-    from neuralpile_dagster.tables.rows import RowWriter
-
-    store = LocalStore(folder)
-    rng = np.random.default_rng(0)
-    sources = []
-    for number in range(files):
-        name = f"many-{rows}/{number}.parquet"
-        (folder / name).parent.mkdir(exist_ok=True)
-        with RowWriter(folder / name) as writer:
-            for row in range(number, rows, files):
-                writer.write(rng.poisson(1, (2, 40)).astype(np.uint8), "sub", f"ses-{number}", f"segment_{row}")
-        sources.append(SourceFile(name=name, size=store.size(name) or 0, sha256=""))
-    source = source_from_parquet("synthetic", sources, store.open)
-    save_plan(store, f"many-{rows}/{PLAN}", plan_pile([source], seed=0, test_size=1e-9))
-    return {}
 
 
 def _shard(folder: Path, plan: str = PLAN) -> tuple[Any, Any, str]:
@@ -139,6 +86,38 @@ def plain(folder: Path, out: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began}
 
 
+def make(folder: Path, size: dict[str, int]) -> dict[str, Any]:
+    from bench import merge_data
+
+    return merge_data.make(folder, size)
+
+
+def make_many(folder: Path, files: int, rows: int) -> dict[str, Any]:
+    from bench import merge_data
+
+    return merge_data.make_many(folder, files, rows)
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """Whether two runs gave the same file, and whether its column chunks are those that encoding gives."""
+    import pyarrow.parquet as pq
+
+    def chunks(path: Path) -> Iterator[bytes]:
+        metadata = pq.read_metadata(path)
+        with path.open("rb") as file:
+            for row in range(metadata.num_row_groups):
+                for column in range(metadata.num_columns):
+                    chunk = metadata.row_group(row).column(column)
+                    file.seek(chunk.dictionary_page_offset)
+                    yield file.read(chunk.total_compressed_size)
+
+    pairs = zip(chunks(folder / "copy.parquet"), chunks(folder / "encoded.parquet"), strict=True)
+    return {
+        "identical_bytes_on_every_run": filecmp.cmp(folder / "copy.parquet", folder / "again.parquet", shallow=False),
+        "column_chunks_as_encoded": all(one == other for one, other in pairs),
+    }
+
+
 def start(folder: Path) -> dict[str, Any]:
     """Imports and nothing else, for the memory that they take."""
     from neuralpile_dagster.merge import plan, shards
@@ -147,7 +126,7 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 STEPS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (make, make_many, copy, copy_all, encode, plain, start)
+    function.__name__: function for function in (make, make_many, copy, copy_all, encode, plain, inspect, start)
 }
 
 
@@ -157,29 +136,12 @@ def step(name: str, *arguments: Any) -> dict[str, Any]:
     return {**measured.json(), "wall_s": measured.wall_s, "peak_mb": measured.peak_bytes / 1e6}
 
 
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def column_chunks(path: Path) -> Iterator[str]:
-    """Digests of all column chunks."""
-    import pyarrow.parquet as pq
-
-    content = path.read_bytes()
-    metadata = pq.read_metadata(path)
-    for row in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            chunk = metadata.row_group(row).column(column)
-            found = content[chunk.dictionary_page_offset :][: chunk.total_compressed_size]
-            yield hashlib.sha256(found).hexdigest()
-
-
 def compare(folder: Path, size: dict[str, int]) -> dict[str, Any]:
     made = step("make", str(folder), size)
     copies = [step("copy", str(folder), f"{name}.parquet") for name in ("copy", "again")]
     encoded = step("encode", str(folder), "encoded.parquet")
     limit = step("plain", str(folder), "plain.parquet")
+    inspected = step("inspect", str(folder))
     best = min(copies, key=lambda run: run["seconds"])
     result = {
         "size": size,
@@ -189,9 +151,7 @@ def compare(folder: Path, size: dict[str, int]) -> dict[str, Any]:
         "plain": limit,
         "ratio": encoded["seconds"] / best["seconds"],
         "ratio_of_whole_processes": encoded["wall_s"] / best["wall_s"],
-        "identical_bytes_on_every_run": len({digest(folder / f"{n}.parquet") for n in ("copy", "again")}) == 1,
-        "column_chunks_as_encoded": list(column_chunks(folder / "copy.parquet"))
-        == list(column_chunks(folder / "encoded.parquet")),
+        **{what: inspected[what] for what in ("identical_bytes_on_every_run", "column_chunks_as_encoded")},
     }
     tokens = made["tokens"] * best["rows"] / (size["sessions"] * size["rows"])
     show(

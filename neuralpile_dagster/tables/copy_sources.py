@@ -14,14 +14,12 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 from neuralpile_dagster.tables.thrift_pages import ForeignEncoding
-from neuralpile_dagster.tables.thrift_sources import SourceFooter
+from neuralpile_dagster.tables.thrift_sources import MAX_KNOWN_ROWS, Footers, SourceFooter
 
 OpenFile = Callable[[str], pa.NativeFile]
 
 MAX_OPEN = 64
 """Source files open at a time."""
-MAX_KNOWN_ROWS = 100_000
-"""Row groups whose places are kept (~1 kB each); files met least recently are forgotten and read again."""
 
 
 class Sources:
@@ -37,8 +35,7 @@ class Sources:
     def __init__(self, open_file: OpenFile) -> None:
         self._open_file = open_file
         self._open: OrderedDict[str, pa.NativeFile] = OrderedDict()
-        self._known: OrderedDict[str, SourceFooter] = OrderedDict()
-        self._known_rows = 0
+        self._known = Footers(MAX_KNOWN_ROWS)
 
     def encoded(self, name: str, row: int, columns: Sequence[str]) -> list[EncodedChunk]:
         """Read column chunks of one row, checksums verified.
@@ -84,14 +81,7 @@ class Sources:
         raise TableError(f"{name} is damaged: it has fewer rows than its footer says", found=f"no row {row}")
 
     def _footer(self, name: str) -> SourceFooter:
-        if name not in self._known:
-            footer = self._known[name] = read_footer_of_rows(self._file(name))
-            self._known_rows += len(footer.group_rows)
-            while self._known_rows > MAX_KNOWN_ROWS and len(self._known) > 1:
-                _, forgotten = self._known.popitem(last=False)
-                self._known_rows -= len(forgotten.group_rows)
-        self._known.move_to_end(name)
-        return self._known[name]
+        return self._known.get(name, lambda: read_footer_of_rows(self._file(name)))
 
     def _file(self, name: str) -> pa.NativeFile:
         if name not in self._open:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster.tables.thrift_footer import ChunkFacts, ChunkStatistics
-from neuralpile_dagster.tables.thrift_idl import decode_footer
+from neuralpile_dagster.tables.thrift_idl import decode_footer, read_footer_bytes
 from neuralpile_dagster.tables.thrift_pages import describe_chunk
 from neuralpile_dagster.tables.thrift_sources import ChunkPlace, SourceFooter, read_source_footer
 
@@ -90,7 +90,7 @@ def example(schema: pa.Schema) -> bytes:
 
 @functools.cache
 def _example_footer(schema: pa.Schema) -> Any:
-    return decode_footer(pa.BufferReader(example(schema)))
+    return decode_footer(read_footer_bytes(pa.BufferReader(example(schema))))
 
 
 def _made_up(source_dataset: str) -> Row:

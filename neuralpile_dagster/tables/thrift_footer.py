@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from neuralpile_dagster.tables.thrift_idl import MAGIC, TRAILER, decode_footer, encode, idl
+from neuralpile_dagster.tables.thrift_idl import MAGIC, TRAILER, decode_footer, encode, idl, read_footer_bytes
 
 
 class ChunkStatistics(NamedTuple):
@@ -58,7 +58,7 @@ class FooterWriter:
     """
 
     def __init__(self, example: bytes) -> None:
-        self._file: Any = decode_footer(pa.BufferReader(example))
+        self._file: Any = decode_footer(read_footer_bytes(pa.BufferReader(example)))
         self._columns = [column.meta_data for column in self._file.row_groups[0].columns]
 
     def write(self, rows: Sequence[PlacedRow], stream: BinaryIO) -> None:

@@ -62,12 +62,18 @@ def encode(value: Any, stream: BinaryIO) -> None:
         raise ValueError(f"not a valid {type(value).__name__} ({error})") from error
 
 
-def decode_footer(file: pa.NativeFile) -> Any:
-    """Read a file's FileMetaData; raises `ValueError` when it has none."""
+def read_footer_bytes(file: pa.NativeFile) -> bytes:
+    """Read a file's footer; raises `ValueError` when it has none."""
     size = file.size()
     trailer = file.read_at(min(size, TRAILER.size), max(size - TRAILER.size, 0))
     length, magic = TRAILER.unpack(trailer) if len(trailer) == TRAILER.size else (0, b"")
     start = size - TRAILER.size - length
     if magic != MAGIC or start < len(MAGIC):
         raise ValueError(f"{size:,} bytes that do not end in the footer of a Parquet file")
-    return decode("FileMetaData", io.BytesIO(file.read_at(length, start)))
+    content: bytes = file.read_at(length, start)
+    return content
+
+
+def decode_footer(content: bytes) -> Any:
+    """The FileMetaData of a footer; raises `ValueError` when it is damaged."""
+    return decode("FileMetaData", io.BytesIO(content))

@@ -8,13 +8,19 @@ histograms of the wrong length.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from neuralpile_dagster.tables.thrift_footer import ChunkStatistics
-from neuralpile_dagster.tables.thrift_idl import decode_footer, idl
+from neuralpile_dagster.tables.thrift_idl import decode_footer, idl, read_footer_bytes
+
+MAX_KNOWN_ROWS = 100_000
+"""Row groups whose places are kept (~1 kB each)."""
 
 _WRITER = "parquet-cpp-arrow version "
 
@@ -59,7 +65,7 @@ class GroupSize(NamedTuple):
 def read_group_sizes(file: pa.NativeFile, column: str) -> list[GroupSize]:
     """Sizes of the row groups of any Parquet file; raises `ValueError` when it is damaged or has no such column."""
     sizes = []
-    for group in decode_footer(file).row_groups or ():
+    for group in decode_footer(read_footer_bytes(file)).row_groups or ():
         chunks = [chunk.meta_data for chunk in group.columns or () if chunk.meta_data is not None]
         values = [chunk.num_values for chunk in chunks if (chunk.path_in_schema or [None])[0] == column]
         lengths = [chunk.total_compressed_size for chunk in chunks]
@@ -67,6 +73,35 @@ def read_group_sizes(file: pa.NativeFile, column: str) -> list[GroupSize]:
             raise ValueError(f"its footer does not give the sizes of {column}")
         sizes.append(GroupSize(group.num_rows, sum(lengths), values[0]))
     return sizes
+
+
+class Footers:
+    """Footers by a key of their own, of at most so many row groups; those used least recently are forgotten."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._rows = 0
+        self._kept: OrderedDict[Hashable, SourceFooter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], SourceFooter]) -> SourceFooter:
+        """The footer kept under ``key``, made now if there is none."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        footer = make()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = footer
+                self._rows += len(footer.group_rows)
+            while self._rows > self._max_rows and len(self._kept) > 1:
+                _, forgotten = self._kept.popitem(last=False)
+                self._rows -= len(forgotten.group_rows)
+        return footer
+
+
+_DECODED = Footers(MAX_KNOWN_ROWS)  # by digest: a worker meets the same files in every shard
 
 
 def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFooter:
@@ -83,15 +118,19 @@ def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFo
     ValueError
         The footer is damaged.
     """
-    footer = decode_footer(file)
+    content = read_footer_bytes(file)
+    return _DECODED.get(hashlib.sha256(content).digest(), lambda: _source_footer(decode_footer(content), examples))
+
+
+def _source_footer(footer: Any, examples: Sequence[Any]) -> SourceFooter:
     try:
         group_rows = tuple(int(group.num_rows) for group in footer.row_groups)
         foreign = _why_foreign(footer, group_rows, examples)
         rows = () if foreign else tuple(tuple(map(_place, group.columns)) for group in footer.row_groups)
     except (TypeError, AttributeError) as error:  # a field that the IDL requires is missing
         raise ValueError(f"its footer is incomplete ({error})") from error
-    if any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError("its row groups differ in their number of columns")
+    if any(len(row) != len(rows[0]) for row in rows) or any(number < 0 for number in group_rows):
+        raise ValueError("its footer contradicts itself")
     return SourceFooter(foreign, group_rows, rows)
 
 

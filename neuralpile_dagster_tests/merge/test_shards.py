@@ -6,18 +6,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import MergeError, StoreError, TableError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.model import PilePlan
-from neuralpile_dagster.merge.openers import opener, source_from_hub
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_parquet, source_from_records
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.copy_sources import OpenFile
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.merge.components import store_component, store_session, stored, three_components
@@ -133,10 +134,24 @@ def published(store: LocalStore, hub: LocalHub, folder: Path, source: PileSource
     for number, start in enumerate(range(0, len(refs), rows_per_shard)):
         path = folder / source.name / "data" / f"train-{number:05d}.parquet"
         copy_rows(refs[start : start + rows_per_shard], store.open, path, ROW_SCHEMA)
-    (folder / source.name / "units").mkdir()
-    (folder / source.name / "units" / "train.parquet").write_bytes(b"another table")
     hub.publish(source.name, folder / source.name, progress=lambda line: None)
-    return source_from_hub(hub, source.name)
+    files = [
+        SourceFile(name=f"hub:{source.name}/{file.path}", size=file.size, sha256=file.sha256)
+        for file in hub.files(source.name)
+    ]
+    return source_from_parquet(f"local/{source.name}", files, opener(store, hub))
+
+
+def opener(store: LocalStore, hub: LocalHub) -> OpenFile:
+    """Opens what is in the store and what is on the hub."""
+
+    def open_file(name: str) -> pa.NativeFile:
+        if not name.startswith("hub:"):
+            return store.open(name)
+        repository, _, path = name.removeprefix("hub:").partition("/")
+        return open_path(str(hub.path(repository) / path))
+
+    return open_file
 
 
 def test_components_from_the_store_and_from_a_hub_give_the_same_pile(tmp_path: Path):
@@ -153,20 +168,6 @@ def test_components_from_the_store_and_from_a_hub_give_the_same_pile(tmp_path: P
             assert write_shard(plan, shard.name, open_file, path).reasons == {}
         piles.append(digests(tmp_path / str(number)))
     assert piles[0] == piles[1] == piles[2]
-
-
-def test_files_of_a_hub_are_closed(tmp_path: Path):
-    store, hub = stored(tmp_path), LocalHub(tmp_path / "hub", "local")
-    source = published(store, hub, tmp_path / "folders", three_components(store)[0], 4)
-    with opener(store, hub)(source.files[0].name) as file:
-        raw = file
-        assert file.size() == source.files[0].size
-    assert raw.closed
-
-
-def test_a_repository_without_rows_cannot_be_merged(tmp_path: Path):
-    with pytest.raises(MergeError, match="nothing cannot be merged"):
-        source_from_hub(LocalHub(tmp_path / "hub", "local"), "nothing")
 
 
 def test_a_foreign_repository_is_merged_by_encoding_its_rows_anew(tmp_path: Path):

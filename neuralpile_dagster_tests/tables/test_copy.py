@@ -19,7 +19,7 @@ from neuralpile_dagster.tables import copy_sources
 from neuralpile_dagster.tables.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster.tables.thrift_idl import decode, decode_footer, idl
+from neuralpile_dagster.tables.thrift_idl import decode, decode_footer, idl, read_footer_bytes
 from neuralpile_dagster_tests.tables.row_files import (
     comparable,
     encoded_chunks,
@@ -83,7 +83,7 @@ def test_the_page_index_finds_every_data_page(tmp_path: Path):
     refs, _ = two_sessions(tmp_path)
     copy_rows(refs, open_path, tmp_path / "pile.parquet", PILE_SCHEMA)
     content = (tmp_path / "pile.parquet").read_bytes()
-    footer = decode_footer(pa.BufferReader(content))
+    footer = decode_footer(read_footer_bytes(pa.BufferReader(content)))
     columns = [column for group in footer.row_groups for column in group.columns]
     assert len(columns) == 8 * 5
     for column in columns:
