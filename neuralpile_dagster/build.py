@@ -119,6 +119,7 @@ def store_recording(
         n_units=data.n_units,
         n_spikes=n_spikes,
         facts=FactsRecord(**asdict(recording.facts)),
+        notes=recording.notes,
     )
     write_record(store, f"{prefix}/{session.key}.json", record)
     return record

@@ -26,6 +26,7 @@ class FactsRecord(Model):
     age: str | None = None
     species: str | None = None
     start_time: str | None = None
+    reference_time: str | None = None
     description: str | None = None
 
 
@@ -43,6 +44,7 @@ class TrainsRecord(Model):
     n_units: int
     n_spikes: int | None
     facts: FactsRecord
+    notes: tuple[str, ...] = ()
 
 
 class RowRecord(Model):

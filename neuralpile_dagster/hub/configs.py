@@ -60,6 +60,7 @@ def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
         "age": facts.age,
         "species": facts.species,
         "start_time": facts.start_time,
+        "reference_time": facts.reference_time,
         "duration_s": stats.duration_s,
         "bin_width_s": stats.bin_width_s,
         "n_units": stats.n_units,

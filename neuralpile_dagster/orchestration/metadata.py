@@ -99,6 +99,8 @@ def trains_metadata(record: TrainsRecord, uri: str, seconds: float, cost: ReadCo
         "reused": cost is None,
         "dagster/uri": uri,
     }
+    if record.notes:
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes[:20]))
     if record.n_spikes is not None:
         metadata["spikes"] = record.n_spikes
     if cost is not None:

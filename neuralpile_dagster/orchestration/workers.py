@@ -7,7 +7,6 @@ An instance launches runs on them with `WorkerRunLauncher` as its
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -16,9 +15,9 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 MISSES_UNTIL_GONE = 3
-"""Looks (one per ``run_monitoring.poll_interval_seconds``) that must find a run on no worker before it has failed."""
+"""Times that workers are asked (at each ``run_monitoring.poll_interval_seconds``) until a run on none has failed."""
 ANSWER_TIMEOUT_S = 5.0
-"""How long workers are given to say what they work on; the answers serve all runs looked at within that time."""
+"""How long workers are given to say what they work on; the answers serve all runs looked at within that time again."""
 
 _PATIENCE = {"max_retries": 60, "interval_start": 0.5, "interval_step": 0.5, "interval_max": 5.0}
 
@@ -61,23 +60,23 @@ class WorkerRunLauncher(CeleryRunLauncher):
 
     def __init__(self, config_source: dict[str, Any] | None = None, **config: Any) -> None:
         super().__init__(config_source={**SETTINGS, **(config_source or {})}, **config)
-        self._misses: Counter[str] = Counter()
+        self._missed_at: dict[str, set[float]] = {}
         self._active: set[str] = set()
         self._asked_at = float("-inf")
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether a started run is being worked on; raises when the broker cannot be asked."""
-        task_id = run.tags[DAGSTER_CELERY_TASK_ID_TAG]
-        if task_id in self._active_tasks():
-            self._misses.pop(run.run_id, None)
+        if run.tags[DAGSTER_CELERY_TASK_ID_TAG] in self._active_tasks():
+            self._missed_at.pop(run.run_id, None)
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         health = super().check_run_worker_health(run)
         if health.status == WorkerStatus.FAILED:
             return health
-        self._misses[run.run_id] += 1
-        if self._misses[run.run_id] < MISSES_UNTIL_GONE:
+        missed_at = self._missed_at.setdefault(run.run_id, set())
+        missed_at.add(self._asked_at)
+        if len(missed_at) < MISSES_UNTIL_GONE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        del self._misses[run.run_id]
+        del self._missed_at[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is working on this run: its worker is gone.")
 
     def _active_tasks(self) -> set[str]:

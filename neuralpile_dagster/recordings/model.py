@@ -47,7 +47,8 @@ class Unit:
 class SessionFacts:
     """What the file says about its session; None where it does not say.
 
-    ``start_time`` is ISO 8601 text as stored; ``age`` ISO 8601 duration or the lab's own text.
+    ``start_time`` and ``reference_time`` (when the session clock that spike times are on
+    was 0) are ISO 8601 text as stored; ``age`` ISO 8601 duration or the lab's own text.
     ``description`` is the file's session description.
     """
 
@@ -56,6 +57,7 @@ class SessionFacts:
     age: str | None = None
     species: str | None = None
     start_time: str | None = None
+    reference_time: str | None = None
     description: str | None = None
 
 

@@ -16,6 +16,7 @@ _WHERE = {
     "age": "/general/subject/age",
     "species": "/general/subject/species",
     "start_time": "/session_start_time",
+    "reference_time": "/timestamps_reference_time",
     "description": "/session_description",
 }
 

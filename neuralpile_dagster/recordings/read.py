@@ -45,8 +45,8 @@ def _eight_probe_mat(files: Sequence[OpenFile]) -> Recording:
 
 
 READERS: Mapping[ReaderName, Reader] = {
-    "units": Reader("units-1", _units),
-    "firing_rates": Reader("firing-rates-1", _firing_rates),
+    "units": Reader("units-2", _units),
+    "firing_rates": Reader("firing-rates-2", _firing_rates),
     "eight_probe_mat": Reader("eight-probe-mat-1", _eight_probe_mat),
 }
 

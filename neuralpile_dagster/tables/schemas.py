@@ -47,6 +47,7 @@ SESSIONS_SCHEMA = pa.schema(
         ("age", pa.string()),
         ("species", pa.string()),
         ("start_time", pa.string()),
+        ("reference_time", pa.string()),  # when the clock of the spike times was 0
         ("duration_s", pa.float64()),
         ("bin_width_s", pa.float64()),
         ("n_units", pa.int32()),

@@ -12,6 +12,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches import SessionBatch
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.describe import spec_facts
+from neuralpile_dagster.orchestration.event_log import kept_open
 from neuralpile_dagster.orchestration.partitions import session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -71,7 +72,8 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
     ) -> Iterator[dg.MaterializeResult]:
-        SessionBatch(context, dataset, instance, config.access.value).run()
+        with kept_open(context.instance, context.run.run_id):
+            SessionBatch(context, dataset, instance, config.access.value).run()
         yield from ()  # every session's results are logged by then
 
     return sessions
