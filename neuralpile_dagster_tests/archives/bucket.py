@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.file import RangedFile, open_ranged
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster_tests.archives.serving import QUICK
@@ -37,10 +38,12 @@ class Bucket:
 
 
 @contextmanager
-def ranged(server: Server, size: int | None = None, connections: int = 4) -> Iterator[RangedFile]:
+def ranged(
+    server: Server, size: int | None = None, connections: int = 4, limits: NetworkLimits = QUICK
+) -> Iterator[RangedFile]:
     path = server.application.path  # type: ignore[attr-defined]
     size = path.stat().st_size if size is None else size
-    remote = RemoteObject("file.h5", size, f"{server.url}/file.h5", lambda: f"{server.url}/new", QUICK, connections)
+    remote = RemoteObject("file.h5", size, f"{server.url}/file.h5", lambda: f"{server.url}/new", limits, connections)
     with open_ranged(remote, lambda: path, connections=connections) as opened:
         yield opened
 

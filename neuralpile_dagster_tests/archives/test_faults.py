@@ -14,6 +14,7 @@ from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMi
 from neuralpile_dagster_tests.archives.serving import (
     BLOBS,
     archive_of,
+    limits_for,
     local_counts,
     only_file,
     read_counts,
@@ -78,7 +79,7 @@ def test_a_fault_that_passes_leaves_the_counts_right(
     server: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
 ):
     fields, _ = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path)
+    archive = archive_of(server, tmp_path, limits=limits_for(name))
     file = only_file(archive)
     server.faults.add(Fault(path=BLOBS, skip=skip, **fields))
     found, cost = read_counts(archive, access, file)
@@ -96,7 +97,7 @@ def test_a_fault_that_lasts_is_a_clear_error_and_a_re_run_works(
     server: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
 ):
     fields, kind = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path)
+    archive = archive_of(server, tmp_path, limits=limits_for(name))
     file = only_file(archive)
     # the beginning of each body arrives, and with it an advance: only requests without any are bounded
     server.faults.add(Fault(path=BLOBS, skip=skip, times=ALWAYS, **fields))
@@ -118,7 +119,7 @@ def test_a_fault_that_lasts_is_a_clear_error_and_a_re_run_works(
 @pytest.mark.parametrize("name", PASSING)
 def test_a_listing_survives_a_fault_of_the_api(server: DandiServer, tmp_path: Path, name: str):
     fields, _ = PASSING[name]
-    archive = archive_of(server, tmp_path)
+    archive = archive_of(server, tmp_path, limits=limits_for(name))
     expected = only_file(archive)
     for path in (r"/990002/$", r"/versions/[\d.]+/$", r"/assets/\?"):
         server.faults.add(Fault(path=path, **fields))
@@ -131,7 +132,7 @@ def test_an_api_that_stays_out_of_order_is_a_clear_error_and_a_re_run_works(
     server: DandiServer, tmp_path: Path, name: str
 ):
     fields, kind = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path)
+    archive = archive_of(server, tmp_path, limits=limits_for(name))
     server.faults.add(Fault(path=API, times=ALWAYS, **fields))
     with pytest.raises(kind, match=r"dandi 990002 .*/api; .*what to do:") as caught:
         only_file(archive)

@@ -16,7 +16,7 @@ from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.recordings.sessions import choose_sessions
-from neuralpile_dagster_tests.archives.serving import QUICK
+from neuralpile_dagster_tests.archives.serving import QUICK, limits_for
 from neuralpile_dagster_tests.archives.test_faults import ALWAYS, PASSING
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
@@ -120,9 +120,10 @@ def test_signed_urls_that_expire_at_once_are_followed_anew(server: FigshareServe
 
 @pytest.mark.parametrize("name", PASSING)
 def test_a_fault_ends_in_the_right_bytes_or_a_clear_error_and_a_re_run_works(
-    server: FigshareServer, archive: FigshareArchive, name: str
+    server: FigshareServer, tmp_path: Path, name: str
 ):
     fields, kind = PASSING[name]
+    archive = FigshareArchive(server.api_url, DownloadCache(tmp_path / "cache"), 2, limits_for(name))
     for path in ("/v2/articles/7739750$", "/files[?]page", STORE):
         server.faults.add(Fault(path=path, **fields))
     assert content(archive) == b"\x00" * 2_500_000

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
 from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -151,6 +152,15 @@ def test_bytes_of_another_place_are_not_believed(bucket_server: Server, bucket: 
     bucket.change = change
     with pytest.raises(ArchiveError, match="Content-Range"):
         read(bucket_server)
+
+
+def test_a_transfer_that_is_too_slow_is_broken_off_and_goes_on_where_it_was(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset())
+    bucket_server.bytes_per_s = 4e6  # 1.6 MB take 0.4 s, with bytes arriving all the time
+    limits = NetworkLimits(read_timeout_s=0.1, slowest_bytes_per_s=1e9, retries=20, backoff_s=0.01)
+    found, cost = read(bucket_server, connections=1, limits=limits)
+    np.testing.assert_array_equal(found, TIMES)
+    assert cost.retries >= 2
 
 
 def test_a_failure_that_hdf5_swallows_still_ends_the_reading(bucket_server: Server, bucket: Bucket):
