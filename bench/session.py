@@ -62,6 +62,7 @@ def run(size: tuple[int, int, int], folder: Path, with_baseline: bool) -> dict[s
         result["published procedure"] = _facts(baseline) | {"bytes": published.stat().st_size}
         ratios |= {
             "wall, times less": baseline.wall_s / all_threads.wall_s,
+            "CPU of one thread, times less": baseline.cpu_s / one.cpu_s,
             "peak memory, times less": baseline.peak_bytes / all_threads.peak_bytes,
             "bytes / baseline": ours.stat().st_size / published.stat().st_size,
         }
