@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,14 +27,21 @@ QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 @dataclass
 class Outcome:
-    """What a build did: a line per thing made, a reason per thing that failed."""
+    """What a build did: a line per thing made, failed checks that only warn, a reason per thing that failed.
+
+    ``warnings`` maps an asset's check to the sessions concerned and what it said of the first one.
+    """
 
     made: list[str] = field(default_factory=list)
+    warnings: dict[str, tuple[list[str], str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """All of it as text."""
         lines = [*self.made]
+        for check, (sessions, said) in self.warnings.items():
+            about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
+            lines.append(f"warning: {check}{about}: {said}")
         if self.failed:
             lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
         return "\n".join(lines)
@@ -58,8 +66,8 @@ class Launcher:
         keys: Sequence[dg.AssetKey],
         partitions: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Run assets for a contiguous range of partitions (or unpartitioned); True when the run succeeded."""
+    ) -> str | None:
+        """Run assets for a contiguous range of partitions (or unpartitioned); the reason when the run failed."""
         tags = {}
         if partitions:
             tags = {
@@ -73,35 +81,46 @@ class Launcher:
             run_config={**QUIET, **({"ops": config} if config else {})},
             raise_on_error=False,
         )
-        if not result.success and not partitions:
-            self.outcome.failed["/".join(keys[0].path)] = self._reason(result)
-        return bool(result.success)
+        for evaluation in result.get_asset_check_evaluations():
+            self._note(evaluation)
+        return None if result.success else _reason(result)
 
-    def _reason(self, result: dg.ExecuteInProcessResult) -> str:
-        for event in result.all_events:
-            if event.is_step_failure and event.step_failure_data.error:
-                error = event.step_failure_data.error
-                return str((error.cause or error).message).strip().split(": ", 1)[-1]
-        return f"run {result.run_id} failed; see its log in the UI"
+    def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:
+        """Remember a check that did not pass; one that fails a session is told as that session's failure."""
+        if evaluation.passed:
+            return
+        name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+        if evaluation.severity == dg.AssetCheckSeverity.WARN:
+            sessions, _ = self.outcome.warnings.setdefault(name, ([], evaluation.description or ""))
+            sessions += [evaluation.partition] if evaluation.partition else []
+        elif evaluation.partition is None:
+            self.outcome.failed[name] = evaluation.description or "the check failed"
 
     def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None) -> None:
         """Discover, build and publish one dataset."""
-        if not self.run([names.manifest_key(dataset)]):
+        if reason := self.run([names.manifest_key(dataset)]):
+            self.outcome.failed[names.manifest_key(dataset).to_user_string()] = reason
             return
         manifest = locations.read_manifest(self.store, dataset)
         chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
-        self._sessions(dataset, {session.key for session in chosen if not self._is_finished(dataset, session)})
+        wanted = {session.key for session in chosen if not self._is_finished(dataset, session)}
+        reasons = self._sessions(dataset, wanted)
         failures = locations.read_failures(self.store, dataset, self.settings)
         failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
-        self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
+        self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in (reasons | failed).items()}
+        hub_dataset = names.hub_dataset_key(dataset)
         partial = pattern is not None or limit is not None
-        if failed and not partial:
-            self.outcome.failed[f"{dataset.name} hub_dataset"] = (
-                "not published: sessions failed (min_session_share 1.0)"
+        if (reasons or failed) and not partial:
+            self.outcome.failed[hub_dataset.to_user_string()] = (
+                f"not published, because {len(reasons | failed)} of {len(chosen)} sessions failed; what to do: remove "
+                "the causes and run the same command again (what is done is kept), or materialize "
+                f"{hub_dataset.to_user_string()} in the UI with a min_session_share below 1"
             )
             return
         config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": 0.0}}} if partial else None
-        if self.run([names.hub_dataset_key(dataset)], config=config):
+        if reason := self.run([hub_dataset], config=config):
+            self.outcome.failed[hub_dataset.to_user_string()] = reason
+        else:
             self._tell_published(dataset)
 
     def _is_finished(self, dataset: Dataset, session: Session) -> bool:
@@ -112,12 +131,19 @@ class Launcher:
         seen = session.key in self._seen[dataset.name] and session.key not in self._failed[dataset.name]
         return seen and session_is_current(self.store, dataset, self.settings, session)
 
-    def _sessions(self, dataset: Dataset, wanted: set[str]) -> None:
+    def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
+        """Make sessions; give the reasons of those whose batch failed before it could record them."""
         name = session_partitions(dataset).name
         assert name is not None
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
+        reasons: dict[str, str] = {}
         for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, BATCH_SIZE):
-            self.run(keys, batch)
+            if reason := self.run(keys, batch):
+                counts = names.spike_counts_key(dataset)
+                made = self.instance.get_materialized_partitions(counts)
+                failures = locations.read_failures(self.store, dataset, self.settings)
+                reasons |= {key: reason for key in batch if key not in made and key not in failures}
+        return reasons
 
     def _tell_published(self, dataset: Dataset) -> None:
         published = locations.read_published(self.store, dataset, self.settings)
@@ -130,21 +156,35 @@ class Launcher:
 
     def pile(self) -> None:
         """Plan, make and publish the merged pile."""
-        if not self.run([names.PILE_MANIFEST]):
+        if reason := self.run([names.PILE_MANIFEST]):
+            self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
             return
         assert PILE_SHARDS_PARTITIONS.name is not None
         known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
         wanted = set(pile_store.planned_shards(self.store, self.settings))
-        good = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, BATCH_SIZE)]
-        if not all(good):
-            self.outcome.failed["neural_pile/shards"] = "some shards failed; see the runs in the UI"
+        reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, BATCH_SIZE)]
+        if reason := next(filter(None, reasons), None):
+            self.outcome.failed[names.PILE_SHARDS.to_user_string()] = reason
             return
-        if self.run([names.PILE_HUB_DATASET]):
+        if reason := self.run([names.PILE_HUB_DATASET]):
+            self.outcome.failed[names.PILE_HUB_DATASET.to_user_string()] = reason
+        else:
             published = pile_store.require_published(self.store, self.settings)
             tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
             rows = {split: sum(shard.rows for shard in shards) for split, shards in published.shards.items()}
             sizes = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
             self.outcome.made.append(f"{published.repository}: {tokens:,} tokens, {sizes}")
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    """Why a run failed, in one paragraph: our own errors without the name of their class, others with the run's id."""
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            message = " ".join((error.cause or error).message.split())
+            told = re.sub(r"^(neuralpile_dagster\.errors\.\w+|dagster\.[\w.]*\.Failure): ", "", message)
+            return told if told != message else f"{message} (unexpected; the trace is in the UI, run {result.run_id})"
+    return f"run {result.run_id} failed; see its log in the UI"
 
 
 def _matches(pattern: str | None, *texts: str) -> bool:
