@@ -168,7 +168,7 @@ def build_spike_counts(
 
     recording = load_recording(store, trains) if recording is None else recording
     units = recording.units
-    name = f"{prefix}/{key} ({', '.join(dict.fromkeys(unit.file for unit in units))})"
+    name = f"{', '.join(dict.fromkeys(unit.file for unit in units))} (session {key})"
     source = count_source(recording, settings.bin_width_s, name)
     del recording  # binning keeps an eighth of it
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.catalog.load import load_catalog
-from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import Settings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from neuralpile_dagster.plots.raster import RasterSample
 
 UI_SAMPLES = 4
+SYNTHETIC_PREFIX = "sample-"
+"""How the names of synthetic datasets begin, and of no others (`catalog.model.Dataset` sees to it)."""
 
 
 def rows_of_files(
@@ -31,16 +34,26 @@ def rows_of_files(
 
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(names), size=min(count, len(names)), replace=False)) if len(names) else []
-    per_file = -(-count // max(len(chosen), 1))
     samples: list[RasterSample] = []
-    for position in chosen:
-        with RowReader(open_file(names[position]), names[position]) as reader:
-            wanted = min(per_file, count - len(samples), reader.n_rows)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(RowReader(open_file(names[i]), names[i])) for i in chosen]
+        for reader, wanted in zip(readers, _shares([reader.n_rows for reader in readers], count), strict=True):
             for number in sorted(rng.choice(reader.n_rows, size=wanted, replace=False)):
                 row = reader.row(int(number))
                 label = f"{row.source_dataset} · " if row.source_dataset else ""
-                samples.append(sample_window(row.counts, f"{label}{row.session_id} · {row.segment_id}", rng, synthetic))
+                made_up = synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
+                samples.append(sample_window(row.counts, f"{label}{row.session_id} · {row.segment_id}", rng, made_up))
     return samples
+
+
+def _shares(available: Sequence[int], count: int) -> list[int]:
+    """How many of ``count`` rows each file gives: equally many, as far as it has them."""
+    shares = [0] * len(available)
+    while sum(shares) < min(count, sum(available)):
+        for position, rows in enumerate(available):
+            if shares[position] < rows and sum(shares) < count:
+                shares[position] += 1
+    return shares
 
 
 def session_sample(store: Store, record: CountsRecord, synthetic: bool) -> list[RasterSample]:
@@ -56,10 +69,11 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     """
     path = Path(source)
     if path.is_file():
-        return rows_of_files([str(path)], lambda name: pa.OSFile(name, "rb"), count, seed)
+        return _rows_of_file(path, count, seed)
     if path.is_dir():
         files = [str(file) for file in sorted(path.glob("**/data/*.parquet"))]
-        return _some(source, rows_of_files(files, lambda name: pa.OSFile(name, "rb"), count, seed))
+        made_up = path.absolute().name.startswith(SYNTHETIC_PREFIX)
+        return _some(source, rows_of_files(files, lambda name: pa.OSFile(name, "rb"), count, seed, made_up))
     catalog = load_catalog(settings)
     if source in catalog:
         dataset, store = catalog[source], open_store(settings.store)
@@ -77,13 +91,26 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     )
 
 
+def _rows_of_file(path: Path, count: int, seed: int) -> list[RasterSample]:
+    try:
+        return rows_of_files([str(path)], lambda name: pa.OSFile(name, "rb"), count, seed)
+    except TableError as error:  # its remedy is for files of the store; this may be somebody's recording
+        raise ConfigurationError(
+            f"{path} cannot be drawn",
+            found=error.found or error.what,
+            expected="a Parquet file of rows",
+            remedy=f"of a recording, make one with: neuralpile bin {path} -o OUT.parquet",
+        ) from error
+
+
 def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) -> list[RasterSample]:
     from neuralpile_dagster.hub import open_hub
     from neuralpile_dagster.hub.reading import open_published
 
     hub = open_hub(settings)
     names = [f.path for f in hub.files(source) if f.path.startswith("data/") and f.path.endswith(".parquet")]
-    return rows_of_files(names, lambda path: open_published(hub, source, path), count, seed)
+    made_up = source.split("/")[1].startswith(SYNTHETIC_PREFIX)
+    return rows_of_files(names, lambda path: open_published(hub, source, path), count, seed, made_up)
 
 
 def _some(source: str, samples: list[RasterSample]) -> list[RasterSample]:
@@ -91,6 +118,6 @@ def _some(source: str, samples: list[RasterSample]) -> list[RasterSample]:
         raise ConfigurationError(
             f"{source} has no rows to draw yet",
             found="no Parquet files of rows",
-            remedy="build it first: neuralpile build",
+            remedy="build or publish it first, e.g. neuralpile build steinmetz",
         )
     return samples

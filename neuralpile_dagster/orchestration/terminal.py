@@ -96,6 +96,7 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool) -> None:
     for status in statuses:
         shown = list(status.failed.items())[: None if verbose else REASONS_SHOWN]
         for key, reason in shown:
-            console.print(f"[red]failed[/red] {status.dataset.name} {escape(key)}: {escape(reason)}")
+            line = f"[red]failed[/red] {status.dataset.name} {escape(key)}: {escape(reason)}"
+            console.print(line, soft_wrap=True)
         if len(shown) < len(status.failed):
             console.print(f"  and {len(status.failed) - len(shown)} more: neuralpile status {status.dataset.name}")
