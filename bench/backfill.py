@@ -1,4 +1,4 @@
-"""What Dagster costs per session: a real backfill, batched and one run each, less direct calls, in one run of the bench.
+"""What Dagster costs per session: a real backfill, batched and one run each, less direct calls, in the same run.
 
 ``python -m bench.backfill [--tiny]``. A dataset of 349 tiny synthetic sessions
 is backfilled as the UI does it: GraphQL's ``launchPartitionBackfill``, the
