@@ -216,7 +216,7 @@ def test_ready_made_counts_are_cut_as_they_are(tmp_path: Path):
 def test_ready_made_counts_of_another_bin_width_are_refused_by_name(tmp_path: Path):
     data = BinnedCounts(np.ones((6, 50), np.uint8), 0.02, 300)
     held = Recording(data, recording().units, SessionFacts())
-    with pytest.raises(ConfigurationError, match=r"ses_1 \(a\.nwb\).*0\.02 s in the file, 0\.01 s asked for"):
+    with pytest.raises(ConfigurationError, match=r"a\.nwb.*ses_1.*0\.02 s in the file, 0\.01 s asked for"):
         built(LocalStore(tmp_path), held, bin_width_s=0.01)
 
 
@@ -246,7 +246,7 @@ def test_missing_spikes_are_a_defect_that_is_not_written(tmp_path: Path, monkeyp
 def test_a_session_that_fails_leaves_the_earlier_files_and_no_half_ones(tmp_path: Path):
     store = LocalStore(tmp_path)
     empty = Recording(SpikeTrains(np.zeros(1), np.array([1])), (Unit(0, "a.nwb"),), SessionFacts())
-    with pytest.raises(EmptyRecording, match=r"spike_counts/ses_1 \(a\.nwb\) has nothing to bin"):
+    with pytest.raises(EmptyRecording, match=r"a\.nwb.*ses_1.* has nothing to bin"):
         built(store, empty)
     assert list(store.keys(COUNTS)) == []
     assert not list(tmp_path.rglob(".*"))
