@@ -14,7 +14,7 @@ from typing import Any, get_args
 import click
 
 from neuralpile_dagster.catalog.model import ReaderName
-from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
 
 DEMO_HOME = "~/.neuralpile-demo"
@@ -158,6 +158,8 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
     """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
     from neuralpile_dagster.build import bin_files
 
+    _require_recordings(files)
+    _require_target(output)
     record = bin_files(files, output, bin_width_s=bin_width, max_tokens=max_tokens, reader=reader)
     stats = record.stats
     lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
@@ -182,6 +184,7 @@ def raster(source: str, output: Path, rows: int, seed: int) -> None:
     from neuralpile_dagster.orchestration.samples import random_rows
     from neuralpile_dagster.plots.raster import raster_png
 
+    _require_target(output)
     samples = random_rows(Settings.from_environment(), source, rows, seed)
     write_bytes(output, raster_png(samples))
     click.echo(f"{output}: {len(samples)} rows of {source}")
@@ -196,9 +199,32 @@ def ui(port: int, host: str) -> None:
     _serve(Settings.from_environment(), port, host)
 
 
+def _require_recordings(files: tuple[Path, ...]) -> None:
+    """Raise `ConfigurationError` unless all are files, and different ones."""
+    for path in files:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise ConfigurationError(f"{path} cannot be read", found=found, expected="the file of a recording (.nwb)")
+    if len({path.resolve() for path in files}) < len(files):
+        raise ConfigurationError("a file is named twice", found=", ".join(map(str, files)), expected="each file once")
+
+
+def _require_target(output: Path) -> None:
+    """Raise `ConfigurationError` unless ``output`` can be the path of a file."""
+    if output.is_dir():
+        raise ConfigurationError(f"{output} cannot be written", found="a folder", expected="-o with the path of a file")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigurationError(f"{output} cannot be written", found=f"{above} is a file", expected="a folder there")
+
+
 def _serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
+    from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.orchestration.checks.policy import require_known_checks
     from neuralpile_dagster.orchestration.instance import prepare_home
 
+    for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback
+        require_known_checks(row)
     prepare_home(settings)
     os.environ["NEURALPILE_HOME"] = str(settings.home)
     click.echo(f"Dagster UI on http://{host}:{port} (home {settings.home}); stop with Ctrl-C")
