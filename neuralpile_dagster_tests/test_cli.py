@@ -1,0 +1,201 @@
+"""The command line: help, the catalog, sessions of an archive, names and settings that are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.cli import main
+from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
+
+COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui")
+ROW = """\
+datasets:
+  - name: my-mice
+    title: My mice
+    source: {archive: dandi, id: "990100"}
+"""
+
+
+def paragraph(ran: Ran) -> str:
+    """The one line on standard error that a command which failed leaves."""
+    assert ran.code != 0
+    assert "Traceback" not in ran.err
+    (line,) = ran.err.splitlines()
+    return line
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a catalog of one row, whose recordings are in the folder ``archive`` of it."""
+    (tmp_path / "catalog.yaml").write_text(ROW)
+    return tmp_path
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert sorted(main.commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_its_options(command: str) -> None:
+    ran = neuralpile(command, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(f"Usage: main {command}")
+    options = [param for param in main.commands[command].params if param.param_type_name == "option"]
+    for option in options:
+        assert option.opts[-1] in ran.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_help_text_or_a_default(command: str) -> None:
+    for param in main.commands[command].params:
+        if param.param_type_name == "option":
+            assert getattr(param, "help", None) or param.default is not None, param.name
+
+
+def test_the_installed_command_runs_and_knows_its_version() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("neuralpile"), "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("neuralpile, version ")
+
+
+def test_help_imports_neither_dagster_nor_numpy() -> None:
+    program = "import sys; from neuralpile_dagster.cli import main; print(*{'dagster', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_catalog_lists_every_dataset_with_source_sessions_and_tokens(tmp_path: Path) -> None:
+    lines = neuralpile("catalog", NEURALPILE_HOME=tmp_path).out.splitlines()
+    for row in RODENT:
+        (line,) = [line for line in lines if line.split()[0] == row.name]
+        assert row.source.id in line
+        assert f"{row.sessions_due:,}" in line
+        assert f"{row.tokens_published:,}" in line
+    assert lines[-1].split() == ["25", "datasets", "1,884", "452,793,851,799"]
+
+
+def test_rows_of_the_user_stand_at_the_end_of_the_catalog(home: Path) -> None:
+    lines = neuralpile("catalog", NEURALPILE_HOME=home).out.splitlines()
+    assert lines[-2].split()[:3] == ["my-mice", "dandi", "990100"]
+    assert lines[-1].startswith("26 datasets")
+
+
+def test_the_sample_catalog_shows_synthetic_datasets_alone(tmp_path: Path) -> None:
+    out = neuralpile("catalog", NEURALPILE_HOME=tmp_path, NEURALPILE_ARCHIVE="sample").out
+    names = [line.split()[0] for line in out.splitlines()[1:-1]]
+    assert len(names) == 4
+    assert all(name.startswith("sample-") for name in names)
+
+
+def test_a_good_user_catalog_passes_its_check(home: Path) -> None:
+    ran = neuralpile("catalog", "--check", NEURALPILE_HOME=home)
+    assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all good\n")
+
+
+def test_an_absent_user_catalog_passes_its_check_and_is_said_to_be_absent(tmp_path: Path) -> None:
+    ran = neuralpile("catalog", "--check", NEURALPILE_HOME=tmp_path)
+    assert ran.code == 0
+    assert "does not exist" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("title: My mice", "titel: My mice", "did you mean 'title'"),
+        ("name: my-mice", "name: steinmetz", "the name is taken"),
+        ("title: My mice", "title: My mice\n    severity: {no_doubles: warn}", "there is no check 'no_doubles'"),
+        ("title: My mice", 'title: My mice\n    sessions: {include: ["("]}', "is not a regular expression"),
+    ],
+)
+def test_a_bad_user_catalog_fails_its_check_and_every_command_that_needs_it(
+    home: Path, old: str, new: str, said: str
+) -> None:
+    (home / "catalog.yaml").write_text(ROW.replace(old, new))
+    assert said in paragraph(neuralpile("catalog", "--check", NEURALPILE_HOME=home))
+    assert said in paragraph(neuralpile("build", "my-mice", NEURALPILE_HOME=home))
+    assert said in paragraph(neuralpile("ui", NEURALPILE_HOME=home))
+
+
+def test_sessions_as_json_are_lines_with_the_fields_of_the_contract_and_nothing_else(home: Path) -> None:
+    write_mice(home / "archive")
+    arguments = [Path(sys.executable).with_name("neuralpile"), "sessions", "my-mice", "--json"]
+    environment = {**os.environ, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": str(home / "archive")}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == ""
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [list(row) for row in rows] == [["subject_id", "session_id", "files", "version"]] * 3
+    assert [(row["subject_id"], row["session_id"]) for row in rows] == [
+        (Path(file).parent.name, session) for file, session in zip(FILES, SESSIONS, strict=True)
+    ]
+    for row, file in zip(rows, FILES, strict=True):
+        size = (home / "archive" / MICE.source.folder / file).stat().st_size
+        assert row["files"] == [{"path": file, "size": size}]
+
+
+def test_sessions_as_a_table_tell_what_the_rule_dropped(home: Path) -> None:
+    write_mice(home / "archive")
+    (home / "archive" / MICE.source.folder / "notes.txt").write_text("not a recording")
+    out = neuralpile("sessions", "my-mice", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=home / "archive").out
+    assert "my-mice: 3 sessions" in out
+    assert "4 files considered" in out
+    assert "1 dropped: path matches no include pattern" in out
+
+
+@pytest.mark.parametrize("command", [("build",), ("sessions",), ("status",)])
+def test_an_unknown_dataset_is_refused_with_close_names_before_anything_runs(
+    command: tuple[str, ...], home: Path
+) -> None:
+    said = paragraph(neuralpile(*command, "my-mise", NEURALPILE_HOME=home))
+    assert "there is no dataset 'my-mise'" in said
+    assert "expected: one of my-mice" in said
+    assert "neuralpile catalog" in said
+    assert [path.name for path in home.iterdir()] == ["catalog.yaml"]
+
+
+def test_one_unknown_dataset_among_others_stops_a_build_before_anything_runs(home: Path) -> None:
+    assert "'nobody'" in paragraph(neuralpile("build", "my-mice", "nobody", NEURALPILE_HOME=home))
+    assert not (home / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("NEURALPILE_BIN_WIDTH", "fast", "NEURALPILE_BIN_WIDTH is wrong; found: fast; expected: a number from"),
+        ("NEURALPILE_BIN_WIDTH", "0", "NEURALPILE_BIN_WIDTH is wrong; found: 0; expected: a number from"),
+        ("NEURALPILE_MAX_TOKENS", "-5", "NEURALPILE_MAX_TOKENS is wrong"),
+        ("NEURALPILE_HUB", "moon", "NEURALPILE_HUB is wrong; found: moon; expected: 'local' or 'hf'"),
+        ("NEURALPILE_HUB", "hf", "NEURALPILE_NAMESPACE is not set"),
+        ("NEURALPILE_STORE", "gs://bucket", "stores at gs:// are not known; expected: a folder, or s3://"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(home: Path, variable: str, value: str, said: str) -> None:
+    assert said in paragraph(neuralpile("status", NEURALPILE_HOME=home, **{variable: value}))
+
+
+def test_an_archive_folder_that_is_not_there_is_named_with_how_to_fill_it(home: Path) -> None:
+    said = paragraph(neuralpile("sessions", "my-mice", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=home / "nowhere"))
+    assert f"{home}/nowhere is no folder" in said
+    assert "dandi download DANDI:990100" in said
+
+
+def test_status_of_a_fresh_home_lists_every_dataset_as_not_begun(home: Path) -> None:
+    ran = neuralpile("status", NEURALPILE_HOME=home)
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == 1 + 26
+    assert ran.out.count("no manifest") == 26
+
+
+@pytest.mark.parametrize("source", ["nothing", "my-mice", "someone/something"])
+def test_a_raster_of_nothing_says_what_can_be_drawn_or_built(home: Path, source: str) -> None:
+    said = paragraph(neuralpile("raster", source, "-o", home / "out.png", NEURALPILE_HOME=home))
+    assert source in said
+    assert "neuralpile" in said
+    assert not (home / "out.png").exists()
