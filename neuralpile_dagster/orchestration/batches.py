@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -27,9 +27,6 @@ from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
-
-if TYPE_CHECKING:
-    from neuralpile_dagster.recordings.model import Recording
 
 ATTEMPTS = 4
 """Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
@@ -107,22 +104,18 @@ class SessionBatch:
         self.failed[key] = f"{key}: {failure.message or failure.error}"
 
     def _session(self, session: Session, version: str, synthetic: bool) -> None:
-        recording: Recording | None = None
-        if self.wants_trains:
-            trains, recording = self._trains(session, version)
-        else:
-            trains = self._stored_trains(session)
+        trains = self._trains(session, version) if self.wants_trains else self._stored_trains(session)
         if self.wants_counts:
-            self._counts(session, trains, recording, synthetic)
+            self._counts(session, trains, synthetic)
 
-    def _trains(self, session: Session, version: str) -> tuple[TrainsRecord, Recording | None]:
+    def _trains(self, session: Session, version: str) -> TrainsRecord:
         """Read and store the session's spike trains unless they are there; log the materialization either way."""
         from neuralpile_dagster.recordings.read import read_session
 
         started = time.monotonic()
         inputs = build.trains_inputs(session, self.dataset.reader)
         record = locations.read_trains_record(self.store, self.dataset, session.key)
-        recording, cost = None, None
+        cost = None
         if record is None or not build.is_current(self.store, record, inputs):
             cost = ReadCost()
             with ExitStack() as stack:
@@ -138,7 +131,7 @@ class SessionBatch:
             )
         facts = metadata.trains_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, cost)
         self._log(names.spike_trains_key(self.dataset), session.key, facts, record.file.sha256, build.TRAINS_VERSION)
-        return record, recording
+        return record
 
     def _stored_trains(self, session: Session) -> TrainsRecord:
         record = locations.read_trains_record(self.store, self.dataset, session.key)
@@ -149,7 +142,7 @@ class SessionBatch:
             )
         return record
 
-    def _counts(self, session: Session, trains: TrainsRecord, recording: Recording | None, synthetic: bool) -> None:
+    def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
         """Bin and store the session unless that is done; log materialization and checks either way."""
         started = time.monotonic()
         inputs = build.counts_inputs(trains, self.settings)
@@ -160,7 +153,7 @@ class SessionBatch:
                 self.store,
                 locations.counts_folder(self.dataset, self.settings),
                 session.key,
-                recording or build.load_recording(self.store, trains),
+                None,  # read back, so that this run never holds spikes and segments at once
                 trains,
                 self.settings,
             )

@@ -23,6 +23,22 @@ from neuralpile_dagster.tables.thrift_footer import FooterWriter, PlacedRow
 from neuralpile_dagster.tables.thrift_idl import MAGIC
 from neuralpile_dagster.tables.thrift_pages import ForeignEncoding
 
+_CUT = bytes.fromhex(
+    "3957a3488c770d4af48ba33c776a0306934ee35c3eeb992c5b9dc47ef218765a"
+    "54e38c95305ece90d74db4b45cd9ec94248570634ccbd5bb8468d01bf4129e66"
+)
+"""64 bytes after which Xet (hf_xet 1.8) cuts a file into chunks: the window of its rolling hash, found by searching
+random bytes for a cut."""
+_GAPS = (bytes(8192) + _CUT, _CUT, b"")
+"""What stands before a row's counts, before the column after them, and before the others.
+
+Parquet allows bytes between column chunks. With these, Xet cuts exactly where
+the counts begin and end, so that a row of the pile is the chunks that its
+component already brought to the Hub (`bench.publish`: 0.4% of the pile is sent,
+without them 16%). Xet cuts no chunk below 8 KiB, hence the zeros. Were its
+cutting to change, more would be sent and nothing would break.
+"""
+
 
 class RowRef(NamedTuple):
     """A row to copy.
@@ -91,10 +107,12 @@ def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: p
 
 
 def _place(chunks: list[EncodedChunk], stream: BinaryIO) -> PlacedRow:
-    start = stream.tell()
-    for chunk in chunks:
+    starts = []
+    for number, chunk in enumerate(chunks):
+        stream.write(_GAPS[min(number, len(_GAPS) - 1)])
+        starts.append(stream.tell())
         stream.write(chunk.data)
-    return PlacedRow(start, tuple((chunk.facts, chunk.statistics) for chunk in chunks))
+    return PlacedRow(tuple(starts), tuple((chunk.facts, chunk.statistics) for chunk in chunks))
 
 
 def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[str]) -> list[EncodedChunk]:

@@ -39,9 +39,9 @@ class ChunkFacts(NamedTuple):
 
 
 class PlacedRow(NamedTuple):
-    """One row, written as a row group: its column chunks lie one after another from byte ``start``."""
+    """One row, written as a row group: its column chunks begin at the bytes ``starts``."""
 
-    start: int
+    starts: tuple[int, ...]
     chunks: tuple[tuple[ChunkFacts, ChunkStatistics | None], ...]
 
 
@@ -80,8 +80,8 @@ class FooterWriter:
 
     def _row_group(self, row: PlacedRow, indexes: Sequence[int]) -> Any:
         columns = []
-        position = row.start
-        for number, (column, (facts, statistics)) in enumerate(zip(self._columns, row.chunks, strict=True)):
+        placed = zip(self._columns, row.chunks, row.starts, strict=True)
+        for number, (column, (facts, statistics), position) in enumerate(placed):
             columns.append(
                 idl().ColumnChunk(
                     file_offset=0,  # deprecated; parquet-cpp writes 0 as well
@@ -90,13 +90,12 @@ class FooterWriter:
                     offset_index_length=indexes[number + 1] - indexes[number],
                 )
             )
-            position += facts.compressed
         return idl().RowGroup(
             columns=columns,
             total_byte_size=sum(facts.uncompressed for facts, _ in row.chunks),
             num_rows=1,
-            file_offset=row.start,
-            total_compressed_size=position - row.start,
+            file_offset=row.starts[0],
+            total_compressed_size=sum(facts.compressed for facts, _ in row.chunks),
         )
 
 
@@ -123,14 +122,12 @@ def _column_metadata(column: Any, facts: ChunkFacts, statistics: ChunkStatistics
 
 
 def _page_locations(row: PlacedRow) -> Iterator[Any]:
-    position = row.start
-    for facts, _ in row.chunks:
+    for position, (facts, _) in zip(row.starts, row.chunks, strict=True):
         yield idl().PageLocation(
             offset=position + facts.dictionary,
             compressed_page_size=facts.compressed - facts.dictionary,
             first_row_index=0,
         )
-        position += facts.compressed
 
 
 class _Computed:

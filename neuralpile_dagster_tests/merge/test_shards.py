@@ -12,10 +12,10 @@ import pytest
 
 from neuralpile_dagster.errors import MergeError, StoreError, TableError
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.model import PilePlan, SourceFile
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
-from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_parquet, source_from_records
+from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.copy_sources import OpenFile
@@ -24,7 +24,7 @@ from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.merge.components import store_component, store_session, stored, three_components
 from neuralpile_dagster_tests.tables.row_files import comparable, open_path, read_rows, synthetic_rows, write_foreign
 
-SMALL = {"test_size": 0.2, "shard_bytes": 30_000}  # a few rows a shard
+SMALL = {"test_size": 0.2, "shard_bytes": 60_000}  # a few rows a shard
 
 
 def planned_rows(plan: PilePlan, store: LocalStore) -> list[tuple[Any, ...]]:
