@@ -118,8 +118,8 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     with open_instance(settings) as instance:
         launcher = Launcher(settings, instance)
         for name in names:
-            if not launcher.run([manifest_key(catalog[name])]):
-                raise RuntimeError(f"the manifest of {name} was not made: {launcher.outcome.failed}")
+            if reason := launcher.run([manifest_key(catalog[name])]):
+                raise RuntimeError(f"the manifest of {name} was not made: {reason}")
             partitions = session_partitions(catalog[name]).name
             assert partitions is not None
             known = instance.get_dynamic_partitions(partitions)

@@ -1,0 +1,96 @@
+"""What the whole pile would cost at given rates: core-hours, disk, network, and the schedule on many workers.
+
+An estimate. Tokens and sessions per dataset are the catalog's; all sessions of a dataset are taken as equal, and
+every dataset to have as many spikes per token as all together (0.42 TB of float64 spike times, shared/datasets.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.common import show
+from neuralpile_dagster.catalog.rodent import RODENT
+
+SPIKE_TIMES_BYTES = 0.42e12
+"""``spike_times`` of all 25 datasets (shared/datasets.md)."""
+FIRST = 18
+"""Rows of the catalog that make up the 441 G tokens."""
+LINK_BYTES_PER_S = 80e6
+"""What one worker is taken to receive from the archive, one connection's speed in shared/platform.md."""
+WORKERS = (1, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Core-seconds and bytes: per session, spike and token (one thread), and Dagster's overhead per session."""
+
+    fixed_s: float
+    s_per_spike: float
+    s_per_token: float
+    trains: float
+    counts: float
+    overhead_s: float
+
+
+def makespan(costs: list[float], workers: int) -> float:
+    """When the last worker is done, each taking the longest session left."""
+    free = [0.0] * workers
+    for cost in sorted(costs, reverse=True):
+        heapq.heapreplace(free, free[0] + cost)
+    return max(free)
+
+
+def report_pile(rates: Rates) -> dict[str, Any]:
+    """Print and return the estimates."""
+    all_tokens = sum(row.tokens_published or 0 for row in RODENT)
+    per_token = SPIKE_TIMES_BYTES / 8 / all_tokens
+    rows: list[dict[str, Any]] = []
+    for row in RODENT:
+        tokens, number = row.tokens_published, row.sessions_due
+        if not tokens or not number:
+            raise RuntimeError(f"the catalog lacks tokens or sessions of {row.name}")
+        spikes = tokens * per_token
+        work = number * rates.fixed_s + spikes * rates.s_per_spike + tokens * rates.s_per_token
+        dagster, link = number * rates.overhead_s, spikes * 8 / LINK_BYTES_PER_S
+        rows.append(
+            {
+                "dataset": row.name,
+                "sessions": number,
+                "tokens": tokens,
+                "core_hours": (work + dagster) / 3600,
+                "dagster_share": dagster / (work + dagster),
+                "s_per_session": (work + dagster + link) / number,
+                "archive_gb": spikes * 8 / 1e9,
+                "trains_gb": spikes * rates.trains / 1e9,
+                "counts_gb": tokens * rates.counts / 1e9,
+            }
+        )
+    show("The whole pile, estimated", list(rows[0]), [list(row.values()) for row in rows])
+    result: dict[str, Any] = {"rates": asdict(rates), "spikes_per_token": per_token, "datasets": rows}
+    for name, chosen in (("the first 18 datasets", rows[:FIRST]), ("all", rows)):
+        result[name] = _together(name, chosen)
+    return result
+
+
+def _together(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    total = {key: sum(row[key] for row in rows) for key in ("sessions", "tokens", "core_hours", "archive_gb")}
+    counts, trains = (sum(row[f"{part}_gb"] for row in rows) for part in ("counts", "trains"))
+    # component shards and the pile are copies of the encoded rows; the local hub's are links to them
+    total |= {"disk_gb": trains + 3 * counts, "sent_gb": 2 * counts}
+    show(f"Together, {name}", ["", "found"], [list(item) for item in total.items()])
+    costs = [row["s_per_session"] for row in rows for _ in range(row["sessions"])]
+    schedule = []
+    for workers in WORKERS:
+        hours = makespan(costs, workers) / 3600
+        schedule.append({"workers": workers, "hours": hours, "times_faster": sum(costs) / 3600 / hours})
+    show(
+        f"Schedule of the sessions, {name}: one core and {LINK_BYTES_PER_S / 1e6:.0f} MB/s from the archive per worker",
+        ["workers", "hours", "times faster than one"],
+        [list(row.values()) for row in schedule],
+    )
+    print(f"\nno schedule can be shorter than its longest session: {max(costs) / 3600:.3g} h")
+    ratios = {f"{row['workers']} workers / one": row["times_faster"] for row in schedule}
+    share = sum(row["core_hours"] * row["dagster_share"] for row in rows) / total["core_hours"]
+    return {**total, "schedule": schedule, "ratios": {**ratios, "Dagster's share of core-hours": share}}
