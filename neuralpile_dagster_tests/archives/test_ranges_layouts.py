@@ -27,6 +27,15 @@ def growing(file: h5py.File, chunk: int = 500, **options: Any) -> None:
             column[start:] = TIMES[start : start + 5000]
 
 
+def twelve_bits(file: h5py.File) -> None:
+    """Integers that use some bits of their bytes: not what numpy's integers look like."""
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    kind.set_offset(4)
+    h5py.h5d.create(file.id, b"x", kind, h5py.h5s.create_simple((100_000,)))
+    file["x"][:] = np.arange(100_000) % 2000
+
+
 def compact(file: h5py.File) -> None:
     """Values in the object's header."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -65,6 +74,8 @@ LAYOUTS: dict[str, Write] = {
     "never written": lambda file: file.create_dataset("x", (100_000,), "f8", fillvalue=-1.0),
     "a few": dataset(data=np.arange(7.0)),
     "compact": compact,
+    "twelve bits": twelve_bits,
+    "enumeration": dataset(data=np.arange(100_000) % 2, dtype=h5py.enum_dtype({"no": 0, "yes": 1}, "i8")),
     "two dimensions in rows": dataset(data=TIMES[:200_000].reshape(-1, 8), chunks=(999, 8), compression="gzip"),
     "two dimensions in tiles": dataset(
         data=TIMES[:200_000].reshape(400, 500), chunks=(70, 90), compression="gzip", shuffle=True
