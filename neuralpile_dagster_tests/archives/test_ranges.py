@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import h5py
@@ -33,19 +34,47 @@ def test_only_the_bytes_of_the_dataset_are_fetched_besides_a_little_metadata(buc
     assert cost.retries == 0
 
 
-def test_an_index_scattered_through_the_file_is_read_ahead_and_nothing_twice(bucket_server: Server, bucket: Bucket):
+def scattered(file: h5py.File) -> None:
+    """A column that grew: the nodes of its index lie among its chunks."""
     many = np.random.default_rng(2).uniform(0, 1, 1_500_000)
+    x = file.create_dataset("x", (0,), "f8", maxshape=(None,), chunks=(512,), compression="gzip")
+    for start in range(0, len(many), 50_000):
+        x.resize((start + 50_000,))
+        x[start:] = many[start : start + 50_000]
 
-    def make(file: h5py.File) -> None:
-        x = file.create_dataset("x", (0,), "f8", maxshape=(None,), chunks=(512,), compression="gzip")
-        for start in range(0, len(many), 50_000):
-            x.resize((start + 50_000,))
-            x[start:] = many[start : start + 50_000]
 
-    write(bucket.path, make)
-    cost = assert_same(bucket_server)
-    assert cost.bytes_read <= 1.1 * bucket.path.stat().st_size
-    assert cost.requests <= 2 + 1.1 * bucket.path.stat().st_size / 2**20
+def test_of_a_scattered_index_and_its_data_nothing_is_fetched_twice(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, scattered)
+    size = bucket.path.stat().st_size
+    for walk_before in (False, True):
+        with ranged(bucket_server) as opened, opened.hdf5() as file:
+            if walk_before:
+                file["x"].id.get_storage_size()
+            opened.read(file["x"])
+        assert opened.cost.bytes_read <= 1.1 * size
+        assert opened.cost.requests <= 2 + 1.1 * size / 2**20
+    assert_same(bucket_server)
+
+
+def test_a_walk_through_a_scattered_index_is_read_ahead_in_parallel(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, scattered)
+    answer, lock, now, most = bucket_server.application, threading.Lock(), 0, 0
+
+    def count(request: Request) -> Response:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return answer(request)
+
+    with ranged(bucket_server) as opened, opened.hdf5() as file:
+        column = file["x"]
+        bucket_server.application = count
+        column.id.get_storage_size()  # one call of HDF5, which reads one node after the other
+    assert 2 <= most <= 4  # the number of connections
 
 
 @pytest.mark.parametrize("connections", [1, 2, 16])
