@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.sources import SourceFile
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.tables.copy import RowRef
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.tables.copy import RowRef
 
 SplitBy = Literal["rows", "sessions"]
 SPLITS = ("train", "test")
+
+
+class SourceFile(Model):
+    """A file that rows are copied from: name as its opener understands it, bytes, sha256 (hex)."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 class Totals(Model):
@@ -97,6 +106,8 @@ class PilePlan:
 
     def refs(self, shard_name: str) -> list[RowRef]:
         """The rows of a shard, as `copy_rows` takes them."""
+        from neuralpile_dagster.tables.copy import RowRef
+
         rows = self.shard_rows(shard_name)
         columns = (rows[name].to_pylist() for name in ("file", "row", "source_dataset"))
         return [RowRef(file, row, source) for file, row, source in zip(*columns, strict=True)]
@@ -105,3 +116,18 @@ class PilePlan:
         """The part of ``rows`` that is one shard."""
         shard = self.record.shard(shard_name)
         return self.rows.slice(shard.start, shard.rows)
+
+
+class PileShard(Model):
+    """What a stored shard is: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
+
+    ``decoded`` says how many rows could not be copied as they were, by reason.
+    """
+
+    inputs: str
+    name: str
+    split: str
+    file: StoredFile
+    rows: int
+    tokens: int
+    decoded: dict[str, int]

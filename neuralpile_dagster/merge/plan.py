@@ -15,20 +15,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.model import SPLITS, PilePlan, PlannedShard, PlannedSource, PlanRecord, SplitBy, Totals
+from neuralpile_dagster.merge.model import (
+    SPLITS,
+    PilePlan,
+    PlannedShard,
+    PlannedSource,
+    PlanRecord,
+    SourceFile,
+    SplitBy,
+    Totals,
+)
 from neuralpile_dagster.merge.order import cut, split_rows, split_sessions
-from neuralpile_dagster.merge.sources import PileSource, SourceFile
+from neuralpile_dagster.merge.sources import PileSource
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged
 
-CODE_VERSION = f"1 pyarrow {pa.__version__}"
+CODE_VERSION = f"2 pyarrow {pa.__version__}"
 """Raise the number when the order, the split, the cutting of shards or the bytes of a shard change."""
 
 SHARD_BYTES = 500_000_000
 MAX_SHARD_ROWS = 10_000
 """Bounds memory: who writes or reads a file holds ~5 kB of metadata for every row group. Real shards have ~500."""
-ROW_OVERHEAD = 2_048
-"""Bytes allowed for what a row adds to its encoded size: ``source_dataset``, footer, page index (~0.9 kB)."""
+ROW_OVERHEAD = 10_240
+"""Bytes allowed for what a row adds to its encoded size: gaps (8.3 kB), ``source_dataset``, footer, index (~0.9 kB)."""
 FILE_OVERHEAD = 16_384
 """Bytes allowed for what a file adds: schema and Arrow schema (~2 kB)."""
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.files import require_free, write_aside
-from neuralpile_dagster.merge.model import PilePlan
-from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.merge.model import PilePlan, PileShard
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
 from neuralpile_dagster.tables.copy import CopyReport, copy_rows
 from neuralpile_dagster.tables.copy_sources import OpenFile
@@ -18,21 +16,6 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 _CHECKED_AT_ONCE = 1_000  # rows
-
-
-class PileShard(Model):
-    """What a stored shard is: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
-
-    ``decoded`` says how many rows could not be copied as they were, by reason.
-    """
-
-    inputs: str
-    name: str
-    split: str
-    file: StoredFile
-    rows: int
-    tokens: int
-    decoded: dict[str, int]
 
 
 def write_shard(plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path) -> CopyReport:

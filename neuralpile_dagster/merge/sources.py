@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import MergeError, TableError
+from neuralpile_dagster.merge.model import SourceFile
 from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
 from neuralpile_dagster.tables.copy_sources import OpenFile
 from neuralpile_dagster.tables.footer import damaged, open_parquet
@@ -21,14 +21,6 @@ from neuralpile_dagster.tables.rows import COUNTS_COLUMN
 from neuralpile_dagster.tables.thrift_sources import GroupSize, read_group_sizes
 
 _IDS = ["subject_id", "session_id"]
-
-
-class SourceFile(Model):
-    """A file that rows are copied from: name as its opener understands it, bytes, sha256 (hex)."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, eq=False)
