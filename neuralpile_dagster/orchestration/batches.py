@@ -26,7 +26,7 @@ from neuralpile_dagster.orchestration.pictures import session_raster
 from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.records import CountsRecord, StoredFile, TrainsRecord
 
 ATTEMPTS = 4
 """Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
@@ -44,6 +44,7 @@ class SessionBatch:
     instance: InstanceResource
     access: Access
     failed: dict[str, str] = field(default_factory=dict)
+    manifest_version: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         self.log = our_log(self.context)
@@ -57,6 +58,7 @@ class SessionBatch:
     def run(self) -> None:
         """Make every session of the batch; see `SessionBatch`."""
         manifest = locations.read_manifest(self.store, self.dataset)
+        self.manifest_version = locations.manifest_digest(manifest)
         keys = self.context.partition_keys
         for number, key in enumerate(keys, 1):
             try:
@@ -91,7 +93,7 @@ class SessionBatch:
             reraise=True,
         ):
             with attempt:
-                self._session(_session_of(manifest, key), manifest.version, manifest.synthetic)
+                self._session(manifest, _session_of(manifest, key))
 
     def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
         expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
@@ -103,12 +105,12 @@ class SessionBatch:
         )
         self.failed[key] = f"{key}: {failure.message or failure.error}"
 
-    def _session(self, session: Session, version: str, synthetic: bool) -> None:
-        trains = self._trains(session, version) if self.wants_trains else self._stored_trains(session)
+    def _session(self, manifest: Manifest, session: Session) -> None:
+        trains = self._trains(manifest, session) if self.wants_trains else self._stored_trains(session)
         if self.wants_counts:
-            self._counts(session, trains, synthetic)
+            self._counts(session, trains, manifest.synthetic)
 
-    def _trains(self, session: Session, version: str) -> TrainsRecord:
+    def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
         """Read and store the session's spike trains unless they are there; log the materialization either way."""
         from neuralpile_dagster.recordings.read import read_session
 
@@ -127,10 +129,12 @@ class SessionBatch:
                 for file in files:
                     cost.add(file.cost)
             record = build.store_recording(
-                self.store, locations.trains_folder(self.dataset), session, recording, version, inputs
+                self.store, locations.trains_folder(self.dataset), session, recording, manifest.version, inputs
             )
-        facts = metadata.trains_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, cost)
-        self._log(names.spike_trains_key(self.dataset), session.key, facts, record.file.sha256, build.TRAINS_VERSION)
+        uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
+        facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
+        source = {names.manifest_key(self.dataset): self.manifest_version}
+        self._log(names.spike_trains_key(self.dataset), session.key, facts, record.file, build.TRAINS_VERSION, source)
         return record
 
     def _stored_trains(self, session: Session) -> TrainsRecord:
@@ -157,9 +161,11 @@ class SessionBatch:
                 trains,
                 self.settings,
             )
-        facts = metadata.counts_metadata(record, self.store.uri(record.file.key), time.monotonic() - started, reused)
-        facts = {"raster": session_raster(self.store, record, synthetic), **facts}
-        self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file.sha256, build.BINNING_VERSION)
+        uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
+        pictures = session_raster(self.store, record, synthetic)
+        facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)
+        source = {names.spike_trains_key(self.dataset): _data_version(trains.file)}
+        self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file, build.BINNING_VERSION, source)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
@@ -175,7 +181,8 @@ class SessionBatch:
     def _check(self, session: Session, record: CountsRecord, inputs: str) -> None:
         """Log every check's verdict; a failed blocking one is the session's failure."""
         verdicts = judge(SessionEvidence(record, self.store, inputs))
-        for evaluation in wiring.evaluations(verdicts, self.dataset, session.key):
+        target = wiring.latest_materialization(self.context.instance, self.dataset, session.key)
+        for evaluation in wiring.evaluations(verdicts, self.dataset, session.key, target):
             self.context.log_event(evaluation)
         for name, verdict in _blocking(verdicts, self.dataset):
             raise RecordingError(
@@ -185,9 +192,23 @@ class SessionBatch:
                 remedy=verdict.remedy,
             )
 
-    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], sha256: str, version: str) -> None:
-        tags = {"dagster/data_version": sha256[:32], "dagster/code_version": version}
+    def _log(
+        self,
+        key: dg.AssetKey,
+        partition: str,
+        facts: dict[str, Any],
+        file: StoredFile,
+        code_version: str,
+        made_from: dict[dg.AssetKey, str],
+    ) -> None:
+        """Log a materialization; ``made_from`` are data versions, without which the UI calls it "unsynced"."""
+        tags = {"dagster/data_version": _data_version(file), "dagster/code_version": code_version}
+        tags |= {f"dagster/input_data_version/{source.to_user_string()}": made_from[source] for source in made_from}
         self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
+
+
+def _data_version(file: StoredFile) -> str:
+    return file.sha256[:32]
 
 
 def _blocking(verdicts: dict[str, wiring.Verdict], dataset: Dataset) -> Iterator[tuple[str, wiring.Verdict]]:

@@ -11,7 +11,10 @@ import pyarrow as pa
 
 from neuralpile_dagster.archives.model import ReadCost
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.words import rule_in_words
+from neuralpile_dagster.hub.markdown import url
 from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.orchestration import summaries
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -51,18 +54,25 @@ def _plain(kind: pa.DataType) -> str:
     return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
 
+def place(address: str) -> dg.MetadataValue:
+    """A web address that can be clicked, or a path or store address that can be copied."""
+    return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
+
+
 def manifest_metadata(dataset: Dataset, manifest: Manifest, new_keys: int, path: str) -> dict[str, Any]:
-    """What a manifest holds."""
+    """What a manifest holds; sessions that are gone come first in its table."""
     present = [session for session in manifest.sessions if not session.vanished]
     metadata: dict[str, Any] = {
+        "summary": summaries.manifest_summary(manifest, new_keys),
         "sessions": len(present),
         "sessions_new": new_keys,
-        "sessions_vanished": len(manifest.sessions) - len(present),
+        "sessions_vanished": len(manifest.vanished),
         "subjects": len({session.subject_id for session in present}),
         "files_considered": manifest.considered,
         "files_dropped": dict(sorted(manifest.dropped.items())),
+        "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
         "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
-        "source": dataset.source.label,
+        "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
         "source_version": manifest.version,
         "source_is_frozen": manifest.frozen,
         "licence": manifest.citation.license or "not stated by the source",
@@ -71,26 +81,29 @@ def manifest_metadata(dataset: Dataset, manifest: Manifest, new_keys: int, path:
             [
                 {
                     "session": session.session_id,
-                    "subject": session.subject_id,
+                    "status": "gone from the archive" if session.vanished else "listed",
                     "files": len(session.files),
-                    "megabytes": round(session.size / 1e6, 1),
+                    "MB": f"{session.size / 1e6:,.1f}",
+                    "subject": session.subject_id,
                     "first file": session.files[0].path if session.files else "",
-                    "status": "vanished from the archive" if session.vanished else "listed",
                 }
-                for session in manifest.sessions
+                for session in [*manifest.vanished, *present]
             ]
         ),
     }
+    if manifest.citation.citation:
+        metadata["citation"] = manifest.citation.citation
     if manifest.version_note:
         metadata["version_note"] = manifest.version_note
-    if manifest.synthetic:
-        metadata["synthetic"] = "SYNTHETIC recordings, made by a generator"
     return metadata
 
 
-def trains_metadata(record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None) -> dict[str, Any]:
+def trains_metadata(
+    record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
+) -> dict[str, Any]:
     """What a session's spike trains are; ``cost`` is None when they were there already."""
     metadata: dict[str, Any] = {
+        "summary": summaries.trains_summary(record, cost, synthetic),
         "units": record.n_units,
         "source_version": record.source_version,
         "bytes": record.file.size,
@@ -109,10 +122,14 @@ def trains_metadata(record: TrainsRecord, uri: str, seconds: float, cost: ReadCo
     return metadata
 
 
-def counts_metadata(record: CountsRecord, uri: str, seconds: float, reused: bool) -> dict[str, Any]:
+def counts_metadata(
+    record: CountsRecord, uri: str, seconds: float, reused: bool, synthetic: bool, pictures: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a session's spike counts are."""
     stats = record.stats
     return {
+        "summary": summaries.counts_summary(record, mean_rate(record), synthetic),
+        **pictures,
         "tokens": stats.tokens,
         "units": stats.n_units,
         "bins": stats.n_bins,
@@ -151,6 +168,7 @@ def publication_metadata(publication: Publication, seconds: float) -> dict[str, 
     """What publishing did."""
     return {
         "repository": publication.repository,
+        "published_at": place(publication.url),
         "version": publication.version,
         "changed": publication.changed,
         "files": len(publication.files),
@@ -162,27 +180,33 @@ def publication_metadata(publication: Publication, seconds: float) -> dict[str, 
 
 
 def component_metadata(
-    component: ComponentRecord, publication: Publication, records: Mapping[str, CountsRecord], seconds: float
+    component: ComponentRecord,
+    publication: Publication,
+    records: Mapping[str, CountsRecord],
+    seconds: float,
+    pictures: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a published component holds."""
+    """What a published component holds; sessions that are missing come first in its table."""
     totals = component.totals
     rows: list[dict[str, Any]] = [
+        {"session": key, "status": why, "units": 0, "minutes": "", "tokens": "", "rate (Hz)": "", "subject": ""}
+        for key, why in component.missing.items()
+    ]
+    rows += [
         {
             "session": record.session_id,
-            "subject": record.subject_id,
-            "units": record.stats.n_units,
-            "minutes": round(record.stats.duration_s / 60, 1),
-            "tokens": record.stats.tokens,
-            "mean rate (Hz)": mean_rate(record),
             "status": "published",
+            "units": record.stats.n_units,
+            "minutes": f"{record.stats.duration_s / 60:,.1f}",
+            "tokens": f"{record.stats.tokens:,}",
+            "rate (Hz)": f"{mean_rate(record):.2f}",
+            "subject": record.subject_id,
         }
         for record in (records[session.key] for session in component.sessions)
     ]
-    rows += [
-        {"session": key, "subject": "", "units": 0, "minutes": 0.0, "tokens": 0, "mean rate (Hz)": 0.0, "status": why}
-        for key, why in component.missing.items()
-    ]
     return {
+        "summary": summaries.component_summary(component, publication),
+        **pictures,
         "tokens": totals.tokens,
         "sessions": totals.sessions,
         "subjects": totals.subjects,
@@ -194,7 +218,6 @@ def component_metadata(
         "source_version": component.source_version,
         "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
         "sessions_table": table(rows),
-        **({"synthetic": "SYNTHETIC recordings, made by a generator"} if component.synthetic else {}),
         **publication_metadata(publication, seconds),
     }
 

@@ -1,8 +1,9 @@
-"""Sample rasters as Dagster metadata."""
+"""Sample rasters as Dagster metadata: a glance that the UI shows in place, and the picture behind a click."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pyarrow as pa
@@ -11,26 +12,35 @@ from neuralpile_dagster.orchestration.samples import UI_SAMPLES, rows_of_files, 
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import Store
 
+if TYPE_CHECKING:
+    from neuralpile_dagster.plots.raster import RasterSample
 
-def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
+Pictures = dict[str, dg.MarkdownMetadataValue]
+
+
+def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictures:
     """One window of a session."""
-    from neuralpile_dagster.plots.raster import as_markdown, raster_png
-
-    png = raster_png(session_sample(store, record, synthetic))
-    return dg.MetadataValue.md(as_markdown(png, f"raster of {record.session_id}"))
+    return _pictures(session_sample(store, record, synthetic), "raster", f"raster of {record.session_id}")
 
 
-def component_raster(store: Store, component: ComponentRecord) -> dg.MarkdownMetadataValue:
+def component_rasters(store: Store, component: ComponentRecord) -> Pictures:
     """Windows of a few sessions of a component."""
     files = [session.counts.key for session in component.sessions]
-    return files_raster(files, store.open, int(component.inputs[:8], 16), component.synthetic, component.dataset)
+    return files_rasters(files, store.open, int(component.inputs[:8], 16), component.synthetic, component.dataset)
 
 
-def files_raster(
+def files_rasters(
     names: Sequence[str], open_file: Callable[[str], pa.NativeFile], seed: int, synthetic: bool, what: str
-) -> dg.MarkdownMetadataValue:
+) -> Pictures:
     """Windows of random rows of files."""
+    samples = rows_of_files(names, open_file, UI_SAMPLES, seed, synthetic)
+    return _pictures(samples, "rasters", f"rasters of {what}")
+
+
+def _pictures(samples: Sequence[RasterSample], name: str, alt: str) -> Pictures:
+    from neuralpile_dagster.plots.glance import glance_markdown
     from neuralpile_dagster.plots.raster import as_markdown, raster_png
 
-    samples = rows_of_files(names, open_file, UI_SAMPLES, seed, synthetic)
-    return dg.MetadataValue.md(as_markdown(raster_png(samples), f"rasters of {what}"))
+    pictures = {name: dg.MetadataValue.md(as_markdown(raster_png(samples), alt))}
+    # the first sample, which is also the first of the large picture
+    return {"glance": dg.MetadataValue.md(glance_markdown(samples[0])), **pictures} if samples else pictures

@@ -10,13 +10,15 @@ import dagster as dg
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.orchestration import summaries
 from neuralpile_dagster.orchestration.metadata import column_schema, counted, publication_metadata, table
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
-def plan_metadata(plan: PlanRecord, left_out: Mapping[str, str]) -> dict[str, Any]:
-    """What a plan holds: totals, components, splits."""
+def plan_metadata(plan: PlanRecord, left_out: Mapping[str, str], synthetic: bool) -> dict[str, Any]:
+    """What a plan holds: totals, splits, components (the largest first)."""
     return {
+        "summary": summaries.plan_summary(plan, synthetic),
         "tokens": plan.totals.tokens,
         "sessions": plan.totals.sessions,
         "rows": plan.totals.rows,
@@ -34,14 +36,14 @@ def plan_metadata(plan: PlanRecord, left_out: Mapping[str, str]) -> dict[str, An
             [
                 {
                     "component": source.name,
-                    "tokens": source.totals.tokens,
-                    "share (%)": round(100 * source.totals.tokens / max(plan.totals.tokens, 1), 2),
+                    "tokens": f"{source.totals.tokens:,}",
+                    "share (%)": f"{100 * source.totals.tokens / max(plan.totals.tokens, 1):.2f}",
                     "sessions": source.totals.sessions,
                     "rows": source.totals.rows,
                     "train rows": source.splits["train"].rows,
                     "test rows": source.splits["test"].rows,
                 }
-                for source in plan.sources
+                for source in sorted(plan.sources, key=lambda source: -source.totals.tokens)
             ]
         ),
     }
@@ -61,12 +63,21 @@ def shard_metadata(shard: PileShard, uri: str, seconds: float) -> dict[str, Any]
     }
 
 
-def pile_metadata(plan: PlanRecord, publication: Publication, seconds: float, synthetic: bool) -> dict[str, Any]:
+def pile_metadata(
+    plan: PlanRecord,
+    left_out: Mapping[str, str],
+    publication: Publication,
+    seconds: float,
+    synthetic: bool,
+    pictures: Mapping[str, Any],
+) -> dict[str, Any]:
     """What the published pile holds."""
+    planned = plan_metadata(plan, left_out, synthetic)
     return {
-        **plan_metadata(plan, {}),
+        "summary": planned.pop("summary"),
+        **pictures,
+        **planned,
         "dagster/row_count": plan.totals.rows,
         "dagster/column_schema": column_schema(PILE_SCHEMA),
-        **({"synthetic": "SYNTHETIC recordings, made by a generator"} if synthetic else {}),
         **publication_metadata(publication, seconds),
     }

@@ -26,6 +26,7 @@ class PublishedPile:
     record: PileRecord
     publication: Publication
     synthetic: bool
+    left_out: dict[str, str]
 
 
 def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
@@ -86,4 +87,4 @@ def publish_pile(
     )
     publication = hub.publish(name, folder, progress)
     write_record(store, pile_store.published_path(settings), record)
-    return PublishedPile(plan, shards, record, publication, current.synthetic)
+    return PublishedPile(plan, shards, record, publication, current.synthetic, current.left_out)

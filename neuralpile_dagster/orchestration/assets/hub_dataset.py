@@ -9,7 +9,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub.policy import publishable
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.describe import asset_facts
-from neuralpile_dagster.orchestration.pictures import component_raster
+from neuralpile_dagster.orchestration.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -69,10 +69,9 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         write_record(store, locations.published_path(dataset, settings), component)
         tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
         return dg.MaterializeResult(
-            metadata={
-                "rasters": component_raster(store, component),
-                **metadata.component_metadata(component, publication, records, time.monotonic() - started),
-            },
+            metadata=metadata.component_metadata(
+                component, publication, records, time.monotonic() - started, component_rasters(store, component)
+            ),
             data_version=dg.DataVersion(publication.version),
         )
 

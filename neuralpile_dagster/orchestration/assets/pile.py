@@ -12,7 +12,7 @@ from neuralpile_dagster.orchestration import locations, names, pile_metadata, pi
 from neuralpile_dagster.orchestration.describe import pile_facts
 from neuralpile_dagster.orchestration.due import published_components
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, register
-from neuralpile_dagster.orchestration.pictures import files_raster
+from neuralpile_dagster.orchestration.pictures import files_rasters
 from neuralpile_dagster.orchestration.pile_store import CurrentPlan
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of
@@ -94,7 +94,8 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
         progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
         return dg.MaterializeResult(
-            metadata=pile_metadata.plan_metadata(record, chosen.left_out), data_version=dg.DataVersion(record.digest)
+            metadata=pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic),
+            data_version=dg.DataVersion(record.digest),
         )
 
     return neural_pile_manifest
@@ -151,10 +152,14 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         shards = [shard.file.key for shard in done.shards]
         seed = int(done.plan.digest[:8], 16)
         return dg.MaterializeResult(
-            metadata={
-                "rasters": files_raster(shards, store.open, seed, done.synthetic, "the pile"),
-                **pile_metadata.pile_metadata(done.plan, done.publication, time.monotonic() - started, done.synthetic),
-            },
+            metadata=pile_metadata.pile_metadata(
+                done.plan,
+                done.left_out,
+                done.publication,
+                time.monotonic() - started,
+                done.synthetic,
+                files_rasters(shards, store.open, seed, done.synthetic, "the pile"),
+            ),
             data_version=dg.DataVersion(done.publication.version),
         )
 

@@ -1,0 +1,83 @@
+"""One sentence per materialization: the first thing that the UI shows, with numbers that people can read.
+
+The same numbers stand below it as metadata of their own, which Dagster plots over time but shows without separators.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.hub.markdown import link, text
+from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+
+_SYNTHETIC = "**SYNTHETIC**: made by a generator, not recorded from an animal. "
+
+
+def plural(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def _said(words: str, synthetic: bool) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md((_SYNTHETIC if synthetic else "") + words)
+
+
+def manifest_summary(manifest: Manifest, new_keys: int) -> dg.MarkdownMetadataValue:
+    """Sessions, subjects, files and bytes; what is new or gone."""
+    present = [session for session in manifest.sessions if not session.vanished]
+    files = sum(len(session.files) for session in present)
+    subjects = plural(len({session.subject_id for session in present}), "subject")
+    size = sum(session.size for session in present) / 1e9
+    words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size:,.3g} GB"
+    words += f"; {new_keys:,} new" if new_keys else ""
+    words += f"; {len(manifest.vanished):,} gone from the archive" if manifest.vanished else ""
+    return _said(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
+
+
+def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool) -> dg.MarkdownMetadataValue:
+    """Units and spikes, and what reading them cost."""
+    spikes = "" if record.n_spikes is None else f", {plural(record.n_spikes, 'spike')}"
+    how = "in the store already; nothing was read"
+    if cost is not None:
+        how = f"{cost.bytes_read / 1e6:,.3g} MB read in {plural(cost.requests, 'request')}"
+    return _said(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
+
+
+def counts_summary(record: CountsRecord, rate_hz: float, synthetic: bool) -> dg.MarkdownMetadataValue:
+    """Tokens and what they are made of."""
+    stats = record.stats
+    return _said(
+        f"**{plural(stats.tokens, 'token')}** = {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of "
+        f"{stats.bin_width_s * 1000:g} ms ({stats.duration_s / 60:,.1f} min) in {plural(len(record.rows), 'segment')}; "
+        f"{plural(stats.spikes_kept, 'spike')}, {rate_hz:.2f} per unit and second.",
+        synthetic,
+    )
+
+
+def component_summary(component: ComponentRecord, publication: Publication) -> dg.MarkdownMetadataValue:
+    """Tokens, where they are published, and how many sessions are missing."""
+    totals, missing = component.totals, len(component.missing)
+    words = (
+        f"**{plural(totals.tokens, 'token')}** in {plural(totals.sessions, 'session')} of "
+        f"{plural(totals.subjects, 'subject')}: {plural(totals.units, 'unit')}, {plural(totals.spikes, 'spike')}, "
+        f"{totals.minutes:,.1f} min. Published as {link(publication.repository, publication.url)}"
+    )
+    words += f" **without {plural(missing, 'session')}** that failed or were left out." if missing else "."
+    return _said(words, component.synthetic)
+
+
+def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
+    """Tokens, components and splits of a pile."""
+    sizes = (
+        f"{split}: {plural(part.rows, 'row')}, {plural(part.tokens, 'token')}" for split, part in plan.splits.items()
+    )
+    return _said(
+        f"**{plural(plan.totals.tokens, 'token')}** in {plural(plan.totals.rows, 'row')} of "
+        f"{plural(plan.totals.sessions, 'session')} from {plural(len(plan.sources), 'component')}. "
+        f"{'; '.join(sizes)}. Split by {plan.split_by}, seed {plan.seed}.",
+        synthetic,
+    )
