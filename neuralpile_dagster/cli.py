@@ -220,12 +220,14 @@ def _require_target(output: Path) -> None:
 
 def _serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
     from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.orchestration.abandoned import fail_abandoned
     from neuralpile_dagster.orchestration.checks.policy import require_known_checks
-    from neuralpile_dagster.orchestration.instance import prepare_home
+    from neuralpile_dagster.orchestration.instance import open_instance
 
     for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback
         require_known_checks(row)
-    prepare_home(settings)
+    with open_instance(settings) as instance:
+        fail_abandoned(settings.home, instance)
     os.environ["NEURALPILE_HOME"] = str(settings.home)
     click.echo(f"Dagster UI on http://{host}:{port} (home {settings.home}); stop with Ctrl-C")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "neuralpile_dagster.definitions"]

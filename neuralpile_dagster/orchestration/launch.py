@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.orchestration.abandoned import fail_abandoned
 from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
 from neuralpile_dagster.orchestration.due import session_is_current
 from neuralpile_dagster.orchestration.instance import open_instance
@@ -206,6 +208,8 @@ def build(
     catalog = load_catalog(settings)
     chosen = [get_dataset(catalog, name) for name in datasets]
     with open_instance(settings) as instance:
+        for run_id in fail_abandoned(settings.home, instance):
+            print(f"run {run_id} was left by a process that is gone: marked as failed", file=sys.stderr)
         launcher = Launcher(settings, instance)
         for dataset in chosen:
             try:

@@ -7,11 +7,14 @@ resource's configuration.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from neuralpile_dagster.orchestration.abandoned import going_on
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
@@ -44,6 +47,12 @@ class InstanceResource(dg.ConfigurableResource):
             bin_width_s=settings.bin_width_s,
             max_tokens=settings.max_tokens,
         )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[InstanceResource]:
+        """Serve a run, which is known to go on as long as its process does."""
+        with going_on(Path(self.home), context.run.run_id) if context.run else nullcontext():
+            yield self
 
     @property
     def settings(self) -> Settings:
