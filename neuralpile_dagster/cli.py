@@ -18,6 +18,8 @@ from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
 
 DEMO_HOME = "~/.neuralpile-demo"
+INTERRUPTED = 130
+"""Exit code of a command that was stopped by Ctrl-C, as shells have it."""
 
 
 def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +31,9 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was finished is kept: run the same command again to go on.", err=True)
+            sys.exit(INTERRUPTED)
 
     return wrapped
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
@@ -69,7 +70,10 @@ class Launcher:
         partitions: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> str | None:
-        """Run assets for a contiguous range of partitions (or unpartitioned); the reason when the run failed."""
+        """Run assets for a contiguous range of partitions (or unpartitioned); the reason when the run failed.
+
+        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run as failed and would go on.
+        """
         tags = {}
         if partitions:
             tags = {
@@ -85,6 +89,8 @@ class Launcher:
         )
         for evaluation in result.get_asset_check_evaluations():
             self._note(evaluation)
+        if _interrupted(result):
+            raise KeyboardInterrupt
         return None if result.success else _reason(result)
 
     def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:
@@ -176,6 +182,11 @@ class Launcher:
             rows = {split: sum(shard.rows for shard in shards) for split, shards in published.shards.items()}
             sizes = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
             self.outcome.made.append(f"{published.repository}: {tokens:,} tokens, {sizes}")
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:
