@@ -1,0 +1,134 @@
+"""`neuralpile build` killed or interrupted at any step: run again, it ends with the bytes of an undisturbed build."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL
+from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.orchestration.house import Ran, neuralpile, quick_folder
+
+CATALOG = """\
+datasets:
+  - name: many-mice
+    title: Six synthetic mice, made for tests
+    source: {archive: dandi, id: "990400"}
+"""
+BUILD = ("build", "many-mice", "--merge")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A home of its own and the common archive."""
+
+    home: Path
+    archive: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"NEURALPILE_HOME": str(self.home), "NEURALPILE_ARCHIVE": str(self.archive)}
+
+    def build(self) -> Ran:
+        return neuralpile(*BUILD, **self.environment)
+
+    def stop(self, when: str, how: signal.Signals) -> tuple[int, str]:
+        """Start a build, stop it at the first line of progress with these words; exit code and the rest it says."""
+        command = [sys.executable, "-c", "from neuralpile_dagster.cli import main; main()", *BUILD]
+        environment = {**os.environ, **self.environment}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if when in line:
+                    process.send_signal(how)
+                    break
+            rest = process.stderr.read()
+        return process.returncode, rest
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of every file that readers of the hub see."""
+        return {
+            f"{repository.name}/{path.relative_to(repository.resolve())}": sha256(path)
+            for repository in sorted((self.home / "hub" / "local").iterdir())
+            if repository.is_symlink()
+            for path in sorted(repository.resolve().rglob("*"))
+            if path.is_file()
+        }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with quick_folder() as place:
+        for number in range(6):
+            path = place / "archive" / "990400" / f"sub-{number}" / f"sub-{number}_ses-1.nwb"
+            write_units_nwb(path, poisson_trains(12, 40.0, seed=number))
+        yield place
+
+
+def place_in(folder: Path, name: str) -> Place:
+    (folder / name).mkdir()
+    (folder / name / "catalog.yaml").write_text(CATALOG)
+    return Place(folder / name, folder / "archive")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, str]:
+    place = place_in(folder, "undisturbed")
+    assert place.build().code == 0
+    return place.digests()
+
+
+def test_a_build_that_was_killed_at_every_stage_ends_with_the_same_bytes(
+    folder: Path, undisturbed: dict[str, str]
+) -> None:
+    place = place_in(folder, "killed")
+    for stage in ("2 of 6 sessions", "many-mice: reading ", "shard "):
+        code, _ = place.stop(stage, signal.SIGKILL)
+        assert code == -signal.SIGKILL, stage
+        require_whole(place, stage)
+    last = place.build()
+    assert last.code == 0, last.err
+    assert "was left by a process that is gone" in last.err
+    assert place.digests() == undisturbed
+    assert not any("sessions of this batch" in line for line in last.err.splitlines())
+    with dg.DagsterInstance.from_config(str(place.home)) as instance:
+        assert all(run.is_finished for run in instance.get_runs())
+        for pool in (ARCHIVE_POOL, HUB_POOL):
+            assert instance.event_log_storage.get_concurrency_info(pool).claimed_slots == []
+
+
+def require_whole(place: Place, stage: str) -> None:
+    """What has a final name in the store is complete, and a repository of the hub has its card."""
+    records = list((place.home / "store" / "many_mice" / "spike_counts").glob("*.json"))
+    assert records, stage
+    for path in records:
+        assert path.read_text().endswith("}\n")
+        assert path.with_suffix(".parquet").read_bytes().endswith(b"PAR1")
+    for repository in (place.home / "hub").glob("local/*"):
+        assert (repository / "README.md").is_file()
+
+
+def test_an_interrupted_build_says_that_it_can_go_on_and_leaves_no_run_open(folder: Path) -> None:
+    place = place_in(folder, "interrupted")
+    code, rest = place.stop("1 of 6 sessions", signal.SIGINT)
+    assert code == 130
+    assert rest.splitlines()[-1] == ("Interrupted. What was finished is kept: run the same command again to go on.")
+    assert "Traceback" not in rest
+    assert not (place.home / "hub").exists()
+    with dg.DagsterInstance.from_config(str(place.home)) as instance:
+        assert all(run.is_finished for run in instance.get_runs())
+    failures = place.home / "store" / "many_mice" / "failures"
+    assert not failures.exists() or list(failures.iterdir()) == []
