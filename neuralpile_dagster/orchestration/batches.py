@@ -7,7 +7,7 @@ session's results are logged as events at once, and the batch fails at its end.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,15 +18,17 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access, ReadCost
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, RecordingError, TransientError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, TransientError
 from neuralpile_dagster.orchestration import locations, metadata, names
-from neuralpile_dagster.orchestration.checks import wiring
-from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded, judge
+from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded
 from neuralpile_dagster.orchestration.pictures import session_raster
 from neuralpile_dagster.orchestration.progress import our_log
+from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.session_checks import SessionJudge
+from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import CountsRecord, StoredFile, TrainsRecord
+from neuralpile_dagster.records import CountsRecord, TrainsRecord
 
 ATTEMPTS = 4
 """Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
@@ -48,6 +50,7 @@ class SessionBatch:
 
     def __post_init__(self) -> None:
         self.log = our_log(self.context)
+        self.judge = SessionJudge(self.context, self.dataset)
         self.settings = self.instance.settings
         self.store = self.instance.open_store()
         self.archive = self.instance.open_archive(self.dataset.source)
@@ -59,7 +62,7 @@ class SessionBatch:
         """Make every session of the batch; see `SessionBatch`."""
         manifest = locations.read_manifest(self.store, self.dataset)
         self.manifest_version = locations.manifest_digest(manifest)
-        keys = self.context.partition_keys
+        keys = self._keys(manifest)
         for number, key in enumerate(keys, 1):
             try:
                 self._patiently(manifest, key)
@@ -68,6 +71,8 @@ class SessionBatch:
             else:
                 locations.forget_failure(self.store, self.dataset, self.settings, key)
             self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
+        if len(keys) > 1:
+            self.judge.sum_up()
         if self.failed:
             raise dg.Failure(
                 f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed"
@@ -76,6 +81,12 @@ class SessionBatch:
                 metadata={"failed_partitions": dg.MetadataValue.md(metadata.counted(self.failed))},
                 allow_retries=False,
             )
+
+    def _keys(self, manifest: Manifest) -> Sequence[str]:
+        """The partitions of this run; without any ("Execute all" on the Checks page), all that are done."""
+        if self.context.has_partition_key or self.context.has_partition_key_range:
+            return self.context.partition_keys
+        return list(done_records(self.store, self.dataset, self.settings, manifest))
 
     def _patiently(self, manifest: Manifest, key: str) -> None:
         """Try again, with back-off and jitter, what may go away by itself; nothing else."""
@@ -106,7 +117,12 @@ class SessionBatch:
         self.failed[key] = f"{key}: {failure.message or failure.error}"
 
     def _session(self, manifest: Manifest, session: Session) -> None:
-        trains = self._trains(manifest, session) if self.wants_trains else self._stored_trains(session)
+        if not (self.wants_trains or self.wants_counts):  # checks alone
+            self._check_again(session)
+            return
+        trains = None if self.wants_trains else locations.read_trains_record(self.store, self.dataset, session.key)
+        if trains is None:  # counts alone were asked for, of a session that was never read: both are made
+            trains = self._trains(manifest, session)
         if self.wants_counts:
             self._counts(session, trains, manifest.synthetic)
 
@@ -133,17 +149,9 @@ class SessionBatch:
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
-        source = {names.manifest_key(self.dataset): self.manifest_version}
-        self._log(names.spike_trains_key(self.dataset), session.key, facts, record.file, build.TRAINS_VERSION, source)
-        return record
-
-    def _stored_trains(self, session: Session) -> TrainsRecord:
-        record = locations.read_trains_record(self.store, self.dataset, session.key)
-        if record is None:
-            raise ConfigurationError(
-                f"{session.key} has no spike trains yet",
-                remedy=f"materialize {self.dataset.key}/spike_trains together with spike_counts",
-            )
+        source, version = names.manifest_key(self.dataset), self.manifest_version
+        tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
+        self._log(names.spike_trains_key(self.dataset), session.key, facts, tags)
         return record
 
     def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
@@ -164,13 +172,26 @@ class SessionBatch:
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
         facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)
-        source = {names.spike_trains_key(self.dataset): _data_version(trains.file)}
-        self._log(names.spike_counts_key(self.dataset), session.key, facts, record.file, build.BINNING_VERSION, source)
+        source = names.spike_trains_key(self.dataset)
+        event = latest_event(self.context.instance, source, session.key)
+        made_from = source, trains.file.sha256[:32], event.storage_id if event else None
+        tags = version_tags(record.file.sha256[:32], build.BINNING_VERSION, *made_from)
+        self._log(names.spike_counts_key(self.dataset), session.key, facts, tags)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
         )
-        self._check(session, record, inputs)
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
+
+    def _check_again(self, session: Session) -> None:
+        trains = locations.read_trains_record(self.store, self.dataset, session.key)
+        record = locations.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        if trains is None or record is None:
+            raise ConfigurationError(
+                f"{session.key} has no spike counts to check yet",
+                remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
+            )
+        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(trains, self.settings)))
 
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))
@@ -178,43 +199,8 @@ class SessionBatch:
             self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
         return verdict.passed
 
-    def _check(self, session: Session, record: CountsRecord, inputs: str) -> None:
-        """Log every check's verdict; a failed blocking one is the session's failure."""
-        verdicts = judge(SessionEvidence(record, self.store, inputs))
-        target = wiring.latest_materialization(self.context.instance, self.dataset, session.key)
-        for evaluation in wiring.evaluations(verdicts, self.dataset, session.key, target):
-            self.context.log_event(evaluation)
-        for name, verdict in _blocking(verdicts, self.dataset):
-            raise RecordingError(
-                f"{session.key} fails the check {name}",
-                found=str(verdict.found),
-                expected=str(verdict.expected),
-                remedy=verdict.remedy,
-            )
-
-    def _log(
-        self,
-        key: dg.AssetKey,
-        partition: str,
-        facts: dict[str, Any],
-        file: StoredFile,
-        code_version: str,
-        made_from: dict[dg.AssetKey, str],
-    ) -> None:
-        """Log a materialization; ``made_from`` are data versions, without which the UI calls it "unsynced"."""
-        tags = {"dagster/data_version": _data_version(file), "dagster/code_version": code_version}
-        tags |= {f"dagster/input_data_version/{source.to_user_string()}": made_from[source] for source in made_from}
+    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], tags: dict[str, str]) -> None:
         self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
-
-
-def _data_version(file: StoredFile) -> str:
-    return file.sha256[:32]
-
-
-def _blocking(verdicts: dict[str, wiring.Verdict], dataset: Dataset) -> Iterator[tuple[str, wiring.Verdict]]:
-    for name, verdict in verdicts.items():
-        if not verdict.passed and wiring.is_blocking(name, dataset):
-            yield name, verdict
 
 
 def _session_of(manifest: Manifest, key: str) -> Session:

@@ -110,6 +110,14 @@ class House:
         """Spike trains and counts of a range of sessions, in one run."""
         return self.run(names.spike_trains_key(dataset), names.spike_counts_key(dataset), partitions=keys)
 
+    def run_checks(self, key: dg.AssetKey) -> dg.ExecuteInProcessResult:
+        """The checks of an asset alone, without partitions, as "Execute all" on its page starts them."""
+        chosen = {check for check in self.job.asset_layer.asset_graph.asset_check_keys if check.asset_key == key}
+        job = self.job.get_subset(asset_selection=set(), asset_check_selection=chosen)
+        return job.execute_in_process(
+            instance=self.instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False
+        )
+
     def publish(self, dataset: Dataset = MICE, **config: Any) -> dg.ExecuteInProcessResult:
         """Materialize ``hub_dataset`` with this run configuration."""
         ops = {f"{dataset.key}__hub_dataset": {"config": config}} if config else None

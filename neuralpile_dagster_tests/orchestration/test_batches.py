@@ -7,6 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from neuralpile_dagster.orchestration import locations, names
 from neuralpile_dagster.orchestration.checks.policy import POLICIES
@@ -61,7 +63,7 @@ def test_the_status_counts_done_and_failed_sessions(broken: Broken) -> None:
 def test_every_check_is_recorded_for_every_finished_session_alone(broken: Broken) -> None:
     for name in PER_SESSION:
         said = {e.partition: e.passed for e in broken[0].checks(COUNTS, name)}
-        assert said == {FIRST: True, LAST: True}, name
+        assert said == {FIRST: True, LAST: True, None: True}, name
 
 
 def test_a_dataset_with_a_failed_session_is_not_published_and_says_which(broken: Broken) -> None:
@@ -120,11 +122,51 @@ def test_spike_trains_alone_can_be_made_and_counts_later(new_house: NewHouse) ->
     assert made.made(COUNTS) == set(SESSIONS)
 
 
-def test_counts_alone_without_spike_trains_fail_and_say_what_to_do(new_house: NewHouse) -> None:
+def test_counts_alone_of_sessions_that_were_never_read_make_their_spike_trains_too(new_house: NewHouse) -> None:
     made = new_house()
-    result = made.run(COUNTS, partitions=made.discover()[:1])
-    assert "has no spike trains yet" in failure_of(result)
-    assert "spike_trains" in failure_of(result)
+    assert made.run(COUNTS, partitions=made.discover()[:1]).success
+    assert made.made(TRAINS) == made.made(COUNTS) == {FIRST}
+
+
+def test_the_checks_alone_judge_every_finished_session_again(new_house: NewHouse) -> None:
+    made = new_house()
+    cut(made.archive / MICE.source.folder / FILES[1])
+    made.batch(made.discover())
+    stored = made.store.root / "tiny_mice" / "spike_counts" / f"{LAST}.parquet"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    before = len(made.checks(COUNTS, "file_is_as_recorded"))
+    result = made.run_checks(COUNTS)
+    said = made.checks(COUNTS, "file_is_as_recorded")
+    new = {e.partition: e.passed for e in said[: len(said) - before]}
+    assert new == {FIRST: True, LAST: False, None: False}
+    (together,) = [e for e in said[: len(said) - before] if e.partition is None]
+    assert f"1 pass; not {LAST} (changed:" in str(together.metadata["found"].value)
+    assert f"{LAST} fails the check" in failure_of(result)
+
+
+def test_the_newest_verdict_of_a_check_is_about_all_sessions_of_the_run(new_house: NewHouse) -> None:
+    made = new_house()
+    assert made.batch(made.discover()).success
+    newest = made.checks(COUNTS, "spikes_conserved")[0]
+    assert newest.partition is None
+    assert newest.metadata["found"].value == "3 pass"
+
+
+def test_the_ui_finds_the_check_of_each_partition_and_calls_nothing_unsynced(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    log = made.instance.event_log_storage
+    states = log.get_asset_check_partition_info([dg.AssetCheckKey(COUNTS, "plausible_rates")])
+    assert {state.partition_key: state.is_current for state in states if state.partition_key} == dict.fromkeys(
+        keys, True
+    )
+    graph, loading = made.job.asset_layer.asset_graph, LoadingContextForTest(made.instance)
+    stale = CachingStaleStatusResolver(made.instance, graph, loading_context=loading)
+    for key in (TRAINS, COUNTS):
+        assert [stale.get_status(key, partition) for partition in keys] == [StaleStatus.FRESH] * 3, (
+            stale.get_stale_causes(key, keys[0])
+        )
 
 
 def test_a_batch_in_which_every_session_fails_does_not_say_that_others_are_done(new_house: NewHouse) -> None:
@@ -147,11 +189,8 @@ def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(new_hous
     write_record(made.store, path, record.model_copy(update={"stats": forgetful}))
     result = made.batch(keys)
     assert f"{MIDDLE} fails the check spikes_conserved" in failure_of(result)
-    assert {e.partition: e.passed for e in made.checks(COUNTS, "spikes_conserved")[:3]} == {
-        FIRST: True,
-        MIDDLE: False,
-        LAST: True,
-    }
+    said = made.checks(COUNTS, "spikes_conserved")[:4]
+    assert {e.partition: e.passed for e in said} == {FIRST: True, MIDDLE: False, LAST: True, None: False}
     assert "2 of 3 sessions done" in failure_of(made.publish())
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.checks.policy import POLICIES, Layer, require_known_checks, severity_of
 from neuralpile_dagster.orchestration.checks.verdict import Verdict
+from neuralpile_dagster.orchestration.provenance import target_of
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -70,34 +70,19 @@ def results(verdicts: Mapping[str, Verdict], dataset: Dataset | None) -> list[dg
     return [dg.AssetCheckResult(**_event(name, verdict, dataset)) for name, verdict in verdicts.items()]
 
 
-def latest_materialization(
-    instance: dg.DagsterInstance, dataset: Dataset, partition: str
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization of a session's spike counts that checks made now are about.
-
-    The UI shows the check of a partition only when it names the latest one.
-    """
-    wanted = dg.AssetRecordsFilter(asset_key=names.spike_counts_key(dataset), asset_partitions=[partition])
-    found = instance.fetch_materializations(wanted, limit=1).records
-    return (
-        AssetCheckEvaluationTargetMaterializationData(
-            run_id=found[0].run_id, storage_id=found[0].storage_id, timestamp=found[0].timestamp
-        )
-        if found
-        else None
-    )
-
-
 def evaluations(
     verdicts: Mapping[str, Verdict],
     dataset: Dataset,
-    partition: str,
-    target: AssetCheckEvaluationTargetMaterializationData | None = None,
+    partition: str | None,
+    event: dg.EventLogRecord | None = None,
 ) -> Sequence[dg.AssetCheckEvaluation]:
-    """Verdicts of one partition as events: an `AssetCheckResult` of a batch would lose its partition."""
+    """Verdicts as events: an `AssetCheckResult` of a batch would lose its partition.
+
+    ``event`` is the materialization that they are about.
+    """
     return [
         dg.AssetCheckEvaluation(
-            **_event(name, verdict, dataset), partition=partition, target_materialization_data=target
+            **_event(name, verdict, dataset), partition=partition, target_materialization_data=target_of(event)
         )
         for name, verdict in verdicts.items()
     ]
