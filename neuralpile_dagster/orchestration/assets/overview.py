@@ -1,6 +1,7 @@
 """``overview/datasets``: where every dataset stands, as a table in the UI; materialize it to look again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -9,7 +10,9 @@ from neuralpile_dagster.orchestration.describe import OWNERS
 from neuralpile_dagster.orchestration.metadata import table
 from neuralpile_dagster.orchestration.names import OVERVIEW
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.status import dataset_status
+from neuralpile_dagster.orchestration.status import DatasetStatus, dataset_status
+from neuralpile_dagster.orchestration.summaries import plural
+from neuralpile_dagster.settings import Settings
 
 
 def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
@@ -21,34 +24,63 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
-        description="Sessions known, done and failed, and tokens, of every dataset. Reads records only: materialize it "
-        "whenever you want to see where things stand. Token totals plot over time.",
+        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset. It only "
+        "reads records: materialize it whenever you want to see where things stand. Numbers plot over time.",
     )
     def overview(instance: InstanceResource) -> dg.MaterializeResult:
         store, settings = instance.open_store(), instance.settings
         statuses = [dataset_status(store, dataset, settings) for dataset in datasets]
-        return dg.MaterializeResult(
-            metadata={
-                "tokens": sum(status.tokens for status in statuses),
-                "sessions_done": sum(status.done for status in statuses),
-                "sessions_failed": sum(len(status.failed) for status in statuses),
-                "datasets": table(
-                    [
-                        {
-                            "dataset": status.dataset.name,
-                            "source": status.dataset.source.label,
-                            "sessions known": status.known or 0,
-                            "done": status.done,
-                            "failed": len(status.failed),
-                            "to do": status.to_do,
-                            "tokens": status.tokens,
-                            "published by us": status.published_tokens or 0,
-                            "reference": status.dataset.tokens_published or 0,
-                        }
-                        for status in statuses
-                    ]
-                ),
-            }
-        )
+        return dg.MaterializeResult(metadata=_metadata(statuses, settings))
 
     return overview
+
+
+def _metadata(statuses: Sequence[DatasetStatus], settings: Settings) -> dict[str, Any]:
+    done, failed = sum(status.done for status in statuses), sum(len(status.failed) for status in statuses)
+    known, tokens = sum(status.known or 0 for status in statuses), sum(status.tokens for status in statuses)
+    begun = sum(status.known is not None for status in statuses)
+    return {
+        "summary": dg.MetadataValue.md(
+            f"**{plural(tokens, 'token')}** in {done:,} of {plural(known, 'known session')}, {failed:,} failed; "
+            f"{begun} of {plural(len(statuses), 'dataset')} have a manifest."
+        ),
+        "tokens": tokens,
+        "sessions_done": done,
+        "sessions_failed": failed,
+        "datasets": table([_row(status) for status in statuses]),
+        "home": dg.MetadataValue.path(str(settings.home)),
+        "store": dg.MetadataValue.path(settings.store),
+        "archive": settings.archive,
+        "hub": f"{settings.hub}, namespace {settings.namespace}",
+        "bin_width_s": settings.bin_width_s,
+        "tokens_per_segment": settings.max_tokens,
+    }
+
+
+def _row(status: DatasetStatus) -> dict[str, Any]:
+    def number(value: int | None) -> str:
+        return "" if value is None else f"{value:,}"
+
+    made = status.known is not None
+    return {
+        "dataset": status.dataset.name,
+        "state": _state(status),
+        "sessions": number(status.known),
+        "done": number(status.done) if made else "",
+        "failed": number(len(status.failed)) if made else "",
+        "to do": number(status.to_do) if made else "",
+        "tokens": number(status.tokens) if made else "",
+        "published by us": number(status.published_tokens),
+        "published pile": number(status.dataset.tokens_published),
+        "source": status.dataset.source.label,
+    }
+
+
+def _state(status: DatasetStatus) -> str:
+    if status.known is None:
+        return "no manifest"
+    if status.failed:
+        return "some failed"
+    if status.to_do:
+        return "some to do"
+    return "all done" if status.published_tokens == status.tokens else "to publish"
