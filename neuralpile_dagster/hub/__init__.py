@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from neuralpile_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.hub.model import Hub
+    from neuralpile_dagster.hub.model import LoadableHub
 
 
-def open_hub(settings: Settings) -> Hub:
+def open_hub(settings: Settings) -> LoadableHub:
     """The instance's hub: a folder ``hub`` in its home, or the Hugging Face Hub."""
     if settings.hub == "hf":
         from neuralpile_dagster.hub.huggingface import HuggingFaceHub

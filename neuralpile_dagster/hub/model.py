@@ -61,3 +61,11 @@ class Hub(Protocol):
     def repositories(self) -> Iterator[str]:
         """Names of the namespace's repositories."""
         ...
+
+
+class LoadableHub(Hub, Protocol):
+    """A hub whose repositories `datasets.load_dataset` finds."""
+
+    def path(self, name: str) -> Path | str:
+        """What to give to `datasets.load_dataset`."""
+        ...

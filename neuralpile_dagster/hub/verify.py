@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 import pyarrow as pa
@@ -15,17 +15,9 @@ import yaml
 
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.contents import list_folder
-from neuralpile_dagster.hub.model import Hub, RepositoryFile
+from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile
 
 CARD = "README.md"
-
-
-class LoadableHub(Hub, Protocol):
-    """A hub whose repositories `datasets.load_dataset` finds."""
-
-    def path(self, name: str) -> Path | str:
-        """What to give to `datasets.load_dataset`."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.catalog.model import Dataset
@@ -126,6 +127,11 @@ def manifest_digest(manifest: Manifest) -> str:
     """sha256 of what a manifest says about its sessions, whenever it was listed."""
     content = manifest.model_dump_json(include={"dataset", "source_id", "version", "sessions"})
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def staging_folder(settings: Settings, repository: str) -> Path:
+    """Where a repository is laid out on this machine before it is published."""
+    return settings.home / "staging" / repository
 
 
 def repository_name(dataset: Dataset | None, settings: Settings) -> str:

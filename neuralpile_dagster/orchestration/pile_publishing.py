@@ -75,7 +75,7 @@ def publish_pile(
         for source in plan.sources
     ]
     name = pile_store.repository_name(settings)
-    folder = settings.home / "staging" / name
+    folder = locations.staging_folder(settings, name)
     record = write_pile(
         folder,
         store,

@@ -21,7 +21,7 @@ from neuralpile_dagster.store import Store, open_store
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
-    from neuralpile_dagster.hub.model import Hub
+    from neuralpile_dagster.hub.model import LoadableHub
 
 
 class InstanceResource(dg.ConfigurableResource):
@@ -77,7 +77,7 @@ class InstanceResource(dg.ConfigurableResource):
 
         return open_archive(self.settings, source)
 
-    def open_hub(self) -> Hub:
+    def open_hub(self) -> LoadableHub:
         """The hub to publish to."""
         from neuralpile_dagster.hub import open_hub
 

@@ -56,7 +56,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         missing = publishable(manifest, list(records), failed, config.min_session_share)
         name = locations.repository_name(dataset, settings)
         component = write_component(
-            settings.home / "staging" / name,
+            locations.staging_folder(settings, name),
             store,
             dataset,
             manifest,
@@ -65,7 +65,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             repository=f"{settings.namespace}/{name}",
             progress=tell,
         )
-        publication = instance.open_hub().publish(name, settings.home / "staging" / name, tell)
+        publication = instance.open_hub().publish(name, locations.staging_folder(settings, name), tell)
         write_record(store, locations.published_path(dataset, settings), component)
         tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
         return dg.MaterializeResult(

@@ -41,7 +41,8 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
             failed={k: f.message for k, f in locations.read_failures(store, dataset, settings).items()},
             published=locations.require_published(store, dataset, settings),
             hub=instance.open_hub(),
-            repository_name=locations.repository_name(dataset, settings),
+            repository_name=(name := locations.repository_name(dataset, settings)),
+            folder=locations.staging_folder(settings, name),
         )
         yield from wiring.results(judges.judge_component(evidence), dataset)
 

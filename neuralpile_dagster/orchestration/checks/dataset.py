@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub.component import component_inputs
-from neuralpile_dagster.hub.model import Hub
-from neuralpile_dagster.orchestration.checks.published import card_counts_equal_footers, hub_equals_record
+from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.orchestration.checks.published import (
+    card_counts_equal_footers,
+    hub_equals_record,
+    users_read_what_was_made,
+)
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
@@ -113,8 +118,9 @@ class ComponentEvidence:
     records: Mapping[str, CountsRecord]
     failed: Mapping[str, str]
     published: ComponentRecord
-    hub: Hub
+    hub: LoadableHub
     repository_name: str
+    folder: Path
 
 
 def judge_manifest(dataset: Dataset, manifest: Manifest) -> dict[str, Verdict]:
@@ -142,5 +148,6 @@ def judge_component(evidence: ComponentEvidence) -> dict[str, Verdict]:
         "no_twin_sessions": no_twin_sessions(evidence.records),
         "card_counts_equal_footers": card_counts_equal_footers(evidence.hub, evidence.repository_name),
         "hub_equals_record": hub_equals_record(evidence.hub, evidence.repository_name, published.shards),
+        "component_reads_back": users_read_what_was_made(evidence.hub, evidence.repository_name, evidence.folder),
         "hub_dataset_is_current": hub_dataset_is_current(published, inputs_now),
     }

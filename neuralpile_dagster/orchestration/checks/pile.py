@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pyarrow.compute as pc
 
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.merge.model import SPLITS, PilePlan
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.orchestration import pile_store
-from neuralpile_dagster.orchestration.checks.published import card_counts_equal_footers, hub_equals_record
+from neuralpile_dagster.orchestration import locations, pile_store
+from neuralpile_dagster.orchestration.checks.published import (
+    card_counts_equal_footers,
+    hub_equals_record,
+    users_read_what_was_made,
+)
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.records import PileRecord, ShardRecord
 from neuralpile_dagster.settings import Settings
@@ -106,7 +110,7 @@ def shuffled(plan: PilePlan) -> Verdict:
     )
 
 
-def judge_pile(store: Store, settings: Settings, hub: Hub) -> dict[str, Verdict]:
+def judge_pile(store: Store, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
     """All verdicts on the published pile."""
     published = pile_store.require_published(store, settings)
     plan = load_plan(store, pile_store.plan_path(settings, published.plan[:8]))
@@ -118,5 +122,6 @@ def judge_pile(store: Store, settings: Settings, hub: Hub) -> dict[str, Verdict]
         "split_sizes": split_sizes(plan),
         "shuffled": shuffled(plan),
         "card_counts_equal_pile": card_counts_equal_footers(hub, name),
+        "pile_reads_back": users_read_what_was_made(hub, name, locations.staging_folder(settings, name)),
         "pile_is_as_published": hub_equals_record(hub, name, shards_of(published)),
     }

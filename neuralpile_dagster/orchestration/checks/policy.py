@@ -88,6 +88,9 @@ POLICIES: dict[str, Policy] = {
     "hub_equals_record": Policy(
         "hub_dataset", "error", True, "Files on the hub that we did not publish, or lack, are not our dataset."
     ),
+    "component_reads_back": Policy(
+        "hub_dataset", "error", False, "What load_dataset gives to users must be what was made."
+    ),
     "hub_dataset_is_current": Policy(
         "hub_dataset", "warn", False, "Sessions made anew since the last publication are not in it."
     ),
@@ -99,6 +102,7 @@ POLICIES: dict[str, Policy] = {
     "shuffled": Policy("pile", "warn", False, "Neighbouring rows of one component bias training that reads in order."),
     "card_counts_equal_pile": Policy("pile", "error", True, "A wrong num_examples breaks load_dataset for every user."),
     "pile_is_as_published": Policy("pile", "error", True, "What users load must be what was planned."),
+    "pile_reads_back": Policy("pile", "error", False, "What load_dataset gives to users must be what was made."),
 }
 
 

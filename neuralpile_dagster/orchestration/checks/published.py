@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import yaml
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.hub.contents import list_folder
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub.model import Hub, LoadableHub
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.tables.footer import read_footer
@@ -91,3 +92,23 @@ def _digests(hub: Hub, name: str) -> dict[str, str]:
         return {file.path: file.sha256 for file in hub.files(name)}
     folder = hub.path(name)
     return {file.path: file.sha256 for file in list_folder(folder.resolve())} if folder.is_dir() else {}
+
+
+def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdict:
+    """`datasets.load_dataset` gives the first row of every split as it is in ``folder``; files and card agree too.
+
+    ``folder`` is where the publication was laid out; on another machine there
+    is none, and the other checks of the publication have to do.
+    """
+    from neuralpile_dagster.hub.verify import verify_publication
+
+    expected = "every file, the card's counts and the first row of every split as they were made"
+    if not folder.is_dir():
+        return Verdict(True, expected, f"not compared: {folder} is on the machine that published")
+    differences = verify_publication(hub, name, folder)
+    return Verdict(
+        passed=not differences,
+        expected=expected,
+        found=capped(differences, 5) or "all of it",
+        remedy="materialize hub_dataset again; find out who else writes to the repository",
+    )

@@ -31,6 +31,7 @@ def evidence(built: House) -> ComponentEvidence:
         published=locations.require_published(built.store, MICE, built.settings),
         hub=open_hub(built.settings),
         repository_name="tiny-mice",
+        folder=built.settings.home / "staging" / MICE.name,
     )
 
 

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.orchestration import locations
-from neuralpile_dagster.orchestration.checks.published import card_counts_equal_footers, hub_equals_record
+from neuralpile_dagster.orchestration.checks.published import (
+    card_counts_equal_footers,
+    hub_equals_record,
+    users_read_what_was_made,
+)
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster_tests.orchestration.house import MICE, House
 
@@ -96,3 +101,23 @@ def test_a_repository_that_is_gone_fails(hub: LocalHub, shards: tuple[ShardRecor
     hub.path("tiny-mice").unlink()
     assert not hub_equals_record(hub, "tiny-mice", shards).passed
     assert not card_counts_equal_footers(hub, "tiny-mice").passed
+
+
+def test_what_users_read_is_what_was_made(built: House):
+    folder = built.settings.home / "staging" / MICE.name
+    assert users_read_what_was_made(open_hub(built.settings), MICE.name, folder).passed
+
+
+def test_a_publication_that_is_not_the_folder_it_was_made_from_fails(built: House, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(built.settings.home / "staging" / MICE.name, other)
+    (other / "README.md").write_text("another card")
+    verdict = users_read_what_was_made(open_hub(built.settings), MICE.name, other)
+    assert not verdict.passed
+    assert "README.md" in str(verdict.found)
+
+
+def test_on_a_machine_without_the_folder_nothing_is_compared_and_that_is_said(built: House, tmp_path: Path):
+    verdict = users_read_what_was_made(open_hub(built.settings), MICE.name, tmp_path / "nowhere")
+    assert verdict.passed
+    assert "not compared" in str(verdict.found)
