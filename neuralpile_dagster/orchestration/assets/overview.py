@@ -24,8 +24,8 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
-        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset. It only "
-        "reads records: materialize it whenever you want to see where things stand. Numbers plot over time.",
+        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset. It "
+        "only reads records: materialize it whenever you want to see where things stand. Numbers plot over time.",
     )
     def overview(instance: InstanceResource) -> dg.MaterializeResult:
         store, settings = instance.open_store(), instance.settings
