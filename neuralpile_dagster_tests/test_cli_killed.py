@@ -117,7 +117,7 @@ def require_whole(place: Place, stage: str) -> None:
     for path in records:
         assert path.read_text().endswith("}\n")
         assert path.with_suffix(".parquet").read_bytes().endswith(b"PAR1")
-    for repository in (place.home / "hub").glob("local/*"):
+    for repository in (place.home / "hub").glob("local/[!.]*"):
         assert (repository / "README.md").is_file()
 
 
