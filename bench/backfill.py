@@ -15,21 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.backfill_steps import BATCHED, SINGLE
 from bench.common import measure, save, show
 
-BATCHED, SINGLE = "bench-batched", "bench-single"
 SESSIONS, TINY = {BATCHED: 349, SINGLE: 24}, {BATCHED: 4, SINGLE: 1}
-UNITS, SECONDS, TEMPLATES = 8, 300.0, 8
 TARGETS = {
     "batched, overhead s per session": "<= 0.15",
     "one run each / batched, overhead": ">= 8",
@@ -41,97 +39,8 @@ _LAUNCH = """mutation($a: LaunchBackfillParams!, $b: LaunchBackfillParams!) {
 }"""
 
 
-def _source(name: str) -> str:
-    return {BATCHED: "990349", SINGLE: "990024"}[name]
-
-
-def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
-    """A folder archive, and a home with a catalog of both datasets."""
-    import yaml
-
-    from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-
-    paths = [folder / f"template{seed}.nwb" for seed in range(TEMPLATES)]
-    for seed, path in enumerate(paths):
-        write_units_nwb(path, poisson_trains(UNITS, SECONDS, seed=seed))
-    for name, count in sessions.items():
-        # of the second dataset every other session is made, so that no two are neighbours
-        for number in range(count if name == BATCHED else 2 * count):
-            target = folder / "archive" / _source(name) / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:04d}.nwb"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(paths[number % TEMPLATES], target)
-    rows = [{"name": n, "title": "Synthetic", "source": {"id": _source(n), "version": "draft"}} for n in sessions]
-    (folder / "home").mkdir()
-    (folder / "home" / "catalog.yaml").write_text(yaml.safe_dump({"datasets": rows}))
-    return {"bytes_per_file": paths[0].stat().st_size}
-
-
-def direct(folder: Path, name: str) -> dict[str, Any]:
-    """All sessions of a dataset by direct calls, in this process, after one to warm up."""
-    from neuralpile_dagster.archives import open_archive
-    from neuralpile_dagster.build import build_spike_counts, store_recording, trains_inputs
-    from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.recordings.manifest import Session
-    from neuralpile_dagster.recordings.read import read_session
-    from neuralpile_dagster.recordings.sessions import choose_sessions
-    from neuralpile_dagster.settings import Settings
-    from neuralpile_dagster.store import open_store
-
-    settings, store = Settings.from_environment(), open_store(str(folder / "direct"))
-    row = load_catalog(settings)[name]
-    archive = open_archive(settings, row.source)
-    sessions = choose_sessions(row, archive.list_files(row.source)).sessions
-
-    def one(session: Session) -> None:
-        with archive.open(row.source, session.files[0]) as file:
-            recording = read_session("units", [file])
-        inputs = trains_inputs(session, "units")
-        trains = store_recording(store, "b/spike_trains", session, recording, "draft", inputs)
-        build_spike_counts(store, "b/spike_counts", session.key, recording, trains, settings)
-
-    one(sessions[0])
-    start = time.perf_counter()
-    for session in sessions:
-        one(session)
-    return {"seconds": time.perf_counter() - start, "sessions": len(sessions)}
-
-
-def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Materialize the manifests; give each dataset's keys to backfill."""
-    import yaml
-
-    from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.instance import open_instance, prepare_home
-    from neuralpile_dagster.orchestration.launch import Launcher
-    from neuralpile_dagster.orchestration.names import manifest_key
-    from neuralpile_dagster.orchestration.partitions import session_partitions
-    from neuralpile_dagster.settings import Settings
-
-    settings = Settings.from_environment()
-    prepare_home(settings)
-    path = settings.home / "dagster.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["concurrency"]["runs"]["max_concurrent_runs"] = 1
-    config["run_queue"] = {"dequeue_interval_seconds": 1}
-    path.write_text(yaml.safe_dump(config))
-    catalog, keys = load_catalog(settings), {}
-    with open_instance(settings) as instance:
-        launcher = Launcher(settings, instance)
-        for name in names:
-            if reason := launcher.run([manifest_key(catalog[name])]):
-                raise RuntimeError(f"the manifest of {name} was not made: {reason}")
-            partitions = session_partitions(catalog[name]).name
-            assert partitions is not None
-            known = instance.get_dynamic_partitions(partitions)
-            keys[name] = list(known) if name == BATCHED else list(known)[::2]
-    return keys
-
-
-STEPS: dict[str, Callable[..., dict[str, Any]]] = {function.__name__: function for function in (make, direct, discover)}
-
-
 def step(name: str, folder: Path, *arguments: Any) -> dict[str, Any]:
-    measured = measure(["-m", "bench.backfill", "--step", name, *map(json.dumps, (str(folder), *arguments))])
+    measured = measure(["-m", "bench.backfill_steps", name, str(folder), *map(json.dumps, arguments)])
     return dict(measured.json())
 
 
@@ -159,26 +68,27 @@ def backfill(home: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, list[di
 
 
 def _wait(instance: Any, daemon: Any, keys: Mapping[str, Sequence[str]]) -> dict[str, list[dict[str, Any]]]:
-    due, began = sum(map(len, keys.values())), time.monotonic()
+    began = time.monotonic()
     while True:
-        records = [record for record in instance.get_run_records() if "dagster/backfill" in record.dagster_run.tags]
-        bad = [record.dagster_run for record in records if record.dagster_run.is_failure_or_canceled]
+        # runs of both backfills are queued at once, in one look of the daemon; looking costs little until all are done
+        runs = [record.dagster_run for record in instance.get_run_records()]
+        runs = [run for run in runs if "dagster/backfill" in run.tags]
+        bad = [run.run_id for run in runs if run.is_failure_or_canceled]
         if bad or daemon.poll() is not None or time.monotonic() - began > TIMEOUT_S:
-            raise RuntimeError(f"the backfill did not end well; failed runs: {[run.run_id for run in bad]}")
-        finished = [record for record in records if record.dagster_run.is_finished]
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in keys}
-        for record in finished:
-            name, made = _what(instance, record.dagster_run, keys)
-            stats = instance.get_run_stats(record.dagster_run.run_id)
-            runs[name].append(
-                {"id": stats.run_id, "sessions": made, "launched": stats.launch_time, "ended": stats.end_time}
-            )
-        if finished and len(finished) == len(records) and sum(r["sessions"] for rs in runs.values() for r in rs) == due:
-            return runs
+            raise RuntimeError(f"the backfills did not end well; failed runs: {bad}")
+        if runs and all(run.is_finished for run in runs):
+            found: dict[str, list[dict[str, Any]]] = {name: [] for name in keys}
+            for run in runs:
+                name, made = _what(run, keys)
+                stats = instance.get_run_stats(run.run_id)
+                times = {"launched": stats.launch_time, "ended": stats.end_time}
+                found[name].append({"id": run.run_id, "sessions": made, **times})
+            if all(sum(run["sessions"] for run in found[name]) == len(keys[name]) for name in keys):
+                return found
         time.sleep(2)
 
 
-def _what(instance: Any, run: Any, keys: Mapping[str, Sequence[str]]) -> tuple[str, int]:
+def _what(run: Any, keys: Mapping[str, Sequence[str]]) -> tuple[str, int]:
     """Which dataset a run made, and how many of its sessions."""
     first, last = (run.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
     first, last = first or run.tags["dagster/partition"], last or run.tags["dagster/partition"]
@@ -248,12 +158,7 @@ def report(result: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a few sessions, for a smoke run")
-    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.step:
-        name, folder, *arguments = map(json.loads, [json.dumps(options.step[0]), *options.step[1:]])
-        print(json.dumps(STEPS[name](Path(folder), *arguments)))
-        return
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), TINY if options.tiny else SESSIONS)
     report(result)
