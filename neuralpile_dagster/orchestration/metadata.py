@@ -85,7 +85,6 @@ def manifest_metadata(dataset: Dataset, manifest: Manifest, new_keys: int, path:
                     "files": len(session.files),
                     "MB": f"{session.size / 1e6:,.1f}",
                     "subject": session.subject_id,
-                    "first file": session.files[0].path if session.files else "",
                 }
                 for session in [*manifest.vanished, *present]
             ]
@@ -107,7 +106,6 @@ def trains_metadata(
         "units": record.n_units,
         "source_version": record.source_version,
         "bytes": record.file.size,
-        "sha256": record.file.sha256,
         "seconds": round(seconds, 3),
         "reused": cost is None,
         "dagster/uri": uri,
@@ -143,7 +141,6 @@ def counts_metadata(
         "largest_count": stats.max_count,
         "bin_width_s": stats.bin_width_s,
         "bytes": record.file.size,
-        "sha256": record.file.sha256,
         "seconds": round(seconds, 3),
         "reused": reused,
         "source_version": record.source_version,
