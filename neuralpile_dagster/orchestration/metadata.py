@@ -135,7 +135,7 @@ def counts_metadata(
         "spikes": stats.spikes_kept,
         "mean_rate_hz": mean_rate(record),
         "spikes_dropped": stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond,
-        "spikes_lost_to_saturation": stats.lost_to_saturation,
+        "spikes_saturated": stats.lost_to_saturation,
         "saturated_bins": stats.saturated_bins,
         "silent_units": stats.silent_units,
         "largest_count": stats.max_count,

@@ -22,6 +22,11 @@ def plural(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
+def _size(number: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
 def _said(words: str, synthetic: bool) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md((_SYNTHETIC if synthetic else "") + words)
 
@@ -31,8 +36,8 @@ def manifest_summary(manifest: Manifest, new_keys: int) -> dg.MarkdownMetadataVa
     present = [session for session in manifest.sessions if not session.vanished]
     files = sum(len(session.files) for session in present)
     subjects = plural(len({session.subject_id for session in present}), "subject")
-    size = sum(session.size for session in present) / 1e9
-    words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size:,.3g} GB"
+    size = _size(sum(session.size for session in present))
+    words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size}"
     words += f"; {new_keys:,} new" if new_keys else ""
     words += f"; {len(manifest.vanished):,} gone from the archive" if manifest.vanished else ""
     return _said(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
@@ -43,7 +48,7 @@ def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool)
     spikes = "" if record.n_spikes is None else f", {plural(record.n_spikes, 'spike')}"
     how = "in the store already; nothing was read"
     if cost is not None:
-        how = f"{cost.bytes_read / 1e6:,.3g} MB read in {plural(cost.requests, 'request')}"
+        how = f"{_size(cost.bytes_read)} read in {plural(cost.requests, 'request')}"
     return _said(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
 
 
