@@ -120,10 +120,10 @@ def _translated(what: str, error: BaseException, client: Any) -> StoreError:
         if status >= 500 or status in (408, 429) or code in _PASSING:
             return StoreUnavailable(what, found=found, remedy="try again later")
         return StoreError(what, found=found, remedy=_REMEDIES.get(code, ""))
-    found = type(error).__name__ + _host(client)
+    found = type(error).__name__
     if isinstance(error, _NETWORK_ERRORS):
         remedy = "try again later; check the network, and AWS_ENDPOINT_URL where the store is not Amazon's"
-        return StoreUnavailable(what, found=found, remedy=remedy)
+        return StoreUnavailable(what, found=found + _host(client), remedy=remedy)
     if "Credential" in found or "Profile" in found or "Token" in found:
         return StoreError(what, found=found, expected="credentials that boto3 finds", remedy=_CREDENTIALS)
     return StoreError(what, found=found)

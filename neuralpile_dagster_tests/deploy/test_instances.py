@@ -21,6 +21,7 @@ POSTGRES = {
     "DAGSTER_PG_PASSWORD": "a-password",
     "DAGSTER_PG_DB": "neuralpile",
     "NEURALPILE_LOGS_BUCKET": "logs",
+    "NEURALPILE_LOGS_FOLDER": "/nowhere",
 }
 FILES = sorted(path.relative_to(DEPLOY).as_posix() for path in DEPLOY.glob("*/dagster.yaml"))
 
