@@ -22,19 +22,22 @@ import numpy as np
 from bench.common import RESULTS, measure, save, show
 from bench.scale_pile import Rates, report_pile
 
-# units, bins, spikes: tokens x 1, 2, 4, 8 at equal spikes, then spikes x 2, 4, 8 at equal tokens
-SIZES = [(500, 50_000 * k, 2_500_000) for k in (1, 2, 4, 8)] + [(500, 50_000, 2_500_000 * k) for k in (2, 4, 8)]
-SMALLEST = (3, 50, 100)
-TINY = [(20, 5_000, 20_000), (20, 20_000, 40_000)]
+UNITS = 500
+DENSITY = 0.116
+"""Spikes per token of the whole pile: 0.42 TB of float64 spike times (shared/datasets.md) over 452.8 G tokens."""
+# bins, and spikes per token: growing together as in the pile, then more tokens or more spikes alone
+SIZES = [*((50_000 * k, DENSITY) for k in (1, 2, 4, 8)), (200_000, DENSITY / 4), (50_000, DENSITY * 4)]
+SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]
 ROWS, FILES = [2_000, 8_000, 32_000], 200
 SESSIONS, DATASETS = [1_908, 20_000], [25, 250]
-REPEATS = 3
+REPEATS = 2
 
 
-def _session(size: tuple[int, int, int], folder: Path, repeats: int) -> dict[str, Any]:
+def _session(size: tuple[int, float], folder: Path, repeats: int) -> dict[str, Any]:
     """CPU seconds of the whole process, best of some, and what the step prints."""
+    bins, density = size
     recording = folder / "recording.nwb"
-    measure(["-m", "bench.recordings", str(recording), *map(str, size)])
+    measure(["-m", "bench.recordings", str(recording), *map(str, (UNITS, bins, round(UNITS * bins * density)))])
     found = []
     for number in range(repeats):
         arguments = ["-m", "bench.session_steps", "store", str(recording), str(folder / f"store{number}")]
@@ -43,45 +46,36 @@ def _session(size: tuple[int, int, int], folder: Path, repeats: int) -> dict[str
     return min(found, key=lambda run: float(run["cpu_s"]))
 
 
-def sessions(sizes: Sequence[tuple[int, int, int]], folder: Path, repeats: int) -> dict[str, Any]:
-    """CPU seconds of spike trains and spike counts, and rates per spike and per token that fit all of them."""
-    from scipy.optimize import nnls
-
+def sessions(sizes: Sequence[tuple[int, float]], growing: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """CPU seconds of spike trains and spike counts; the first ``growing`` sizes differ in length alone."""
     _session(SMALLEST, folder, 1)  # compiles
     least = _session(SMALLEST, folder, repeats)["cpu_s"]
     runs = [_session(size, folder, repeats) for size in sizes]
-    design = np.array([[run["spikes"], run["tokens"]] for run in runs], float)
-    # a tiny run may cost no more than the smallest session
-    seconds = np.array([max(run["cpu_s"] - least, 1e-3) for run in runs])
-    # relative errors count, or the largest session would decide alone
-    (per_spike, per_token), _ = nnls(design / seconds[:, None], np.ones(len(runs)))
-    fitted = design @ [per_spike, per_token] / seconds
+    for run in runs:
+        # a tiny one may cost no more than the smallest
+        run["cpu_s"] = max(run["cpu_s"] - least, 1e-3)
+        run["ns_per_token"] = run["cpu_s"] / run["tokens"] * 1e9
+    columns = ["spikes", "tokens", "cpu_s", "ns_per_token"]
     show(
         f"A session, one thread: CPU seconds above the {least:.2f} of a session of next to nothing (imports)",
-        ["spikes", "tokens", "CPU s", "fitted / measured", "bytes per spike", "bytes per token"],
+        [*columns, "bytes per spike", "bytes per token"],
         [
-            [
-                run["spikes"],
-                run["tokens"],
-                float(cpu),
-                float(fit),
-                run["trains_bytes"] / run["spikes"],
-                run["counts_bytes"] / run["tokens"],
-            ]
-            for run, cpu, fit in zip(runs, seconds, fitted, strict=True)
+            [*(run[c] for c in columns), run["trains_bytes"] / run["spikes"], run["counts_bytes"] / run["tokens"]]
+            for run in runs
         ],
     )
-    print(f"\nfitted: {per_spike * 1e9:.1f} ns per spike + {per_token * 1e9:.2f} ns per token")
-    rates = {"s_per_spike": float(per_spike), "s_per_token": float(per_token)}
-    rates |= {name: max(run[f"{name}_bytes"] / run[of] for run in runs) for name, of in _STORED}
-    return {"runs": runs, "rates": rates, "ratios": {"fitted / measured, furthest": float(max(fitted, key=_distance))}}
-
-
-def _distance(ratio: float) -> float:
-    return abs(float(np.log(ratio)))
-
-
-_STORED = (("trains", "spikes"), ("counts", "tokens"))
+    first, last = runs[0], runs[growing - 1]
+    ratios = {"CPU: growth / growth of tokens": last["ns_per_token"] / first["ns_per_token"]}
+    for name, run in zip(("tokens", "spikes"), runs[growing:], strict=False):
+        ratios[f"CPU: 4 times the {name} alone / one"] = run["cpu_s"] / first["cpu_s"]
+    show("Growth", ["", "found"], [list(item) for item in ratios.items()])
+    rates = {
+        "s_per_token": last["cpu_s"] / last["tokens"],
+        "trains_per_spike": last["trains_bytes"] / last["spikes"],
+        "counts_per_token": last["counts_bytes"] / last["tokens"],
+        "spikes_per_token": DENSITY,
+    }
+    return {"runs": runs, "rates": rates, "ratios": ratios}
 
 
 def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
@@ -206,7 +200,7 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     repeats = 1 if tiny else REPEATS
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "sessions": lambda folder: sessions(TINY if tiny else SIZES, folder, repeats),
+        "sessions": lambda folder: sessions(TINY if tiny else SIZES, 2 if tiny else 4, folder, repeats),
         "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder),
         "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder),
         "definitions": lambda folder: definitions([25, 30] if tiny else DATASETS, folder, repeats),

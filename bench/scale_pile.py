@@ -1,7 +1,7 @@
 """What the whole pile would cost at given rates: core-hours, disk, network, and the schedule on many workers.
 
 An estimate. Tokens and sessions per dataset are the catalog's; all sessions of a dataset are taken as equal, and
-every dataset to have as many spikes per token as all together (0.42 TB of float64 spike times, shared/datasets.md).
+every dataset to have as many spikes per token as all together. Fetching overlaps nothing; publishing is left out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 from bench.common import show
 from neuralpile_dagster.catalog.rodent import RODENT
 
-SPIKE_TIMES_BYTES = 0.42e12
-"""``spike_times`` of all 25 datasets (shared/datasets.md)."""
 FIRST = 18
 """Rows of the catalog that make up the 441 G tokens."""
 LINK_BYTES_PER_S = 80e6
@@ -24,13 +22,13 @@ WORKERS = (1, 16, 64, 256)
 
 @dataclass(frozen=True)
 class Rates:
-    """Core-seconds and bytes: per session, spike and token (one thread), and Dagster's overhead per session."""
+    """Core-seconds (one thread) and stored bytes at a density of spikes; what any session costs, and Dagster's part."""
 
-    fixed_s: float
-    s_per_spike: float
     s_per_token: float
-    trains: float
-    counts: float
+    spikes_per_token: float
+    trains_per_spike: float
+    counts_per_token: float
+    fixed_s: float
     overhead_s: float
 
 
@@ -44,15 +42,13 @@ def makespan(costs: list[float], workers: int) -> float:
 
 def report_pile(rates: Rates) -> dict[str, Any]:
     """Print and return the estimates."""
-    all_tokens = sum(row.tokens_published or 0 for row in RODENT)
-    per_token = SPIKE_TIMES_BYTES / 8 / all_tokens
     rows: list[dict[str, Any]] = []
     for row in RODENT:
         tokens, number = row.tokens_published, row.sessions_due
         if not tokens or not number:
             raise RuntimeError(f"the catalog lacks tokens or sessions of {row.name}")
-        spikes = tokens * per_token
-        work = number * rates.fixed_s + spikes * rates.s_per_spike + tokens * rates.s_per_token
+        spikes = tokens * rates.spikes_per_token
+        work = number * rates.fixed_s + tokens * rates.s_per_token
         dagster, link = number * rates.overhead_s, spikes * 8 / LINK_BYTES_PER_S
         rows.append(
             {
@@ -63,12 +59,12 @@ def report_pile(rates: Rates) -> dict[str, Any]:
                 "dagster_share": dagster / (work + dagster),
                 "s_per_session": (work + dagster + link) / number,
                 "archive_gb": spikes * 8 / 1e9,
-                "trains_gb": spikes * rates.trains / 1e9,
-                "counts_gb": tokens * rates.counts / 1e9,
+                "trains_gb": spikes * rates.trains_per_spike / 1e9,
+                "counts_gb": tokens * rates.counts_per_token / 1e9,
             }
         )
     show("The whole pile, estimated", list(rows[0]), [list(row.values()) for row in rows])
-    result: dict[str, Any] = {"rates": asdict(rates), "spikes_per_token": per_token, "datasets": rows}
+    result: dict[str, Any] = {"rates": asdict(rates), "datasets": rows}
     for name, chosen in (("the first 18 datasets", rows[:FIRST]), ("all", rows)):
         result[name] = _together(name, chosen)
     return result
