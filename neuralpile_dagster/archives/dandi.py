@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -84,6 +85,8 @@ class DandiArchive:
         from neuralpile_dagster.archives.dandi_session import PatientAdapter
 
         # given an instance rather than a URL, the client asks the server nothing before its session is ours
+        # it logs a trace of every refused call; ours are said once, in our own words
+        logging.getLogger("dandi").setLevel(logging.CRITICAL)
         client = DandiAPIClient(dandi_instance=DandiInstance("dandi", None, self.api_url))
         for scheme in ("https://", "http://"):
             client.session.mount(scheme, PatientAdapter(self.limits))

@@ -82,7 +82,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
         made = set(store.keys(locations.counts_folder(dataset, settings)))
         names = [key for key in keys if key in made]
         return _some(source, rows_of_files(names, store.open, count, seed, manifest.synthetic))
-    if source.count("/") == 1:
+    if source.count("/") == 1 or source == locations.repository_name(None, settings):
         return _some(source, _rows_of_repository(settings, source, count, seed))
     raise ConfigurationError(
         f"there is nothing called {source!r} to draw",
@@ -109,7 +109,7 @@ def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) 
 
     hub = open_hub(settings)
     names = [f.path for f in hub.files(source) if f.path.startswith("data/") and f.path.endswith(".parquet")]
-    made_up = source.split("/")[1].startswith(SYNTHETIC_PREFIX)
+    made_up = source.split("/")[-1].startswith(SYNTHETIC_PREFIX)
     return rows_of_files(names, lambda path: open_published(hub, source, path), count, seed, made_up)
 
 
