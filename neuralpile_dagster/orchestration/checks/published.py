@@ -54,7 +54,7 @@ def _counted(hub: Hub, name: str) -> dict[str, int]:
 
 def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
     """The card's number of rows per split is what the published files' footers say."""
-    remedy = "materialize hub_dataset again; until then load_dataset fails for everybody"
+    remedy = f"{_repair(hub, name)}; until then load_dataset fails for everybody"
     try:
         stated, counted = _splits_of(read_card(hub, name)), _counted(hub, name)
     except TransientError:
@@ -67,6 +67,12 @@ def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
         found="a card without split sizes" if stated is None else _told(stated),
         remedy=remedy,
     )
+
+
+def _repair(hub: Hub, name: str) -> str:
+    # publishing compares with what a hub says it holds; a local one says what was published, by size
+    deleting = f"delete {hub.path(name)}, then " if isinstance(hub, LocalHub) else ""
+    return f"{deleting}materialize hub_dataset again"
 
 
 def _told(splits: Mapping[str, int]) -> str:
@@ -82,7 +88,7 @@ def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Ver
         passed=not wrong,
         expected=f"{len(due)} shards as recorded",
         found=f"{len(found)} shards" + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
-        remedy="materialize hub_dataset again; find out who else writes to the repository",
+        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
     )
 
 
@@ -110,5 +116,5 @@ def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdi
         passed=not differences,
         expected=expected,
         found=capped(differences, 5) or "all of it",
-        remedy="materialize hub_dataset again; find out who else writes to the repository",
+        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from neuralpile_dagster.orchestration.checks.published import (
     users_read_what_was_made,
 )
 from neuralpile_dagster.records import ShardRecord
-from neuralpile_dagster_tests.orchestration.house import MICE, House
+from neuralpile_dagster_tests.orchestration.house import MICE, House, house
 
 
 @pytest.fixture
@@ -88,6 +89,19 @@ def test_a_flipped_byte_in_a_published_shard_fails(hub: LocalHub, shards: tuple[
     verdict = hub_equals_record(hub, "tiny-mice", shards)
     assert not verdict.passed
     assert shard.name in verdict.found
+    assert verdict.remedy.startswith(f"delete {hub.path('tiny-mice')}, then materialize hub_dataset again")
+
+
+def test_what_the_remedy_says_repairs_a_damaged_repository(tmp_path: Path, new_archive: Callable[[], Path]) -> None:
+    with house(tmp_path, new_archive()) as made:
+        made.build()
+        shard = next((made.hub_folder("tiny-mice") / "data").iterdir())
+        right = shard.read_bytes()
+        shard.write_bytes(right[:-1] + b"?")
+        assert not made.publish().success  # its checks find the damage, publishing alone does not
+        made.hub_folder("tiny-mice").unlink()
+        assert made.publish().success
+        assert next((made.hub_folder("tiny-mice") / "data").iterdir()).read_bytes() == right
 
 
 def test_a_shard_that_somebody_added_fails_and_is_named(hub: LocalHub, shards: tuple[ShardRecord, ...]) -> None:
