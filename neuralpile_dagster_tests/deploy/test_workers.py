@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from neuralpile_dagster_tests.deploy.cluster import Cluster, require_programs, wait_until
+from neuralpile_dagster_tests.deploy.cluster import Cluster, require_programs, wait_until, write_instance
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
@@ -53,6 +53,7 @@ def cluster(s3: S3Server, bucket: str) -> Iterator[Cluster]:
         "NEURALPILE_STORE": f"s3://{bucket}/store",
         "NEURALPILE_LOGS_BUCKET": bucket,
     }
+    write_instance(home, 4, poll_s=2)
     made = Cluster(home, 4, settings)
     try:
         made.up()
@@ -125,14 +126,13 @@ def make_sessions(cluster: Cluster, s3: S3Server) -> None:
 
 
 def publish(cluster: Cluster, s3: S3Server) -> None:
-    """All components, at once; the worker of one dies in the middle."""
+    """All components, at once; the process that publishes one dies in the middle."""
     in_a_publish = Fault("hang", method="GET", path="sample_units/spike_counts/sub-S2_ses-20200103T120000.parquet")
     s3.front.faults.add(in_a_publish)
     runs = [cluster.materialize(f"{dataset}/hub_dataset") for dataset in DATASETS]
     struck(s3, in_a_publish)
-    worker, _ = cluster.working_on("sample_units/hub_dataset")
-    cluster.kill(worker)
-    cluster.up()
+    _, child = cluster.working_on("sample_units/hub_dataset")
+    os.kill(child, signal.SIGKILL)
     assert [cluster.finish(run) for run in runs] == ["SUCCESS"] * len(DATASETS)
 
 

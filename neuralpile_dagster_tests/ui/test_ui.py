@@ -1,0 +1,84 @@
+"""Dagster's UI as a person uses it: real server, daemon and runs, Chromium clicks and reads."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Site
+
+pytestmark = pytest.mark.timeout(400)
+GRAPH = "/locations/neuralpile_dagster.definitions/asset-groups/ui_mice/lineage"
+PARTITIONS = "/assets/ui_mice/spike_counts?view=partitions"
+
+
+def width(image: Locator) -> int:
+    """Pixels of a picture that the browser could decode."""
+    expect(image).to_be_visible()
+    return int(image.evaluate("picture => picture.naturalWidth"))
+
+
+def test_the_asset_graph_shows_the_four_assets_of_a_dataset(site: Site) -> None:
+    page = site.go(GRAPH)
+    for asset in ("manifest", "spike_trains", "spike_counts", "hub_dataset"):
+        expect(page.get_by_text(asset, exact=True).filter(visible=True).first).to_be_visible()
+
+
+def test_a_manifest_materialized_with_a_click_lists_its_sessions(launched: Site) -> None:
+    page = launched.wait("/assets/ui_mice/manifest", "sessions_table")
+    expect(page.get_by_text("3 sessions of 2 subjects in 3 files")).to_be_visible()
+    for session in SESSIONS:
+        expect(page.get_by_role("cell", name=session, exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="https://dandiarchive.org/dandiset/990301").first).to_be_visible()
+
+
+def test_a_failed_check_shows_both_numbers_and_what_to_do(launched: Site) -> None:
+    page = launched.wait("/assets/ui_mice/manifest?view=checks&checkDetail=sessions_expected", "expected 5, found 3")
+    expect(page.get_by_text("what_to_do").first).to_be_visible()
+
+
+def test_the_page_of_the_pile_lists_its_components_and_draws_rows(launched: Site) -> None:
+    said = launched.pile.communicate()[0]
+    assert launched.pile.returncode == 0, said
+    tokens = re.search(r"local/neural-pile: ([\d,]+) tokens", said)
+    assert tokens is not None, said
+    page = launched.wait("/assets/neural_pile/hub_dataset", "components")
+    expect(page.get_by_role("cell", name="whole-mice", exact=True)).to_be_visible()
+    expect(page.get_by_role("cell", name=tokens[1], exact=True)).to_be_visible()
+    assert width(page.locator('img[src^="data:image/png"]').first) > 0
+
+
+def test_one_backfill_leaves_two_sessions_green_and_the_damaged_one_red(backfilled: Site) -> None:
+    page = backfilled.wait(PARTITIONS, "Failed (1)")
+    expect(page.get_by_text("Materialized (2)")).to_be_visible()
+    backfilled.wait(f"{PARTITIONS}&partition={DAMAGED}", "failed, and did not materialize this asset")
+
+
+def test_the_page_of_a_session_shows_its_raster_and_its_tokens(backfilled: Site) -> None:
+    page = backfilled.wait(f"{PARTITIONS}&partition={GOOD}", "silent_units")
+    expect(page.get_by_text(re.compile(r"^[\d,]+ tokens$")).first).to_be_visible()
+    assert width(page.locator('img[src^="data:image/png"]').first) > 100
+    page.get_by_role("row", name="raster").get_by_text("[Show Markdown]").click()
+    assert width(page.get_by_role("dialog").locator('img[src^="data:image/png"]')) >= 700
+
+
+def test_a_session_that_is_current_is_not_called_unsynced(backfilled: Site) -> None:
+    page = backfilled.wait(f"{PARTITIONS}&partition={GOOD}", "silent_units")
+    expect(page.get_by_text("Materialized", exact=True).first).to_be_visible()
+    assert page.get_by_text("Unsynced").count() == 0
+
+
+def test_a_check_has_a_verdict_for_each_session(backfilled: Site) -> None:
+    page = backfilled.go("/assets/ui_mice/spike_counts?view=checks&checkDetail=plausible_rates")
+    page.get_by_role("tab", name="Partitions").last.click()
+    expect(page.get_by_text("Passed (2)")).to_be_visible()
+    expect(page.get_by_text("Execution Failed (1)")).to_be_visible()
+
+
+def test_the_run_of_a_batch_says_which_session_failed_and_why(backfilled: Site) -> None:
+    page = backfilled.wait(f"{PARTITIONS}&partition={DAMAGED}", "View logs")
+    page.get_by_role("link", name="View logs").or_(page.get_by_text("View logs")).first.click()
+    expect(page.get_by_text(f"{DAMAGED}.nwb cannot be opened as HDF5").first).to_be_visible()
+    expect(page.get_by_text("1 of 3 sessions of ui-mice failed; the others are done").first).to_be_visible()
