@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 READY_S = 120
-STOP_S = 15
+STOP_S = 4
 _NEURALPILE = str(Path(sys.executable).with_name("neuralpile"))
 _LOCATIONS = "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {__typename}}}}}"
 

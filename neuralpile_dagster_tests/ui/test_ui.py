@@ -72,6 +72,7 @@ def test_a_session_that_is_current_is_not_called_unsynced(backfilled: Site) -> N
 
 def test_a_check_has_a_verdict_for_each_session(backfilled: Site) -> None:
     page = backfilled.go("/assets/ui_mice/spike_counts?view=checks&checkDetail=plausible_rates")
+    page.get_by_text("Execution history").wait_for()
     page.get_by_role("tab", name="Partitions").last.click()
     expect(page.get_by_text("Passed (2)")).to_be_visible()
     expect(page.get_by_text("Execution Failed (1)")).to_be_visible()
