@@ -30,6 +30,8 @@ from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 
+REASONS_SHOWN = 3
+"""Sessions whose reasons are in the message of a batch that failed; the log and the store have all."""
 ATTEMPTS = 4
 """Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
 
@@ -77,7 +79,7 @@ class SessionBatch:
             raise dg.Failure(
                 f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed"
                 + ("; the others are done. " if len(self.failed) < len(keys) else ". ")
-                + " | ".join(self.failed.values()),
+                + _first(list(self.failed.values())),
                 metadata={"failed_partitions": dg.MetadataValue.md(metadata.counted(self.failed))},
                 allow_retries=False,
             )
@@ -201,6 +203,11 @@ class SessionBatch:
 
     def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], tags: dict[str, str]) -> None:
         self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
+
+
+def _first(reasons: Sequence[str]) -> str:
+    more = len(reasons) - REASONS_SHOWN
+    return " | ".join(reasons[:REASONS_SHOWN]) + (f" | and {more} more, in the run's log" if more > 0 else "")
 
 
 def _session_of(manifest: Manifest, key: str) -> Session:
