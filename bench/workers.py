@@ -1,0 +1,113 @@
+"""Does a second worker double the throughput? One backfill on one worker process, and on two, of one core each.
+
+``python -m bench.workers [--tiny]``. 60 medium synthetic sessions in a local
+folder; Postgres, Redis, workers and daemon as ``deploy/celery/up`` starts them
+(apt-get install postgresql redis-server), the store is a folder and
+``NEURALPILE_THREADS=1``. Throughput is sessions per second from the start of
+the first run to the end of the last, imports and queueing included. On two
+cores the database, the broker and the daemon take their share of what two
+workers could use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.common import measure, save, show
+from neuralpile_dagster_tests.deploy.cluster import Cluster, write_instance
+
+DANDISET, NAME = "990349", "bench-workers"
+SESSIONS, UNITS, BINS, SPIKES, TEMPLATES = 60, 500, 100_000, 5_800_000, 3
+TINY_SESSIONS, TINY_BINS = 4, 2_000
+TARGET = 1.7
+
+
+def make_archive(folder: Path, sessions: int, bins: int) -> Path:
+    """A folder archive whose sessions are links to a few recordings."""
+    paths = [folder / f"template{seed}.nwb" for seed in range(min(TEMPLATES, sessions))]
+    for seed, path in enumerate(paths):
+        numbers = (UNITS, bins, SPIKES * bins // BINS, seed)
+        measure(["-m", "bench.recordings", str(path), *map(str, numbers)])
+    archive = folder / "archive"
+    for number in range(sessions):
+        target = archive / DANDISET / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:03d}.nwb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(paths[number % len(paths)], target)
+    return archive
+
+
+def backfill(archive: Path, workers: int) -> dict[str, Any]:
+    """Backfill all sessions with so many workers; seconds from first start to last end, and sessions of each run."""
+    home = Path(tempfile.mkdtemp(prefix="neuralpile-bench-"))
+    home.chmod(0o711)  # as root Postgres runs as another user
+    row = {"name": NAME, "title": "Synthetic", "source": {"id": DANDISET, "version": "draft"}}
+    (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": [row]}))
+    write_instance(home, workers, poll_s=30, output_on_s3=False)
+    settings = {
+        "NEURALPILE_ARCHIVE": str(archive),
+        "NEURALPILE_STORE": str(home / "store"),
+        "NEURALPILE_THREADS": "1",
+    }
+    cluster = Cluster(home, workers, settings)
+    try:
+        cluster.up()
+        asset = NAME.replace("-", "_")
+        _require(cluster.finish(cluster.materialize(f"{asset}/manifest")), "SUCCESS")
+        keys = cluster.partitions(f"{asset}/spike_counts")
+        wanted = {f"{asset}/{layer}": keys for layer in ("spike_trains", "spike_counts")}
+        _require(cluster.finish_backfill(cluster.backfill(wanted)), "COMPLETED_SUCCESS")
+        runs = [run for run in cluster.runs() if "dagster/backfill" in run["tags"]]
+        seconds = max(run["end"] for run in runs) - min(run["start"] for run in runs)
+        return {"sessions": len(keys), "runs": len(runs), "seconds": seconds, "per_s": len(keys) / seconds}
+    finally:
+        cluster.down()
+        shutil.rmtree(home)
+
+
+def _require(found: str, expected: str) -> None:
+    if found != expected:
+        raise RuntimeError(f"expected {expected}, found {found}")
+
+
+def compare(sessions: int, bins: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = make_archive(Path(folder), sessions, bins)
+        found = {str(workers): backfill(archive, workers) for workers in (1, 2)}
+    tokens = UNITS * bins
+    ratios = {"2 workers / 1 worker, sessions per second": found["2"]["per_s"] / found["1"]["per_s"]}
+    return {"tokens_per_session": tokens, "workers": found, "ratios": ratios}
+
+
+def report(result: Mapping[str, Any]) -> None:
+    mega = result["tokens_per_session"] / 1e6
+    rows = [
+        [int(number), run["sessions"], run["runs"], run["seconds"], run["per_s"], run["per_s"] * mega]
+        for number, run in result["workers"].items()
+    ]
+    show(
+        f"Backfill of sessions of {result['tokens_per_session']:,} tokens",
+        ["workers", "sessions", "runs", "s", "sessions/s", "M tokens/s"],
+        rows,
+    )
+    show("Ratios", ["", "found", "target"], [[k, v, f">= {TARGET}"] for k, v in result["ratios"].items()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a few small sessions, for a smoke run")
+    options = parser.parse_args()
+    result = compare(*((TINY_SESSIONS, TINY_BINS) if options.tiny else (SESSIONS, BINS)))
+    report(result)
+    print(f"\nwrote {save('workers-tiny' if options.tiny else 'workers', result)}")
+
+
+if __name__ == "__main__":
+    main()
