@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,10 @@ from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 from neuralpile_dagster.archives.http_errors import unavailable
 
 Result = TypeVar("Result")
+LOG = logging.getLogger(__name__)
+"""Says that a server is waited for: a warning is a line on standard error unless somebody listens."""
+TELL_FROM_S, TELL_EVERY_S = 1.0, 5.0
+"""Shorter waits are not worth a line; of several requests that wait at once, one line in so many seconds."""
 
 
 def worth_retrying(status: int) -> bool:
@@ -82,10 +88,30 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-class Attempts:
-    """Counts the failures of one request and waits before it is tried again."""
+class _Teller:
+    """Says why and how long a server is waited for, as often as a person can read."""
 
-    def __init__(self, limits: NetworkLimits, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_at = -TELL_EVERY_S
+
+    def tell(self, what: str, trouble: str, seconds: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if seconds < TELL_FROM_S or now - self._told_at < TELL_EVERY_S:
+                return
+            self._told_at = now
+        LOG.warning("%s: %s; trying again in %.0f s", what, trouble, seconds)
+
+
+_TELLER = _Teller()
+
+
+class Attempts:
+    """Counts the failures of one request for ``what`` and waits before it is tried again."""
+
+    def __init__(self, what: str, limits: NetworkLimits, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._what = what
         self._sleep = sleep
         self._longest = limits.retry_after_max_s
         self._retry = urllib3.Retry(
@@ -106,13 +132,15 @@ class Attempts:
         if again.response is not None:
             with suppress(InvalidHeader):  # a Retry-After that is neither seconds nor a date
                 delay = self._retry.get_retry_after(again.response)
-        self._sleep(min(delay, self._longest) if delay else self._retry.get_backoff_time())
+        seconds = min(delay, self._longest) if delay else self._retry.get_backoff_time()
+        _TELLER.tell(self._what, again.trouble, seconds)
+        self._sleep(seconds)
         return True
 
 
 def persevere(attempt: Callable[[], Result], what: str, url: str, limits: NetworkLimits) -> Result:
     """Call ``attempt`` until it is not `Interrupted`; raises `ArchiveUnavailable` when no attempt is left."""
-    attempts = Attempts(limits)
+    attempts = Attempts(what, limits)
     while True:
         try:
             return attempt()

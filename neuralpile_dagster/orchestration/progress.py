@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.archives.patience import LOG as WAITING
 from neuralpile_dagster.hub.model import Progress
 
 _MARK = "neuralpile_progress"
@@ -22,6 +25,28 @@ def our_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.Dagst
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
     """What assets say on their way: a line of the run's log, in the UI and in the terminal."""
     return our_log(context).info
+
+
+class _Forward(logging.Handler):
+    """Repeats a library's log lines in the run's log."""
+
+    def __init__(self, log: logging.LoggerAdapter[dg.DagsterLogManager]) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.log(record.levelno, record.getMessage())
+
+
+@contextmanager
+def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Say in the run's log, too, that an archive's server is waited for: without it a long wait looks like a hang."""
+    handler = _Forward(our_log(context))
+    WAITING.addHandler(handler)
+    try:
+        yield
+    finally:
+        WAITING.removeHandler(handler)
 
 
 class _OurLines(logging.Filter):

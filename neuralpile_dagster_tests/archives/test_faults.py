@@ -197,7 +197,7 @@ def test_retry_after_is_honoured(server: DandiServer, tmp_path: Path):
 
     waits: list[float] = []
     limits = NetworkLimits(retries=3, backoff_s=0.5, retry_after_max_s=100)
-    attempts = Attempts(limits, waits.append)
+    attempts = Attempts("sub-S1.nwb", limits, waits.append)
     pool = open_pool(server.api_url, limits, 1)
     for seconds in (7, 1000):
         server.faults.add(status(429, seconds))

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.archives import patience
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.model import Archive
@@ -78,3 +79,21 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
     assert "1 of 3 sessions" in failure_of(result)
     failures = locations.read_failures(made.store, MICE, made.settings)
     assert {key: failure.error for key, failure in failures.items()} == {SESSIONS[1]: "DamagedRecording"}
+
+
+def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
+    made: House, server: DandiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(patience, "TELL_EVERY_S", 0.0)
+    server.faults.add(status(503, path="/assets/", times=1))
+    keys = made.discover()
+    server.faults.add(status(503, path=BLOBS, times=1))
+    result = made.batch(keys[:1])
+    listing, reading = (
+        [entry.user_message for entry in made.instance.all_logs(run_id) if "trying again in" in entry.user_message]
+        for run_id in (made.instance.get_run_records()[-1].dagster_run.run_id, result.run_id)
+    )
+    host = server.api_url.removesuffix("/api")
+    assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s"]
+    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s"]

@@ -150,7 +150,7 @@ class RemoteObject:
                 self._count(retries=1)
 
     def _attempts(self) -> Attempts:
-        return Attempts(self._limits, self._stopping.wait)
+        return Attempts(self.name, self._limits, self._stopping.wait)
 
     def _where(self) -> tuple[str, urllib3.PoolManager]:
         """The URL and the connections to it, found out when they are first needed."""

@@ -7,7 +7,7 @@ from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.partitions import register, session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
-from neuralpile_dagster.orchestration.progress import progress_of
+from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
@@ -30,7 +30,8 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         store, tell = instance.open_store(), progress_of(context)
         path = locations.manifest_path(dataset)
         tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
-        listing = instance.open_archive(dataset.source).list_files(dataset.source)
+        with waits_told(context):
+            listing = instance.open_archive(dataset.source).list_files(dataset.source)
         made = choose_sessions(dataset, listing, read_record(store, path, Manifest))
         write_record(store, path, made)
         new = register(context.instance, session_partitions(dataset), [session.key for session in made.sessions])
