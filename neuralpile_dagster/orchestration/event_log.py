@@ -1,29 +1,89 @@
-"""Dagster's event log in SQLite, kept open while a run writes many events."""
+"""Dagster's event log in SQLite, with connections that stay open: `dagster.yaml` names this class.
+
+Dagster's own makes an engine for each of the ~50 connections that a session of a batch costs: SQLAlchemy compiles every
+statement anew, and whenever the last connection closes SQLite moves its write-ahead log into the database, syncs and
+deletes it. Half the time of a batch of small sessions was that (docs/performance.md). The files are the same: an
+instance may change between both classes at any time.
+"""
 
 from __future__ import annotations
 
-import sqlite3
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import dagster as dg
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster import StringSource
+from dagster._config.config_schema import UserConfigSchema
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.sql import create_engine
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
+
+MOST_OPEN = 8
+"""Run logs kept open; what was used longest ago is closed. A web server reads those of many runs."""
 
 
-@contextmanager
-def kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Hold the run's log and the index open; nothing is done for instances that keep events elsewhere.
+class OpenSqliteEventLogStorage(SqliteEventLogStorage):
+    """`SqliteEventLogStorage` that keeps the databases used last open.
 
-    Dagster opens and closes a connection several times per event, and when the last connection closes SQLite moves
-    its write-ahead log into the database, syncs and deletes it. With one more connection, which reads once and then
-    idles, that happens at the end: half the time of a batch of small sessions (docs/performance.md).
+    Parameters
+    ----------
+    base_dir : str
+        Folder of the databases, one per run and ``index.db``.
     """
-    storage = instance.event_log_storage
-    with ExitStack() as stack:
-        if isinstance(storage, SqliteEventLogStorage):
-            for shard in (run_id, INDEX_SHARD_NAME):
-                path = Path(storage.path_for_shard(shard)).absolute()
-                held = stack.enter_context(closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)))
-                held.execute("select count(*) from sqlite_master").fetchone()  # only now is the file open
-        yield
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._open: OrderedDict[str, Engine] = OrderedDict()
+        super().__init__(base_dir, inst_data)
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """``home``: the instance's home, in which the databases lie where Dagster's own class has them."""
+        return {"home": StringSource}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> OpenSqliteEventLogStorage:
+        """Make the storage of an instance; called by Dagster."""
+        return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:  # one thread at a time, as in Dagster's own
+            engine = self._engine(shard)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.begin() as connection:
+                yield connection
+
+    def _engine(self, shard: str) -> Engine:
+        if shard not in self._open:
+            while len(self._open) >= MOST_OPEN:
+                self._open.popitem(last=False)[1].dispose()
+            self._open[shard] = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=QueuePool,
+                # threads take turns, so that any of them may use the connection that another one opened
+                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            )
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def _close_all(self) -> None:
+        with self._db_lock:
+            while self._open:
+                self._open.popitem()[1].dispose()
+
+    def wipe(self) -> None:
+        """Delete all events."""
+        self._close_all()  # or what follows would be written to deleted files
+        super().wipe()
+
+    def dispose(self) -> None:
+        """Close all databases."""
+        self._close_all()
+        super().dispose()

@@ -1,32 +1,22 @@
-"""The event log in SQLite is kept open during a batch, and only then."""
+"""The event log in SQLite stays open between events; its files are those of Dagster's own class."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from neuralpile_dagster.orchestration.event_log import kept_open
+from neuralpile_dagster.orchestration.event_log import MOST_OPEN, OpenSqliteEventLogStorage
 from neuralpile_dagster.orchestration.instance import open_instance
 from neuralpile_dagster.settings import Settings
 
-
-@dg.op
-def idle(context: dg.OpExecutionContext) -> None:
-    with kept_open(context.instance, context.run.run_id):
-        context.log.info("something")
-        logs = logs_in(Path(context.instance.root_directory))
-    context.add_output_metadata({"logs": sorted(logs)})
+THING = dg.AssetKey("thing")
 
 
-@dg.job
-def idling() -> None:
-    idle()
-
-
-def logs_in(home: Path) -> set[str]:
-    """Write-ahead logs: SQLite deletes one when the last connection to its database closes."""
-    return {path.name for path in home.rglob("*.db-wal") if path.parent.name == "runs"}
+@dg.asset(key=THING)
+def thing(context: dg.AssetExecutionContext) -> None:
+    context.log.info("something")
 
 
 @pytest.fixture
@@ -36,13 +26,50 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield opened
 
 
-def test_the_logs_of_the_run_and_the_index_stay_open_until_the_end(instance: dg.DagsterInstance, tmp_path: Path):
-    result = idling.execute_in_process(instance=instance)
-    (output,) = (event.step_output_data for event in result.all_events if event.is_successful_output)
-    assert output.metadata["logs"].value == [f"{result.run_id}.db-wal", "index.db-wal"]
-    assert logs_in(tmp_path) == set()
+def open_logs(home: Path) -> set[str]:
+    """Write-ahead logs: SQLite deletes one when the last connection to its database closes."""
+    return {path.name.removesuffix(".db-wal") for path in (home / "history" / "runs").glob("*.db-wal")}
 
 
-def test_nothing_happens_to_an_instance_that_keeps_events_elsewhere():
-    with dg.DagsterInstance.ephemeral() as elsewhere, kept_open(elsewhere, "no such run"):
-        pass
+def run(instance: dg.DagsterInstance) -> str:
+    return dg.materialize([thing], instance=instance).run_id
+
+
+def test_a_home_has_the_log_that_stays_open(instance: dg.DagsterInstance, tmp_path: Path):
+    assert isinstance(instance.event_log_storage, OpenSqliteEventLogStorage)
+    run_id = run(instance)
+    assert open_logs(tmp_path) == {run_id, "index"}
+
+
+def test_only_the_logs_used_last_stay_open(instance: dg.DagsterInstance, tmp_path: Path):
+    runs = [run(instance) for _ in range(MOST_OPEN + 2)]
+    assert len(open_logs(tmp_path)) == MOST_OPEN
+    assert open_logs(tmp_path) >= {runs[-1], "index"}
+    assert all(instance.all_logs(run_id) for run_id in runs)
+
+
+def test_all_logs_are_closed_with_the_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with open_instance(Settings(tmp_path, str(tmp_path / "store"))) as opened:
+        run(opened)
+    assert open_logs(tmp_path) == set()
+
+
+def test_dagsters_own_class_reads_what_ours_wrote_and_ours_what_it_wrote(instance: dg.DagsterInstance, tmp_path: Path):
+    first = run(instance)
+    own = SqliteEventLogStorage(str(tmp_path / "history" / "runs"))
+    own.register_instance(instance)
+    ours = instance.event_log_storage
+    assert own.get_logs_for_run(first) == ours.get_logs_for_run(first)
+    for entry in ours.get_logs_for_run(first):
+        own.store_event(entry._replace(run_id="another"))
+    assert len(ours.get_logs_for_run("another")) == len(ours.get_logs_for_run(first))
+
+
+def test_events_written_after_a_wipe_are_kept(instance: dg.DagsterInstance, tmp_path: Path):
+    before = run(instance)
+    instance.event_log_storage.wipe()
+    after = run(instance)
+    assert instance.event_log_storage.get_logs_for_run(before) == []
+    assert (tmp_path / "history" / "runs" / f"{after}.db").exists()
+    assert instance.event_log_storage.get_logs_for_run(after)

@@ -12,13 +12,12 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches import SessionBatch
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.describe import spec_facts
-from neuralpile_dagster.orchestration.event_log import kept_open
 from neuralpile_dagster.orchestration.partitions import session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
-BATCH_SIZE = 20
+BATCH_SIZE = 25
 """Sessions per run of a backfill: start-up is shared, and a dead worker loses little."""
 
 
@@ -73,7 +72,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
     ) -> Iterator[dg.MaterializeResult]:
-        with kept_open(context.instance, context.run.run_id), waits_told(context):
+        with waits_told(context):
             SessionBatch(context, dataset, instance, config.access.value).run()
         yield from ()  # every session's results are logged by then
 
