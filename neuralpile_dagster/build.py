@@ -185,6 +185,7 @@ def build_spike_counts(
     )
     record = CountsRecord(
         inputs=counts_inputs(trains, settings),
+        trains_inputs=trains.inputs,
         file=file,
         units_file=units_file,
         subject_id=trains.subject_id,

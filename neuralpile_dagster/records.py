@@ -102,9 +102,14 @@ class CountsStats(Model):
 
 
 class CountsRecord(Model):
-    """What ``spike_counts/<key>`` is: the counts file, the units table beside it, its rows and numbers."""
+    """What ``spike_counts/<key>`` is: the counts file, the units table beside it, its rows and numbers.
+
+    ``trains_inputs`` is `TrainsRecord.inputs` of the spike trains that were
+    binned: of which archive files, as listed then, the counts are.
+    """
 
     inputs: str
+    trains_inputs: str
     file: StoredFile
     units_file: StoredFile
     subject_id: str

@@ -70,8 +70,6 @@ class SessionBatch:
                 self._patiently(manifest, key)
             except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
                 self._record(manifest, key, error)
-            else:
-                locations.forget_failure(self.store, self.dataset, self.settings, key)
             self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
         if len(keys) > 1:
             self.judge.sum_up()
@@ -113,31 +111,44 @@ class SessionBatch:
         self.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
         known = {session.key: session for session in manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
-        failure = locations.record_failure(
-            self.store, self.dataset, self.settings, key, error, inputs, self.context.run.run_id
-        )
-        self.failed[key] = f"{key}: {failure.message or failure.error}"
+        self.failed[key] = f"{key}: {error or type(error).__name__}"
+        run_id = self.context.run.run_id
+        try:
+            locations.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
+        except NeuralPileError as trouble:  # the batch goes on, and fails at its end all the same
+            self.log.error(f"{self.dataset.name} {key}: why it failed could not be stored: {trouble}")
 
     def _session(self, manifest: Manifest, session: Session) -> None:
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
-            return
-        trains = None if self.wants_trains else locations.read_trains_record(self.store, self.dataset, session.key)
-        if trains is None:  # counts alone were asked for, of a session that was never read: both are made
-            trains = self._trains(manifest, session)
-        if self.wants_counts:
-            self._counts(session, trains, manifest.synthetic)
+        else:
+            trains = None if self.wants_trains else self._current_trains(session)
+            if trains is None:  # counts alone were asked for, of files that were never read: both are made
+                trains = self._trains(manifest, session)
+            if self.wants_counts:
+                self._counts(session, trains, manifest.synthetic)
+        if self.wants_counts or not self.wants_trains or not self._has_counts(session):
+            # spike trains say nothing about counts that failed a check
+            locations.forget_failure(self.store, self.dataset, self.settings, session.key)
+
+    def _has_counts(self, session: Session) -> bool:
+        return locations.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
+
+    def _current_trains(self, session: Session) -> TrainsRecord | None:
+        """The stored spike trains, when they are of the files that the manifest lists now."""
+        record = locations.read_trains_record(self.store, self.dataset, session.key)
+        inputs = build.trains_inputs(session, self.dataset.reader)
+        return record if record is not None and build.is_current(self.store, record, inputs) else None
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
         """Read and store the session's spike trains unless they are there; log the materialization either way."""
         from neuralpile_dagster.recordings.read import read_session
 
         started = time.monotonic()
-        inputs = build.trains_inputs(session, self.dataset.reader)
-        record = locations.read_trains_record(self.store, self.dataset, session.key)
-        cost = None
-        if record is None or not build.is_current(self.store, record, inputs):
+        record, cost = self._current_trains(session), None
+        if record is None:
             cost = ReadCost()
+            inputs = build.trains_inputs(session, self.dataset.reader)
             with ExitStack() as stack:
                 files = [
                     stack.enter_context(self.archive.open(self.dataset.source, file, self.access))
@@ -193,7 +204,8 @@ class SessionBatch:
                 f"{session.key} has no spike counts to check yet",
                 remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
             )
-        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(trains, self.settings)))
+        listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
+        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(listed, self.settings)))
 
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))

@@ -25,6 +25,9 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, read_record
 
 
+OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
+
+
 @dataclass(frozen=True)
 class DatasetDue:
     """What a dataset lacks.
@@ -49,6 +52,26 @@ def session_is_current(store: Store, dataset: Dataset, settings: Settings, sessi
         return False
     counts = locations.read_counts_record(store, dataset, settings, session.key)
     return build.is_current(store, counts, build.counts_inputs(trains, settings))
+
+
+def publishable_records(
+    store: Store, dataset: Dataset, settings: Settings, manifest: Manifest
+) -> tuple[dict[str, CountsRecord], dict[str, str]]:
+    """Records of the sessions to publish, by key in the manifest's order, and why others cannot be.
+
+    Counts of other archive files than the manifest lists now are not published:
+    the files named beside them would not be those that were read. A session
+    that vanished from the archive keeps what was read of it.
+    """
+    records = done_records(store, dataset, settings, manifest)
+    reasons = {key: failure.message for key, failure in locations.read_failures(store, dataset, settings).items()}
+    for session in manifest.sessions:
+        record = records.get(session.key)
+        listed = build.trains_inputs(session, dataset.reader)
+        if record is not None and not session.vanished and record.trains_inputs != listed:
+            del records[session.key]
+            reasons[session.key] = OUT_OF_DATE
+    return records, reasons
 
 
 def publication_inputs(
@@ -77,11 +100,10 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
             sessions[session.key] = inputs
     if sessions:
         return DatasetDue(sessions, None)
-    records = done_records(store, dataset, settings, manifest)
+    records, reasons = publishable_records(store, dataset, settings, manifest)
     share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
     if not records or share < Fraction(str(min_session_share)):
         return DatasetDue({}, None)
-    reasons = {key: failure.message for key, failure in failures.items()}
     missing = publishable(manifest, list(records), reasons, min_session_share)
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = locations.read_published(store, dataset, settings)

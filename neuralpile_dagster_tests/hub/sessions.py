@@ -71,6 +71,7 @@ def put_session(
     ]
     return CountsRecord(
         inputs="inputs",
+        trains_inputs="trains",
         file=file,
         units_file=units_file,
         subject_id=subject,

@@ -34,6 +34,7 @@ def store_session(store: LocalStore, key: str, rows: Sequence[Row]) -> CountsRec
     )
     return CountsRecord(
         inputs=key,
+        trains_inputs=key,
         file=file,
         units_file=file,
         subject_id=rows[0].subject_id,

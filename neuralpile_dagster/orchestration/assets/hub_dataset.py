@@ -9,11 +9,11 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub.policy import publishable
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.describe import asset_facts
+from neuralpile_dagster.orchestration.due import publishable_records
 from neuralpile_dagster.orchestration.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.store import write_record
 
 
@@ -51,9 +51,8 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         started, tell = time.monotonic(), progress_of(context)
         store, settings = instance.open_store(), instance.settings
         manifest = locations.read_manifest(store, dataset)
-        records = done_records(store, dataset, settings, manifest)
-        failed = {k: f.message for k, f in locations.read_failures(store, dataset, settings).items()}
-        missing = publishable(manifest, list(records), failed, config.min_session_share)
+        records, reasons = publishable_records(store, dataset, settings, manifest)
+        missing = publishable(manifest, list(records), reasons, config.min_session_share)
         name = locations.repository_name(dataset, settings)
         component = write_component(
             locations.staging_folder(settings, name),

@@ -11,9 +11,9 @@ from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.orchestration.checks import dataset as judges
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.checks.pile import judge_pile
+from neuralpile_dagster.orchestration.due import publishable_records
 from neuralpile_dagster.orchestration.names import PILE
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.status import done_records
 
 
 def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
@@ -34,11 +34,12 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     def check_hub_dataset(instance: InstanceResource) -> Iterator[dg.AssetCheckResult]:
         store, settings = instance.open_store(), instance.settings
         manifest = locations.read_manifest(store, dataset)
+        records, reasons = publishable_records(store, dataset, settings, manifest)
         evidence = judges.ComponentEvidence(
             dataset=dataset,
             manifest=manifest,
-            records=done_records(store, dataset, settings, manifest),
-            failed={k: f.message for k, f in locations.read_failures(store, dataset, settings).items()},
+            records=records,
+            failed=reasons,
             published=locations.require_published(store, dataset, settings),
             hub=instance.open_hub(),
             repository_name=(name := locations.repository_name(dataset, settings)),
