@@ -18,8 +18,9 @@ from neuralpile_dagster.errors import ConfigurationError, HubError
 from neuralpile_dagster.hub.contents import check_repository_name, list_folder
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface_plan import remote_files
-from neuralpile_dagster.hub.huggingface_publish import Limits, Publishing, repository_info
+from neuralpile_dagster.hub.huggingface_publish import Publishing, repository_info
 from neuralpile_dagster.hub.huggingface_read import RangeFile, buffered
+from neuralpile_dagster.hub.huggingface_upload import Limits
 from neuralpile_dagster.hub.model import Progress, Publication, RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy, install
 
@@ -45,8 +46,9 @@ class HuggingFaceHub:
         How often a publication is planned anew after trouble.
     files_per_commit : int
         Files that one commit may change; more go through a pull request.
-    batch_bytes : int
+    batch_bytes, xet_batch_bytes : int
         Bytes of files that are sent between two questions to the Hub (and lines of progress).
+        Xet batches are smaller: of what is going on within one, nothing is told.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class HuggingFaceHub:
         plans: int = Limits.plans,
         files_per_commit: int = Limits.files_per_commit,
         batch_bytes: int = Limits.batch_bytes,
+        xet_batch_bytes: int = Limits.xet_batch_bytes,
     ) -> None:
         self.namespace = check_repository_name(namespace)
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._private = private
         self._policy = policy or RetryPolicy()
-        self._limits = Limits(plans, files_per_commit, batch_bytes)
+        self._limits = Limits(plans, files_per_commit, batch_bytes, xet_batch_bytes)
         self._secrets = Secrets(token or get_token())
         self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, user_agent=USER_AGENT)
 

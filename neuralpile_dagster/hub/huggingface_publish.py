@@ -1,7 +1,7 @@
 """One publication: plan, upload, one commit; on any trouble look again and plan anew.
 
 Contents are sent before a commit names them and are found there by the next
-attempt, so nothing is sent twice; the commit is pinned to the head that the
+attempt, so what the Hub has taken is not sent again; the commit is pinned to the head that the
 plan was made for, so it lands whole on what was seen, or not at all. A commit
 whose reply was lost is found by looking, never by sending it again.
 """
@@ -21,18 +21,9 @@ from neuralpile_dagster.hub.contents import version_digest
 from neuralpile_dagster.hub.huggingface_commit import Operation, commit
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface_plan import Plan, make_plan, remote_files, version_tag
-from neuralpile_dagster.hub.huggingface_upload import upload
+from neuralpile_dagster.hub.huggingface_upload import Limits, upload
 from neuralpile_dagster.hub.model import Progress, RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much at once, and how often; see `huggingface.HuggingFaceHub`."""
-
-    plans: int = 5
-    files_per_commit: int = 100
-    batch_bytes: int = 1 << 30
 
 
 @dataclass
@@ -64,10 +55,7 @@ class Publishing:
         """
         for attempt in range(self.limits.plans):
             try:
-                version = self._attempt()
-                if version is not None:
-                    return version
-                continue
+                return self._attempt()
             except FAILURES as error:
                 problem = explain(error, self.repository, self.doing, self.secrets)
             if attempt + 1 == self.limits.plans or not problem.passing:
@@ -75,22 +63,17 @@ class Publishing:
             wait = min(self.policy.wait_s(attempt, problem.headers), self.policy.longest_asked_wait_s)
             self.progress(f"{self.repository}: {problem.error} Looking again in {wait:.0f} s.")
             time.sleep(wait)
-        raise HubConflict(
-            f"{self.repository} changed after each of {self.limits.plans} publications",
-            remedy="find out who else publishes to it",
-        )
+        raise AssertionError("Limits.plans is at least 1")
 
-    def _attempt(self) -> str | None:
-        """Make one plan and apply it; None when what was merged must be looked at again."""
+    def _attempt(self) -> str:
+        """Make one plan, apply it, look at what came of it, and give the version's tag."""
         self.doing = "looking at the repository"
         head = self._head()
         plan = self._plan(head)
         if not plan.nothing:
             made = self._apply(plan)
-            if made is None:
-                return None
-            head = made
-            self._require_whole(head)
+            head = made or self._head()
+            self._require_whole(head, merged=made is None)
         self.doing = "tagging the version"
         tags = {tag.name for tag in self.api.list_repo_refs(self.repository, repo_type="dataset").tags}
         version = version_tag(self.files, tags)
@@ -101,21 +84,29 @@ class Publishing:
     def _plan(self, head: str) -> Plan:
         return make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
 
-    def _require_whole(self, made: str) -> None:
-        """Raise `HubError` unless our commit holds all files: the Hub leaves out what a .gitignore names."""
+    def _require_whole(self, made: str, merged: bool) -> None:
+        """Raise `HubError` unless our commit holds all files: the Hub leaves out what a .gitignore names.
+
+        After a merge it is a `HubConflict`: somebody's commit may have slipped in before or after it.
+        """
         self.doing = "looking at the new commit"
         left = self._plan(made)
-        if not left.nothing:
-            raise HubError(
-                f"{self.repository}: commit {made} is not what was sent",
-                found=f"other or missing: {[file.path for file in left.add][:5]}, left: {list(left.delete)[:5]}",
-                remedy="remove .gitignore and .gitattributes rules for these paths from the repository, publish again",
-            )
+        if left.nothing:
+            return
+        found = f"other or missing: {[file.path for file in left.add][:5]}, left: {list(left.delete)[:5]}"
+        if merged:
+            remedy = "publish again when nobody else publishes to the same repository"
+            raise HubConflict(f"{self.repository} changed while it was published", found=found, remedy=remedy)
+        raise HubError(
+            f"{self.repository}: commit {made} is not what was sent",
+            found=found,
+            remedy="remove .gitignore and .gitattributes rules for these paths from the repository, publish again",
+        )
 
     def _apply(self, plan: Plan) -> str | None:
         self.doing = "sending files"
         additions, sent = upload(
-            self.api, self.repository, self.folder, plan.add, self.limits.batch_bytes, self.policy, self.progress
+            self.api, self.repository, self.folder, plan.add, self.limits, self.policy, self.progress
         )
         self.bytes_sent += sent
         self.doing = "committing"

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -22,6 +23,16 @@ from neuralpile_dagster.hub.retrying import RetryPolicy
 CARD = "README.md"
 """Always part of the commit itself, never in large storage."""
 _LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much at once, and how often; see `huggingface.HuggingFaceHub`."""
+
+    plans: int = 5
+    files_per_commit: int = 100
+    batch_bytes: int = 1 << 30
+    xet_batch_bytes: int = 128 << 20
 
 
 def has_xet(api: HfApi, repository: str) -> bool:
@@ -42,13 +53,15 @@ def has_xet(api: HfApi, repository: str) -> bool:
 class Reporter:
     """Counts files and bytes that were sent, and says so now and then."""
 
-    def __init__(self, name: str, files: int, size: int, progress: Progress) -> None:
+    def __init__(self, name: str, files: int, size: int, batches: int, progress: Progress) -> None:
         self._name = name
         self._files = files
         self._size = size
+        self._batches = batches
         self._progress = progress
-        self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._lock = threading.Lock()
+        self.batch = 1
         self.files_done = 0
         self.bytes_sent = 0
 
@@ -63,11 +76,12 @@ class Reporter:
             self.say()
 
     def say(self) -> None:
-        """One line."""
+        """One line. The seconds show that it is alive where nothing else changes: Xet tells nothing within a batch."""
         self._said = time.monotonic()
         self._progress(
-            f"{self._name}: {self.files_done:,} of {self._files:,} files done, "
-            f"{self.bytes_sent:,} of {self._size:,} bytes sent"
+            f"{self._name}: batch {self.batch:,} of {self._batches:,}, "
+            f"{self.files_done:,} of {self._files:,} files done, "
+            f"{self.bytes_sent:,} of {self._size:,} bytes sent, {self._said - self._began:,.0f} s so far"
         )
 
 
@@ -130,7 +144,7 @@ def upload(
     repository: str,
     folder: Path,
     files: Sequence[RepositoryFile],
-    batch_bytes: int,
+    limits: Limits,
     policy: RetryPolicy,
     progress: Progress,
 ) -> tuple[list[CommitOperationAdd], int]:
@@ -141,11 +155,12 @@ def upload(
     """
     if not files:
         return [], 0
-    reporter = Reporter(repository, len(files), sum(file.size for file in files), progress)
     xet = has_xet(api, repository)
+    batches = list(_batches(files, limits.xet_batch_bytes if xet else limits.batch_bytes))
+    reporter = Reporter(repository, len(files), sum(file.size for file in files), len(batches), progress)
     progress(f"{repository}: sending {len(files):,} files through {'Xet' if xet else 'Git LFS'}")
     operations = []
-    for batch in _batches(files, batch_bytes):
+    for reporter.batch, batch in enumerate(batches, 1):
         additions = [_addition(folder, file, None if xet else reporter.sent) for file in batch]
         if xet:
             patience_s = policy.longest_upload_s(sum(file.size for file in batch))

@@ -35,6 +35,17 @@ def test_a_folder_is_published_byte_for_byte_in_one_commit_with_a_tag(server: Hu
     assert any("4 of 4 files done" in line for line in lines)
 
 
+def test_progress_tells_batches_files_bytes_and_seconds(server: HubServer, tmp_path: Path):
+    folder = folder_of(tmp_path / "x", shards=3, size=1_000)
+    lines: list[str] = []
+    hub_for(server, batch_bytes=2_100, xet_batch_bytes=1_100).publish("x", folder, lines.append)
+    told = [line.removeprefix("lab/x: ").rpartition(", ")[0] for line in lines if line.endswith(" s so far")]
+    total = sum(map(len, contents(folder).values()))
+    batches = 3 if server.xet else 2
+    assert [line.split(",")[0] for line in told] == [f"batch {k} of {batches}" for k in range(1, batches + 1)]
+    assert told[-1] == f"batch {batches} of {batches}, 4 of 4 files done, {total:,} of {total:,} bytes sent"
+
+
 def test_both_hubs_hold_the_same_files(server: HubServer, tmp_path: Path):
     folder = folder_of(tmp_path / "x", shards=2)
     ours, local = hub_for(server), LocalHub(tmp_path / "hub", "lab")
@@ -89,31 +100,6 @@ def test_a_smaller_dataset_leaves_no_stale_shards_and_the_old_version_stays_read
     assert published(server) == contents(folder)
     assert len(published(server)) == 2
     assert published(server, revision=first.version) == before
-
-
-def test_more_files_than_one_commit_holds_appear_at_once(server: HubServer, tmp_path: Path):
-    folder = folder_of(tmp_path / "x", shards=11)
-    publication = hub_for(server, files_per_commit=4).publish("x", folder, quiet)
-    assert published(server) == contents(folder) == published(server, revision=publication.version)
-    assert len(server.commits("lab/x")) == 1
-    assert [pull.status for pull in server.store.repository("lab/x").pulls.values()] == ["merged"]
-
-
-def test_a_pull_request_is_not_merged_into_a_main_that_moved(server: HubServer, tmp_path: Path):
-    folder, other = folder_of(tmp_path / "x", shards=5), folder_of(tmp_path / "other", shards=1, seed=9)
-    hub_for(server).publish("x", other, quiet)
-    moved = []
-
-    def move_main_once(line: str) -> None:
-        if "then merging" in line and not moved:
-            moved.append(line)
-            (other / "README.md").write_text(CARD + "Meanwhile.\n")
-            hub_for(server).publish("x", other, quiet)
-
-    hub_for(server, files_per_commit=3).publish("x", folder, move_main_once)
-    assert moved
-    assert published(server) == contents(folder)
-    assert sorted(pull.status for pull in server.store.repository("lab/x").pulls.values()) == ["closed", "merged"]
 
 
 def test_a_publisher_that_was_overtaken_plans_anew(server: HubServer, tmp_path: Path):

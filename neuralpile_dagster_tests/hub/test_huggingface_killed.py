@@ -20,7 +20,7 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from neuralpile_dagster.hub.huggingface import HuggingFaceHub
-HuggingFaceHub("lab", batch_bytes=130_000).publish("x", Path(sys.argv[1]))
+HuggingFaceHub("lab", batch_bytes=130_000, xet_batch_bytes=130_000).publish("x", Path(sys.argv[1]))
 """
 
 
