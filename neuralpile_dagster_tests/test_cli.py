@@ -199,3 +199,9 @@ def test_a_raster_of_nothing_says_what_can_be_drawn_or_built(home: Path, source:
     assert source in said
     assert "neuralpile" in said
     assert not (home / "out.png").exists()
+
+
+def test_a_raster_of_a_repository_that_is_not_there_names_the_hub_that_was_searched(home: Path) -> None:
+    said = paragraph(neuralpile("raster", "someone/something", "-o", home / "out.png", NEURALPILE_HOME=home))
+    assert f"someone/something has no rows to draw yet on the local hub {home / 'hub'}" in said
+    assert "set NEURALPILE_HUB=hf (and NEURALPILE_NAMESPACE) to read from the Hugging Face Hub" in said

@@ -26,6 +26,9 @@ SYNTHETIC_PREFIX = "sample-"
 """How the names of synthetic datasets begin, and of no others (`catalog.model.Dataset` sees to it)."""
 
 
+_BUILD = "build or publish it first, e.g. neuralpile build steinmetz"
+
+
 def rows_of_files(
     names: Sequence[str], open_file: Callable[[str], pa.NativeFile], count: int, seed: int, synthetic: bool = False
 ) -> list[RasterSample]:
@@ -83,7 +86,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
         names = [key for key in keys if key in made]
         return _some(source, rows_of_files(names, store.open, count, seed, manifest.synthetic))
     if source.count("/") == 1 or source == locations.repository_name(None, settings):
-        return _some(source, _rows_of_repository(settings, source, count, seed))
+        return _rows_of_repository(settings, source, count, seed)
     raise ConfigurationError(
         f"there is nothing called {source!r} to draw",
         expected="a Parquet file, the name of a dataset, a folder of a local hub, or a repository owner/name",
@@ -110,14 +113,16 @@ def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) 
     hub = open_hub(settings)
     names = [f.path for f in hub.files(source) if f.path.startswith("data/") and f.path.endswith(".parquet")]
     made_up = source.split("/")[-1].startswith(SYNTHETIC_PREFIX)
-    return rows_of_files(names, lambda path: open_published(hub, source, path), count, seed, made_up)
+    samples = rows_of_files(names, lambda path: open_published(hub, source, path), count, seed, made_up)
+    if settings.hub == "hf":
+        return _some(source, samples, " on the Hugging Face Hub", "publish it first, or correct the name")
+    remedy = f"{_BUILD}, or set NEURALPILE_HUB=hf (and NEURALPILE_NAMESPACE) to read from the Hugging Face Hub"
+    return _some(source, samples, f" on the local hub {settings.home / 'hub'}", remedy)
 
 
-def _some(source: str, samples: list[RasterSample]) -> list[RasterSample]:
+def _some(source: str, samples: list[RasterSample], where: str = "", remedy: str = _BUILD) -> list[RasterSample]:
     if not samples:
         raise ConfigurationError(
-            f"{source} has no rows to draw yet",
-            found="no Parquet files of rows",
-            remedy="build or publish it first, e.g. neuralpile build steinmetz",
+            f"{source} has no rows to draw yet{where}", found="no Parquet files of rows", remedy=remedy
         )
     return samples
