@@ -59,6 +59,9 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.orchestration.launch import build as launch
 
+    for name in [name for name in os.environ if name.startswith("NEURALPILE_")]:
+        if name not in ("NEURALPILE_THREADS", "NEURALPILE_CONNECTIONS"):
+            del os.environ[name]  # synthetic recordings go to the demo's own home and hub, wherever real ones go
     os.environ["NEURALPILE_HOME"] = str((home or Path(DEMO_HOME)).expanduser().absolute())
     os.environ["NEURALPILE_ARCHIVE"] = "sample"
     settings = Settings.from_environment()

@@ -204,6 +204,19 @@ def test_a_place_that_cannot_be_written_is_named_and_the_same_command_completes_
     assert (done.code, done.out.splitlines()[0].split(",")[0]) == (0, "local/mixed-mice: 1 sessions")
 
 
+def test_a_part_does_not_replace_a_larger_publication_and_says_both_numbers(small: Place) -> None:
+    write(small, "second", 1)
+    assert small("build", "mixed-mice").code == 0
+    held = small.home / "hub" / "local" / "mixed-mice" / "sessions" / "sessions.parquet"
+    before = held.read_bytes()
+    ran = small("build", "mixed-mice", "--limit", "1", NEURALPILE_STORE=small.home / "another-store")
+    assert ran.code == 1
+    line = line_of(ran, "mixed_mice/hub_dataset")
+    assert "local/mixed-mice holds 2 sessions and only 1 are done here" in line
+    assert "build all of it" in line
+    assert held.read_bytes() == before
+
+
 def test_failures_that_cannot_be_recorded_are_told_all_the_same(small: Place) -> None:
     small.recording("only").write_bytes(b"")
     obstacle = small.home / "store" / "mixed_mice" / "failures"

@@ -41,8 +41,11 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
+    """Made where real data are set up to go elsewhere, none of which may be touched."""
+    elsewhere = {"NEURALPILE_HUB": "hf", "NEURALPILE_NAMESPACE": "lab", "NEURALPILE_BIN_WIDTH": "0.01"}
     with quick_folder() as folder:
-        yield Demo(folder / "home", neuralpile("demo", "--home", folder / "home", "--no-ui"))
+        elsewhere |= {"NEURALPILE_STORE": str(folder / "real-store"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+        yield Demo(folder / "home", neuralpile("demo", "--home", folder / "home", "--no-ui", **elsewhere))
 
 
 def load(folder: Path, name: str = "default") -> datasets.DatasetDict:
@@ -71,6 +74,13 @@ def test_the_demo_ends_well_and_says_what_it_made(demo: Demo) -> None:
     assert demo.ran.code == 0
     made = [line.split(":")[0] for line in demo.ran.out.splitlines() if not line.startswith("warning: ")]
     assert made == [*(f"local/{name}" for name in COMPONENTS), "local/neural-pile"]
+    for line in demo.ran.out.splitlines()[: len(made)]:
+        assert line.endswith(f"; in {demo.home / 'hub' / line.split(':')[0]}")
+
+
+def test_the_demo_stays_in_its_own_home_whatever_is_set_up_for_real_data(demo: Demo) -> None:
+    assert [path.name for path in demo.home.parent.iterdir()] == ["home"]
+    assert (demo.home / "store").is_dir()
 
 
 def test_the_demo_says_which_checks_warn_about_its_sessions(demo: Demo) -> None:

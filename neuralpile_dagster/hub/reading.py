@@ -7,7 +7,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from neuralpile_dagster.hub.configs import config_path
 from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.tables.footer import read_footer
 
 
 class _Held:
@@ -29,3 +31,11 @@ class _Held:
 def open_published(hub: Hub, repository: str, path: str) -> pa.NativeFile:
     """Open a published file for random access; the caller closes it. Raises as `Hub.open` does."""
     return pa.PythonFile(_Held(hub.open(repository, path)), "r")
+
+
+def published_sessions(hub: Hub, repository: str) -> int:
+    """How many sessions a component of ours on a hub holds; 0 when there is none, or it lists no sessions."""
+    path = config_path("sessions")
+    if path not in {file.path for file in hub.files(repository)}:
+        return 0
+    return read_footer(open_published(hub, repository, path), f"{repository}/{path}").n_rows

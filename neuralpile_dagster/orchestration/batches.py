@@ -116,7 +116,7 @@ class SessionBatch:
         try:
             locations.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
         except NeuralPileError as trouble:  # the batch goes on, and fails at its end all the same
-            self.log.error(f"{self.dataset.name} {key}: why it failed could not be stored: {trouble}")
+            self.failed[key] += f" (which could not be stored: {trouble})"
 
     def _session(self, manifest: Manifest, session: Session) -> None:
         if not (self.wants_trains or self.wants_counts):  # checks alone

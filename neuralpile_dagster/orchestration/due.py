@@ -24,7 +24,6 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, read_record
 
-
 OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
 
 

@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 
 from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.hub.reading import published_sessions
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.abandoned import fail_abandoned
 from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
-from neuralpile_dagster.orchestration.due import session_is_current
+from neuralpile_dagster.orchestration.due import publishable_records, session_is_current
 from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of, was_interrupted
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
 QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
-
-
-@dataclass
-class Outcome:
-    """What a build did: a line per thing made, failed checks that only warn, a reason per thing that failed.
-
-    ``warnings`` maps an asset's check to the sessions concerned and what it said of the first one.
-    """
-
-    made: list[str] = field(default_factory=list)
-    warnings: dict[str, tuple[list[str], str]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        """All of it as text."""
-        lines = [*self.made]
-        for check, (sessions, said) in self.warnings.items():
-            about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
-            lines.append(f"warning: {check}{about}: {said}")
-        if self.failed:
-            lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
-        return "\n".join(lines)
 
 
 class Launcher:
@@ -89,9 +67,9 @@ class Launcher:
         )
         for evaluation in result.get_asset_check_evaluations():
             self._note(evaluation)
-        if _interrupted(result):
+        if was_interrupted(result):
             raise KeyboardInterrupt
-        return None if result.success else _reason(result)
+        return None if result.success else reason_of(result)
 
     def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:
         """Remember a check that did not pass; one that fails a session is told as that session's failure."""
@@ -118,18 +96,35 @@ class Launcher:
         self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in (reasons | failed).items()}
         hub_dataset = names.hub_dataset_key(dataset)
         partial = pattern is not None or limit is not None
-        if (reasons or failed) and not partial:
+        if reasons or failed:
             self.outcome.failed[hub_dataset.to_user_string()] = (
                 f"not published, because {len(reasons | failed)} of {len(chosen)} sessions failed; what to do: remove "
                 "the causes and run the same command again (what is done is kept), or materialize "
                 f"{hub_dataset.to_user_string()} in the UI with a min_session_share below 1"
             )
             return
+        if partial and (fewer := self._would_shrink(dataset)):
+            self.outcome.failed[hub_dataset.to_user_string()] = fewer
+            return
         config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": 0.0}}} if partial else None
         if reason := self.run([hub_dataset], config=config):
             self.outcome.failed[hub_dataset.to_user_string()] = reason
         else:
             self._tell_published(dataset)
+
+    def _would_shrink(self, dataset: Dataset) -> str | None:
+        """Why a part is not published: the repository holds more sessions than are done here."""
+        manifest = locations.read_manifest(self.store, dataset)
+        records, _ = publishable_records(self.store, dataset, self.settings, manifest)
+        name = locations.repository_name(dataset, self.settings)
+        held = published_sessions(open_hub(self.settings), name)
+        if held <= len(records):
+            return None
+        return (
+            f"not published, because {self.settings.namespace}/{name} holds {held:,} sessions and only "
+            f"{len(records):,} are done here; what to do: build all of it (neuralpile build {dataset.name}), or "
+            f"materialize {names.hub_dataset_key(dataset).to_user_string()} in the UI with a min_session_share below 1"
+        )
 
     def _is_finished(self, dataset: Dataset, session: Session) -> bool:
         """Whether a session needs no run: current in the store, and this instance has seen that."""
@@ -147,20 +142,26 @@ class Launcher:
         reasons: dict[str, str] = {}
         for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, BATCH_SIZE):
             if reason := self.run(keys, batch):
-                counts = names.spike_counts_key(dataset)
-                made = self.instance.get_materialized_partitions(counts)
                 failures = locations.read_failures(self.store, dataset, self.settings)
-                reasons |= {key: reason for key in batch if key not in made and key not in failures}
+                manifest = locations.read_manifest(self.store, dataset)
+                current = {
+                    s.key for s in manifest.sessions if session_is_current(self.store, dataset, self.settings, s)
+                }
+                reasons |= {key: reason for key in batch if key not in current and key not in failures}
         return reasons
 
     def _tell_published(self, dataset: Dataset) -> None:
         published = locations.read_published(self.store, dataset, self.settings)
         if published is not None:
-            totals = published.totals
+            totals, where = published.totals, self._where(published.repository)
             self.outcome.made.append(
                 f"{published.repository}: {totals.sessions} sessions, {totals.units:,} units, "
-                f"{totals.tokens:,} tokens, {len(published.missing)} sessions missing"
+                f"{totals.tokens:,} tokens, {len(published.missing)} sessions missing; {where}"
             )
+
+    def _where(self, repository: str) -> str:
+        """Where a person finds a repository."""
+        return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
     def pile(self) -> None:
         """Plan, make and publish the merged pile."""
@@ -181,23 +182,9 @@ class Launcher:
             tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
             rows = {split: sum(shard.rows for shard in shards) for split, shards in published.shards.items()}
             sizes = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
-            self.outcome.made.append(f"{published.repository}: {tokens:,} tokens, {sizes}")
-
-
-def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
-    return any(error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
-
-
-def _reason(result: dg.ExecuteInProcessResult) -> str:
-    """Why a run failed, in one paragraph: our own errors without the name of their class, others with the run's id."""
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            message = " ".join((error.cause or error).message.split())
-            told = re.sub(r"^(neuralpile_dagster\.errors\.\w+|dagster\.[\w.]*\.Failure): ", "", message)
-            return told if told != message else f"{message} (unexpected; the trace is in the UI, run {result.run_id})"
-    return f"run {result.run_id} failed; see its log in the UI"
+            self.outcome.made.append(
+                f"{published.repository}: {tokens:,} tokens, {sizes}; {self._where(published.repository)}"
+            )
 
 
 def _matches(pattern: str | None, *texts: str) -> bool:
