@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from neuralpile_dagster.plots.raster import RasterSample
 
 Pictures = dict[str, dg.MarkdownMetadataValue]
+SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
+"""Markdown of a partition's pictures at most, and of those of an asset without partitions, the glance included: a page
+of events has a hundred of them."""
 
 
 def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictures:
     """One window of a session."""
-    return _pictures(session_sample(store, record, synthetic), "raster", f"raster of {record.session_id}")
+    return _pictures(
+        session_sample(store, record, synthetic), "raster", f"raster of {record.session_id}", SESSION_CHARACTERS
+    )
 
 
 def component_rasters(store: Store, component: ComponentRecord) -> Pictures:
@@ -34,13 +39,15 @@ def files_rasters(
 ) -> Pictures:
     """Windows of random rows of files."""
     samples = rows_of_files(names, open_file, UI_SAMPLES, seed, synthetic)
-    return _pictures(samples, "rasters", f"rasters of {what}")
+    return _pictures(samples, "rasters", f"rasters of {what}", COMPONENT_CHARACTERS)
 
 
-def _pictures(samples: Sequence[RasterSample], name: str, alt: str) -> Pictures:
-    from neuralpile_dagster.plots.glance import glance_markdown
-    from neuralpile_dagster.plots.raster import as_markdown, raster_png
+def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int) -> Pictures:
+    from neuralpile_dagster.plots.glance import INLINE_CHARACTERS, glance_markdown
+    from neuralpile_dagster.plots.raster import raster_markdown
 
-    pictures = {name: dg.MetadataValue.md(as_markdown(raster_png(samples), alt))}
-    # the first sample, which is also the first of the large picture
-    return {"glance": dg.MetadataValue.md(glance_markdown(samples[0])), **pictures} if samples else pictures
+    if not samples:
+        return {}
+    large = raster_markdown(samples, alt, most_characters - INLINE_CHARACTERS)
+    # the glance is of the first sample, which is also the first of the large picture
+    return {"glance": dg.MetadataValue.md(glance_markdown(samples[0])), name: dg.MetadataValue.md(large)}

@@ -14,10 +14,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 WINDOW_BINS = 1000
-"""Bins shown at most: 20 s at 20 ms, where single spikes are still told apart."""
-MAX_ROWS = 240
-"""Pixel rows for units; more units are pooled by their maximum so that no spike disappears."""
+"""Bins shown at most: 20 s at 20 ms."""
 DPI = 100
+WIDTH_PX, HEIGHT_PX = 800, 220
+"""Of one sample with its title and axes."""
+_LEFT, _WIDTH, _HEIGHT, _BOTTOM = 0.075, 0.91, 0.68, 0.19
+"""The raster in its panel, as shares of it."""
+GRAYS = 16
+_COARSER = tuple((grays, bins) for bins in (WINDOW_BINS, 500, 250, 125, 60) for grays in (GRAYS, 4))
+"""Grays and bins to draw with until a picture is small enough. No fewer units: pooled by more, all would be black, as
+they would in two grays."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,13 @@ def sample_window(counts: np.ndarray, title: str, rng: np.random.Generator, synt
     return RasterSample(piece, f"{label}{title} · {n_units:,} units x {n_bins:,} bins", start)
 
 
-def _pooled(counts: np.ndarray) -> np.ndarray:
-    """Pool units by maximum to at most `MAX_ROWS` rows."""
-    step = -(-len(counts) // MAX_ROWS)
-    if step <= 1:
-        return counts
-    starts = np.arange(0, len(counts), step)
-    return np.maximum.reduceat(counts, starts, axis=0)
+def _pooled(counts: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Pool units and bins by maximum to at most this many, so that no spike disappears between the pixels."""
+    for axis, most in ((0, rows), (1, columns)):
+        length = counts.shape[axis]
+        if length > most:
+            counts = np.maximum.reduceat(counts, np.linspace(0, length, most, endpoint=False).astype(int), axis=axis)
+    return counts
 
 
 class _Panels:
@@ -64,11 +70,12 @@ class _Panels:
     def __init__(self, count: int, width_px: int, height_px: int) -> None:
         figure = Figure(figsize=(width_px / DPI, height_px * count / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(figure)
+        self.room = int(_HEIGHT * height_px), int(_WIDTH * width_px)
         self.axes, self.images, self.titles = [], [], []
         for position in range(count):
             # placed by hand: constrained_layout costs more than the drawing itself, as does a title that finds its y
-            bottom = 1 - (position + 1 - 0.19) / count
-            axes = figure.add_axes((0.075, bottom, 0.91, 0.68 / count))
+            bottom = 1 - (position + 1 - _BOTTOM) / count
+            axes = figure.add_axes((_LEFT, bottom, _WIDTH, _HEIGHT / count))
             self.titles.append(axes.set_title("", fontsize=8, loc="left", pad=3, y=1.0))
             axes.set_ylabel("units", fontsize=8)
             axes.set_xlabel("bins", fontsize=8, labelpad=1)
@@ -77,33 +84,57 @@ class _Panels:
             blank = np.zeros((1, 1), np.uint8)
             self.images.append(axes.imshow(blank, aspect="auto", cmap="gray_r", interpolation="nearest"))
 
-    def fill(self, position: int, sample: RasterSample) -> None:
-        n_units, n_bins = sample.counts.shape
+    def fill(self, position: int, sample: RasterSample, most_bins: int) -> None:
+        counts = sample.counts[:, :most_bins]
+        n_units, n_bins = counts.shape
         axes, image = self.axes[position], self.images[position]
-        image.set_data(_pooled(sample.counts))
-        image.set_clim(0, max(int(sample.counts.max(initial=0)), 1))
+        image.set_data(_pooled(counts, *self.room))
+        image.set_clim(0, max(int(counts.max(initial=0)), 1))
         image.set_extent((sample.first_bin, sample.first_bin + n_bins, n_units, 0))
         axes.set_xlim(sample.first_bin, sample.first_bin + n_bins)
         axes.set_ylim(n_units, 0)
         self.titles[position].set_text(sample.title)
 
+    def draw(self, samples: Sequence[RasterSample], most_bins: int) -> Image.Image:
+        for position, sample in enumerate(samples):
+            self.fill(position, sample, most_bins)
+        self.canvas.draw()
+        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("L")
+
 
 _panels = lru_cache(maxsize=2)(_Panels)
 
 
-def raster_png(samples: Sequence[RasterSample], width_px: int = 800, height_px: int = 220) -> bytes:
-    """Draw rasters below each other and give a palette PNG (about 10-25 kB each at the default size).
+def raster_png(samples: Sequence[RasterSample], width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> bytes:
+    """Draw rasters below each other and give a palette PNG.
 
     Darker means more spikes in the bin; white is none. The colour range ends at
-    the sample's largest count, or 1. One thread of a process may draw at a time.
+    the sample's largest count, or 1. At the default size a sample takes 3 to 15
+    kB when few bins hold spikes, up to 55 kB when most do. One thread of a
+    process may draw at a time.
     """
-    panels = _panels(len(samples), width_px, height_px)
-    for position, sample in enumerate(samples):
-        panels.fill(position, sample)
-    panels.canvas.draw()
-    image = Image.fromarray(np.asarray(panels.canvas.buffer_rgba())).convert("L").quantize(16)
+    return _png(_panels(len(samples), width_px, height_px).draw(samples, WINDOW_BINS), GRAYS)
+
+
+def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: int) -> str:
+    """Draw the same as Markdown of at most so many characters: in fewer grays, then fewer bins of each sample.
+
+    Same samples, same picture. The coarsest is given even when it is too long,
+    which only a bound below some 12,000 per sample makes it.
+    """
+    panels, drawn, text = _panels(len(samples), WIDTH_PX, HEIGHT_PX), 0, ""
+    for grays, bins in _COARSER:
+        if bins != drawn:
+            image, drawn = panels.draw(samples, bins), bins
+        text = as_markdown(_png(image, grays), alt)
+        if len(text) <= most_characters:
+            break
+    return text
+
+
+def _png(image: Image.Image, grays: int) -> bytes:
     file = io.BytesIO()
-    image.save(file, format="PNG", optimize=True)
+    image.quantize(grays).save(file, format="PNG", optimize=True)
     return file.getvalue()
 
 
