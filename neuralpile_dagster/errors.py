@@ -13,6 +13,7 @@ the same call is made again (network, 5xx, a busy hub); every other
     |   +-- DamagedRecording        not readable, or breaks its own index
     |   +-- NoUnits                 no units table or no spike times
     |   +-- EmptyRecording          nothing to bin
+    |   +-- OutOfMemory             within bounds, but too large for this machine
     +-- StoreError                  the store cannot be written or read
     |   +-- DiskFull
     +-- TableError                  a Parquet file is not what it should be
@@ -105,6 +106,18 @@ class NoUnits(RecordingError):
 
 class EmptyRecording(RecordingError):
     """A recording has nothing to bin: no spike later than time 0, or no time span."""
+
+
+class OutOfMemory(RecordingError):
+    """A recording is within bounds, but this machine has too little memory for it."""
+
+    @classmethod
+    def in_reading(cls, name: str, what: str) -> OutOfMemory:
+        """The error for a part of the file ``name``."""
+        return cls(
+            f"{name}: {what} does not fit into the memory that this machine has free",
+            remedy="read it on a machine with more memory, or run fewer sessions at the same time",
+        )
 
 
 class StoreError(NeuralPileError):

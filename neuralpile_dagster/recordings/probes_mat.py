@@ -7,7 +7,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
+from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, OutOfMemory
+from neuralpile_dagster.recordings.mat5 import read_columns
+from neuralpile_dagster.recordings.mat5_stream import Unexpected, Unreadable
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.nwb_table import MAX_ROWS
 
@@ -61,38 +63,27 @@ def read_probes_mat(opened: OpenFile) -> Recording:
     return Recording(SpikeTrains(times[order], ends.astype(np.int64), "from_first_spike"), units, SessionFacts())
 
 
-def _load(name: str, path: Path) -> np.ndarray:
-    """The struct array ``spks``, flat: one element per probe."""
-    from scipy.io import loadmat, whosmat
-
+def _load(name: str, path: Path) -> list[tuple[np.ndarray, ...]]:
+    """The fields of ``spks``, probe after probe."""
     try:
-        there = [variable for variable, _, _ in whosmat(path)]
-        contents = loadmat(path, variable_names=[VARIABLE]) if VARIABLE in there else {}
-    except NotImplementedError as error:  # scipy's word for HDF5 inside
-        raise _wrong(name, "a MATLAB 7.3 file", "a MATLAB 5 to 7.2 file: save it again with `save -v7`") from error
-    except Exception as error:  # scipy's parser raises whatever the damaged bytes lead it to
+        with path.open("rb") as file:
+            return read_columns(file, VARIABLE, FIELDS)
+    except Unexpected as other:
+        raise _wrong(name, *other.args) from other
+    except MemoryError as error:
+        raise OutOfMemory.in_reading(name, VARIABLE) from error
+    except (Unreadable, OSError) as error:
         raise DamagedRecording(
             f"{name} cannot be read as a MATLAB file",
-            found=f"{type(error).__name__}: {error}",
+            found=str(error),
             remedy="fetch the file again; it is truncated, damaged or of another format",
         ) from error
-    if VARIABLE not in contents:
-        raise _wrong(name, f"variables {', '.join(there[:20]) or 'none'}", f"a variable {VARIABLE}")
-    spks = contents[VARIABLE]
-    if not isinstance(spks, np.ndarray) or not set(FIELDS) <= set(spks.dtype.names or ()) or spks.size == 0:
-        names = ", ".join(getattr(spks, "dtype", np.dtype("O")).names or ()) or "none"
-        raise _wrong(
-            name,
-            f"{VARIABLE} of shape {getattr(spks, 'shape', None)} with fields {names}",
-            f"a struct array with one element per probe and fields {', '.join(FIELDS)}",
-        )
-    return spks.reshape(-1)
 
 
-def _probe(name: str, number: int, probe: np.void) -> tuple[np.ndarray, np.ndarray]:
+def _probe(name: str, number: int, probe: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Spike times (float64, s) and cluster ids (int64) of one probe, in the file's order."""
     where = f"{VARIABLE}({number})"
-    times, ids = _numbers(name, where, probe, "st"), _numbers(name, where, probe, "clu")
+    times, ids = (values.astype(np.float64, copy=False) for values in probe)
     if len(times) != len(ids):
         raise _wrong(name, f"{len(times):,} times and {len(ids):,} cluster ids in {where}", "one id per spike time")
     if not np.isfinite(times).all():
@@ -105,13 +96,6 @@ def _probe(name: str, number: int, probe: np.void) -> tuple[np.ndarray, np.ndarr
             name, f"{ids[bad[0]]} as cluster id {bad[0] + 1} of {where}", f"whole numbers from 1 to {MAX_ROWS:,}"
         )
     return times, ids.astype(np.int64)
-
-
-def _numbers(name: str, where: str, probe: np.void, field: str) -> np.ndarray:
-    values = np.asarray(probe[field])
-    if values.dtype.kind not in "fiu" or (values.size and max(values.shape) != values.size):
-        raise _wrong(name, f"{where}.{field} of dtype {values.dtype}, shape {values.shape}", "one column of numbers")
-    return values.reshape(-1).astype(np.float64)
 
 
 def _wrong(name: str, found: str, expected: str) -> DamagedRecording:

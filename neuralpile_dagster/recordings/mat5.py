@@ -1,0 +1,169 @@
+"""Columns of numbers in a struct array of a MATLAB file (version 5 to 7.2), read without trust in its sizes.
+
+scipy reads whole structs, takes memory for whatever dimensions a nested cell
+claims (15 GB for a file of 200 bytes) and recurses in C until the process dies
+(10,000 nested cells, 1.5 kB). Here nothing recurses, fields that are not asked
+for are passed over, and memory is taken only for bytes that are there.
+Format: "MAT-File Level 5 File Format", MathWorks.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from math import prod
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from neuralpile_dagster.recordings.mat5_stream import Stream, Unexpected, Unreadable
+
+MAX_ELEMENTS = 64  # of the struct array
+_MAX_NAMES_BYTES = 1 << 14
+_MAX_DIMENSIONS = 32
+
+_INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED, _UTF8 = 1, 5, 6, 14, 15, 16
+_TEXTS, _INTEGERS = (_INT8, _UTF8), (_INT32, _UINT32)  # the second of each is what other writers than MATLAB use
+_DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_STRUCT, _OPAQUE = 2, 17
+_NUMBERS = range(6, 16)  # classes double to uint64
+_COMPLEX = 0x0800
+
+
+class _Header(NamedTuple):
+    kind: int  # the array's class
+    is_complex: bool
+    shape: tuple[int, ...]
+    name: str
+
+
+def read_columns(file: BinaryIO, variable: str, fields: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+    """Some fields of each element of a struct array.
+
+    Parameters
+    ----------
+    file : binary file, seekable, at its start
+    variable : str
+        The struct array's name; it has 1 to `MAX_ELEMENTS` elements.
+    fields : sequence of str
+        Names of fields that hold one column (or row) of real numbers.
+
+    Returns
+    -------
+    list of tuple of numpy.ndarray
+        Per element the fields in the order asked for, in the file's dtype. Read
+        from no more than `MAX_BYTES` of the variable, and with no more values per
+        field than the file has bytes (or than a small file's million): times
+        and ids of real spikes do not compress below a byte each.
+
+    Raises
+    ------
+    Unreadable, Unexpected
+    """
+    n_bytes = os.fstat(file.fileno()).st_size
+    order = _byte_order(file.read(128))
+    names: list[str] = []
+    at = 128
+    while at < n_bytes:
+        file.seek(at)
+        kind, size = Stream(file, min(8, n_bytes - at), order).tag()
+        at += 8 + size
+        if kind not in (_MATRIX, _COMPRESSED) or at > n_bytes:
+            raise Unreadable(f"an element of type {kind} that ends at byte {at:,} of {n_bytes:,}")
+        stream = Stream(file, size, order, compressed=kind == _COMPRESSED)
+        if kind == _COMPRESSED and stream.tag()[0] != _MATRIX:
+            raise Unreadable(f"a compressed element without an array, before byte {at:,}")
+        header = _header(stream)
+        if header.name == variable:
+            columns = _struct_columns(stream, header, fields, max_values=max(1 << 20, n_bytes))
+            stream.finish()
+            return columns
+        names = [*names, header.name][:20]
+    raise Unexpected(f"variables {', '.join(names) or 'none'}", f"a variable {variable}")
+
+
+def _byte_order(start: bytes) -> str:
+    order = {b"IM": "<", b"MI": ">"}.get(start[126:])
+    if order is None:
+        raise Unreadable("no header of a MATLAB file of version 5 or later")
+    (version,) = struct.unpack(f"{order}H", start[124:126])
+    if version == 0x0200:
+        raise Unexpected("a MATLAB 7.3 file", "a MATLAB 5 to 7.2 file: save it again with `save -v7`")
+    if version != 0x0100:
+        raise Unreadable(f"version {version:#06x} in the header")
+    return order
+
+
+def _header(stream: Stream) -> _Header:
+    """What an array begins with."""
+    _, flags = stream.element([_UINT32], 8)
+    if len(flags) != 8:
+        raise Unreadable("array flags that are cut off")
+    (flag,) = struct.unpack_from(f"{stream.order}I", flags)
+    shape = () if flag & 0xFF == _OPAQUE else tuple(_integers(stream))
+    _, name = stream.element(_TEXTS, _MAX_NAMES_BYTES)
+    return _Header(flag & 0xFF, bool(flag & _COMPLEX), shape, name.decode("latin-1"))
+
+
+def _integers(stream: Stream) -> list[int]:
+    _, content = stream.element(_INTEGERS, 4 * _MAX_DIMENSIONS)
+    values: list[int] = np.frombuffer(content, f"{stream.order}i4", len(content) // 4).tolist()
+    if not values or min(values) < 0:
+        raise Unreadable(f"{values[:8]} as dimensions or lengths")
+    return values
+
+
+def _struct_columns(
+    stream: Stream, header: _Header, fields: Sequence[str], max_values: int
+) -> list[tuple[np.ndarray, ...]]:
+    names = _field_names(stream) if header.kind == _STRUCT else []
+    if not set(fields) <= set(names) or not 0 < prod(header.shape) <= MAX_ELEMENTS:
+        shown = ", ".join(names[:20]) or "none"
+        raise Unexpected(
+            f"{header.name} of shape {header.shape} with fields {shown}",
+            f"a struct array of 1 to {MAX_ELEMENTS} elements with fields {', '.join(fields)}",
+        )
+    columns = []
+    left = dict.fromkeys(fields, max_values)
+    for number in range(1, prod(header.shape) + 1):
+        element: dict[str, np.ndarray] = {}
+        for field in names:
+            kind, size = stream.tag()
+            end = stream.at + size
+            if kind != _MATRIX:
+                raise Unreadable(f"an element of type {kind} as {header.name}({number}).{field}")
+            if field in left:
+                element[field] = _column(stream, f"{header.name}({number}).{field}", left[field]) if size else _EMPTY
+                left[field] -= len(element[field])
+            stream.skip(end - stream.at)
+        columns.append(tuple(element[field] for field in fields))
+    return columns
+
+
+_EMPTY = np.empty(0)
+
+
+def _field_names(stream: Stream) -> list[str]:
+    """Names of the fields: texts of one length each, ended by a zero byte."""
+    length = _integers(stream)[0]
+    _, content = stream.element(_TEXTS, _MAX_NAMES_BYTES)
+    if not length:
+        return []
+    texts = [content[start : start + length] for start in range(0, len(content), length)]
+    return [text.split(b"\0")[0].decode("latin-1") for text in texts]
+
+
+def _column(stream: Stream, where: str, max_values: int) -> np.ndarray:
+    """One column of real numbers; its size is checked before it is read."""
+    header = _header(stream)
+    n_values = prod(header.shape)
+    if header.kind not in _NUMBERS or header.is_complex or n_values not in (0, max(header.shape)):
+        raise Unexpected(f"{where} of class {header.kind}, shape {header.shape}", "one column of numbers")
+    if n_values > max_values:
+        raise Unexpected(f"{n_values:,} values in {where}", f"at most {max_values:,} in a file of this size")
+    kind, content = stream.element(list(_DTYPES), n_values * 8)
+    dtype = np.dtype(stream.order + _DTYPES[kind])
+    if len(content) != n_values * dtype.itemsize:
+        raise Unreadable(f"{len(content):,} bytes in {where}, where {n_values:,} values of {dtype} belong")
+    return np.frombuffer(content, dtype)
