@@ -128,7 +128,9 @@ def sessions(dataset: str, as_json: bool) -> None:
 def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, merge: bool) -> None:
     """Discover, bin and publish datasets. What is done already is not done again.
 
-    With --sessions or --limit a dataset is published without the sessions that were left out.
+    With --sessions or --limit a dataset is published without the sessions that were left out, unless it
+    was published with more. --merge keeps the seed and split of the last pile; others are chosen in the
+    launchpad of neural_pile/manifest.
     """
     from neuralpile_dagster.orchestration.launch import build as launch
 

@@ -33,6 +33,8 @@ class Settings:
         Seconds per bin.
     max_tokens : int
         Nominal tokens per segment.
+    min_session_share : float
+        Share of a dataset's sessions that must be done before automation publishes it, 0 to 1.
     """
 
     home: Path
@@ -42,6 +44,7 @@ class Settings:
     namespace: str = "local"
     bin_width_s: float = DEFAULT_BIN_WIDTH_S
     max_tokens: int = DEFAULT_MAX_TOKENS
+    min_session_share: float = 1.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,6 +69,7 @@ class Settings:
             namespace=namespace,
             bin_width_s=_number(env, "NEURALPILE_BIN_WIDTH", DEFAULT_BIN_WIDTH_S, 1e-4, 3600.0),
             max_tokens=int(_number(env, "NEURALPILE_MAX_TOKENS", DEFAULT_MAX_TOKENS, 1, 1e9)),
+            min_session_share=_number(env, "NEURALPILE_MIN_SESSION_SHARE", 1.0, 0.0, 1.0),
         )
 
     @property

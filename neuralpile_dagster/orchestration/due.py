@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from neuralpile_dagster import build
@@ -24,6 +25,8 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, read_record
 
+TRANSIENT_WAIT = timedelta(hours=1)
+"""An archive that was away may be back after this long."""
 OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
 
 
@@ -94,7 +97,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     sessions = {}
     for session in manifest.sessions:
         inputs = build.trains_inputs(session, dataset.reader)
-        failed = session.key in failures and failures[session.key].inputs == inputs
+        failed = session.key in failures and _waits(failures[session.key], inputs)
         if not session.vanished and not failed and not session_is_current(store, dataset, settings, session):
             sessions[session.key] = inputs
     if sessions:
@@ -107,6 +110,12 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = locations.read_published(store, dataset, settings)
     return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs)
+
+
+def _waits(failure: locations.FailureRecord, inputs: str) -> bool:
+    """Whether a failed session is left alone: until something changes, or for a while when it may pass by itself."""
+    passing = failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT
+    return failure.inputs == inputs and not passing
 
 
 @dataclass(frozen=True)

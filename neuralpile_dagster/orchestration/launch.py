@@ -163,9 +163,9 @@ class Launcher:
         """Where a person finds a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
-    def pile(self) -> None:
-        """Plan, make and publish the merged pile."""
-        if reason := self.run([names.PILE_MANIFEST]):
+    def pile(self, built: Sequence[str] = ()) -> None:
+        """Plan, make and publish the merged pile, as it was planned last; ``built`` are datasets that must be in it."""
+        if reason := self.run([names.PILE_MANIFEST], config=pile_store.plan_config(self.store, self.settings, built)):
             self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
             return
         assert PILE_SHARDS_PARTITIONS.name is not None
@@ -215,5 +215,5 @@ def build(
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
-            launcher.pile()
+            launcher.pile([dataset.name for dataset in chosen])
         return launcher.outcome

@@ -69,7 +69,8 @@ def publish_pile(
             rows=source.totals.rows,
             sessions=source.totals.sessions,
             tokens=source.totals.tokens,
-            record=records.get(source.name),
+            # somebody else's repository may bear the name of one of ours
+            record=records.get(source.name) if current.repositories[source.name] == source.name else None,
             tables=hub_tables(hub, current.repositories[source.name]),
         )
         for source in plan.sources

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
 
 from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import ConfigurationError
@@ -14,12 +17,17 @@ from neuralpile_dagster.records import ComponentRecord, PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record
 
+PILE_MANIFEST_OP = f"{PILE}__manifest"
+"""What Dagster calls the step of ``neural_pile/manifest`` in run configuration."""
+
 
 class CurrentPlan(Model):
     """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
 
     ``inputs`` is the hash of all publications at that time, ``repositories`` maps
     each ``source_dataset`` to the repository that the hub knows it by.
+    ``choices`` is the run configuration that a person gave; the next plan is
+    made with it, whoever asks for that.
     """
 
     plan_id: str
@@ -27,6 +35,19 @@ class CurrentPlan(Model):
     repositories: dict[str, str]
     left_out: dict[str, str]
     synthetic: bool
+    choices: dict[str, Any] = Field(default_factory=dict)
+
+
+def plan_config(store: Store, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Run configuration (``ops``) of ``neural_pile/manifest`` with the choices of the current plan.
+
+    ``also`` are datasets to merge in any case; where no components were named, all are.
+    """
+    current = read_record(store, current_path(settings), CurrentPlan)
+    choices = dict(current.choices) if current else {}
+    if named := choices.get("components"):
+        choices["components"] = list(dict.fromkeys([*named, *also]))
+    return {PILE_MANIFEST_OP: {"config": choices}} if choices else {}
 
 
 def current_path(settings: Settings) -> str:

@@ -34,6 +34,7 @@ class InstanceResource(dg.ConfigurableResource):
     namespace: str
     bin_width_s: float
     max_tokens: int
+    min_session_share: float = 1.0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> InstanceResource:
@@ -46,6 +47,7 @@ class InstanceResource(dg.ConfigurableResource):
             namespace=settings.namespace,
             bin_width_s=settings.bin_width_s,
             max_tokens=settings.max_tokens,
+            min_session_share=settings.min_session_share,
         )
 
     @contextmanager
@@ -65,6 +67,7 @@ class InstanceResource(dg.ConfigurableResource):
             namespace=self.namespace,
             bin_width_s=self.bin_width_s,
             max_tokens=self.max_tokens,
+            min_session_share=self.min_session_share,
         )
 
     def open_store(self) -> Store:

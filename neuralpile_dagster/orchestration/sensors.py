@@ -3,19 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
-from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration import names, pile_store
 from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
 from neuralpile_dagster.orchestration.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.orchestration.partitions import contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
-SHARE_OF_SESSIONS = 1.0
-"""Share of a dataset's sessions that must be done before automation publishes it."""
 RUNS_PER_TICK = 20
 """A queue of thousands of runs helps nobody; what is left comes with the next ticks."""
 TRIES = 3
@@ -78,7 +77,8 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
-        "publishes a dataset when all its sessions are done, then the pile. Unchanged data are not made again, and a "
+        "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
+        "the pile, planned with the seed and split that a person chose last. Unchanged data are not made again, and a "
         "session that failed waits until its file, the code or a person changes something.",
     )
     def keep_the_pile_current(
@@ -87,15 +87,14 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         store, settings = instance.open_store(), instance.settings
         requests: list[dg.RunRequest] = []
         for dataset in datasets:
-            due = dataset_due(store, dataset, settings, SHARE_OF_SESSIONS)
+            due = dataset_due(store, dataset, settings, settings.min_session_share)
             if due.sessions:
                 requests += _session_requests(context.instance, dataset, due.sessions)
             elif due.publish:
-                run_key = f"{dataset.name}-publish-{due.publish[:24]}"
-                requests.append(dg.RunRequest(run_key=run_key, asset_selection=[names.hub_dataset_key(dataset)]))
+                requests.append(_publish_request(dataset, due.publish, settings.min_session_share))
         pile = None if requests else pile_due(store, datasets, settings)
         if pile is not None:
-            requests += _pile_requests(pile)
+            requests += _pile_requests(pile, pile_store.plan_config(store, settings))
         fresh = [again for request in requests if (again := _not_asked_before(context.instance, request))]
         if not fresh:
             return dg.SkipReason("Everything that the manifests name is current, under way, or has failed and waits.")
@@ -124,9 +123,19 @@ def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[
         yield dg.RunRequest(run_key=f"{dataset.name}-{digest}", asset_selection=assets, tags=tags)
 
 
-def _pile_requests(due: PileDue) -> list[dg.RunRequest]:
+def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{dataset.name}-publish-{inputs[:24]}",
+        asset_selection=[names.hub_dataset_key(dataset)],
+        run_config={"ops": {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": share}}}},
+    )
+
+
+def _pile_requests(due: PileDue, plan_config: dict[str, Any]) -> list[dg.RunRequest]:
     if due.plan:
-        return [dg.RunRequest(run_key=f"pile-plan-{due.inputs[:24]}", asset_selection=[names.PILE_MANIFEST])]
+        run_key = f"pile-plan-{due.inputs[:24]}"
+        run_config = {"ops": plan_config} if plan_config else {}
+        return [dg.RunRequest(run_key=run_key, asset_selection=[names.PILE_MANIFEST], run_config=run_config)]
     if due.shards:
         return [
             dg.RunRequest(run_key=f"shard-{name}", partition_key=name, asset_selection=[names.PILE_SHARDS])

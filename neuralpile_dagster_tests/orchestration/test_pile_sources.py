@@ -11,7 +11,7 @@ import dagster as dg
 
 from neuralpile_dagster.hub.contents import list_folder
 from neuralpile_dagster.orchestration import names, pile_store
-from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of
+from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of, house
 
 
 def require(result: dg.ExecuteInProcessResult) -> None:
@@ -19,14 +19,14 @@ def require(result: dg.ExecuteInProcessResult) -> None:
     assert result.success, failure_of(result)
 
 
-def merge(house: House, **config: Any) -> Path:
+def merge(made: House, **config: Any) -> Path:
     """Plan, make and publish the pile; give its folder."""
     ops = {"neural_pile__manifest": {"config": config}} if config else None
-    require(house.run(names.PILE_MANIFEST, ops=ops))
-    for shard in pile_store.planned_shards(house.store, house.settings):
-        require(house.run(names.PILE_SHARDS, partitions=[shard]))
-    require(house.run(names.PILE_HUB_DATASET))
-    return house.hub_folder("neural-pile")
+    require(made.run(names.PILE_MANIFEST, ops=ops))
+    for shard in pile_store.planned_shards(made.store, made.settings):
+        require(made.run(names.PILE_SHARDS, partitions=[shard]))
+    require(made.run(names.PILE_HUB_DATASET))
+    return made.hub_folder("neural-pile")
 
 
 def rows_of(folder: Path) -> list[str]:
@@ -35,31 +35,45 @@ def rows_of(folder: Path) -> list[str]:
 
 
 def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
-    from_store = rows_of(merge(house, test_size=0.4, seed=3))
-    shutil.rmtree(house.settings.home / "store" / MICE.key / "spike_counts")
-    assert rows_of(merge(house, test_size=0.4, seed=3, merge_from="hub")) == from_store
+    made = new_house()
+    made.build()
+    from_store = rows_of(merge(made, test_size=0.4, seed=3))
+    shutil.rmtree(made.settings.home / "store" / MICE.key / "spike_counts")
+    assert rows_of(merge(made, test_size=0.4, seed=3, merge_from="hub")) == from_store
 
 
 def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
-    hub = house.settings.home / "hub"
+    made = new_house()
+    made.build()
+    hub = made.settings.home / "hub"
     theirs = hub / "other-lab" / "their-rats"
     (theirs / "data").mkdir(parents=True)
-    for file in (house.hub_folder(MICE.name) / "data").iterdir():
+    for file in (made.hub_folder(MICE.name) / "data").iterdir():
         shutil.copy(file, theirs / "data" / file.name)
-    merge(house, extra_repositories=["other-lab/their-rats"], test_size=0.2)
-    published = pile_store.require_published(house.store, house.settings)
+    merge(made, extra_repositories=["other-lab/their-rats"], test_size=0.2)
+    published = pile_store.require_published(made.store, made.settings)
     assert published.components == (MICE.name, "their-rats")
     assert sum(shard.rows for shards in published.shards.values() for shard in shards) == 6
 
 
 def test_a_repository_that_is_not_there_is_named(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+    made = new_house()
+    made.build()
     ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["nobody/nothing"]}}}
-    result = house.run(names.PILE_MANIFEST, ops=ops)
+    result = made.run(names.PILE_MANIFEST, ops=ops)
     assert not result.success
     assert "nobody/nothing" in failure_of(result)
+
+
+def test_somebody_elses_repository_of_the_name_of_one_of_ours_is_not_taken_for_ours(
+    tmp_path: Path, new_archive: Callable[[], Path]
+):
+    more = MICE.model_copy(update={"name": "more-mice"})
+    with house(tmp_path, new_archive(), (MICE, more)) as made:
+        for dataset in (MICE, more):
+            made.build(dataset)
+        theirs = made.settings.home / "hub" / "other-lab" / "more-mice" / "data"
+        shutil.copytree((made.hub_folder("more-mice") / "data").resolve(), theirs)
+        pile = merge(made, components=[MICE.name], extra_repositories=["other-lab/more-mice"], test_size=0.2)
+        card = (pile / "README.md").read_text()
+    assert "Somebody else" in card

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration import names, pile_store
-from neuralpile_dagster.orchestration.due import dataset_due, pile_due
+from neuralpile_dagster.build import trains_inputs
+from neuralpile_dagster.errors import ArchiveUnavailable
+from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.orchestration.due import TRANSIENT_WAIT, dataset_due, pile_due
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.sensors import TRIES, current_sensor, version_sensor
+from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import MICE, House, cut, trains_of
 
@@ -35,6 +39,7 @@ def tick(house: House, succeed: bool = True) -> list[list[str]]:
             asset_selection=request.asset_selection,
             partition_key=request.partition_key,
             tags=request.tags,
+            run_config=request.run_config,
             raise_on_error=False,
         )
         assert done.success == succeed
@@ -114,3 +119,39 @@ def test_a_changed_listing_asks_for_the_manifest_and_the_first_look_only_takes_n
 def test_both_sensors_are_off_until_a_person_turns_them_on():
     for sensor in (version_sensor([MICE]), current_sensor([MICE])):
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+
+
+def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(new_house: Callable[..., House]):
+    house = new_house()
+    house.build()
+    chosen = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
+    assert house.run(names.PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
+    write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
+    house.discover()
+    steps = [step for _ in range(8) for step in tick(house)]
+    assert ["neural_pile/manifest"] in steps
+    plan = pile_store.require_published(house.store, house.settings)
+    assert (plan.seed, plan.split_by, plan.test_size) == (7, "sessions", 0.3)
+
+
+def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable[..., House]):
+    house = new_house()
+    cut(house.archive / MICE.source.folder / FIRST)
+    house.discover()
+    assert tick(house, succeed=False) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == []
+    house.settings = replace(house.settings, min_session_share=0.6)
+    assert tick(house) == [["tiny_mice/hub_dataset"]]
+
+
+def test_a_session_whose_archive_was_away_is_asked_for_again_after_a_while(new_house: Callable[..., House]):
+    house = new_house()
+    manifest_key = house.discover()[0]
+    session = locations.read_manifest(house.store, MICE).session(manifest_key)
+    inputs = trains_inputs(session, MICE.reader)
+    locations.record_failure(house.store, MICE, house.settings, session.key, ArchiveUnavailable("away"), inputs, "run")
+    assert session.key not in dataset_due(house.store, MICE, house.settings, 1.0).sessions
+    failure = locations.read_failures(house.store, MICE, house.settings)[session.key]
+    earlier = failure.model_copy(update={"at": failure.at - 2 * TRANSIENT_WAIT})
+    write_record(house.store, f"{MICE.key}/failures/{session.key}.json", earlier)
+    assert session.key in dataset_due(house.store, MICE, house.settings, 1.0).sessions
