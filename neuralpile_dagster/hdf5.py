@@ -16,20 +16,25 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
-from neuralpile_dagster.errors import DamagedRecording
+from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
 MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression Factor")
 MAX_FREE_BYTES = 1 << 16  # below this, what a dataset declares costs nothing
 
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
+_READ_ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError)
 
 
 @contextmanager
 def reading(name: str, what: str) -> Iterator[None]:
-    """Turn what h5py raises inside the block (and only h5py's calls belong there) into `DamagedRecording`."""
+    """Turn what h5py raises inside the block (and only h5py's calls belong there) into `DamagedRecording`.
+
+    Sizes are checked before this, so memory that is lacking is the machine's fault: `OutOfMemory`.
+    """
     try:
         yield
+    except MemoryError as error:
+        raise OutOfMemory.in_reading(name, what) from error
     except _READ_ERRORS as error:
         raise DamagedRecording(
             f"{name}: {what} cannot be read",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, Write, assert_same, dataset, write
+from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, Write, assert_same, dataset, read, write
 from neuralpile_dagster_tests.servers.http import Server
 
 
@@ -150,3 +151,20 @@ def test_any_layout_is_read_as_h5py_reads_it(bucket_server: Server, bucket: Buck
 
     write(bucket.path, make, libver=draw(st.sampled_from(["earliest", "v110", "latest"])))
     assert_same(bucket_server)
+
+
+@pytest.mark.parametrize("shape", [(200_003,), (200, 300)], ids=["in rows", "in tiles"])
+def test_chunks_outside_the_shape_are_passed_over_as_hdf5_does(
+    bucket_server: Server, bucket: Bucket, shape: tuple[int, ...]
+):
+    chunks = (30_000,) if len(shape) == 1 else (70, 90)
+    values = TIMES[: np.prod(shape)].reshape(shape)
+    write(bucket.path, dataset(data=values, chunks=chunks, compression="gzip"), libver="earliest")
+    claimed = (shape[0] // 2, *shape[1:])
+    content = bucket.path.read_bytes()
+    shapes = [struct.pack(f"<{len(shape)}Q", *each) for each in (shape, claimed)]
+    assert content.count(shapes[0]) >= 1
+    bucket.path.write_bytes(content.replace(*shapes))
+    assert_same(bucket_server)
+    found, _ = read(bucket_server)
+    np.testing.assert_array_equal(found, values[: claimed[0]])

@@ -82,6 +82,8 @@ class Chunks:
         seen = np.zeros(layout.grid, bool)
 
         def visit(info: h5py.h5d.StoreInfo) -> None:
+            if any(at >= length for at, length in zip(info.chunk_offset, layout.shape, strict=True)):
+                return  # outside the shape: HDF5 never asks for it
             chunk = Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
             require_inside(self._remote, chunk.start, chunk.stop, dataset)
             seen[tuple(at // step for at, step in zip(chunk.offset, layout.chunk_shape, strict=True))] = True
