@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster_tests.hub.huggingface_setup import contents, folder_of, hub_for, published, quiet
+from neuralpile_dagster_tests.hub.huggingface_setup import QUICK, contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
@@ -41,6 +43,7 @@ TROUBLES = {
     "hang": Fault("hang"),
     "hang after the server acted": Fault("hang", after_serving=True),
 }
+HASTY = replace(QUICK, attempts=2, answer_timeout_s=0.1)
 SENT_BY_PUT = ("put", "part")  # huggingface_hub waits for seconds between attempts of these
 
 
@@ -95,6 +98,28 @@ def test_trouble_that_stays_is_a_clear_error_and_an_untouched_main(
     hub_for(server).publish("x", folder, quiet)
     assert len(server.commits("lab/x")) == 1
     assert published(server) == contents(folder)
+
+
+@pytest.mark.parametrize("call", ["info", "preupload", "batch", "tree"])
+def test_a_hub_that_never_answers_is_a_clear_error_and_an_untouched_main(server: HubServer, folder: Path, call: str):
+    server.faults.add(trouble("hang", call, times=10_000))
+    with pytest.raises(HubUnavailable, match=r"what to do: try again"):
+        hub_for(server, plans=1, policy=HASTY).publish("x", folder, quiet)
+    assert server.commits("lab/x") == []
+
+
+@pytest.mark.parametrize("kind", ["503", "reset before", "hang"])
+@pytest.mark.parametrize("call", SENT_BY_PUT)
+def test_storage_that_stays_away_is_a_clear_error_and_an_untouched_main(
+    server: HubServer, folder: Path, call: str, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    # the library itself makes six attempts, and would wait for 23 s between them
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
+    server.faults.add(trouble(kind, call, times=10_000))
+    with pytest.raises(HubUnavailable, match=r"what to do: try again"):
+        hub_for(server, plans=1, policy=HASTY).publish("x", folder, quiet)
+    assert server.commits("lab/x") == []
+    assert published(server) == {}
 
 
 @pytest.mark.parametrize("kind", ["reply cut short", "reply cut short, unmarked", "reset mid-body"])
