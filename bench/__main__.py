@@ -36,6 +36,10 @@ def ratios(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
                 yield from ratios(inner, path)
 
 
+def _result(name: str, tiny: bool) -> Path:
+    return RESULTS / f"{name}{'-tiny' if tiny else ''}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which of: {', '.join(benches())} (default all)")
@@ -44,14 +48,15 @@ def main() -> None:
     failed = []
     for name in options.names or benches():
         print(f"\n# bench.{name}", flush=True)
+        # neither a bench that fails nor one that is skipped may leave older figures for the table
+        _result(name, options.tiny).unlink(missing_ok=True)
         command = [sys.executable, "-m", f"bench.{name}", *(["--tiny"] if options.tiny else [])]
         if subprocess.call(command):
             failed.append(name)
     rows = []
     for name in options.names or benches():
-        suffix = "-tiny" if options.tiny else ""
-        path = RESULTS / f"{name}{suffix}.json"
-        if path.exists():
+        path = _result(name, options.tiny)
+        if name not in failed and path.exists():
             rows += [[name, where, found] for where, found in ratios(json.loads(path.read_text()))]
     show("All ratios", ["bench", "what", "found"], rows)
     if failed:

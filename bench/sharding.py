@@ -65,13 +65,16 @@ def measure(name: str, n: int, total: float, additions: int) -> dict[str, Any]:
             "changed_max": int(np.max(changed)),
             "bytes_share": round(float(np.mean(share)), 3),
         }
-    return result
+    what = {"changed_mean": "shards changed", "bytes_share": "bytes in them"}
+    ratios = {f"ours / in order, {name}": result["ours"][key] / result["in_order"][key] for key, name in what.items()}
+    return result | {"ratios": ratios}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="few additions, for a smoke run")
-    additions = 5 if parser.parse_args().tiny else 2_000
+    tiny = parser.parse_args().tiny
+    additions = 5 if tiny else 2_000
     results = [measure(*dataset, additions) for dataset in DATASETS]
     columns = ["shards", "changed_mean", "at_most_two", "changed_max", "bytes_share"]
     rows = [
@@ -80,7 +83,8 @@ def main() -> None:
         for rule in ("ours", "in_order")
     ]
     show("Shards with new content after one session is added", ["dataset", "rule", *columns], rows)
-    save("sharding", {"additions": additions, "results": results})
+    found = {result["dataset"]: result for result in results}
+    print(f"\nwrote {save('sharding-tiny' if tiny else 'sharding', {'additions': additions, 'results': found})}")
 
 
 if __name__ == "__main__":
