@@ -8,6 +8,7 @@ from importlib import resources
 import dagster as dg
 
 from neuralpile_dagster.files import write_bytes
+from neuralpile_dagster.orchestration.pools import limit_pools
 from neuralpile_dagster.settings import Settings
 
 
@@ -22,4 +23,6 @@ def prepare_home(settings: Settings) -> None:
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The instance, for use in a ``with``."""
     prepare_home(settings)
-    return dg.DagsterInstance.from_config(str(settings.home))
+    instance = dg.DagsterInstance.from_config(str(settings.home))
+    limit_pools(instance)
+    return instance

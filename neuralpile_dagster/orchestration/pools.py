@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import dagster as dg
+
+from neuralpile_dagster.catalog.model import Dataset
+
 ARCHIVE_POOL = "neuralpile_archive"
 """Steps that talk to an archive; times the connections per step, this is what the archive sees."""
+LARGE_POOL = "neuralpile_large_sessions"
+"""Steps that read and bin sessions so large that a step needs 1 to 2 GB; they talk to the archive as well."""
+LARGE_TOKENS = 500_000_000
+"""Tokens per session, as published, from which a dataset's sessions count as large."""
+LARGE_LIMIT = 2
+"""Steps of `LARGE_POOL` at once, unless a person sets another limit: as many as a machine with 8 GB holds."""
 HUB_POOL = "neuralpile_hub"
 """Steps that publish."""
+
+
+def session_pool(dataset: Dataset) -> str:
+    """The pool of a dataset's sessions."""
+    tokens, sessions = dataset.tokens_published, dataset.sessions_due
+    return LARGE_POOL if tokens and sessions and tokens / sessions >= LARGE_TOKENS else ARCHIVE_POOL
+
+
+def limit_pools(instance: dg.DagsterInstance) -> None:
+    """Give pools whose limit is not the instance's default theirs; one that a person has set stays."""
+    storage = instance.event_log_storage
+    if storage.supports_global_concurrency_limits:
+        chosen = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}
+        if LARGE_POOL not in chosen:
+            storage.set_concurrency_slots(LARGE_POOL, LARGE_LIMIT)

@@ -13,7 +13,7 @@ from neuralpile_dagster.orchestration.batches import SessionBatch
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.partitions import session_partitions
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
+from neuralpile_dagster.orchestration.pools import session_pool
 from neuralpile_dagster.orchestration.progress import waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
@@ -67,7 +67,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         partitions_def=partitions,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(BATCH_SIZE),
-        pool=ARCHIVE_POOL,
+        pool=session_pool(dataset),
     )
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource

@@ -1,0 +1,36 @@
+"""Pools: which steps share one, and their limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, LARGE_LIMIT, LARGE_POOL, session_pool
+from neuralpile_dagster.settings import Settings
+
+LARGE = {"vbn", "shield", "vcn", "vcn-2", "v2h", "petersen", "oddball", "illusion"}
+
+
+def test_datasets_of_large_sessions_have_a_pool_of_their_own() -> None:
+    pools = {dataset.name: session_pool(dataset) for dataset in RODENT}
+    assert {name for name, pool in pools.items() if pool == LARGE_POOL} == LARGE
+    assert set(pools.values()) == {LARGE_POOL, ARCHIVE_POOL}
+
+
+def test_a_new_home_limits_large_sessions_and_keeps_the_limit_that_a_person_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    settings = Settings(tmp_path, str(tmp_path / "store"))
+
+    def limit() -> int:
+        with open_instance(settings) as instance:
+            return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}[LARGE_POOL]
+
+    assert limit() == LARGE_LIMIT
+    with open_instance(settings) as instance:
+        instance.event_log_storage.set_concurrency_slots(LARGE_POOL, 7)
+    assert limit() == 7
