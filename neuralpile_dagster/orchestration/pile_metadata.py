@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import Publication
-from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import summaries
 from neuralpile_dagster.orchestration.metadata import column_schema, counted, publication_metadata, table
@@ -49,17 +49,24 @@ def plan_metadata(plan: PlanRecord, left_out: Mapping[str, str], synthetic: bool
     }
 
 
-def shard_metadata(shard: PileShard, uri: str, seconds: float) -> dict[str, Any]:
+def shard_metadata(plan: PilePlan, shard: PileShard, uri: str, seconds: float) -> dict[str, Any]:
     """What a shard holds, and whether rows had to be decoded to get there."""
+    rows = plan.shard_rows(shard.name)
+    of_components = rows["source_dataset"].combine_chunks().value_counts().to_pylist()
     return {
         "tokens": shard.tokens,
+        "sessions": rows.group_by(["source_dataset", "subject_id", "session_id"]).aggregate([]).num_rows,
+        "rows_of_components": {str(count["values"]): count["counts"] for count in of_components},
         "bytes": shard.file.size,
         "sha256": shard.file.sha256,
         "split": shard.split,
         "seconds": round(seconds, 3),
         "rows_decoded": dict(shard.decoded),
+        "plan_id": plan.record.plan_id,
+        "source_version": plan.record.digest,
         "dagster/partition_row_count": shard.rows,
         "dagster/uri": uri,
+        "dagster/column_schema": column_schema(PILE_SCHEMA),
     }
 
 

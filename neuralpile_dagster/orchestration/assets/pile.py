@@ -1,8 +1,9 @@
 """``neural_pile/*``: the components merged, shuffled, split and published."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -15,8 +16,9 @@ from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, 
 from neuralpile_dagster.orchestration.pictures import files_rasters
 from neuralpile_dagster.orchestration.pile_store import CurrentPlan
 from neuralpile_dagster.orchestration.pools import HUB_POOL
-from neuralpile_dagster.orchestration.progress import progress_of
+from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.shard_batches import SHARDS_VERSION, ShardBatch
 from neuralpile_dagster.store import write_record
 
 
@@ -51,6 +53,10 @@ class PileConfig(dg.Config):
     merge_from: MergeFrom = Field(
         default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
     )
+
+    def choices(self) -> dict[str, Any]:
+        """As run configuration has it."""
+        return {**self.model_dump(), "split_by": self.split_by.value, "merge_from": self.merge_from.value}
 
 
 def pile_assets(datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
@@ -89,6 +95,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             repositories=chosen.repositories,
             left_out=chosen.left_out,
             synthetic=chosen.synthetic,
+            choices=config.choices(),
         )
         write_record(store, pile_store.current_path(settings), current)
         register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
@@ -102,31 +109,26 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
 
 
 def _shards() -> dg.AssetsDefinition:
-    @dg.asset(
-        key=names.PILE_SHARDS,
-        deps=[names.PILE_MANIFEST],
+    @dg.multi_asset(
+        name="neural_pile__shards",
+        specs=[
+            dg.AssetSpec(
+                names.PILE_SHARDS,
+                deps=[names.PILE_MANIFEST],
+                skippable=True,
+                code_version=SHARDS_VERSION,
+                **pile_facts("shards"),
+            )
+        ],
         partitions_def=PILE_SHARDS_PARTITIONS,
         backfill_policy=dg.BackfillPolicy.multi_run(10),
-        code_version="1",
-        **pile_facts("shards"),
     )
-    def neural_pile_shards(context: dg.AssetExecutionContext, instance: InstanceResource) -> None:
-        from neuralpile_dagster.merge.plan import load_plan
-        from neuralpile_dagster.merge.shards import build_shard
-        from neuralpile_dagster.orchestration.pile_sources import file_opener
-
-        store, settings = instance.open_store(), instance.settings
-        open_file = file_opener(store, instance.open_hub())
-        for name in context.partition_keys:
-            started = time.monotonic()
-            plan_id = name.split("-")[0]
-            plan = load_plan(store, pile_store.plan_path(settings, plan_id))
-            shard = build_shard(store, pile_store.shards_folder(settings, plan_id), plan, name, open_file)
-            progress_of(context)(f"shard {name}: {shard.rows:,} rows, {shard.tokens:,} tokens")
-            context.add_asset_metadata(
-                pile_metadata.shard_metadata(shard, store.uri(shard.file.key), time.monotonic() - started),
-                partition_key=name,
-            )
+    def neural_pile_shards(
+        context: dg.AssetExecutionContext, instance: InstanceResource
+    ) -> Iterator[dg.MaterializeResult]:
+        with waits_told(context):
+            ShardBatch(context, instance).run()
+        yield from ()  # every shard is recorded by then
 
     return neural_pile_shards
 

@@ -1,0 +1,94 @@
+"""A batch of the pile's shards, one after the other: a shard that fails costs only itself, as in `batches`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import dagster as dg
+
+from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.orchestration import names, pile_metadata, pile_store
+from neuralpile_dagster.orchestration.metadata import counted
+from neuralpile_dagster.orchestration.progress import our_log
+from neuralpile_dagster.orchestration.provenance import version_tags
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.tables.copy_sources import OpenFile
+
+SHARDS_VERSION = "1"
+REASONS_SHOWN = 3
+"""Shards whose reasons are in the message of a batch that failed; the run's log has all."""
+
+
+@dataclass
+class ShardBatch:
+    """The shards of one run of ``neural_pile/shards``.
+
+    Raises `dagster.Failure` at the end of `run` when any shard failed.
+    """
+
+    context: dg.AssetExecutionContext
+    instance: InstanceResource
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.log = our_log(self.context)
+        self.settings = self.instance.settings
+        self.store = self.instance.open_store()
+        self.plan_of = lru_cache(maxsize=1)(self._load)
+
+    def run(self) -> None:
+        """Make every shard of the batch; see `ShardBatch`."""
+        wanted = self.context.partition_keys
+        for name in wanted:
+            try:
+                self._shard(name)
+            except Exception as error:  # told, and raised again as one Failure after the others
+                expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
+                self.log.error(f"shard {name} failed: {error}", exc_info=None if expected else error)
+                self.failed[name] = str(error) or type(error).__name__
+        if self.failed:
+            raise self._failure(len(wanted))
+
+    @cached_property
+    def _open_file(self) -> OpenFile:
+        from neuralpile_dagster.orchestration.pile_sources import file_opener
+
+        return file_opener(self.store, self.instance.open_hub())
+
+    def _load(self, plan_id: str) -> PilePlan:
+        from neuralpile_dagster.merge.plan import load_plan
+
+        return load_plan(self.store, pile_store.plan_path(self.settings, plan_id))
+
+    def _shard(self, name: str) -> None:
+        from neuralpile_dagster.merge.shards import build_shard
+
+        started, plan_id = time.monotonic(), name.split("-")[0]
+        plan = self.plan_of(plan_id)
+        folder = pile_store.shards_folder(self.settings, plan_id)
+        shard = build_shard(self.store, folder, plan, name, self._open_file)
+        self._record(plan, shard, time.monotonic() - started)
+        self.log.info(f"shard {name}: {shard.rows:,} rows, {shard.tokens:,} tokens")
+
+    def _record(self, plan: PilePlan, shard: PileShard, seconds: float) -> None:
+        uri = self.store.uri(shard.file.key)
+        facts = pile_metadata.shard_metadata(plan, shard, uri, seconds)
+        tags = version_tags(shard.file.sha256[:32], SHARDS_VERSION, names.PILE_MANIFEST, plan.record.digest, None)
+        event = dg.AssetMaterialization(names.PILE_SHARDS, partition=shard.name, metadata=facts, tags=tags)
+        self.context.log_event(event)
+
+    def _failure(self, wanted: int) -> dg.Failure:
+        reasons = [f"{name}: {reason}" for name, reason in self.failed.items()]
+        more = len(reasons) - REASONS_SHOWN
+        return dg.Failure(
+            f"{len(reasons)} of {wanted} shards of the pile failed"
+            + ("; the others are done. " if len(reasons) < wanted else ". ")
+            + " | ".join(reasons[:REASONS_SHOWN])
+            + (f" | and {more} more: {', '.join(list(self.failed)[REASONS_SHOWN:])}" if more > 0 else ""),
+            metadata={"failed_partitions": dg.MetadataValue.md(counted(self.failed))},
+            allow_retries=False,
+        )

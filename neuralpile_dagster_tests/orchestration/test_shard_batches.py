@@ -1,0 +1,71 @@
+"""Batches of shards: a broken one costs only itself, what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.merge import plan as planning
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.store import read_record
+from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of
+
+
+@pytest.fixture
+def planned(new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> House:
+    """An instance with a planned pile of three shards, each of one session's row."""
+    monkeypatch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
+    house = new_house()
+    house.build()
+    assert house.run(names.PILE_MANIFEST).success
+    return house
+
+
+def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> None:
+    shards = pile_store.planned_shards(planned.store, planned.settings)
+    assert len(shards) == 3
+    source = planned.store.root / locations.counts_folder(MICE, planned.settings) / f"{SESSIONS[1]}.parquet"
+    hidden = source.rename(source.with_suffix(".away"))
+
+    result = planned.run(names.PILE_SHARDS, partitions=shards)
+    assert not result.success
+    made = planned.made(names.PILE_SHARDS)
+    (failed,) = set(shards) - made
+    assert "1 of 3 shards of the pile failed; the others are done" in failure_of(result)
+    assert f"{failed}: " in failure_of(result)
+    assert source.name in failure_of(result)
+
+    written = {name: shard_file(planned, name).stat().st_mtime_ns for name in made}
+    hidden.rename(source)
+    assert planned.run(names.PILE_SHARDS, partitions=shards).success
+    assert planned.made(names.PILE_SHARDS) == set(shards)
+    assert {name: shard_file(planned, name).stat().st_mtime_ns for name in made} == written
+
+
+def test_a_shard_is_recorded_with_the_digest_of_its_file_as_data_version(planned: House) -> None:
+    shards = pile_store.planned_shards(planned.store, planned.settings)
+    result = planned.run(names.PILE_SHARDS, partitions=shards)
+    made = [event.materialization for event in result.all_events if event.is_step_materialization]
+    assert [event.partition for event in made] == shards  # each once
+    for event in made:
+        record = shard_record(planned, str(event.partition))
+        assert event.tags is not None
+        assert event.tags["dagster/data_version"] == record.file.sha256[:32]
+        assert event.tags["dagster/input_data_version/neural_pile/manifest"] == record.inputs
+        assert event.metadata["source_version"].value == record.inputs
+        assert event.metadata["rows_of_components"].value == {MICE.name: 1}
+        assert "dagster/column_schema" in event.metadata
+
+
+def shard_record(house: House, name: str) -> PileShard:
+    folder = pile_store.shards_folder(house.settings, name.split("-")[0])
+    record = read_record(house.store, f"{folder}/{name}.json", PileShard)
+    assert record is not None
+    return record
+
+
+def shard_file(house: House, name: str) -> Path:
+    return house.store.root / shard_record(house, name).file.key
