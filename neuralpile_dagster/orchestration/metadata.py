@@ -10,13 +10,10 @@ import dagster as dg
 import pyarrow as pa
 
 from neuralpile_dagster.archives.model import ReadCost
-from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.words import rule_in_words
 from neuralpile_dagster.hub.markdown import url
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.orchestration import summaries
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 TABLE_ROWS = 400
@@ -45,6 +42,8 @@ def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
         "session_id": "name of the archive file without extension (or of the group of files)",
         "segment_id": "consecutive bins of the session, numbered from 0",
         "source_dataset": "repository that the row comes from",
+        "ticks": "spike times: ticks / ticks_per_s are seconds; without ticks_per_s, bit patterns of float64 seconds",
+        "counts": "spikes per bin, as the file has them",
     }
     columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
     return dg.TableSchema(columns)
@@ -59,48 +58,12 @@ def place(address: str) -> dg.MetadataValue:
     return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
 
 
-def manifest_metadata(dataset: Dataset, manifest: Manifest, new_keys: int, path: str) -> dict[str, Any]:
-    """What a manifest holds; sessions that are gone come first in its table."""
-    present = [session for session in manifest.sessions if not session.vanished]
-    metadata: dict[str, Any] = {
-        "summary": summaries.manifest_summary(manifest, new_keys),
-        "sessions": len(present),
-        "sessions_new": new_keys,
-        "sessions_vanished": len(manifest.vanished),
-        "subjects": len({session.subject_id for session in present}),
-        "files_considered": manifest.considered,
-        "files_dropped": dict(sorted(manifest.dropped.items())),
-        "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
-        "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
-        "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
-        "source_version": manifest.version,
-        "source_is_frozen": manifest.frozen,
-        "licence": manifest.citation.license or "not stated by the source",
-        "dagster/uri": path,
-        "sessions_table": table(
-            [
-                {
-                    "session": session.session_id,
-                    "status": "gone from the archive" if session.vanished else "listed",
-                    "files": len(session.files),
-                    "MB": f"{session.size / 1e6:,.1f}",
-                    "subject": session.subject_id,
-                }
-                for session in [*manifest.vanished, *present]
-            ]
-        ),
-    }
-    if manifest.citation.citation:
-        metadata["citation"] = manifest.citation.citation
-    if manifest.version_note:
-        metadata["version_note"] = manifest.version_note
-    return metadata
-
-
 def trains_metadata(
     record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
 ) -> dict[str, Any]:
     """What a session's spike trains are; ``cost`` is None when they were there already."""
+    from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
+
     metadata: dict[str, Any] = {
         "summary": summaries.trains_summary(record, cost, synthetic),
         "units": record.n_units,
@@ -109,6 +72,7 @@ def trains_metadata(
         "seconds": round(seconds, 3),
         "reused": cost is None,
         "dagster/uri": uri,
+        "dagster/column_schema": column_schema(BINNED_SCHEMA if record.n_spikes is None else TRAINS_SCHEMA),
     }
     if record.notes:
         metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes[:20]))
@@ -134,7 +98,7 @@ def counts_metadata(
         "minutes": round(stats.duration_s / 60, 2),
         "spikes": stats.spikes_kept,
         "mean_rate_hz": mean_rate(record),
-        "spikes_dropped": stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond,
+        "spikes_dropped": _dropped(stats),
         "spikes_saturated": stats.lost_to_saturation,
         "saturated_bins": stats.saturated_bins,
         "silent_units": stats.silent_units,
@@ -185,6 +149,8 @@ def component_metadata(
 ) -> dict[str, Any]:
     """What a published component holds; sessions that are missing come first in its table."""
     totals = component.totals
+    published = [records[session.key] for session in component.sessions]
+    stats = [record.stats for record in published]
     rows: list[dict[str, Any]] = [
         {"session": key, "status": why, "units": 0, "minutes": "", "tokens": "", "rate (Hz)": "", "subject": ""}
         for key, why in component.missing.items()
@@ -199,7 +165,7 @@ def component_metadata(
             "rate (Hz)": f"{mean_rate(record):.2f}",
             "subject": record.subject_id,
         }
-        for record in (records[session.key] for session in component.sessions)
+        for record in published
     ]
     return {
         "summary": summaries.component_summary(component, publication),
@@ -208,7 +174,11 @@ def component_metadata(
         "sessions": totals.sessions,
         "subjects": totals.subjects,
         "units": totals.units,
+        "bins": sum(one.n_bins for one in stats),
         "spikes": totals.spikes,
+        "spikes_dropped": sum(_dropped(one) for one in stats),
+        "spikes_saturated": sum(one.lost_to_saturation for one in stats),
+        "saturated_bins": sum(one.saturated_bins for one in stats),
         "minutes": round(totals.minutes, 1),
         "dagster/row_count": totals.rows,
         "dagster/column_schema": column_schema(),
@@ -217,6 +187,10 @@ def component_metadata(
         "sessions_table": table(rows),
         **publication_metadata(publication, seconds),
     }
+
+
+def _dropped(stats: CountsStats) -> int:
+    return stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond
 
 
 def mean_rate(record: CountsRecord) -> float:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 
+from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import locations
-from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record
 
+REASON_CHARACTERS = 160
+"""Of a failure's reason in a table of sessions."""
+
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """One dataset's standing; ``known`` is None when it has no manifest yet. Tokens are of the sessions done."""
+    """One dataset's standing; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
+
+    Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    """
 
     dataset: Dataset
     known: int | None
@@ -53,13 +61,32 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
     if manifest is None:
         return DatasetStatus(dataset, None, 0, {}, 0, None)
     records = done_records(store, dataset, settings, manifest)
+    counted = [session.key for session in manifest.sessions if session.key in records or not session.vanished]
     failures = locations.read_failures(store, dataset, settings)
     published = locations.read_published(store, dataset, settings)
     return DatasetStatus(
         dataset=dataset,
-        known=len(manifest.sessions),
+        known=len(counted),
         done=len(records),
-        failed={key: failure.message for key, failure in failures.items()},
+        failed={key: failure.message for key, failure in failures.items() if key in counted},
         tokens=sum(record.stats.tokens for record in records.values()),
         published_tokens=published.totals.tokens if published else None,
     )
+
+
+def session_states(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, str]:
+    """Where each session of a manifest stands, in words, by key."""
+    done = done_records(store, dataset, settings, manifest)
+    failures = locations.read_failures(store, dataset, settings)
+
+    def state(session: Session) -> str:
+        if session.vanished:
+            return "gone from the archive; what was read is kept" if session.key in done else "gone from the archive"
+        if session.key in failures:
+            return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
+        if session.key not in done:
+            return "to do"
+        listed = build.trains_inputs(session, dataset.reader)
+        return "done" if done[session.key].trains_inputs == listed else "to do again: its files or the reader changed"
+
+    return {session.key: state(session) for session in manifest.sessions}

@@ -15,7 +15,7 @@ from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.orchestration import locations
+from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.checks.policy import POLICIES
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, house, write_mice
@@ -136,23 +136,57 @@ def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
-    """The last materialization of each asset of the built mice."""
-    yield {layer: built.instance.get_latest_materialization_event(key(layer)) for layer in LAYERS}
-
-
-def test_every_materialization_has_the_numbers_of_the_contract(ran: dict[str, dg.EventLogEntry]) -> None:
-    wanted = {
-        "manifest": {"sessions", "subjects", "files_dropped", "source_version", "sessions_table", "dagster/uri"},
-        "spike_trains": {"units", "spikes", "bytes", "seconds", "source_version", "dagster/uri"},
-        "spike_counts": {"tokens", "units", "bins", "spikes", "spikes_dropped", "saturated_bins", "bytes", "seconds"}
-        | {"raster", "source_version", "dagster/uri", "dagster/column_schema", "dagster/partition_row_count"},
-        "hub_dataset": {"tokens", "sessions", "subjects", "units", "spikes", "bytes", "seconds", "rasters"}
-        | {"sessions_table", "missing_sessions", "dagster/uri", "dagster/row_count", "dagster/column_schema"},
+    """The last materialization of each asset of the built mice and of their pile."""
+    assert built.run(names.PILE_MANIFEST).success
+    for shard in pile_store.planned_shards(built.store, built.settings):
+        assert built.run(names.PILE_SHARDS, partitions=[shard]).success
+    assert built.run(names.PILE_HUB_DATASET).success
+    keys = {layer: key(layer) for layer in LAYERS} | {
+        "neural_pile/manifest": names.PILE_MANIFEST,
+        "neural_pile/shards": names.PILE_SHARDS,
+        "neural_pile/hub_dataset": names.PILE_HUB_DATASET,
     }
-    for layer, names in wanted.items():
-        event = ran[layer].asset_materialization
-        assert event is not None
-        assert names <= event.metadata.keys(), (layer, names - event.metadata.keys())
+    yield {name: built.instance.get_latest_materialization_event(asset) for name, asset in keys.items()}
+
+
+EVERYWHERE = {"bytes", "seconds", "dagster/uri"}
+NUMBERS = {"tokens", "units", "bins", "spikes"}
+LOSSES = {"spikes_dropped", "spikes_saturated", "saturated_bins"}
+CONTRACT = {
+    "manifest": {"sessions", "subjects", "files_dropped", "source_version", "sessions_table", "session_rule", "reader"},
+    "spike_trains": {"units", "spikes", "source_version", "dagster/column_schema"},
+    "spike_counts": NUMBERS
+    | LOSSES
+    | {"raster", "source_version", "dagster/column_schema", "dagster/partition_row_count"},
+    "hub_dataset": NUMBERS
+    | LOSSES
+    | {"sessions", "subjects", "rasters", "sessions_table", "missing_sessions", "source_version"}
+    | {"published_at", "dagster/row_count", "dagster/column_schema"},
+    "neural_pile/manifest": NUMBERS | {"sessions", "rows", "source_versions"},
+    "neural_pile/shards": {"tokens", "sessions", "source_version", "dagster/partition_row_count"}
+    | {"rows_of_components", "dagster/column_schema"},
+    "neural_pile/hub_dataset": NUMBERS
+    | {"sessions", "rasters", "source_versions", "published_at", "dagster/row_count", "dagster/column_schema"},
+}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_materialization_has_the_numbers_of_the_contract(name: str, ran: dict[str, dg.EventLogEntry]) -> None:
+    event = ran[name].asset_materialization
+    assert event is not None
+    assert (CONTRACT[name] | EVERYWHERE) - event.metadata.keys() == set()
+
+
+def test_the_pile_has_the_numbers_of_its_only_component(ran: dict[str, dg.EventLogEntry]) -> None:
+    component = ran["hub_dataset"].asset_materialization
+    assert component is not None
+    for name in ("neural_pile/manifest", "neural_pile/hub_dataset"):
+        pile = ran[name].asset_materialization
+        assert pile is not None
+        assert {number: pile.metadata[number].value for number in NUMBERS} == {
+            number: component.metadata[number].value for number in NUMBERS
+        }
+        assert pile.metadata["source_versions"].value == {MICE.name: component.metadata["source_version"].value}
 
 
 def test_tokens_are_integers_so_that_the_ui_plots_them(ran: dict[str, dg.EventLogEntry]) -> None:

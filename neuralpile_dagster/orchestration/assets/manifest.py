@@ -1,14 +1,18 @@
 """``<dataset>/manifest``: which sessions a dataset has."""
 
+import time
+
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import locations, metadata, names
+from neuralpile_dagster.orchestration import locations, names
 from neuralpile_dagster.orchestration.describe import asset_facts
+from neuralpile_dagster.orchestration.manifest_metadata import manifest_metadata
 from neuralpile_dagster.orchestration.partitions import register, session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.status import session_states
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.store import read_record, write_record
@@ -27,7 +31,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         **asset_facts(dataset, "manifest"),
     )
     def manifest(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
-        store, tell = instance.open_store(), progress_of(context)
+        started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
         path = locations.manifest_path(dataset)
         tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
         with waits_told(context):
@@ -36,8 +40,9 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         write_record(store, path, made)
         new = register(context.instance, session_partitions(dataset), [session.key for session in made.sessions])
         tell(f"{dataset.name}: {len(made.sessions)} sessions, {len(new)} of them new")
+        states = session_states(store, dataset, instance.settings, made)
         return dg.MaterializeResult(
-            metadata=metadata.manifest_metadata(dataset, made, len(new), store.uri(path)),
+            metadata=manifest_metadata(dataset, made, len(new), store.uri(path), time.monotonic() - started, states),
             data_version=dg.DataVersion(locations.manifest_digest(made)),
         )
 

@@ -77,7 +77,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
         from neuralpile_dagster.orchestration.pile_sources import choose_components
 
-        store, settings = instance.open_store(), instance.settings
+        started, store, settings = time.monotonic(), instance.open_store(), instance.settings
         chosen = choose_components(
             datasets,
             store,
@@ -89,9 +89,10 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         )
         plan = plan_pile(chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size)
         record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
+        published = published_components(store, datasets, settings)
         current = CurrentPlan(
             plan_id=record.plan_id,
-            inputs=pile_store.inputs_digest(published_components(store, datasets, settings)),
+            inputs=pile_store.inputs_digest(published),
             repositories=chosen.repositories,
             left_out=chosen.left_out,
             synthetic=chosen.synthetic,
@@ -101,7 +102,11 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
         progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
         return dg.MaterializeResult(
-            metadata=pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic),
+            metadata={
+                **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
+                "seconds": round(time.monotonic() - started, 3),
+                "dagster/uri": store.uri(f"{pile_store.plan_path(settings, record.plan_id)}.json"),
+            },
             data_version=dg.DataVersion(record.digest),
         )
 
@@ -157,6 +162,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             metadata=pile_metadata.pile_metadata(
                 done.plan,
                 done.left_out,
+                published_components(store, datasets, settings),
                 done.publication,
                 time.monotonic() - started,
                 done.synthetic,
