@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import Ran, neuralpile, quick_folder
+from neuralpile_dagster_tests.orchestration.house import Ran, instance_of, neuralpile, quick_folder
 
+pytestmark = pytest.mark.slow_first
 CATALOG = """\
 datasets:
   - name: many-mice
@@ -104,7 +104,7 @@ def test_a_build_that_was_killed_at_every_stage_ends_with_the_same_bytes(
     assert "was left by a process that is gone" in last.err
     assert place.digests() == undisturbed
     assert not any("sessions of this batch" in line for line in last.err.splitlines())
-    with dg.DagsterInstance.from_config(str(place.home)) as instance:
+    with instance_of(place.home) as instance:
         assert all(run.is_finished for run in instance.get_runs())
         for pool in (ARCHIVE_POOL, HUB_POOL):
             assert instance.event_log_storage.get_concurrency_info(pool).claimed_slots == []
@@ -128,7 +128,7 @@ def test_an_interrupted_build_says_that_it_can_go_on_and_leaves_no_run_open(fold
     assert rest.splitlines()[-1] == ("Interrupted. What was finished is kept: run the same command again to go on.")
     assert "Traceback" not in rest
     assert not (place.home / "hub").exists()
-    with dg.DagsterInstance.from_config(str(place.home)) as instance:
+    with instance_of(place.home) as instance:
         assert all(run.is_finished for run in instance.get_runs())
     failures = place.home / "store" / "many_mice" / "failures"
     assert not failures.exists() or list(failures.iterdir()) == []

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from neuralpile_dagster.catalog.model import Dataset, Source
@@ -153,6 +154,15 @@ def house(home: Path, archive: Path | str, datasets: Iterable[Dataset] = (MICE,)
     chosen = Settings(**{"home": home, "store": str(home / "store"), "archive": str(archive), **settings})
     with dg.DagsterInstance.ephemeral() as instance:
         yield House(chosen, instance, tuple(datasets))
+
+
+@contextmanager
+def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance that commands left in a home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield instance
 
 
 @contextmanager

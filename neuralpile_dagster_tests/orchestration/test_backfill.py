@@ -16,13 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.orchestration.house import FILES, SESSIONS, House, cut, neuralpile, quick_folder
+from neuralpile_dagster_tests.orchestration.house import (
+    FILES,
+    SESSIONS,
+    House,
+    cut,
+    instance_of,
+    neuralpile,
+    quick_folder,
+)
 
+pytestmark = pytest.mark.slow_first
 CATALOG = """\
 datasets:
   - name: tiny-mice
@@ -130,7 +138,7 @@ def discover(ui: Ui) -> None:
     """Materialize the manifest on the instance that is served."""
     settings = Settings.from_environment(ui.environment)
     row = load_catalog(settings)["tiny-mice"]
-    with dg.DagsterInstance.from_config(str(settings.home)) as instance:
+    with instance_of(settings.home) as instance:
         House(settings, instance, [row]).discover(row)
 
 
