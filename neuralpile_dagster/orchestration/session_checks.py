@@ -1,10 +1,14 @@
-"""Verdicts on the sessions of a batch as Dagster events: one per session and check, and one per check on the batch."""
+"""Verdicts on the sessions of a batch as Dagster events: one per session and check, and one per check on all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecordStatus,
+)
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import RecordingError
@@ -41,23 +45,43 @@ class SessionJudge:
                 )
 
     def sum_up(self) -> None:
-        """Log a verdict per check on all sessions judged.
+        """Log a verdict per check on all sessions of the dataset, those of earlier batches included.
 
         The pages of asset and check show the newest verdict whatever its
         partition is: without this one, that of a session picked by chance.
         """
-        verdicts = {name: _together(sessions) for name, sessions in self.said.items()}
+        asset, log = names.spike_counts_key(self.dataset), self.context.instance.event_log_storage
+        known = self.context.instance.get_dynamic_partitions(f"{self.dataset.key}_sessions")
+        partitioned = self.context.has_partition_key or self.context.has_partition_key_range
+        batch = self.context.partition_keys if partitioned else []
+        verdicts = {}
+        for name, said in self.said.items():
+            states = {
+                state.partition_key: state.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
+                for state in log.get_asset_check_partition_info([dg.AssetCheckKey(asset, name)])
+                # one that is planned only is being made by another run, or failed before it was judged
+                if state.latest_execution_status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+            }
+            unjudged = [key for key in batch if key not in said]  # what was said of them earlier is of other counts
+            passed = {key: states[key] for key in known if key in states and key not in unjudged}
+            verdicts[name] = _together(passed, len(known), len(unjudged), said)
         for evaluation in wiring.evaluations(verdicts, self.dataset, None):
             self.context.log_event(evaluation)
 
 
-def _together(sessions: dict[str, Verdict]) -> Verdict:
-    wrong = {key: verdict for key, verdict in sessions.items() if not verdict.passed}
-    not_those = capped([f"{key} ({verdict.found})" for key, verdict in wrong.items()], 5)
+def _together(passed: dict[str, bool], known: int, failed: int, said: dict[str, Verdict]) -> Verdict:
+    """One verdict from those of each session; ``failed`` sessions of the batch were not judged."""
+    wrong = [key for key, fine in passed.items() if not fine]
+    not_those = capped([f"{key} ({said[key].found if key in said else 'of an earlier batch'})" for key in wrong], 5)
+    waiting = known - len(passed) - failed
+    found = f"{len(passed) - len(wrong)} of {known} known sessions pass"
+    found += f"; not {not_those}" if wrong else ""
+    found += f"; {failed} of this batch failed before they were judged" if failed else ""
+    found += f"; {waiting} not judged yet" if waiting > 0 else ""
     return Verdict(
         passed=not wrong,
-        expected=f"all {len(sessions)} sessions of this run pass",
-        found=f"{len(sessions) - len(wrong)} pass" + (f"; not {not_those}" if wrong else ""),
-        remedy=next((verdict.remedy for verdict in wrong.values()), ""),
+        expected="every session that was judged passes",
+        found=found,
+        remedy=next((said[key].remedy for key in wrong if key in said), ""),
         details={"note": "verdicts on single sessions are under Partitions"},
     )

@@ -140,16 +140,16 @@ def test_the_checks_alone_judge_every_finished_session_again(new_house: NewHouse
     new = {e.partition: e.passed for e in said[: len(said) - before]}
     assert new == {FIRST: True, LAST: False, None: False}
     (together,) = [e for e in said[: len(said) - before] if e.partition is None]
-    assert f"1 pass; not {LAST} (changed:" in str(together.metadata["found"].value)
+    assert f"1 of 3 known sessions pass; not {LAST} (changed:" in str(together.metadata["found"].value)
     assert f"{LAST} fails the check" in failure_of(result)
 
 
-def test_the_newest_verdict_of_a_check_is_about_all_sessions_of_the_run(new_house: NewHouse) -> None:
+def test_the_newest_verdict_of_a_check_is_about_all_sessions_of_the_dataset(new_house: NewHouse) -> None:
     made = new_house()
     assert made.batch(made.discover()).success
     newest = made.checks(COUNTS, "spikes_conserved")[0]
     assert newest.partition is None
-    assert newest.metadata["found"].value == "3 pass"
+    assert newest.metadata["found"].value == "3 of 3 known sessions pass"
 
 
 def test_the_ui_finds_the_check_of_each_partition_and_calls_nothing_unsynced(new_house: NewHouse) -> None:
