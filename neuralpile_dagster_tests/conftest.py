@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from neuralpile_dagster_tests.servers.s3 import S3Server
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files marked ``slow_first`` begin first: begun last, they would keep one worker busy after all others ended."""
+    items.sort(key=lambda item: item.get_closest_marker("slow_first") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real recordings and archive listings; skips where it is absent."""

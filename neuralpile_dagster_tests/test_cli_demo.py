@@ -15,6 +15,7 @@ from PIL import Image
 
 from neuralpile_dagster_tests.orchestration.house import Ran, neuralpile, quick_folder
 
+pytestmark = pytest.mark.slow_first
 COMPONENTS = {"sample-units": 4, "sample-probes": 2, "sample-rates": 2, "sample-eight-probe": 2}
 CONTRACT = {
     "spike_counts": datasets.List(datasets.List(datasets.Value("uint8"))),

@@ -29,12 +29,19 @@ def require_programs() -> None:
     """Skip where the cluster cannot be started, or nobody asked for the minutes that it takes."""
     if not os.environ.get("NEURALPILE_TEST_CLUSTER"):
         pytest.skip("tests of killed workers take minutes: set NEURALPILE_TEST_CLUSTER=1 to run them")
+    if missing := missing_programs():
+        pytest.skip(missing)
+
+
+def missing_programs() -> str:
+    """Why the cluster cannot be started on this machine; empty where it can."""
     if not sys.platform.startswith("linux"):
-        pytest.skip("deploy/celery/up is for Linux")
+        return "deploy/celery/up is for Linux"
     if not shutil.which("redis-server"):
-        pytest.skip("Redis is not installed (Debian: apt-get install redis-server)")
+        return "Redis is not installed (Debian: apt-get install redis-server)"
     if not shutil.which("pg_ctl") and not list(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")):
-        pytest.skip("Postgres is not installed (Debian: apt-get install postgresql)")
+        return "Postgres is not installed (Debian: apt-get install postgresql)"
+    return ""
 
 
 def free_port() -> int:
@@ -165,10 +172,11 @@ class Cluster:
         return wait_until(status, f"run {run} to end")
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs: when they started and ended (s), and their tags."""
-        text = "{ runsOrError { ... on Runs { results { startTime endTime tags { key value } } } } }"
+        """All runs: their status, when they started and ended (s), and their tags."""
+        text = "{ runsOrError { ... on Runs { results { status startTime endTime tags { key value } } } } }"
         return [
             {
+                "status": run["status"],
                 "start": run["startTime"],
                 "end": run["endTime"],
                 "tags": {tag["key"]: tag["value"] for tag in run["tags"]},

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, expect
 
 from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Site
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow_first]
 GRAPH = "/locations/neuralpile_dagster.definitions/asset-groups/ui_mice/lineage"
 PARTITIONS = "/assets/ui_mice/spike_counts?view=partitions"
 
