@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import h5py
 
-from neuralpile_dagster.hdf5 import read_text
+from neuralpile_dagster.hdf5_text import read_text
 from neuralpile_dagster.recordings.model import SessionFacts
 
 _WHERE = {

@@ -9,7 +9,8 @@ import numpy as np
 
 from neuralpile_dagster.archives.model import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, NoUnits
-from neuralpile_dagster.hdf5 import find_dataset, names_in, read_array, read_attribute, shape_of
+from neuralpile_dagster.hdf5 import find_dataset, names_in, read_array, shape_of
+from neuralpile_dagster.hdf5_text import read_attribute
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, Unit
 from neuralpile_dagster.recordings.nwb_facts import read_facts
 

@@ -5,15 +5,16 @@ The columns are those met in real files (shared/datasets.md, "Unit columns").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 import h5py
 import numpy as np
 
-from neuralpile_dagster.hdf5 import find, read_attribute, text_of
+from neuralpile_dagster.hdf5 import find
+from neuralpile_dagster.hdf5_text import Labels, TooMuchText, bounded, joined, read_attribute, text_of
 from neuralpile_dagster.recordings.model import Unit
-from neuralpile_dagster.recordings.nwb_table import ELECTRODE_GROUPS, Labels, Table, joined, open_table
+from neuralpile_dagster.recordings.nwb_table import ELECTRODE_GROUPS, Table, open_table
 
 ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
 AREA_COLUMNS = ("location", "brain_region", "region")
@@ -94,7 +95,9 @@ class _Places:
         groups = self._group_paths()
         if groups is not None:
             places = {path: self._group_location(path) for path in set(groups) if path is not None}
-            yield "units.electrode_group -> location", [None if path is None else places[path] for path in groups]
+            yield from self._unless_too_long(
+                "units.electrode_group -> location", (None if path is None else places[path] for path in groups)
+            )
 
     def probes(self) -> Iterator[tuple[str, Labels]]:
         """Probe or electrode group per unit, by source, the preferred first."""
@@ -114,10 +117,19 @@ class _Places:
                 self._columns[column] = self._electrodes.labels(column) if self._electrodes else None
             labels = self._columns[column]
             if labels is not None:
-                yield (
+                yield from self._unless_too_long(
                     f"units.{way} -> electrodes.{column}",
-                    [joined([labels[row] for row in of_unit]) for of_unit in rows],
+                    (joined([labels[row] for row in of_unit]) for of_unit in rows),
                 )
+
+    def _unless_too_long(self, source: str, labels: Iterable[str | None]) -> Iterator[tuple[str, Labels]]:
+        """The source with its labels, or a note."""
+        try:
+            taken = bounded(labels)
+        except TooMuchText as reason:
+            self.table.notes.append(f"{source} is not used: {reason}")
+        else:
+            yield source, taken
 
     def _electrode_rows(self) -> dict[str, ElectrodeRows]:
         """Rows of the electrodes table per unit, by the units' column that tells them."""

@@ -20,21 +20,25 @@ from neuralpile_dagster.archives.model import OpenFile
 from neuralpile_dagster.hdf5 import (
     child_paths,
     find_dataset,
-    holds_labels,
     read_array,
-    read_attribute,
     reading,
     shape_of,
+)
+from neuralpile_dagster.hdf5_text import (
+    Labels,
+    TooMuchText,
+    bounded,
+    holds_labels,
+    joined,
+    read_attribute,
+    read_texts,
     text_of,
 )
 
 MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
-MAX_VALUES = 100_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
-MAX_TEXT_BYTES = 1 << 30  # of a column of fixed-length text
+MAX_VALUES = 10_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
 
 ELECTRODE_GROUPS = "/general/extracellular_ephys"  # where NWB keeps what most references point to
-
-Labels = list[str | None]
 
 
 def broken_index_rule(index: np.ndarray, n_values: int, n_rows: int) -> str | None:
@@ -80,7 +84,7 @@ def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read 
             return None
         try:
             return read(table, column)
-        except _Unusable as reason:
+        except (_Unusable, TooMuchText) as reason:
             table.notes.append(f"{table.path}/{column} is not used: {reason}")
             return None
 
@@ -92,7 +96,7 @@ class Table:
     """One table of an open file.
 
     A side column is never worth a session: one that contradicts the table
-    reads as None, as if it were not there, and ``notes`` says so. One that
+    or is too large reads as None, as if it were not there, and ``notes`` says so. One that
     cannot be *read* raises `DamagedRecording`, because then the file is damaged.
     """
 
@@ -120,7 +124,7 @@ class Table:
         dataset = self._usable(column, n_dims=1, kinds="fiubSO")
         rows = self._spans(column, dataset.shape[0])
         flat = self._flat_labels(dataset)
-        return [joined(flat[start:stop]) for start, stop in rows]
+        return bounded(joined(flat[start:stop]) for start, stop in rows)
 
     @_or_none
     def numbers(self, column: str) -> np.ndarray:
@@ -160,6 +164,9 @@ class Table:
         dataset = self.dataset(column)
         if dataset is None or len(dataset.shape or ()) != n_dims or dataset.dtype.kind not in kinds:
             raise _Unusable("not there" if dataset is None else f"dtype {dataset.dtype}, shape {dataset.shape}")
+        limit = MAX_ROWS if dataset.dtype.kind == "O" else MAX_VALUES  # references become objects, which are large
+        if dataset.size > limit:
+            raise _Unusable(f"{dataset.size:,} values, more than {limit:,}")
         return dataset
 
     def _spans(self, column: str, n_values: int) -> list[tuple[int, int]]:
@@ -181,11 +188,13 @@ class Table:
         is_reference = h5py.check_ref_dtype(dtype) is h5py.Reference
         if not is_reference and not holds_labels(dtype):
             raise _Unusable(f"dtype {dtype}")
-        values = read_array(
-            self.opened, dataset, kinds="fiubSO", max_values=min(MAX_VALUES, MAX_TEXT_BYTES // max(dtype.itemsize, 1))
-        )
+        if dtype.kind in "SO" and not is_reference:
+            return [text_of(text) for text in read_texts(self.opened, dataset)]
+        values = read_array(self.opened, dataset, kinds="fiubO", max_values=MAX_VALUES)
         if is_reference:
-            return [None if path is None else PurePosixPath(path).name for path in self._referred(values)]
+            paths = self._referred(values)
+            group_names = {path: PurePosixPath(path).name for path in set(paths) if path is not None}
+            return [None if path is None else group_names[path] for path in paths]
         names = self._names_of_numbers(dataset) if dtype.kind in "iu" else None
         if names is not None:
             return [names.get(int(value), str(value)) for value in values]
@@ -203,8 +212,7 @@ class Table:
         target = find_dataset(self.file, path, self.opened.name) if path else None
         if target is None or h5py.check_string_dtype(target.dtype) is None:
             return None
-        elements = read_array(self.opened, target, kinds="SO", max_values=MAX_ROWS)
-        return dict(enumerate(map(text_of, elements)))
+        return dict(enumerate(map(text_of, read_texts(self.opened, target))))
 
     def _referred(self, references: Iterable[h5py.Reference]) -> list[str | None]:
         """Paths of referred objects. HDF5 finds a path by walking the whole file, so that is done once per object."""
@@ -231,8 +239,3 @@ def open_table(opened: OpenFile, file: h5py.File, path: str) -> Table | None:
         return None
     (n_rows,) = shape_of(ids, opened.name, n_dims=1, max_values=MAX_ROWS)
     return Table(opened, file, path, n_rows)
-
-
-def joined(labels: Labels) -> str | None:
-    """The different labels in their order, joined; None when there is none."""
-    return ", ".join(dict.fromkeys(label for label in labels if label is not None)) or None
