@@ -110,12 +110,14 @@ def _fsspec(url: str, size: int) -> Any:
 
 
 def _ranges(url: str, size: int) -> Any:
+    from neuralpile_dagster.archives.connections import Connections
     from neuralpile_dagster.archives.network_settings import DEFAULT_CONNECTIONS
     from neuralpile_dagster.archives.patience import NetworkLimits
     from neuralpile_dagster.archives.ranges.file import open_ranged
     from neuralpile_dagster.archives.ranges.remote import RemoteObject
 
-    remote = RemoteObject("bench.nwb", size, url, lambda: url, NetworkLimits(), DEFAULT_CONNECTIONS)
+    connections = Connections(DEFAULT_CONNECTIONS, NetworkLimits())
+    remote = RemoteObject("bench.nwb", size, url, lambda: url, connections)
     with open_ranged(remote, Path, connections=DEFAULT_CONNECTIONS) as opened, opened.hdf5() as file:
         return _columns(file, opened.read)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.dandi_metadata import citation_of
+from neuralpile_dagster.archives.connections import Connections
+from neuralpile_dagster.archives.dandi_metadata import archive_file, citation_of
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, LocalFile, OpenFile
@@ -22,7 +24,7 @@ from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 
 if TYPE_CHECKING:
-    from dandi.dandiapi import DandiAPIClient, RemoteAsset, RemoteDandiset
+    from dandi.dandiapi import DandiAPIClient, RemoteDandiset
 
     from neuralpile_dagster.catalog.model import Source
 
@@ -30,7 +32,6 @@ DEFAULT_API_URL = "https://api.dandiarchive.org/api"
 PAGE_SIZE = 1000  # the most that the API gives at once
 DRAFT = "draft"
 _LISTING_TRIES = 3
-_DIGESTS = {"dandi:sha2-256": "sha256", "dandi:dandi-etag": "dandi-etag", "dandi:dandi-zarr-checksum": "zarr-checksum"}
 
 
 class DandiArchive:
@@ -45,7 +46,7 @@ class DandiArchive:
     cache : DownloadCache
         Where whole files go.
     connections : int
-        Parallel requests for one file's contents.
+        Requests on their way at a time, for all files that are open together.
     limits : NetworkLimits
     """
 
@@ -62,6 +63,8 @@ class DandiArchive:
         self.limits = limits or NetworkLimits()
         self._api_key = api_key
         self._cache = cache
+        self._connections = Connections(connections, self.limits)
+        self._asking = threading.Lock()  # `requests` promises nothing to threads
 
     @classmethod
     def from_environment(cls, home: Path) -> DandiArchive:
@@ -150,7 +153,7 @@ class DandiArchive:
             params={"metadata": "true", "order": "path"},
         )
         assets = (RemoteAsset.from_data(dandiset, entry, entry.pop("metadata", None)) for entry in pages)
-        return tuple(sorted((_archive_file(asset) for asset in assets), key=lambda file: file.path))
+        return tuple(sorted((archive_file(asset) for asset in assets), key=lambda file: file.path))
 
     def _is_unchanged(self, dandiset: RemoteDandiset, files: tuple[ArchiveFile, ...]) -> bool:
         now = self._client.get_dandiset(dandiset.identifier, lazy=False).draft_version
@@ -196,12 +199,12 @@ class DandiArchive:
 
     def _remote(self, file: ArchiveFile) -> RemoteObject:
         return RemoteObject(
-            file.path, file.size, file.url, lambda: self._signed_url(file), self.limits, self.connections
+            file.path, file.size, file.url, lambda: self._signed_url(file), self._connections, key="DANDI_API_KEY"
         )
 
     def _signed_url(self, file: ArchiveFile) -> str:
         """Where the API says that the file's bytes are now (a URL that expires)."""
-        with self._explaining(file.path):
+        with self._asking, self._explaining(file.path):
             path = f"/assets/{file.file_id}/download/"
             answer = self._client.get(path, json_resp=False, allow_redirects=False)
             return str(answer.headers.get("Location") or self._client.get_url(path))
@@ -210,18 +213,3 @@ class DandiArchive:
         from neuralpile_dagster.archives.dandi_errors import explaining
 
         return explaining(what, self.api_url, has_key=self._api_key is not None)
-
-
-def _archive_file(asset: RemoteAsset) -> ArchiveFile:
-    metadata: dict[str, Any] = asset.get_raw_metadata()
-    digests = {ours: metadata.get("digest", {}).get(theirs) for theirs, ours in _DIGESTS.items()}
-    urls = [url for url in metadata.get("contentUrl", []) if not url.rstrip("/").endswith("/download")]
-    return ArchiveFile(
-        path=asset.path,
-        size=asset.size,
-        file_id=asset.identifier,
-        digests={name: value for name, value in digests.items() if value},
-        variables=tuple(metadata.get("variableMeasured", ())),
-        modified=asset.modified.isoformat(),
-        url=next(iter(urls), None),
-    )

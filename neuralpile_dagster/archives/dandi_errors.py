@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import requests
 from dandi.exceptions import NotFoundError
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 
@@ -23,15 +24,25 @@ def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
         raise _refused(what, api_url, error, has_key) from error
     except ArchiveUnavailable as error:  # of `PatientAdapter`, which does not know what was asked for
         raise _unavailable(what, api_url, error.found) from error
+    except (InvalidURL, InvalidSchema, MissingSchema) as error:  # whose texts repeat the URL
+        raise _not_understood(what, api_url, f"a URL that is none ({type(error).__name__})") from None
     except requests.RequestException as error:
         raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
-        raise ArchiveError(
-            f"{what}: the answer of {api_url} was not understood",
-            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            expected="what the DANDI API gives",
-            remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
-        ) from error
+    except RecursionError:
+        raise _not_understood(what, api_url, "JSON that is nested too deeply") from None
+    # pydantic's ValidationError is a ValueError; the client asserts that an answer is an object
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise _not_understood(what, api_url, found) from error
+
+
+def _not_understood(what: str, api_url: str, found: str) -> ArchiveError:
+    return ArchiveError(
+        f"{what}: the answer of {api_url} was not understood",
+        found=found,
+        expected="what the DANDI API gives",
+        remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
+    )
 
 
 def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:

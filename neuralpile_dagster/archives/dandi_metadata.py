@@ -1,17 +1,38 @@
-"""A DANDI version's own metadata (``dandiset.yaml``, or ``GET .../versions/{v}/``) -> `Citation`.
+"""DANDI's metadata: of a version (``dandiset.yaml``, ``GET .../versions/{v}/``) and of a file, as ours.
 
-Schema: https://github.com/dandi/schema (Dandiset). Fields that are missing, or
+Schema: https://github.com/dandi/schema (Dandiset, Asset). Fields that are missing, or
 not what the schema says, are left out: what a source does not state is not made up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.archives.model import ArchiveFile, Citation
+
+if TYPE_CHECKING:
+    from dandi.dandiapi import RemoteAsset
 
 AUTHOR_ROLE = "dcite:Author"
+_DIGESTS = {"dandi:sha2-256": "sha256", "dandi:dandi-etag": "dandi-etag", "dandi:dandi-zarr-checksum": "zarr-checksum"}
+
+
+def archive_file(asset: RemoteAsset) -> ArchiveFile:
+    """A DANDI "asset" as an archive file; digests and URLs that it has not are left out."""
+    metadata: dict[str, Any] = asset.get_raw_metadata()
+    listed = metadata.get("digest") or {}
+    digests = {ours: listed.get(theirs) for theirs, ours in _DIGESTS.items()}
+    urls = [url for url in metadata.get("contentUrl") or () if not url.rstrip("/").endswith("/download")]
+    return ArchiveFile(
+        path=asset.path,
+        size=asset.size,
+        file_id=asset.identifier,
+        digests={name: value for name, value in digests.items() if value},
+        variables=tuple(metadata.get("variableMeasured") or ()),
+        modified=asset.modified.isoformat(),
+        url=next(iter(urls), None),
+    )
 
 
 def citation_of(metadata: Mapping[str, Any]) -> Citation:

@@ -7,12 +7,10 @@ all of this is put right.
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import requests
 from requests.adapters import HTTPAdapter
 
+from neuralpile_dagster.archives.answers import read_answer, understand_json
 from neuralpile_dagster.archives.http_errors import host
 from neuralpile_dagster.archives.patience import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
 
@@ -40,24 +38,30 @@ class PatientAdapter(HTTPAdapter):
         limits = self._limits
         waits = timeout or (limits.connect_timeout_s, limits.read_timeout_s)
 
+        url = request.url or ""
+        what = f"the API at {host(url)}"
+
         def attempt() -> requests.Response:
-            with interruptions():
-                response = HTTPAdapter.send(self, request, stream, waits, verify, cert, proxies)
+            with interruptions(what, url):
+                response = HTTPAdapter.send(self, request, True, waits, verify, cert, proxies)
                 if not stream:
-                    _ = response.content  # a body that breaks off must be noticed here
+                    _take_body(what, response, limits)
             if worth_retrying(response.status_code):
                 response.close()
                 raise Interrupted(f"HTTP status {response.status_code}", response.raw)
             if not stream and response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
-                _require_json(response.content)
+                understand_json(what, response.content)
             return response
 
-        url = request.url or ""
-        return persevere(attempt, f"the API at {host(url)}", url, limits)
+        return persevere(attempt, what, url, limits)
 
 
-def _require_json(body: bytes) -> Any:
+def _take_body(what: str, response: requests.Response, limits: NetworkLimits) -> None:
+    """Read the body here, where one that breaks off, trickles or does not end is noticed."""
     try:
-        return json.loads(body)
-    except ValueError as error:
-        raise Interrupted(f"no complete JSON document ({len(body):,} bytes)") from error
+        response._content = read_answer(what, response.raw, limits)
+        response._content_consumed = True
+    except BaseException:
+        response.close()
+        raise
+    response.raw.release_conn()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.http import get_json
 from neuralpile_dagster.archives.http_errors import NotFound
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "https://api.figshare.com/v2"
 PAGE_SIZE = 1000  # the most that the API gives at once
+MAX_PAGES = 1000  # a server that never gives a last page must not be asked for ever
 
 
 class FigshareArchive:
@@ -36,7 +38,7 @@ class FigshareArchive:
     cache : DownloadCache
         Where the files go.
     connections : int
-        Parallel requests for one file's contents.
+        Requests on their way at a time, for all files that are open together.
     limits : NetworkLimits
     """
 
@@ -47,6 +49,7 @@ class FigshareArchive:
         self.connections = connections
         self.limits = limits or NetworkLimits()
         self._cache = cache
+        self._connections = Connections(connections, self.limits)
 
     @classmethod
     def from_environment(cls, home: Path) -> FigshareArchive:
@@ -73,8 +76,8 @@ class FigshareArchive:
                 path = f"{path}/versions/{source.version}"
             except NotFound:
                 note = f"version {source.version} does not exist; the latest version {latest} was read"
-        entries = list(self._entries(source, f"{path}/files"))
         with _understanding(source):
+            entries = list(self._entries(source, f"{path}/files"))
             return Listing(
                 archive="figshare",
                 source_id=source.id,
@@ -104,7 +107,7 @@ class FigshareArchive:
             )
 
         def connect() -> RemoteObject:
-            return RemoteObject(file.path, file.size, url, lambda: url, self.limits, self.connections)
+            return RemoteObject(file.path, file.size, url, lambda: url, self._connections)
 
         with local_copy(self._cache, file, connect, self.connections) as copy:
             yield copy
@@ -113,20 +116,19 @@ class FigshareArchive:
         return get_json(f"{self.api_url}{path}", source.label, self.limits, query)
 
     def _entries(self, source: Source, path: str) -> Iterator[dict[str, Any]]:
-        page = 1
-        while True:
+        for page in range(1, MAX_PAGES + 1):
             entries = self._get(source, path, {"page": str(page), "page_size": str(PAGE_SIZE)})
             yield from entries
             if len(entries) < PAGE_SIZE:
                 return
-            page += 1
+        raise ValueError(f"more than {MAX_PAGES:,} pages of files")
 
 
 @contextmanager
 def _understanding(source: Source) -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArchiveError(
             f"{source.label}: figshare's answer was not understood",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import certifi
 import urllib3
 
-from neuralpile_dagster.archives.http_errors import refused
+from neuralpile_dagster.archives.answers import read_answer, understand_json
+from neuralpile_dagster.archives.http_errors import refused, require_url
 from neuralpile_dagster.archives.patience import (
     Interrupted,
     NetworkLimits,
@@ -40,27 +40,41 @@ def open_pool(url: str, limits: NetworkLimits, connections: int) -> urllib3.Pool
         "headers": {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
     }
+    proxy = proxy_for(url)
+    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+
+
+def proxy_for(url: str) -> str | None:
+    """The environment's proxy for a URL."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.netloc):
-        return urllib3.ProxyManager(proxy, **options)
-    return urllib3.PoolManager(**options)
+    return proxy if proxy and not urllib.request.proxy_bypass(parts.netloc) else None
 
 
-def get(pool: urllib3.PoolManager, url: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
-    """GET without reading the body, following redirects.
+def get(
+    pool: urllib3.PoolManager, url: str, what: str, headers: dict[str, str] | None = None
+) -> urllib3.BaseHTTPResponse:
+    """GET ``what`` without reading the body, following redirects; `ArchiveError` for a URL that is none.
 
     urllib3 could follow them, but its errors would then show the whole URL, which may be a signed one.
     """
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
     for _ in range(MAX_REDIRECTS):
+        require_url(what, url)
         response = pool.request("GET", url, headers=sent, preload_content=False, redirect=False)
         location = response.get_redirect_location()
         if not location:
             return response
         response.close()
-        url = urljoin(url, location)
+        url = _joined(url, location)
     raise Interrupted(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""  # which `require_url` refuses
 
 
 def get_json(url: str, what: str, limits: NetworkLimits, query: dict[str, str] | None = None) -> Any:
@@ -78,23 +92,24 @@ def get_json(url: str, what: str, limits: NetworkLimits, query: dict[str, str] |
     ArchiveUnavailable
         The server could not be reached, was busy or sent broken answers, to the last attempt.
     ArchiveError
-        The server says no (404 and other 4xx).
+        The server says no (404 and other 4xx), or its answer is too long or no sensible document.
     """
+    require_url(what, url)
     target = f"{url}?{urlencode(query)}" if query else url
     with closing_pool(open_pool(url, limits, connections=1)) as pool:
 
         def attempt() -> Any:
-            with interruptions():
-                response = get(pool, target)
-                body = response.data
+            with interruptions(what, url):
+                response = get(pool, target, what)
+                try:
+                    body = read_answer(what, response, limits)
+                finally:
+                    response.close()
             if worth_retrying(response.status):
                 raise Interrupted(f"HTTP status {response.status}", response)
             if response.status != 200:
                 raise refused(what, url, response.status)
-            try:
-                return json.loads(body)
-            except ValueError as error:
-                raise Interrupted(f"no complete JSON document ({len(body)} bytes)") from error
+            return understand_json(what, body)
 
         return persevere(attempt, what, url, limits)
 

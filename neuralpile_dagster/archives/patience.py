@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,10 @@ from typing import TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 
-from neuralpile_dagster.archives.http_errors import unavailable
+from neuralpile_dagster.archives.http_errors import permanent, unavailable
+from neuralpile_dagster.waiting import tell
 
 Result = TypeVar("Result")
-LOG = logging.getLogger(__name__)
-"""Says that a server is waited for: a warning is a line on standard error unless somebody listens."""
-TELL_FROM_S, TELL_EVERY_S = 1.0, 5.0
-"""Shorter waits are not worth a line; of several requests that wait at once, one line in so many seconds."""
 
 
 def worth_retrying(status: int) -> bool:
@@ -59,9 +55,10 @@ class NetworkLimits:
         """The same for urllib3."""
         return urllib3.Timeout(connect=self.connect_timeout_s, read=self.read_timeout_s)
 
-    def seconds_for(self, n_bytes: int) -> float:
-        """Longest time that a body of ``n_bytes`` may take."""
-        return self.read_timeout_s + n_bytes / self.slowest_bytes_per_s
+    def require_pace(self, seconds: float, n_bytes: int) -> None:
+        """Raise `Interrupted` when a body of which ``n_bytes`` came in ``seconds`` is too slow."""
+        if seconds > self.read_timeout_s + n_bytes / self.slowest_bytes_per_s:
+            raise Interrupted(f"slower than {self.slowest_bytes_per_s:,.0f} bytes/s")
 
 
 class Interrupted(Exception):
@@ -74,11 +71,17 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def interruptions() -> Iterator[None]:
-    """Turn what sockets, urllib3 and requests raise into `Interrupted`; keep local disk work outside."""
+def interruptions(what: str, url: str) -> Iterator[None]:
+    """Turn what sockets, urllib3 and requests raise into `Interrupted`; keep local disk work outside.
+
+    What no other attempt can change (a certificate, a URL that is none) becomes an `ArchiveError` at once.
+    """
     try:
         yield
     except (HTTPError, OSError) as error:
+        final = permanent(what, url, error)
+        if final is not None:
+            raise final from None  # the error's own text may hold a signed URL
         raise Interrupted(brief(error)) from error
 
 
@@ -88,32 +91,38 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-class _Teller:
-    """Says why and how long a server is waited for, as often as a person can read."""
+class Pause:
+    """Until when a server asked to be left alone; shared by all who ask it for the same thing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told_at = -TELL_EVERY_S
+        self._until = 0.0
 
-    def tell(self, what: str, trouble: str, seconds: float) -> None:
-        now = time.monotonic()
+    def extend(self, seconds: float) -> None:
+        """Ask nothing for at least ``seconds`` from now."""
         with self._lock:
-            if seconds < TELL_FROM_S or now - self._told_at < TELL_EVERY_S:
-                return
-            self._told_at = now
-        LOG.warning("%s: %s; trying again in %.0f s", what, trouble, seconds)
+            self._until = max(self._until, time.monotonic() + seconds)
 
-
-_TELLER = _Teller()
+    def left(self) -> float:
+        """Seconds until it may be asked again."""
+        return max(0.0, self._until - time.monotonic())
 
 
 class Attempts:
     """Counts the failures of one request for ``what`` and waits before it is tried again."""
 
-    def __init__(self, what: str, limits: NetworkLimits, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(
+        self,
+        what: str,
+        limits: NetworkLimits,
+        sleep: Callable[[float], object] = time.sleep,
+        pause: Pause | None = None,
+    ) -> None:
         self._what = what
         self._sleep = sleep
+        self._pause = pause or Pause()
         self._longest = limits.retry_after_max_s
+        self._began = time.monotonic()
         self._retry = urllib3.Retry(
             total=limits.retries,
             backoff_factor=limits.backoff_s,
@@ -121,6 +130,10 @@ class Attempts:
             backoff_jitter=limits.backoff_s,
             allowed_methods=None,
         )
+
+    def begin(self) -> None:
+        """An attempt begins now; without this, with the end of the last wait."""
+        self._began = time.monotonic()
 
     def wait(self, again: Interrupted) -> bool:
         """Wait as long as the server or the back-off says; False (at once) when no attempt is left."""
@@ -133,8 +146,11 @@ class Attempts:
             with suppress(InvalidHeader):  # a Retry-After that is neither seconds nor a date
                 delay = self._retry.get_retry_after(again.response)
         seconds = min(delay, self._longest) if delay else self._retry.get_backoff_time()
-        _TELLER.tell(self._what, again.trouble, seconds)
+        if delay:
+            self._pause.extend(seconds)
+        tell(self._what, again.trouble, seconds, time.monotonic() - self._began)
         self._sleep(seconds)
+        self.begin()
         return True
 
 

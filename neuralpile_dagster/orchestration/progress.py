@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.archives.patience import LOG as WAITING
 from neuralpile_dagster.hub.model import Progress
+from neuralpile_dagster.waiting import LOG as WAITING
 
 _MARK = "neuralpile_progress"
 """Attribute of log records; Dagster hands such on to its loggers, unlike where a record was made."""
@@ -40,7 +40,7 @@ class _Forward(logging.Handler):
 
 @contextmanager
 def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Say in the run's log, too, that an archive's server is waited for: without it a long wait looks like a hang."""
+    """Say in the run's log, too, that a server of an archive or the store is waited for; see `waiting`."""
     handler = _Forward(our_log(context))
     WAITING.addHandler(handler)
     try:

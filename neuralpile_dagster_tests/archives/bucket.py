@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.model import ReadCost
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.file import RangedFile, open_ranged
@@ -43,7 +44,9 @@ def ranged(
 ) -> Iterator[RangedFile]:
     path = server.application.path  # type: ignore[attr-defined]
     size = path.stat().st_size if size is None else size
-    remote = RemoteObject("file.h5", size, f"{server.url}/file.h5", lambda: f"{server.url}/new", limits, connections)
+    remote = RemoteObject(
+        "file.h5", size, f"{server.url}/file.h5", lambda: f"{server.url}/new", Connections(connections, limits)
+    )
     with open_ranged(remote, lambda: path, connections=connections) as opened:
         yield opened
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralpile_dagster import waiting
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.servers.http import Server
 
@@ -20,3 +21,10 @@ def bucket(tmp_path: Path) -> Bucket:
 def bucket_server(bucket: Bucket) -> Iterator[Server]:
     with Server(bucket) as bucket_server:
         yield bucket_server
+
+
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wait for a server is told, however short."""
+    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)

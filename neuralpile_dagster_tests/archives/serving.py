@@ -25,9 +25,9 @@ PATH = "sub-S1/sub-S1_ses-1_ecephys.nwb"
 BLOBS = r"^/(blobs|signed)/"
 
 
-def write_session(path: Path, compression: str | None = None) -> Path:
+def write_session(path: Path, compression: str | None = None, seed: int = 0) -> Path:
     """A synthetic session of 40 units whose spike times fill several blocks."""
-    trains = poisson_trains(40, 400.0, 30.0)
+    trains = poisson_trains(40, 400.0, 30.0, seed)
     return write_units_nwb(path, trains, compression=compression, chunks=(20_000,) if compression else None)
 
 
@@ -42,10 +42,14 @@ def limits_for(fault: str) -> NetworkLimits:
 
 
 def archive_of(
-    server: DandiServer, folder: Path, api_key: str | None = None, limits: NetworkLimits = QUICK
+    server: DandiServer,
+    folder: Path,
+    api_key: str | None = None,
+    limits: NetworkLimits = QUICK,
+    connections: int = 4,
 ) -> DandiArchive:
-    """The archive under test, with four connections and its cache in ``folder``."""
-    return DandiArchive(server.api_url, api_key, DownloadCache(folder / "cache"), 4, limits)
+    """The archive under test, with its cache in ``folder``."""
+    return DandiArchive(server.api_url, api_key, DownloadCache(folder / "cache"), connections, limits)
 
 
 def counts(opened: OpenFile) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 from dandischema.digests.dandietag import DandiETag
 
 from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.digests import digest_of, listed_digest
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.model import ArchiveFile
@@ -207,8 +208,10 @@ def served(bucket: Bucket, bucket_server: Server) -> Iterator[ArchiveFile]:
 
 
 def copy(cache: DownloadCache, server: Server, file: ArchiveFile, connections: int = 2) -> bytes:
+    shared = Connections(connections, QUICK)
+
     def connect() -> RemoteObject:
-        return RemoteObject(file.path, file.size, f"{server.url}/x", lambda: f"{server.url}/x", QUICK, connections)
+        return RemoteObject(file.path, file.size, f"{server.url}/x", lambda: f"{server.url}/x", shared)
 
     with local_copy(cache, file, connect, connections) as opened:
         assert opened.cost.bytes_read <= file.size * 2

@@ -201,7 +201,7 @@ def test_retry_after_is_honoured(server: DandiServer, tmp_path: Path):
     pool = open_pool(server.api_url, limits, 1)
     for seconds in (7, 1000):
         server.faults.add(status(429, seconds))
-        assert attempts.wait(Interrupted("busy", get(pool, f"{server.api_url}/info/")))
+        assert attempts.wait(Interrupted("busy", get(pool, f"{server.api_url}/info/", "it")))
     assert attempts.wait(Interrupted("reset"))
     assert not attempts.wait(Interrupted("reset"))
     pool.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from neuralpile_dagster.archives import patience
+from neuralpile_dagster import waiting
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.model import Archive
@@ -84,8 +84,8 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
 def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     made: House, server: DandiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(patience, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
     server.faults.add(status(503, path="/assets/", times=1))
     keys = made.discover()
     server.faults.add(status(503, path=BLOBS, times=1))

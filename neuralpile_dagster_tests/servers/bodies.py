@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _BLOCK = 1 << 18
 
@@ -16,6 +17,19 @@ class FilePart:
     file: Path
     start: int
     stop: int
+
+
+def length_of(body: bytes | FilePart) -> int:
+    """Bytes of a body."""
+    return len(body) if isinstance(body, bytes) else body.stop - body.start
+
+
+def chunks(source: BinaryIO) -> Iterator[bytes]:
+    """The chunks of a request's body in HTTP's chunked coding."""
+    while size := int(source.readline().split(b";")[0], 16):
+        yield source.read(size)
+        source.readline()
+    source.readline()
 
 
 def blocks(body: bytes | FilePart, length: int) -> Iterator[bytes]:

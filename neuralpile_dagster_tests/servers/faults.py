@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["status", "reset", "hang", "reset_mid_body", "short_body", "short_unmarked", "hang_mid_body", "flip"]
+Kind = Literal[
+    "status", "reset", "hang", "reset_mid_body", "short_body", "short_unmarked", "hang_mid_body", "trickle", "flip"
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Fault:
         ``reset_mid_body``, ``hang_mid_body``: the same after half of the body.
         ``short_body``: Content-Length of the whole body, half of it, end of connection.
         ``short_unmarked``: no Content-Length, half of the body, end of connection.
+        ``trickle``: the body one byte at a time, for about ten seconds; then the end of the connection.
         ``flip``: one byte in the middle of the body is inverted.
     method, path : str
         Regular expressions; ``path`` is searched in path and query as sent.

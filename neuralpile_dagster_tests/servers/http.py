@@ -6,21 +6,20 @@ Real sockets on 127.0.0.1, a thread per connection, keep-alive; faults on order
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
-import struct
+import ssl
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from neuralpile_dagster_tests.servers.bodies import FilePart, blocks
+from neuralpile_dagster_tests.servers.bodies import FilePart, blocks, chunks, length_of
+from neuralpile_dagster_tests.servers.breaking import break_off, trickle
 from neuralpile_dagster_tests.servers.faults import Fault, Faults
 
 _counting = threading.Lock()
@@ -49,7 +48,7 @@ class Response:
     @property
     def length(self) -> int:
         """Bytes of the body."""
-        return len(self.body) if isinstance(self.body, bytes) else self.body.stop - self.body.start
+        return length_of(self.body)
 
 
 def json_response(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -90,36 +89,47 @@ class Server:
     Attributes
     ----------
     url : str
-        ``http://127.0.0.1:<port>``, no slash at the end.
+        ``http://127.0.0.1:<port>`` (``https`` with ``tls``), no slash at the end.
     faults : Faults
     log : list of (method, target, status, bytes of the body)
         One entry per answered request, before it is sent; ``status`` 0 where none was sent.
     bytes_sent : int
         Bytes of bodies that were really sent (clients may hang up).
+    connections, most_connections : int
+        Open now, and at most at the same time so far.
     latency_s, bytes_per_s : float
         Delay of every answer, and speed of every connection (0: as fast as it goes).
     """
 
-    def __init__(self, application: Application, *, latency_s: float = 0.0, bytes_per_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        latency_s: float = 0.0,
+        bytes_per_s: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.application = application
         self.latency_s = latency_s
         self.bytes_per_s = bytes_per_s
         self.faults = Faults()
         self.log: list[tuple[str, str, int, int]] = []
         self.bytes_sent = 0
+        self.connections = self.most_connections = 0
         self.stopping = threading.Event()
         self._http = _HTTPServer(("127.0.0.1", 0), _Handler)
         self._http.owner = self
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        if tls is not None:
+            # the handshake is made by the connection's own thread: a client that refuses must not stop the others
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def __enter__(self) -> Server:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.stopping.set()
         self._http.shutdown()
         self._http.server_close()
@@ -129,18 +139,22 @@ class Server:
         """Entries of the log whose method (if given) is ``method`` and whose target contains ``part``."""
         return [entry for entry in list(self.log) if method in ("", entry[0]) and part in entry[1]]
 
+    def count(self, connections: int = 0, bytes_sent: int = 0) -> None:
+        """Connections that begin (1) or end (-1), bytes of bodies."""
+        with _counting:
+            self.bytes_sent += bytes_sent
+            self.connections += connections
+            self.most_connections = max(self.most_connections, self.connections)
+
 
 class _HTTPServer(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads, block_on_close = True, False
     request_queue_size = 128
     owner: Server
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of these tests; anything else must be seen."""
-        import sys
-
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
 
@@ -151,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; `Server.log` keeps what tests need."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.owner.count(connections=1)
+
+    def finish(self) -> None:
+        self.server.owner.count(connections=-1)
+        super().finish()
 
     def _serve(self) -> None:
         owner = self.server.owner
@@ -168,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._break_off(fault.kind)
             return
         assert response is not None
-        # logged before it is sent: a client that has its answer must find it in the log
+        # before it is sent: a client that has its answer must find it in the log
         owner.log.append((request.method, request.target, response.status, response.length))
         self._answer(request, response, fault)
 
@@ -178,17 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         if "chunked" in headers.get("transfer-encoding", ""):
-            body = b"".join(self._chunks())
+            body = b"".join(chunks(self.rfile))
         else:
             body = self.rfile.read(int(headers.get("content-length", 0)))
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         return Request(self.command, self.path, unquote(parts.path), query, headers, body)
-
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
 
     def _answer(self, request: Request, response: Response, fault: Fault | None) -> None:
         kind = fault.kind if fault is not None else ""
@@ -202,6 +218,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(response.length))
         self.end_headers()
         if request.method == "HEAD":
+            return
+        if kind == "trickle":
+            self.close_connection = True
+            trickle(self.wfile, response.body, self.server.owner.stopping)
             return
         half = response.length // 2
         cut = kind in ("reset_mid_body", "hang_mid_body", "short_body", "short_unmarked")
@@ -218,20 +238,11 @@ class _Handler(BaseHTTPRequestHandler):
                 block = block[:at] + bytes([block[at] ^ 0xFF]) + block[at + 1 :]
             self.wfile.write(block)
             sent += len(block)
-            with _counting:
-                self.server.owner.bytes_sent += len(block)
+            self.server.owner.count(bytes_sent=len(block))
             if rate:
                 time.sleep(max(0.0, began + sent / rate - time.monotonic()))
 
     def _break_off(self, kind: str) -> None:
         self.close_connection = True
         self.wfile.flush()
-        if kind.startswith("hang"):
-            self.server.owner.stopping.wait(60.0)
-        elif kind.startswith("reset"):
-            # an unread timeout of 0 makes close() send RST instead of FIN
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            return
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
+        break_off(self.connection, kind, self.server.owner.stopping)

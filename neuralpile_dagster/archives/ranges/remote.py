@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,12 @@ from typing import Any
 
 import urllib3
 
-from neuralpile_dagster.archives.http import get, open_pool
-from neuralpile_dagster.archives.http_errors import refused, unavailable
+from neuralpile_dagster.archives.connections import Connections
+from neuralpile_dagster.archives.http import get
+from neuralpile_dagster.archives.http_errors import refused, require_url, unavailable
 from neuralpile_dagster.archives.model import ReadCost
-from neuralpile_dagster.archives.patience import Attempts, Interrupted, NetworkLimits, interruptions, worth_retrying
-from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.archives.patience import Attempts, Interrupted, Pause, interruptions, worth_retrying
+from neuralpile_dagster.archives.ranges.replies import changed, require_bytes
 
 # what stores answer when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
 _URL_REFUSED = (400, 401, 403, 404, 410)
@@ -24,7 +24,6 @@ _MAX_CHANGES = 2  # the second time that an object is not the pinned one is the 
 _MIN_PIECE, _MAX_PIECE = 1 << 20, 1 << 23
 _READ_BYTES = 1 << 18
 _ADVANCE = 1 << 16  # a transfer that got so far before it broke off has a right to all its retries again
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 def piece_bytes(n_bytes: int, connections: int) -> int:
@@ -57,9 +56,10 @@ class RemoteObject:
         Where it is; None when ``resolve`` must be asked first.
     resolve : callable
         Gives a fresh URL (a signed one may expire). May raise `ArchiveError`.
-    limits : NetworkLimits
-    connections : int
-        How many requests may be on their way at the same time.
+    connections : Connections
+        Shared with the archive's other files; used from now on until `close`.
+    key : str or None
+        Name of the variable with the archive's API key, for messages.
 
     Attributes
     ----------
@@ -73,32 +73,32 @@ class RemoteObject:
         size: int,
         url: str | None,
         resolve: Callable[[], str],
-        limits: NetworkLimits,
-        connections: int,
+        connections: Connections,
+        key: str | None = None,
     ) -> None:
         self.name = name
         self.size = size
         self.cost = ReadCost()
         self._resolve = resolve
-        self._limits = limits
+        self._key = key
+        self._connections = connections
+        self._limits = connections.limits
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
         self._stopping = threading.Event()
         self._waiting = False
-        self._slots = threading.BoundedSemaphore(connections)
+        self._pause = Pause()
         self._url = url
         self._pin: str | None = None
-        self._connections = connections
-        self._pool: urllib3.PoolManager | None = None
+        connections.join(self)
 
     def stop(self) -> None:
         """Let every running `read_into` fail soon: no more waiting, no more retries."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Close all connections."""
-        if self._pool is not None:
-            self._pool.clear()
+        """No more reading; the connections are closed when no other file uses them."""
+        self._connections.leave(self)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -126,21 +126,23 @@ class RemoteObject:
         """
         done, attempts, new_urls, changes = 0, self._attempts(), 0, 0
         while done < len(target):
-            (url, pool), before = self._where(), done
+            self._stopping.wait(self._pause.left())
+            url, before = self._where(), done
             try:
-                with self._slots:
-                    for block in self._stream(pool, url, start + done, start + len(target)):
+                with self._connections.slot():
+                    attempts.begin()
+                    for block in self._stream(url, start + done, start + len(target)):
                         target[done : done + len(block)] = block
                         done += len(block)
             except _UrlRefused as no:
                 if new_urls == _MAX_NEW_URLS:
-                    raise refused(self.name, url, no.status) from no
+                    raise refused(self.name, url, no.status, self._key) from no
                 new_urls += 1
                 self._renew(url)
             except _Changed as different:
                 changes += 1
                 if changes == _MAX_CHANGES:
-                    raise self._changed(str(different)) from different
+                    raise changed(self.name, self.size, str(different)) from different
             except Interrupted as again:
                 if done - before >= _ADVANCE:
                     attempts = self._attempts()
@@ -150,43 +152,50 @@ class RemoteObject:
                 self._count(retries=1)
 
     def _attempts(self) -> Attempts:
-        return Attempts(self.name, self._limits, self._stopping.wait)
+        return Attempts(self.name, self._limits, self._stopping.wait, self._pause)
 
-    def _where(self) -> tuple[str, urllib3.PoolManager]:
-        """The URL and the connections to it, found out when they are first needed."""
+    def _where(self) -> str:
+        """The URL, found out when it is first needed."""
         with self._renewing:
             if self._url is None:
-                self._count(requests=1)
-                self._url = self._resolve()
-            if self._pool is None:
-                self._pool = open_pool(self._url, self._limits, self._connections)
-            return self._url, self._pool
+                self._url = self._fresh_url()
+            require_url(self.name, self._url)
+            return self._url
 
-    def _stream(self, pool: urllib3.PoolManager, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def _fresh_url(self) -> str:
+        self._count(requests=1)
+        with self._connections.slot():
+            return self._resolve()
+
+    def _stream(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+        self._require_going_on()  # waiting for a turn may have taken long
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if self._pin is not None and not self._pin.startswith("W/"):  # If-Match needs a strong ETag (RFC 9110, 13.1.1)
             headers["If-Match"] = self._pin
-        deadline = time.monotonic() + self._limits.seconds_for(stop - start)
+        began = time.monotonic()
         self._count(requests=1)
-        with interruptions():
-            response = get(pool, url, headers)
+        with interruptions(self.name, url):
+            response = get(self._connections.pool(url), url, self.name, headers)
         try:
             self._check(response, start, stop)
-            remaining = stop - start
-            while remaining:
-                with interruptions():
-                    block = response.read(min(_READ_BYTES, remaining), decode_content=False)
+            done, wanted = 0, stop - start
+            while done < wanted:
+                with interruptions(self.name, url):
+                    # read1: what has arrived; read would wait for all of it, however slowly it comes
+                    block = response.read1(min(_READ_BYTES, wanted - done), decode_content=False)
                 if not block:
-                    raise Interrupted(f"the answer ended {remaining:,} bytes early")
-                if self._stopping.is_set():
-                    raise Interrupted("reading was given up")
-                if time.monotonic() > deadline:
-                    raise Interrupted(f"slower than {self._limits.slowest_bytes_per_s:,.0f} bytes/s")
-                remaining -= len(block)
+                    raise Interrupted(f"the answer ended {wanted - done:,} bytes early")
+                self._require_going_on()
+                done += len(block)
+                self._limits.require_pace(time.monotonic() - began, done)
                 self._count(bytes_read=len(block))
                 yield block
         finally:
             response.close()
+
+    def _require_going_on(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted("reading was given up")
 
     def _check(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> None:
         """Raise unless the answer's body is exactly bytes ``start`` to ``stop`` of the pinned object."""
@@ -197,15 +206,7 @@ class RemoteObject:
             raise _Changed("HTTP status 412 (another ETag)")
         if status in _URL_REFUSED:
             raise _UrlRefused(status)
-        if status == 416:
-            raise self._changed(f"no bytes from {start:,} on")
-        whole = status == 200 and start == 0 and response.headers.get("Content-Length") == str(stop) == str(self.size)
-        if status != 206 and not whole:
-            raise self._no_ranges(f"HTTP status {status} to a request for bytes {start}-{stop - 1}")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._no_ranges(f"Content-Encoding {response.headers['Content-Encoding']}")
-        if not whole:
-            self._check_range(response.headers.get("Content-Range", ""), start, stop)
+        require_bytes(self.name, self.size, response, start, stop)
         etag = response.headers.get("ETag")
         with self._lock:
             if self._pin is None:
@@ -214,37 +215,11 @@ class RemoteObject:
         if etag != pinned:
             raise _Changed(f"ETag {etag}, before {pinned}")
 
-    def _check_range(self, text: str, start: int, stop: int) -> None:
-        found = _CONTENT_RANGE.fullmatch(text.strip())
-        if found is None or int(found[1]) != start or int(found[2]) != stop - 1:
-            if found is not None and found[3] != "*" and int(found[3]) != self.size:
-                raise self._changed(f"{int(found[3]):,} bytes")
-            raise self._no_ranges(f"Content-Range {text!r} to a request for bytes {start}-{stop - 1}")
-        if found[3] != "*" and int(found[3]) != self.size:
-            raise self._changed(f"{int(found[3]):,} bytes")
-
     def _renew(self, seen: str) -> None:
         with self._renewing:
             if self._url == seen:  # else another thread was faster
-                self._count(requests=1)
-                self._url = self._resolve()
+                self._url = self._fresh_url()
 
     def _count(self, **cost: Any) -> None:
         with self._lock:
             self.cost.add(ReadCost(**cost))
-
-    def _changed(self, found: str) -> ArchiveError:
-        return ArchiveError(
-            f"{self.name} is not the file that was listed, or changed while it was read",
-            found=found,
-            expected=f"{self.size:,} bytes, the same from the first request to the last",
-            remedy="materialize the dataset's manifest again, then this session",
-        )
-
-    def _no_ranges(self, found: str) -> ArchiveError:
-        return ArchiveError(
-            f"{self.name} cannot be read by byte ranges",
-            found=found,
-            expected="status 206 with exactly the bytes asked for",
-            remedy="fetch the files by hand (`dandi download`) and set NEURALPILE_ARCHIVE to their folder",
-        )

@@ -1,0 +1,40 @@
+"""Says that a server is waited for: without a word a long wait looks like a hang.
+
+`orchestration/progress.py` repeats these lines in the run's log; elsewhere a
+warning is a line on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+LOG = logging.getLogger(__name__)
+TELL_FROM_S, TELL_EVERY_S = 1.0, 5.0
+"""Shorter waits are not worth a line; of several requests that wait at once, one line in so many seconds."""
+
+
+class _Teller:
+    """Says it as often as a person can read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_at = -TELL_EVERY_S
+
+    def tell(self, what: str, trouble: str, seconds: float, waited_s: float = 0.0) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if seconds + waited_s < TELL_FROM_S or now - self._told_at < TELL_EVERY_S:
+                return
+            self._told_at = now
+        after = f" after {waited_s:.0f} s" if round(waited_s) else ""
+        LOG.warning("%s: %s%s; trying again in %.0f s", what, trouble, after, seconds)
+
+
+_TELLER = _Teller()
+
+
+def tell(what: str, trouble: str, seconds: float, waited_s: float = 0.0) -> None:
+    """Say that ``what`` is tried again in ``seconds``, after an attempt of ``waited_s`` that ended in ``trouble``."""
+    _TELLER.tell(what, trouble, seconds, waited_s)
