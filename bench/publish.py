@@ -93,6 +93,16 @@ def run_side(side: str, xet: bool, data: Path, work: Path, n_datasets: int) -> d
     return results
 
 
+def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes sent against the bytes of our shards: ours, and those of `datasets.push_to_hub`."""
+    sides = {"ours": ours, "push_to_hub": theirs}
+    return {
+        f"{step}, sent by {side} / shards": found[step]["bytes"] / ours[step]["shard bytes"]
+        for step in ours
+        for side, found in sides.items()
+    }
+
+
 def report(results: Mapping[str, Any]) -> None:
     """Print the tables."""
     for storage in ("Xet", "Git LFS"):
@@ -138,6 +148,7 @@ def main() -> None:
                 side: run_side(side, xet, data, Path(work) / f"{side}-{xet}", size["datasets"])
                 for side in ("ours", "theirs")
             }
+            results[storage]["ratios"] = ratios(**results[storage])
     report(results)
     print(f"\nwrote {save('publish-tiny' if options.tiny else 'publish', results)}")
 
