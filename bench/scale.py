@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import RESULTS, measure, save, show
+from bench.scale_instance import LOAD, instance
 from bench.scale_pile import Rates, report_pile
 
 UNITS = 500
@@ -30,6 +31,7 @@ SIZES = [*((50_000 * k, DENSITY) for k in (1, 2, 4, 8)), (200_000, DENSITY / 4),
 SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]
 ROWS, FILES = [2_000, 8_000, 32_000], 200
 SESSIONS, DATASETS = [1_908, 20_000], [25, 250]
+PARTITIONS = 2_000
 REPEATS = 2
 
 
@@ -174,8 +176,7 @@ def definitions(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, A
         rows = [{"name": f"more-{k}", "title": "Synthetic", "source": {"id": f"{k:06d}"}} for k in range(number - 25)]
         if rows:
             (home / "catalog.yaml").write_text(json.dumps({"datasets": rows}))
-        code = "import neuralpile_dagster.definitions as d; d.defs.get_repository_def()"
-        seconds = [measure(["-c", code], {"NEURALPILE_HOME": str(home)}).wall_s for _ in range(repeats)]
+        seconds = [measure(["-c", LOAD], {"NEURALPILE_HOME": str(home)}).wall_s for _ in range(repeats)]
         runs.append({"datasets": number, "load": min(seconds)})
     return {"runs": runs, "ratios": _growth("The code location", "datasets", runs)}
 
@@ -204,6 +205,7 @@ def main() -> None:
         "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder),
         "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder),
         "definitions": lambda folder: definitions([25, 30] if tiny else DATASETS, folder, repeats),
+        "instance": lambda folder: instance(*((50, 40) if tiny else (SESSIONS[0], PARTITIONS)), folder, repeats),
     }
     results: dict[str, Any] = {}
     for name, part in parts.items():
