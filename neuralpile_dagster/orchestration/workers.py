@@ -66,6 +66,8 @@ class WorkerRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether a started run is being worked on; raises when the broker cannot be asked."""
+        if DAGSTER_CELERY_TASK_ID_TAG not in run.tags:  # of `neuralpile build`, in a process of its own
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         if run.tags[DAGSTER_CELERY_TASK_ID_TAG] in self._active_tasks():
             self._missed_at.pop(run.run_id, None)
             return CheckRunHealthResult(WorkerStatus.RUNNING)

@@ -11,9 +11,11 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster_aws.s3 import S3ComputeLogManager
 
+from neuralpile_dagster.archives.network_settings import DEFAULT_CONNECTIONS
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+README = DEPLOY.parent / "README.md"
 POSTGRES = {
     "DAGSTER_PG_HOST": "127.0.0.1",
     "DAGSTER_PG_PORT": "1",
@@ -55,8 +57,23 @@ def test_runs_whose_worker_died_are_begun_again_and_give_back_what_they_held(nam
     assert document["run_monitoring"]["enabled"]
     assert document["run_monitoring"]["free_slots_after_run_end_seconds"] > 0
     assert document["run_retries"] == {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False}
-    runs = document["concurrency"]["runs"]["max_concurrent_runs"]
-    assert document["concurrency"]["pools"]["default_limit"] >= runs
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_instance_asks_an_archive_for_more_than_64_connections_at_once(name: str):
+    text = (DEPLOY / name).read_text()
+    runs = yaml.safe_load(text)["concurrency"]["runs"]["max_concurrent_runs"]
+    connections = re.search(r"NEURALPILE_CONNECTIONS=(\d+)", text)
+    assert runs * (int(connections[1]) if connections else DEFAULT_CONNECTIONS) <= 64
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_comment_of_an_instance_file_names_every_variable_that_it_reads(name: str):
+    text = (DEPLOY / name).read_text()
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    read = set(re.findall(r"env: (\w+)", text))
+    if name != "celery/dagster.yaml":  # `up` and compose.yaml set them there
+        assert [variable for variable in sorted(read) if variable not in comments] == []
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,9 +130,12 @@ def test_the_ecs_instance_runs_tasks_of_our_definition(s3: S3Server, monkeypatch
     assert launcher.run_resources["memory"] == "4096"
 
 
-def test_compose_gives_every_process_what_the_instance_reads():
+def test_compose_gives_every_process_what_the_instance_reads_and_every_setting_of_the_readme():
     compose = yaml.safe_load((DEPLOY / "celery" / "compose.yaml").read_text())
     wanted = set(re.findall(r"env: (\w+)", (DEPLOY / "celery" / "dagster.yaml").read_text()))
+    settings = set(re.findall(r"`((?:NEURALPILE|HF|DANDI|FIGSHARE)_[A-Z_]+)`", README.read_text()))
+    settings -= {"NEURALPILE_HOME", "NEURALPILE_TEST_CLUSTER"}  # the first is a volume of the image
+    assert len(settings) >= 15
     for name in ("web", "daemon", "worker"):
-        assert wanted <= set(compose["services"][name]["environment"])
+        assert wanted | settings <= set(compose["services"][name]["environment"])
     assert compose["services"]["web"]["ports"] == ["127.0.0.1:3000:3000"]

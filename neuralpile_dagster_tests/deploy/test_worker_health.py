@@ -52,6 +52,12 @@ def test_a_run_that_a_worker_works_on_is_running_whatever_the_broker_remembers(l
         assert launcher.check_run_worker_health(RUN).status == WorkerStatus.RUNNING
 
 
+def test_a_run_that_no_worker_was_given_is_left_alone(launcher: WorkerRunLauncher, asked: Workers):
+    asked.active = {}
+    for _ in range(2 * MISSES_UNTIL_GONE):
+        assert launcher.check_run_worker_health(dg.DagsterRun(job_name="job")).status == WorkerStatus.RUNNING
+
+
 @pytest.mark.parametrize("word", ["STARTED", "SUCCESS", "PENDING"])
 @pytest.mark.parametrize("answer", [{"two@host": []}, {}, None], ids=["idle workers", "no worker", "no answer"])
 def test_a_run_that_no_worker_works_on_has_failed_at_the_third_look(

@@ -162,7 +162,7 @@ def test_what_is_made_while_workers_broker_and_database_die_is_what_one_machine_
     assert published(cluster.home) == published(one_machine)
 
 
-def test_two_workers_asked_for_the_same_session_make_it_once(
+def test_two_workers_asked_for_the_same_session_leave_one_result_of_the_same_bytes(
     cluster: Cluster, s3: S3Server, bucket: str, one_machine: Path
 ):
     assert cluster.finish(cluster.materialize("sample_rates/manifest")) == "SUCCESS"
