@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.model import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
-from neuralpile_dagster.recordings.model import Recording
-from neuralpile_dagster.recordings.read import read_session
 from neuralpile_dagster_tests.nwb import (
     Electrodes,
-    poisson_trains,
     remove,
     rewrite,
     write_nwb_without_units,
     write_units_nwb,
 )
+from neuralpile_dagster_tests.recordings.damaging import TRAINS, create, read
 
-TRAINS = poisson_trains(4, 20)
 N_SPIKES = sum(map(len, TRAINS))
-
-
-def read(*paths: Path) -> Recording:
-    return read_session("units", [LocalFile(path.name, path) for path in paths])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_units_nwb(tmp_path / "sub-1_ses-1.nwb", TRAINS)
-
-
-def create(path: Path, make: Callable[[h5py.Group], object]) -> Path:
-    """Change the units table of a file with h5py."""
-    with h5py.File(path, "r+") as file:
-        make(file["units"])
-    return path
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -13,28 +11,11 @@ import pytest
 
 from neuralpile_dagster.archives.model import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
-from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.recordings.read import read_session
-from neuralpile_dagster_tests.nwb import Electrodes, poisson_trains, remove, write_units_nwb
+from neuralpile_dagster_tests.nwb import Electrodes, remove, write_units_nwb
+from neuralpile_dagster_tests.recordings.damaging import TRAINS, create, read, within
 
-TRAINS = poisson_trains(4, 20)
 LONG = "x" * (1 << 20)
-
-
-def read(*paths: Path) -> Recording:
-    return read_session("units", [LocalFile(path.name, path) for path in paths])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_units_nwb(tmp_path / "sub-1_ses-1.nwb", TRAINS)
-
-
-def create(path: Path, make: Callable[[h5py.Group], object]) -> Path:
-    """Change the units table of a file with h5py."""
-    with h5py.File(path, "r+") as file:
-        make(file["units"])
-    return path
 
 
 def one_text_for_all(path: Path, name: str, text: str, n_rows: int) -> None:
@@ -56,17 +37,6 @@ def many_units(path: Path, n_units: int) -> Path:
         file["units/spike_times_index"] = np.arange(1, n_units + 1)
         file["units/id"] = np.arange(n_units)
     return path
-
-
-@contextmanager
-def within(n_bytes: int) -> Iterator[None]:
-    """Fail when more memory is taken inside."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < n_bytes
-    finally:
-        tracemalloc.stop()
 
 
 def notes_of(path: Path, max_memory: int = 1 << 28) -> Sequence[str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from neuralpile_dagster.archives.model import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.recordings import probes_mat
 from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster_tests.recordings.damaging import within
 from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of, write_mat
 
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
@@ -48,17 +46,6 @@ def write(path: Path, *arrays: bytes, compressed: bool = True) -> Path:
     parts = [element(15, stream := zlib.compress(part))[: 8 + len(stream)] if compressed else part for part in arrays]
     path.write_bytes(HEADER + b"".join(parts))
     return path
-
-
-@contextmanager
-def within(n_bytes: int) -> Iterator[None]:
-    """Fail when more memory is taken inside."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < n_bytes
-    finally:
-        tracemalloc.stop()
 
 
 def test_more_spikes_than_the_file_can_hold_are_not_read(tmp_path: Path):

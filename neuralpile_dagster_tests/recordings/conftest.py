@@ -1,0 +1,15 @@
+"""A good recording, for tests to damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster_tests.nwb import write_units_nwb
+from neuralpile_dagster_tests.recordings.damaging import TRAINS
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_units_nwb(tmp_path / "sub-1_ses-1.nwb", TRAINS)
