@@ -16,7 +16,8 @@ from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
 from neuralpile_dagster.orchestration.checks.assets import component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.sensors import current_sensor, version_sensor
+from neuralpile_dagster.orchestration.sensors import current_sensor
+from neuralpile_dagster.orchestration.version_sensor import version_sensor
 from neuralpile_dagster.settings import Settings
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
+    from neuralpile_dagster.archives.patience import NetworkLimits
     from neuralpile_dagster.catalog.model import Source
     from neuralpile_dagster.settings import Settings
 
 
-def open_archive(settings: Settings, source: Source) -> Archive:
-    """The archive that serves ``source`` on this instance.
+def open_archive(settings: Settings, source: Source, limits: NetworkLimits | None = None) -> Archive:
+    """The archive that serves ``source`` on this instance; ``limits`` are other ones than the usual.
 
     ``NEURALPILE_ARCHIVE`` decides: the sample, a local folder of dandisets, or
     (``dandi``) the source's own archive on the network.
@@ -28,7 +29,7 @@ def open_archive(settings: Settings, source: Source) -> Archive:
     if source.archive == "figshare":
         from neuralpile_dagster.archives.figshare import FigshareArchive
 
-        return FigshareArchive.from_environment(settings.home)
+        return FigshareArchive.from_environment(settings.home, limits)
     from neuralpile_dagster.archives.dandi import DandiArchive
 
-    return DandiArchive.from_environment(settings.home)
+    return DandiArchive.from_environment(settings.home, limits)

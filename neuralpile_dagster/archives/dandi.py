@@ -67,7 +67,7 @@ class DandiArchive:
         self._asking = threading.Lock()  # `requests` promises nothing to threads
 
     @classmethod
-    def from_environment(cls, home: Path) -> DandiArchive:
+    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> DandiArchive:
         """Read DANDI_API_URL, DANDI_API_KEY, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
 
         Raises `ConfigurationError` naming the variable that is wrong.
@@ -77,6 +77,7 @@ class DandiArchive:
             api_key=os.environ.get("DANDI_API_KEY") or None,
             cache=download_cache_from(os.environ, home),
             connections=connections_from(os.environ),
+            limits=limits,
         )
 
     @cached_property

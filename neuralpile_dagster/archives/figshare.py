@@ -52,7 +52,7 @@ class FigshareArchive:
         self._connections = Connections(connections, self.limits)
 
     @classmethod
-    def from_environment(cls, home: Path) -> FigshareArchive:
+    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> FigshareArchive:
         """Read FIGSHARE_API_URL, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
 
         Raises `ConfigurationError` naming the variable that is wrong.
@@ -61,6 +61,7 @@ class FigshareArchive:
             api_url=os.environ.get("FIGSHARE_API_URL") or DEFAULT_API_URL,
             cache=download_cache_from(os.environ, home),
             connections=connections_from(os.environ),
+            limits=limits,
         )
 
     def list_files(self, source: Source) -> Listing:

@@ -20,6 +20,7 @@ from neuralpile_dagster.store import Store, open_store
 
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
+    from neuralpile_dagster.archives.patience import NetworkLimits
     from neuralpile_dagster.catalog.model import Source
     from neuralpile_dagster.hub.model import LoadableHub
 
@@ -74,11 +75,11 @@ class InstanceResource(dg.ConfigurableResource):
         """The store of intermediate results."""
         return open_store(self.store_location)
 
-    def open_archive(self, source: Source) -> Archive:
+    def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
         """The archive that serves a source."""
         from neuralpile_dagster.archives import open_archive
 
-        return open_archive(self.settings, source)
+        return open_archive(self.settings, source, limits)
 
     def open_hub(self) -> LoadableHub:
         """The hub to publish to."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import dagster as dg
+import pytest
 
 from neuralpile_dagster.build import trains_inputs
 from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.orchestration.asking import TRIES
 from neuralpile_dagster.orchestration.due import TRANSIENT_WAIT, dataset_due, pile_due
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.sensors import TRIES, current_sensor, version_sensor
+from neuralpile_dagster.orchestration.sensors import current_sensor
+from neuralpile_dagster.orchestration.version_sensor import version_sensor
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import MICE, House, cut, trains_of
@@ -101,19 +105,65 @@ def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable
     assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason)
 
 
-def test_a_changed_listing_asks_for_the_manifest_and_the_first_look_only_takes_note(new_house: Callable[..., House]):
+def look(house: House, cursor: str | None) -> tuple[int, str]:
+    """One tick of the version sensor: how many manifests it asks for, and its cursor."""
+    result = ask(house, version_sensor(house.datasets), cursor)
+    assert isinstance(result, dg.SensorResult)
+    assert all(request.asset_selection == [names.manifest_key(MICE)] for request in result.run_requests or ())
+    return len(result.run_requests or ()), str(result.cursor)
+
+
+def test_a_manifest_older_than_a_change_is_asked_for_until_it_is_made(new_house: Callable[..., House]):
     house = new_house()
-    sensor = version_sensor(house.datasets)
-    first = ask(house, sensor)
-    assert isinstance(first, dg.SensorResult)
-    assert first.run_requests == []
+    asked, cursor = look(house, None)
+    assert asked == 0, "a dataset that nobody began is left alone"
+    house.discover()
+    asked, cursor = look(house, cursor)
+    assert asked == 1, "what changed since the manifest nobody knows"
+    house.discover()
+    asked, cursor = look(house, cursor)
+    assert asked == 0
     write_units_nwb(house.archive / MICE.source.folder / "sub-C/sub-C_ses-4.nwb", trains_of(4))
-    second = ask(house, sensor, first.cursor)
-    assert isinstance(second, dg.SensorResult)
-    assert [request.asset_selection for request in second.run_requests] == [[names.manifest_key(MICE)]]
-    third = ask(house, sensor, second.cursor)
-    assert isinstance(third, dg.SensorResult)
-    assert third.run_requests == []
+    for _ in range(2):  # the first run may fail
+        asked, cursor = look(house, cursor)
+        assert asked == 1
+    house.discover()
+    assert look(house, cursor)[0] == 0
+
+
+def test_an_archive_that_is_away_is_asked_once_in_a_tick_and_forgets_nothing(
+    new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+):
+    more = [MICE.model_copy(update={"name": f"mice-{number}"}) for number in range(4)]
+    house = new_house(datasets=more)
+    for dataset in more:
+        house.discover(dataset)
+    asked = []
+
+    def away(self: InstanceResource, source: object, limits: object = None) -> None:
+        asked.append(source)
+        raise ArchiveUnavailable("the API is away")
+
+    cursor = json.dumps({"noticed": {"mice-0": ["before", "2020-01-01T00:00:00+00:00"]}, "next": 1})
+    monkeypatch.setattr(InstanceResource, "open_archive", away)
+    result = ask(house, version_sensor(more), cursor)
+    assert isinstance(result, dg.SensorResult)
+    assert len(asked) == 1
+    assert json.loads(str(result.cursor))["noticed"] == json.loads(cursor)["noticed"]
+
+
+def test_a_tick_that_takes_too_long_goes_on_where_it_ended(
+    new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+):
+    more = [MICE.model_copy(update={"name": f"mice-{number}"}) for number in range(3)]
+    house = new_house(datasets=more)
+    for dataset in more:
+        house.discover(dataset)
+    monkeypatch.setattr("neuralpile_dagster.orchestration.version_sensor.LOOK_S", -1.0)
+    cursor = json.dumps({"noticed": {}, "next": 2})
+    result = ask(house, version_sensor(more), cursor)
+    assert isinstance(result, dg.SensorResult)
+    assert json.loads(str(result.cursor)) == {"noticed": {}, "next": 2}
 
 
 def test_both_sensors_are_off_until_a_person_turns_them_on():
