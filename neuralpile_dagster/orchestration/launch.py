@@ -16,11 +16,12 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.reading import published_sessions
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.abandoned import fail_abandoned
-from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
 from neuralpile_dagster.orchestration.due import publishable_records, session_is_current
 from neuralpile_dagster.orchestration.instance import open_instance
 from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of, was_interrupted
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.pools import batch_size
+from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
@@ -140,7 +141,7 @@ class Launcher:
         assert name is not None
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
         reasons: dict[str, str] = {}
-        for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, BATCH_SIZE):
+        for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
                 failures = locations.read_failures(self.store, dataset, self.settings)
                 manifest = locations.read_manifest(self.store, dataset)
@@ -171,7 +172,7 @@ class Launcher:
         assert PILE_SHARDS_PARTITIONS.name is not None
         known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
         wanted = set(pile_store.planned_shards(self.store, self.settings))
-        reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, BATCH_SIZE)]
+        reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
         if reason := next(filter(None, reasons), None):
             self.outcome.failed[names.PILE_SHARDS.to_user_string()] = reason
             return

@@ -12,6 +12,8 @@ LARGE_POOL = "neuralpile_large_sessions"
 """Steps that read and bin sessions so large that a step needs 1 to 2 GB; they talk to the archive as well."""
 LARGE_TOKENS = 500_000_000
 """Tokens per session, as published, from which a dataset's sessions count as large."""
+SHORT_TOKENS = 20_000_000
+"""A session of fewer tokens takes a second or two, less than a run takes to start."""
 LARGE_LIMIT = 2
 """Steps of `LARGE_POOL` at once, unless a person sets another limit: as many as a machine with 8 GB holds."""
 HUB_POOL = "neuralpile_hub"
@@ -20,8 +22,21 @@ HUB_POOL = "neuralpile_hub"
 
 def session_pool(dataset: Dataset) -> str:
     """The pool of a dataset's sessions."""
+    tokens = _tokens_per_session(dataset)
+    return LARGE_POOL if tokens and tokens >= LARGE_TOKENS else ARCHIVE_POOL
+
+
+def batch_size(dataset: Dataset) -> int:
+    """Sessions per run of a backfill: short ones share a run's start-up, long ones are shared among workers."""
+    tokens = _tokens_per_session(dataset)
+    if tokens is None:
+        return 15
+    return 25 if tokens < SHORT_TOKENS else 10
+
+
+def _tokens_per_session(dataset: Dataset) -> float | None:
     tokens, sessions = dataset.tokens_published, dataset.sessions_due
-    return LARGE_POOL if tokens and sessions and tokens / sessions >= LARGE_TOKENS else ARCHIVE_POOL
+    return tokens / sessions if tokens and sessions else None
 
 
 def limit_pools(instance: dg.DagsterInstance) -> None:

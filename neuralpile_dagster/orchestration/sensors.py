@@ -9,9 +9,9 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import names, pile_store
 from neuralpile_dagster.orchestration.asking import not_asked_before
-from neuralpile_dagster.orchestration.assets.sessions import BATCH_SIZE
 from neuralpile_dagster.orchestration.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.orchestration.partitions import contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
 RUNS_PER_TICK = 20
@@ -65,7 +65,7 @@ def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[
     name = session_partitions(dataset).name
     assert name is not None
     assets = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
-    for batch in contiguous_batches(instance.get_dynamic_partitions(name), set(due), BATCH_SIZE):
+    for batch in contiguous_batches(instance.get_dynamic_partitions(name), set(due), batch_size(dataset)):
         # the same sessions with the same inputs are asked for once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
         tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))

@@ -18,6 +18,8 @@ from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.tables.copy_sources import OpenFile
 
+SHARDS_PER_RUN = 10
+"""Shards that one run of a backfill makes: each takes seconds to a minute."""
 SHARDS_VERSION = "1"
 REASONS_SHOWN = 3
 """Shards whose reasons are in the message of a batch that failed; the run's log has all."""

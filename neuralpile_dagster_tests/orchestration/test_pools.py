@@ -8,7 +8,7 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.orchestration.instance import open_instance
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, LARGE_LIMIT, LARGE_POOL, session_pool
+from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, LARGE_LIMIT, LARGE_POOL, batch_size, session_pool
 from neuralpile_dagster.settings import Settings
 
 LARGE = {"vbn", "shield", "vcn", "vcn-2", "v2h", "petersen", "oddball", "illusion"}
@@ -34,3 +34,10 @@ def test_a_new_home_limits_large_sessions_and_keeps_the_limit_that_a_person_sets
     with open_instance(settings) as instance:
         instance.event_log_storage.set_concurrency_slots(LARGE_POOL, 7)
     assert limit() == 7
+
+
+def test_long_sessions_are_shared_among_workers_in_small_batches_and_short_ones_share_a_run() -> None:
+    sizes = {dataset.name: batch_size(dataset) for dataset in RODENT}
+    assert sizes["vbn"] == sizes["steinmetz"] == 10
+    assert sizes["giocomo"] == sizes["li"] == 25
+    assert batch_size(RODENT[0].model_copy(update={"tokens_published": None})) == 15

@@ -18,7 +18,7 @@ from neuralpile_dagster.orchestration.pile_store import CurrentPlan
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.shard_batches import SHARDS_VERSION, ShardBatch
+from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN, SHARDS_VERSION, ShardBatch
 from neuralpile_dagster.store import write_record
 
 
@@ -126,7 +126,7 @@ def _shards() -> dg.AssetsDefinition:
             )
         ],
         partitions_def=PILE_SHARDS_PARTITIONS,
-        backfill_policy=dg.BackfillPolicy.multi_run(10),
+        backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
     )
     def neural_pile_shards(
         context: dg.AssetExecutionContext, instance: InstanceResource

@@ -13,12 +13,9 @@ from neuralpile_dagster.orchestration.batches import SessionBatch
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.partitions import session_partitions
-from neuralpile_dagster.orchestration.pools import session_pool
+from neuralpile_dagster.orchestration.pools import batch_size, session_pool
 from neuralpile_dagster.orchestration.progress import waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
-
-BATCH_SIZE = 25
-"""Sessions per run of a backfill: start-up is shared, and a dead worker loses little."""
 
 
 class Access(Enum):
@@ -66,7 +63,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         check_specs=wiring.specs(dataset, "spike_counts", partitions),
         partitions_def=partitions,
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.multi_run(BATCH_SIZE),
+        backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
         pool=session_pool(dataset),
     )
     def sessions(
