@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, Loca
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.archives.updates import SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 
 if TYPE_CHECKING:
@@ -32,6 +34,25 @@ DEFAULT_API_URL = "https://api.dandiarchive.org/api"
 PAGE_SIZE = 1000  # the most that the API gives at once
 DRAFT = "draft"
 _LISTING_TRIES = 3
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The version that is read; why it is not the pinned one, or which newer one there is."""
+
+    dandiset: RemoteDandiset
+    note: str | None = None
+    newer: str | None = None
+
+    @property
+    def is_draft(self) -> bool:
+        return self.dandiset.version_id == DRAFT
+
+    @property
+    def state(self) -> SourceState:
+        version = self.dandiset.version
+        changes = f" of {version.modified.isoformat()}, {version.asset_count} files" if self.is_draft else ""
+        return SourceState(f"version {version.identifier}{changes}", self.newer)
 
 
 class DandiArchive:
@@ -106,17 +127,19 @@ class DandiArchive:
         """
         with self._explaining(source.label):
             for _ in range(_LISTING_TRIES):
-                dandiset, note = self._choose_version(source)
+                chosen = self._choose_version(source)
                 listed_at = datetime.now(UTC)
-                citation = citation_of(dandiset.get_raw_metadata())
-                files = self._files(dandiset)
-                if dandiset.version_id != DRAFT or self._is_unchanged(dandiset, files):
+                citation = citation_of(chosen.dandiset.get_raw_metadata())
+                files = self._files(chosen.dandiset)
+                if not chosen.is_draft or self._is_unchanged(chosen.dandiset, files):
                     return Listing(
                         archive="dandi",
                         source_id=source.id,
-                        version=dandiset.version_id,
-                        version_note=note,
-                        frozen=dandiset.version_id != DRAFT,
+                        version=chosen.dandiset.version_id,
+                        version_note=chosen.note,
+                        newer_version=chosen.state.newer_version,
+                        state=chosen.state.token,
+                        frozen=not chosen.is_draft,
                         listed_at=listed_at,
                         files=files,
                         citation=citation,
@@ -127,23 +150,28 @@ class DandiArchive:
             remedy="try again when its authors have finished, or pin a published version in catalog.yaml",
         )
 
-    def _choose_version(self, source: Source) -> tuple[RemoteDandiset, str | None]:
+    def _choose_version(self, source: Source) -> _Chosen:
         from dandi.exceptions import NotFoundError
 
         dandiset = self._client.get_dandiset(source.id, lazy=False)
         latest = dandiset.most_recent_published_version
         if source.version == DRAFT:
-            return dandiset.for_version(dandiset.draft_version), None
+            return _Chosen(dandiset.for_version(dandiset.draft_version))
+        if latest is not None and source.version in ("latest", latest.identifier):
+            return _Chosen(dandiset.for_version(latest))
         missing = ""
         if source.version != "latest":
             try:
-                return dandiset.for_version(source.version), None
+                pinned = dandiset.for_version(source.version)
             except NotFoundError:
                 missing = f"version {source.version} does not exist; "
+            else:
+                return _Chosen(pinned, newer=latest and pinned_besides(latest.identifier, source.version))
         if latest is not None:
-            note = f"{missing}the latest published version {latest.identifier} was read" if missing else None
-            return dandiset.for_version(latest), note
-        return dandiset.for_version(dandiset.draft_version), f"{missing}nothing is published; the draft was read"
+            note = f"{missing}the latest published version {latest.identifier} was read"
+            return _Chosen(dandiset.for_version(latest), note)
+        note = f"{missing}nothing is published; the draft was read"
+        return _Chosen(dandiset.for_version(dandiset.draft_version), note)
 
     def _files(self, dandiset: RemoteDandiset) -> tuple[ArchiveFile, ...]:
         from dandi.dandiapi import RemoteAsset
@@ -160,15 +188,10 @@ class DandiArchive:
         now = self._client.get_dandiset(dandiset.identifier, lazy=False).draft_version
         return now.modified == dandiset.version.modified and len({file.path for file in files}) == len(files)
 
-    def state(self, source: Source) -> str:
-        """A text that changes when `list_files` may give something new; one request."""
+    def state(self, source: Source) -> SourceState:
+        """See `updates.Watchable`; a second request where the pinned version is not the latest one."""
         with self._explaining(source.label):
-            dandiset = self._client.get_dandiset(source.id, lazy=False)
-            latest, draft = dandiset.most_recent_published_version, dandiset.draft_version
-            published = f"published {latest.identifier}" if latest is not None else "nothing published"
-            if source.version != DRAFT and latest is not None:
-                return published
-            return f"{published}; draft of {draft.modified.isoformat()}, {draft.asset_count} files"
+            return self._choose_version(source).state
 
     @contextmanager
     def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[OpenFile]:

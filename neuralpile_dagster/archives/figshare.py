@@ -18,6 +18,7 @@ from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Lis
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.archives.updates import SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -66,17 +67,7 @@ class FigshareArchive:
 
     def list_files(self, source: Source) -> Listing:
         """List the article's files; see `Archive.list_files`. Versions of articles never change."""
-        path = f"/articles/{source.id}"
-        article = self._get(source, path)
-        note = None
-        with _understanding(source):
-            latest = str(article["version"])
-        if source.version not in ("latest", latest):
-            try:
-                article = self._get(source, f"{path}/versions/{source.version}")
-                path = f"{path}/versions/{source.version}"
-            except NotFound:
-                note = f"version {source.version} does not exist; the latest version {latest} was read"
+        article, path, note, state = self._choose_version(source)
         with _understanding(source):
             entries = list(self._entries(source, f"{path}/files"))
             return Listing(
@@ -84,17 +75,34 @@ class FigshareArchive:
                 source_id=source.id,
                 version=str(article["version"]),
                 version_note=note,
+                newer_version=state.newer_version,
+                state=state.token,
                 frozen=True,
                 listed_at=datetime.now(UTC),
                 files=tuple(sorted((_archive_file(entry) for entry in entries), key=lambda file: file.path)),
                 citation=_citation(article),
             )
 
-    def state(self, source: Source) -> str:
-        """A text that changes when there is a new version; one request."""
-        article = self._get(source, f"/articles/{source.id}")
+    def state(self, source: Source) -> SourceState:
+        """See `updates.Watchable`; a second request where the pinned version is not the latest one."""
+        return self._choose_version(source)[3]
+
+    def _choose_version(self, source: Source) -> tuple[dict[str, Any], str, str | None, SourceState]:
+        """The article's version that is read, its path, why it is not the pinned one, and the source's state."""
+        path = f"/articles/{source.id}"
+        article = self._get(source, path)
+        note, newer = None, None
         with _understanding(source):
-            return f"version {article['version']} of {article.get('modified_date')}"
+            latest = str(article["version"])
+        if source.version not in ("latest", latest):
+            try:
+                article = self._get(source, f"{path}/versions/{source.version}")
+                path = f"{path}/versions/{source.version}"
+                newer = pinned_besides(latest, source.version)
+            except NotFound:
+                note = f"version {source.version} does not exist; the latest version {latest} was read"
+        with _understanding(source):
+            return article, path, note, SourceState(f"version {article['version']}", newer)
 
     @contextmanager
     def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[LocalFile]:

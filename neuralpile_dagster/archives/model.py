@@ -62,13 +62,17 @@ class Listing(Model):
     """The files of one version of a source, at one time.
 
     ``frozen`` is false for a mutable version (a DANDI draft);
-    ``version_note`` says so when another version than the pinned one was used.
+    ``version_note`` says so when another version than the pinned one was used,
+    ``newer_version`` when the pinned one was and a newer one is published.
+    ``state``: see `updates.SourceState`; None where the files are all that is known.
     """
 
     archive: str
     source_id: str
     version: str
     version_note: str | None = None
+    newer_version: str | None = None
+    state: str | None = None
     frozen: bool
     synthetic: bool = False
     listed_at: datetime

@@ -26,6 +26,9 @@ from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS
 FORMAT = 1
 """Raised when the same inputs are to give other files, so that everything is published anew."""
 
+_NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced"}
+"""Fields of a manifest that change nothing in what is published."""
+
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
 
@@ -45,7 +48,7 @@ def component_inputs(
         "format": FORMAT,
         "repository": repository,
         "dataset": dataset.model_dump(mode="json"),
-        "manifest": manifest.model_dump(mode="json", exclude={"listed_at", "considered", "dropped"}),
+        "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
         "counts": [records[s.key].model_dump(mode="json") for s in manifest.sessions if s.key in records],
         "missing": dict(missing),
     }

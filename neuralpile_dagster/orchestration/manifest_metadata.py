@@ -57,4 +57,8 @@ def manifest_metadata(
         metadata["citation"] = manifest.citation.citation
     if manifest.version_note:
         metadata["version_note"] = manifest.version_note
+    if manifest.newer_version:
+        metadata["newer_version"] = manifest.newer_version
+    if manifest.replaced:
+        metadata["sessions_replaced"] = ", ".join(session.files[0].path for session in manifest.replaced)
     return metadata

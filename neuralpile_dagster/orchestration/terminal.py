@@ -71,6 +71,8 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
     )
     if manifest.version_note:
         console.print(escape(manifest.version_note))
+    if manifest.newer_version:
+        console.print(escape(manifest.newer_version))
     console.print(f"{manifest.considered} files considered")
     for reason, count in sorted(manifest.dropped.items()):
         console.print(f"  {count} dropped: {escape(reason)}")

@@ -33,6 +33,10 @@ class Manifest(Model):
     ``dropped`` counts the files that are no session by reason;
     ``considered == chosen + sum(dropped.values())``. Sessions are in the order
     of their files' full paths; those that vanished keep their places.
+    ``source_state`` is the token of `archives.updates.SourceState` when it was
+    listed (None: listed before that was kept), ``newer_version`` says that
+    another version than the pinned one is published. ``replaced`` are vanished
+    sessions whose key another session has now.
     """
 
     dataset: str
@@ -40,6 +44,8 @@ class Manifest(Model):
     source_id: str
     version: str
     version_note: str | None = None
+    newer_version: str | None = None
+    source_state: str | None = None
     frozen: bool
     synthetic: bool = False
     listed_at: datetime
@@ -47,6 +53,7 @@ class Manifest(Model):
     considered: int
     dropped: dict[str, int]
     sessions: tuple[Session, ...]
+    replaced: tuple[Session, ...] = ()
 
     @property
     def chosen(self) -> int:

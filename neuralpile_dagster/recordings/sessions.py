@@ -6,10 +6,11 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from neuralpile_dagster.archives.model import ArchiveFile, Listing
+from neuralpile_dagster.archives.updates import listing_token
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -52,7 +53,8 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
     ``previous`` manifest (of the same source) keeps its id and key when its
     files change form. When it is no longer listed it is carried over, marked
     ``vanished``, unless the rule no longer chooses its files: changing the rule
-    is how a person drops it.
+    is how a person drops it. One whose key another session has now is kept
+    apart, as ``replaced``.
 
     Raises
     ------
@@ -77,16 +79,16 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         if session.key in sessions:
             raise _collision(dataset, sessions[session.key], session)
         sessions[session.key] = session
-    for old in known.sessions if known else ():
-        listed = old.key in sessions or rule.identity(old.files[0].path) in groups
-        if not listed and all(rule.reason_against(file) is None for file in old.files):
-            sessions[old.key] = old.model_copy(update={"vanished": True})
+    gone = (old for old in (*known.sessions, *known.replaced) if _is_gone(rule, old, groups)) if known else ()
+    replaced = _carry_over(gone, sessions)
     return Manifest(
         dataset=dataset.name,
         archive=listing.archive,
         source_id=listing.source_id,
         version=listing.version,
         version_note=listing.version_note,
+        newer_version=listing.newer_version,
+        source_state=listing_token(listing),
         frozen=listing.frozen,
         synthetic=listing.synthetic or dataset.synthetic,
         listed_at=listing.listed_at,
@@ -94,7 +96,35 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         considered=len(listing.files),
         dropped=dict(sorted(dropped.items())),
         sessions=tuple(sorted(sessions.values(), key=lambda session: session.files[0].path)),
+        replaced=replaced,
     )
+
+
+def _is_gone(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
+    """Whether a session that the rule still chooses is listed no longer."""
+    chosen = all(rule.reason_against(file) is None for file in old.files)
+    return chosen and rule.identity(old.files[0].path) not in groups
+
+
+def _carry_over(gone: Iterable[Session], sessions: dict[str, Session]) -> tuple[Session, ...]:
+    """Add sessions that are gone to the others, marked; give those whose key another session has."""
+    replaced = []
+    for old in gone:
+        heir = sessions.get(old.key)
+        marked = old.model_copy(update={"vanished": True})
+        if heir is None:
+            sessions[old.key] = marked
+        elif not _is_renamed(old, heir):
+            replaced.append(marked)
+    return tuple(replaced)
+
+
+def _is_renamed(old: Session, new: Session) -> bool:
+    """Whether a session with the same key is the same one: of a subject of the same name, or with the same bytes."""
+    if partition_key(old.subject_id) == partition_key(new.subject_id):
+        return True
+    digests = {digest for file in old.files for digest in file.digests.items()}
+    return any(digest in digests for file in new.files for digest in file.digests.items())
 
 
 class _Rule:

@@ -11,7 +11,7 @@ import pytest
 from neuralpile_dagster.archives.dandi import DEFAULT_API_URL, DandiArchive
 from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access
-from neuralpile_dagster.archives.updates import source_state
+from neuralpile_dagster.archives.updates import listing_token, source_state
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, ConfigurationError
@@ -70,7 +70,7 @@ def test_metadata_cost_one_request_per_thousand_files(server: DandiServer, tmp_p
     listing = archive_of(server, tmp_path).list_files(SOURCE)
     assert [file.path for file in listing.files] == [row["path"] for row in rows]
     assert len(server.http.requests("GET", "/assets/")) == pages
-    assert len(server.http.log) == pages + 3  # the dandiset, the version, its metadata
+    assert len(server.http.log) == pages + 2  # the dandiset, the version's metadata
 
 
 @pytest.mark.parametrize(
@@ -268,23 +268,40 @@ def test_the_environment_says_where_and_how(monkeypatch: pytest.MonkeyPatch, tmp
                 DandiArchive.from_environment(tmp_path)
 
 
-@pytest.mark.parametrize("pinned", ["0.1.0", "latest", "draft"])
-def test_the_state_of_a_source_changes_when_a_new_listing_may_and_costs_one_request(
+@pytest.mark.parametrize("pinned", ["0.1.0", "latest", "draft", "0.9.0"])
+def test_the_state_of_a_source_changes_when_a_new_listing_may_and_costs_few_requests(
     server: DandiServer, tmp_path: Path, pinned: str
 ):
     source, archive = Source(id="000001", version=pinned), archive_of(server, tmp_path)
     server.store.add_rows("000001", "0.1.0", [made_up_row("sub-1/a.nwb")])
-    first = source_state(archive, source)
-    assert len(server.http.log) == 1
-    assert source_state(archive, source) == first
+
+    def token() -> str:
+        now = source_state(archive, source)
+        assert now.token == listing_token(archive.list_files(source)), "so that a listing settles the matter"
+        return now.token
+
+    first = source_state(archive, source).token
+    assert len(server.http.log) == (2 if pinned == "0.9.0" else 1)
+    assert token() == first
     server.store.add_rows("000001", "draft", [made_up_row("sub-1/b.nwb")])
-    second = source_state(archive, source)
+    second = token()
     assert (second != first) == (pinned == "draft")
     server.store.dandisets["000001"].versions["draft"].modified = "2025-01-01T00:00:00Z"
-    third = source_state(archive, source)
+    third = token()
     assert (third != second) == (pinned == "draft")
     server.store.add_rows("000001", "0.2.0", [made_up_row("sub-1/b.nwb")])
-    assert source_state(archive, source) != third
+    assert (token() != third) == (pinned in ("latest", "0.9.0"))
+
+
+def test_a_newer_version_than_the_pinned_one_is_said_and_changes_nothing(server: DandiServer, tmp_path: Path):
+    source, archive = Source(id="000001", version="0.1.0"), archive_of(server, tmp_path)
+    server.store.add_rows("000001", "0.1.0", [made_up_row("sub-1/a.nwb")])
+    assert source_state(archive, source).newer_version is None
+    server.store.add_rows("000001", "0.2.0", [made_up_row("sub-1/b.nwb")])
+    said = "version 0.2.0 is published, 0.1.0 is pinned"
+    assert source_state(archive, source).newer_version == said
+    listing = archive.list_files(source)
+    assert (listing.version, listing.version_note, listing.newer_version) == ("0.1.0", None, said)
 
 
 def test_the_path_of_a_file_names_it_in_errors(server: DandiServer, session: Path, tmp_path: Path):

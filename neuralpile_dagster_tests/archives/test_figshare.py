@@ -11,7 +11,7 @@ from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.figshare import PAGE_SIZE, FigshareArchive
 from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access
-from neuralpile_dagster.archives.updates import source_state
+from neuralpile_dagster.archives.updates import listing_token, source_state
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
@@ -80,21 +80,32 @@ def test_files_beyond_the_first_page_are_listed(server: FigshareServer, archive:
 
 
 @pytest.mark.parametrize(
-    ("pinned", "used", "files", "note"),
+    ("pinned", "used", "files", "note", "newer"),
     [
-        ("1", "1", 4, None),
-        ("latest", "2", 1, None),
-        ("9", "2", 1, "version 9 does not exist; the latest version 2 was read"),
+        ("1", "1", 4, None, "version 2 is published, 1 is pinned"),
+        ("latest", "2", 1, None, None),
+        ("9", "2", 1, "version 9 does not exist; the latest version 2 was read", None),
     ],
 )
 def test_the_version_read_is_the_pinned_one_or_the_manifest_says_which(
-    server: FigshareServer, archive: FigshareArchive, tmp_path: Path, pinned: str, used: str, files: int, note: str
+    server: FigshareServer,
+    archive: FigshareArchive,
+    tmp_path: Path,
+    pinned: str,
+    used: str,
+    files: int,
+    note: str | None,
+    newer: str | None,
 ):
-    before = source_state(archive, SOURCE)
+    source = SOURCE.model_copy(update={"version": pinned})
+    before = source_state(archive, source).token
     server.store.add_article(ARTICLE, {"spksKrebs_Feb18.mat": tmp_path / "spksKrebs_Feb18.mat"})
-    listing = archive.list_files(SOURCE.model_copy(update={"version": pinned}))
+    listing = archive.list_files(source)
     assert (listing.version, len(listing.files), listing.version_note) == (used, files, note)
-    assert source_state(archive, SOURCE) != before
+    assert listing.newer_version == newer
+    now = source_state(archive, source)
+    assert now == (listing_token(listing), newer)
+    assert (now.token != before) == (pinned != "1")
 
 
 @pytest.mark.parametrize("access", ["ranges", "download"])

@@ -124,7 +124,8 @@ def test_when_the_archive_was_listed_changes_nothing(
     tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
 ):
     today = manifest_of(*KEYS)
-    later = today.model_copy(update={"listed_at": today.listed_at.replace(year=2030)})
+    said = {"source_state": "version 0.2", "newer_version": "version 0.3 is published", "replaced": today.sessions[:1]}
+    later = today.model_copy(update={"listed_at": today.listed_at.replace(year=2030), **said})
     first = write(tmp_path / "a", store, records, manifest=today)
     assert write(tmp_path / "b", store, records, manifest=later) == first
     assert contents(tmp_path / "a") == contents(tmp_path / "b")

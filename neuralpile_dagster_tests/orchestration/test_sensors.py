@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import dagster as dg
-import pytest
 
 from neuralpile_dagster.build import trains_inputs
 from neuralpile_dagster.errors import ArchiveUnavailable
@@ -103,67 +101,6 @@ def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable
         assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason), "it is under way"
         house.instance.report_run_failed(run)
     assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason)
-
-
-def look(house: House, cursor: str | None) -> tuple[int, str]:
-    """One tick of the version sensor: how many manifests it asks for, and its cursor."""
-    result = ask(house, version_sensor(house.datasets), cursor)
-    assert isinstance(result, dg.SensorResult)
-    assert all(request.asset_selection == [names.manifest_key(MICE)] for request in result.run_requests or ())
-    return len(result.run_requests or ()), str(result.cursor)
-
-
-def test_a_manifest_older_than_a_change_is_asked_for_until_it_is_made(new_house: Callable[..., House]):
-    house = new_house()
-    asked, cursor = look(house, None)
-    assert asked == 0, "a dataset that nobody began is left alone"
-    house.discover()
-    asked, cursor = look(house, cursor)
-    assert asked == 1, "what changed since the manifest nobody knows"
-    house.discover()
-    asked, cursor = look(house, cursor)
-    assert asked == 0
-    write_units_nwb(house.archive / MICE.source.folder / "sub-C/sub-C_ses-4.nwb", trains_of(4))
-    for _ in range(2):  # the first run may fail
-        asked, cursor = look(house, cursor)
-        assert asked == 1
-    house.discover()
-    assert look(house, cursor)[0] == 0
-
-
-def test_an_archive_that_is_away_is_asked_once_in_a_tick_and_forgets_nothing(
-    new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
-):
-    more = [MICE.model_copy(update={"name": f"mice-{number}"}) for number in range(4)]
-    house = new_house(datasets=more)
-    for dataset in more:
-        house.discover(dataset)
-    asked = []
-
-    def away(self: InstanceResource, source: object, limits: object = None) -> None:
-        asked.append(source)
-        raise ArchiveUnavailable("the API is away")
-
-    cursor = json.dumps({"noticed": {"mice-0": ["before", "2020-01-01T00:00:00+00:00"]}, "next": 1})
-    monkeypatch.setattr(InstanceResource, "open_archive", away)
-    result = ask(house, version_sensor(more), cursor)
-    assert isinstance(result, dg.SensorResult)
-    assert len(asked) == 1
-    assert json.loads(str(result.cursor))["noticed"] == json.loads(cursor)["noticed"]
-
-
-def test_a_tick_that_takes_too_long_goes_on_where_it_ended(
-    new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
-):
-    more = [MICE.model_copy(update={"name": f"mice-{number}"}) for number in range(3)]
-    house = new_house(datasets=more)
-    for dataset in more:
-        house.discover(dataset)
-    monkeypatch.setattr("neuralpile_dagster.orchestration.version_sensor.LOOK_S", -1.0)
-    cursor = json.dumps({"noticed": {}, "next": 2})
-    result = ask(house, version_sensor(more), cursor)
-    assert isinstance(result, dg.SensorResult)
-    assert json.loads(str(result.cursor)) == {"noticed": {}, "next": 2}
 
 
 def test_both_sensors_are_off_until_a_person_turns_them_on():

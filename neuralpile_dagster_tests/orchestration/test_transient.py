@@ -12,6 +12,7 @@ from neuralpile_dagster import waiting
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.model import Archive
+from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.definitions import dataset_definitions
 from neuralpile_dagster.orchestration import locations, names
@@ -30,7 +31,7 @@ class ServedInstance(InstanceResource):
 
     api_url: str
 
-    def open_archive(self, source: Source) -> Archive:
+    def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
         """The server's dandisets."""
         return DandiArchive(self.api_url, None, DownloadCache(Path(self.home) / "cache"), 1, QUICK)
 

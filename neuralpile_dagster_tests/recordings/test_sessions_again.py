@@ -105,6 +105,31 @@ def test_a_file_renamed_to_the_same_key_is_the_same_session():
     assert (session.key, session.session_id, session.vanished) == ("a_b", "a_b", False)
 
 
+def test_a_session_whose_key_another_one_has_now_is_kept_apart_until_it_comes_back():
+    old = choose_sessions(plain(), listing_of("sub-1/ses-1.nwb", "sub-1/ses-2.nwb"), None)
+    new = choose_sessions(plain(), listing_of("sub-2/ses-1.nwb", "sub-1/ses-2.nwb"), old)
+    assert [(s.key, s.subject_id, s.vanished) for s in new.sessions] == [
+        ("ses-2", "sub-1", False),
+        ("ses-1", "sub-2", False),
+    ]
+    assert [(s.key, s.subject_id, s.vanished) for s in new.replaced] == [("ses-1", "sub-1", True)]
+    still = choose_sessions(plain(), listing_of("sub-2/ses-1.nwb", "sub-1/ses-2.nwb"), new)
+    assert still == new
+    back = choose_sessions(plain(), listing_of("sub-1/ses-1.nwb", "sub-1/ses-2.nwb"), still)
+    assert [(s.subject_id, s.vanished) for s in back.sessions] == [("sub-1", False), ("sub-1", False)]
+    assert [(s.key, s.subject_id) for s in back.replaced] == [("ses-1", "sub-2")]
+
+
+def test_a_session_whose_subject_was_renamed_is_known_by_its_bytes():
+    old = choose_sessions(plain(), listing_of("sub-1/ses-1.nwb"), None)
+    (file,) = listing_of("sub-01/ses-1.nwb").files
+    same = file.model_copy(update={"digests": old.sessions[0].files[0].digests})
+    listing = listing_of("sub-01/ses-1.nwb").model_copy(update={"files": (same,)})
+    new = choose_sessions(plain(), listing, old)
+    assert [(s.key, s.subject_id) for s in new.sessions] == [("ses-1", "sub-01")]
+    assert not new.replaced
+
+
 def test_a_manifest_of_another_source_is_not_carried_over():
     old = choose_sessions(plain(), listing_of("sub-1/a.nwb", source_id="000001"), None)
     assert [session.key for session in choose_sessions(plain(), listing_of("sub-1/b.nwb"), old).sessions] == ["b"]

@@ -48,7 +48,8 @@ def subjects_published(dataset: Dataset, manifest: Manifest) -> Verdict:
 
 def no_session_vanished(manifest: Manifest) -> Verdict:
     """Every session that was ever listed still is."""
-    vanished = [session.session_id for session in manifest.sessions if session.vanished]
+    vanished = [session.session_id for session in manifest.vanished]
+    vanished += [f"{s.session_id} of {s.subject_id} (another session has its key now)" for s in manifest.replaced]
     return Verdict(
         passed=not vanished,
         expected="no session gone from the archive",
