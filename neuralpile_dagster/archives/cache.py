@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from neuralpile_dagster.files import explained, require_free, sync
 
 DEFAULT_CACHE_BYTES = 50_000_000_000
 _TRIES = 2  # a damaged transfer is likely to be right the second time; a damaged object never
+_LOOK_AGAIN_S = 0.05
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.=+-]")
 
 
@@ -84,8 +86,12 @@ class DownloadCache:
                     os.utime(entry.lock)
                     yield entry.path
                     return
-            with _locked(entry.lock, fcntl.LOCK_EX), explained(entry.path):
-                self._make(entry, fetch)
+            try:
+                with _locked(entry.lock, fcntl.LOCK_EX | fcntl.LOCK_NB), explained(entry.path):
+                    self._make(entry, fetch)
+            except BlockingIOError:
+                # another one made it meanwhile and has it open, perhaps for long: look again rather than wait for it
+                time.sleep(_LOOK_AGAIN_S)
 
     @property
     def _locks(self) -> Path:
@@ -160,11 +166,16 @@ class DownloadCache:
                 yield self._locks / folder.name
 
     def _evict(self, lock: Path) -> None:
-        with suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        # FileNotFoundError: whoever found that it is damaged has just removed it
+        with suppress(BlockingIOError, FileNotFoundError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(self.folder / lock.name)
 
     def _used(self) -> int:
-        return sum(int(size.read_text() or 0) for size in self.folder.glob("*/.size"))
+        used = 0
+        for size in self.folder.glob("*/.size"):
+            with suppress(FileNotFoundError):
+                used += int(size.read_text() or 0)
+        return used
 
 
 def _last_use(lock: Path) -> float:

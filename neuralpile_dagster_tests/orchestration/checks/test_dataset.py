@@ -78,6 +78,13 @@ def test_a_session_that_the_archive_no_longer_lists_fails_and_is_named() -> None
     assert (verdict.passed, verdict.found) == (False, "b")
 
 
+def test_a_session_whose_key_another_one_has_now_fails_and_is_named_with_its_subject() -> None:
+    gone = manifest_of("a").sessions[0].model_copy(update={"subject_id": "sub-9", "vanished": True})
+    verdict = checks.no_session_vanished(manifest_of("a", "b").model_copy(update={"replaced": (gone,)}))
+    assert not verdict.passed
+    assert verdict.found == f"{gone.session_id} of sub-9 (another session has its key now)"
+
+
 def test_failed_and_unbuilt_sessions_are_named_with_reasons_and_the_list_is_capped() -> None:
     keys = [f"s{number}" for number in range(9)]
     verdict = checks.no_sessions_left_failed(manifest_of(*keys), ["s0"], {"s3": "it is truncated"})
