@@ -22,19 +22,20 @@ class _Teller:
         self._lock = threading.Lock()
         self._told_at = -TELL_EVERY_S
 
-    def tell(self, what: str, trouble: str, seconds: float, waited_s: float = 0.0) -> None:
+    def tell(self, what: str, trouble: str, seconds: float | None, waited_s: float = 0.0) -> None:
         now = time.monotonic()
         with self._lock:
-            if seconds + waited_s < TELL_FROM_S or now - self._told_at < TELL_EVERY_S:
+            if (seconds or 0.0) + waited_s < TELL_FROM_S or now - self._told_at < TELL_EVERY_S:
                 return
             self._told_at = now
         after = f" after {waited_s:.0f} s" if round(waited_s) else ""
-        LOG.warning("%s: %s%s; trying again in %.0f s", what, trouble, after, seconds)
+        soon = "" if seconds is None else f" in {seconds:.0f} s"
+        LOG.warning("%s: %s%s; trying again%s", what, trouble, after, soon)
 
 
 _TELLER = _Teller()
 
 
-def tell(what: str, trouble: str, seconds: float, waited_s: float = 0.0) -> None:
-    """Say that ``what`` is tried again in ``seconds``, after an attempt of ``waited_s`` that ended in ``trouble``."""
+def tell(what: str, trouble: str, seconds: float | None, waited_s: float = 0.0) -> None:
+    """Say that ``what`` is tried again in ``seconds`` (None: soon), after ``waited_s`` that ended in ``trouble``."""
     _TELLER.tell(what, trouble, seconds, waited_s)

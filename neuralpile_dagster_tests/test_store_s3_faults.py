@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from neuralpile_dagster import waiting
 from neuralpile_dagster.errors import StoreError, StoreUnavailable, TableError
 from neuralpile_dagster.store.s3 import S3Store
 from neuralpile_dagster.store.s3_client import S3Limits
@@ -88,6 +89,26 @@ def test_a_fault_that_stays_is_an_error_that_may_pass(s3: S3Server, s3_store: S3
         if fault not in TRANSIENT_BODIES:  # the reply to PUT has no body
             with pytest.raises(StoreUnavailable, match="cannot be written"):
                 put(s3_store, "a/b", b"new")
+
+
+@pytest.mark.parametrize("fault", [status(503), Fault("reset"), Fault("short_unmarked")], ids=ids)
+def test_that_the_store_is_waited_for_is_told_without_a_word_of_its_replies(
+    s3: S3Server,
+    s3_store: S3Store,
+    fault: Fault,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
+    put(s3_store, "a/b", bytes(1000))
+    assert caplog.records == []
+    strike(s3, fault, method="GET", path="a/b", body=f"<Error>{SECRET_KEY}</Error>".encode())
+    assert s3_store.read("a/b") == bytes(1000)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == waiting.LOG.name]
+    assert line.startswith((f"the store on S3 from {s3.front.url.removeprefix('http://')}: ", "s3://"))
+    assert "; trying again" in line
+    assert SECRET_KEY not in caplog.text
 
 
 def test_a_table_on_a_store_that_is_away_is_not_called_damaged(s3: S3Server, s3_store: S3Store):

@@ -30,6 +30,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from neuralpile_dagster.errors import StoreError, StoreUnavailable
+from neuralpile_dagster.store.s3_waits import tell_waits
 
 _NETWORK_ERRORS = (HTTPClientError, ConnectionError, IncompleteReadError, ResponseParserError)
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
@@ -79,12 +80,14 @@ def open_client(limits: S3Limits) -> Any:
         try:
             # boto3 itself reads only AWS_DEFAULT_REGION; the other AWS tools read AWS_REGION first
             session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
-            return session.client("s3", config=config)
+            client = session.client("s3", config=config)
         except ValueError:  # the text would repeat the URL, which may hold a password
             raise StoreError(
                 "the store on S3 cannot be opened: its endpoint is not a URL",
                 expected="https://host[:port] in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or neither",
             ) from None
+    tell_waits(client, _host(client), limits.attempts)
+    return client
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadErro
 
 from neuralpile_dagster.errors import StoreError, StoreUnavailable
 from neuralpile_dagster.store.s3_client import S3Limits, is_missing, s3_errors
+from neuralpile_dagster.waiting import tell
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 20.0
@@ -49,10 +50,12 @@ class S3Object:
         boto3 repeats requests; that it got all of the body is seen to here.
         Raises `StoreError` before reading when the body has more than ``limit`` bytes.
         """
-        trouble = ""
+        trouble, began = "", time.monotonic()
         for attempt in range(self.limits.attempts):
             if attempt:
-                time.sleep(random.random() * min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
+                pause = random.random() * min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+                tell(self.uri, trouble, pause, time.monotonic() - began)
+                time.sleep(pause)
             with s3_errors(f"{self.uri} cannot be read", self.client):
                 try:
                     reply = self.client.get_object(Bucket=self.bucket, Key=self.name, **request)
