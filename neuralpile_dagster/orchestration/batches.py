@@ -20,6 +20,7 @@ from neuralpile_dagster.archives.model import Access, ReadCost
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, TransientError
 from neuralpile_dagster.orchestration import locations, metadata, names
+from neuralpile_dagster.orchestration.batch_failure import batch_failure
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded
 from neuralpile_dagster.orchestration.pictures import session_raster
 from neuralpile_dagster.orchestration.progress import our_log
@@ -30,8 +31,6 @@ from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 
-REASONS_SHOWN = 3
-"""Sessions whose reasons are in the message of a batch that failed; the log and the store have all."""
 ATTEMPTS = 4
 """Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
 
@@ -74,13 +73,7 @@ class SessionBatch:
         if len(keys) > 1:
             self.judge.sum_up()
         if self.failed:
-            raise dg.Failure(
-                f"{len(self.failed)} of {len(keys)} sessions of {self.dataset.name} failed"
-                + ("; the others are done. " if len(self.failed) < len(keys) else ". ")
-                + _first(list(self.failed.values())),
-                metadata={"failed_partitions": dg.MetadataValue.md(metadata.counted(self.failed))},
-                allow_retries=False,
-            )
+            raise batch_failure(f"sessions of {self.dataset.name}", self.failed, len(keys))
 
     def _keys(self, manifest: Manifest) -> Sequence[str]:
         """The partitions of this run; without any ("Execute all" on the Checks page), all that are done."""
@@ -111,7 +104,7 @@ class SessionBatch:
         self.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
         known = {session.key: session for session in manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
-        self.failed[key] = f"{key}: {error or type(error).__name__}"
+        self.failed[key] = str(error) or type(error).__name__
         run_id = self.context.run.run_id
         try:
             locations.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
@@ -215,11 +208,6 @@ class SessionBatch:
 
     def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], tags: dict[str, str]) -> None:
         self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
-
-
-def _first(reasons: Sequence[str]) -> str:
-    more = len(reasons) - REASONS_SHOWN
-    return " | ".join(reasons[:REASONS_SHOWN]) + (f" | and {more} more, in the run's log" if more > 0 else "")
 
 
 def _session_of(manifest: Manifest, key: str) -> Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from neuralpile_dagster.catalog.model import Dataset
 
@@ -40,9 +41,13 @@ def _tokens_per_session(dataset: Dataset) -> float | None:
 
 
 def limit_pools(instance: dg.DagsterInstance) -> None:
-    """Give pools whose limit is not the instance's default theirs; one that a person has set stays."""
+    """Give pools whose limit is not the instance's default theirs; one that a person has set stays.
+
+    Only on one machine, whose memory it is about: an instance of several keeps its events elsewhere than in SQLite,
+    and what a worker's machine holds is for the launcher to say.
+    """
     storage = instance.event_log_storage
-    if storage.supports_global_concurrency_limits:
+    if isinstance(storage, SqliteEventLogStorage) and storage.supports_global_concurrency_limits:
         chosen = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}
         if LARGE_POOL not in chosen:
             storage.set_concurrency_slots(LARGE_POOL, LARGE_LIMIT)

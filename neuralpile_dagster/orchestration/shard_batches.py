@@ -12,7 +12,7 @@ from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import names, pile_metadata, pile_store
-from neuralpile_dagster.orchestration.metadata import counted
+from neuralpile_dagster.orchestration.batch_failure import batch_failure
 from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -21,8 +21,6 @@ from neuralpile_dagster.tables.copy_sources import OpenFile
 SHARDS_PER_RUN = 10
 """Shards that one run of a backfill makes: each takes seconds to a minute."""
 SHARDS_VERSION = "1"
-REASONS_SHOWN = 3
-"""Shards whose reasons are in the message of a batch that failed; the run's log has all."""
 
 
 @dataclass
@@ -53,7 +51,7 @@ class ShardBatch:
                 self.log.error(f"shard {name} failed: {error}", exc_info=None if expected else error)
                 self.failed[name] = str(error) or type(error).__name__
         if self.failed:
-            raise self._failure(len(wanted))
+            raise batch_failure("shards of the pile", self.failed, len(wanted))
 
     @cached_property
     def _open_file(self) -> OpenFile:
@@ -82,15 +80,3 @@ class ShardBatch:
         tags = version_tags(shard.file.sha256[:32], SHARDS_VERSION, names.PILE_MANIFEST, plan.record.digest, None)
         event = dg.AssetMaterialization(names.PILE_SHARDS, partition=shard.name, metadata=facts, tags=tags)
         self.context.log_event(event)
-
-    def _failure(self, wanted: int) -> dg.Failure:
-        reasons = [f"{name}: {reason}" for name, reason in self.failed.items()]
-        more = len(reasons) - REASONS_SHOWN
-        return dg.Failure(
-            f"{len(reasons)} of {wanted} shards of the pile failed"
-            + ("; the others are done. " if len(reasons) < wanted else ". ")
-            + " | ".join(reasons[:REASONS_SHOWN])
-            + (f" | and {more} more: {', '.join(list(self.failed)[REASONS_SHOWN:])}" if more > 0 else ""),
-            metadata={"failed_partitions": dg.MetadataValue.md(counted(self.failed))},
-            allow_retries=False,
-        )

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.orchestration.instance import open_instance
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, LARGE_LIMIT, LARGE_POOL, batch_size, session_pool
+from neuralpile_dagster.orchestration.pools import (
+    ARCHIVE_POOL,
+    LARGE_LIMIT,
+    LARGE_POOL,
+    batch_size,
+    limit_pools,
+    session_pool,
+)
 from neuralpile_dagster.settings import Settings
 
 LARGE = {"vbn", "shield", "vcn", "vcn-2", "v2h", "petersen", "oddball", "illusion"}
@@ -41,3 +49,9 @@ def test_long_sessions_are_shared_among_workers_in_small_batches_and_short_ones_
     assert sizes["vbn"] == sizes["steinmetz"] == 10
     assert sizes["giocomo"] == sizes["li"] == 25
     assert batch_size(RODENT[0].model_copy(update={"tokens_published": None})) == 15
+
+
+def test_an_instance_of_several_machines_keeps_its_own_limits() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:  # whose events are not in SQLite files either
+        limit_pools(instance)
+        assert instance.event_log_storage.get_pool_limits() == []
