@@ -25,8 +25,9 @@ demo: $(VENV)/installed
 ui: $(VENV)/installed
 	$(BIN)/neuralpile ui
 
+# Three processes for two cores: many tests wait, for a daemon, a browser or a server.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 
 BATCHED, SINGLE = "bench-batched", "bench-single"
 UNITS, SECONDS, TEMPLATES = 8, 300.0, 8
+BINS_PER_S = 50
 
 
 def _source(name: str) -> str:
@@ -33,7 +34,17 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
             target = folder / "archive" / _source(name) / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:04d}.nwb"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(paths[number % TEMPLATES], target)
-    rows = [{"name": n, "title": "Synthetic", "source": {"id": _source(n), "version": "draft"}} for n in sessions]
+    rows = [
+        {
+            "name": name,
+            "title": "Synthetic",
+            "source": {"id": _source(name), "version": "draft"},
+            # of real datasets this is known as well, and decides how many sessions share a run
+            "tokens_published": round(count * UNITS * SECONDS * BINS_PER_S),
+            "sessions_published": count,
+        }
+        for name, count in sessions.items()
+    ]
     (folder / "home").mkdir()
     (folder / "home" / "catalog.yaml").write_text(yaml.safe_dump({"datasets": rows}))
     return {"bytes_per_file": paths[0].stat().st_size}

@@ -3,10 +3,11 @@
 ``python -m bench.publish [--tiny]``. Sent are (a) a component for the first
 time, (b) the same again, (c) the component with one session more, (d) the pile
 after its components; to a hub with a Xet store and to one without (Git LFS).
-Bytes are counted by the hub as they arrive. All of one side's pushes come from
-one machine (one hf_xet cache), as when a person publishes; (d) also from
-another machine than the components. Recordings are synthetic; rows have 10 M tokens as
-in the real datasets, because what Xet finds again depends on the size of a row.
+Bytes are counted by the hub as they arrive, memory is the peak of the
+publishing process. All of one side's pushes come from one machine (one hf_xet
+cache), as when a person publishes; (d) also from another machine than the
+components. Recordings are synthetic; rows have 10 M tokens as in the real
+datasets, because what Xet finds again depends on the size of a row.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 SIZE = {"datasets": 3, "sessions": 8, "units": 500, "bins": 60_000, "shard_bytes": 12_000_000}
 TINY = {"datasets": 2, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
+HEADER = (
+    "",
+    "bytes of our shards",
+    "sent, ours",
+    "sent, push_to_hub",
+    "ours / shards",
+    "push_to_hub / shards",
+    "peak MB, ours",
+    "peak MB, push_to_hub",
+)
 STEPS = ("a: first push", "b: unchanged", "c: one session added", "d: the pile", "d, another machine")
 
 
@@ -64,13 +75,15 @@ def _push(side: str, server: HubServer, home: Path, folder: Path, name: str) -> 
         # push_to_hub cannot find out that a hub has no Xet store, and fails there
         **({"HF_HUB_DISABLE_XET": "1"} if side == "theirs" and not server.xet else {}),
     }
-    result: dict[str, Any] = measure(["-m", "bench.publish", "--step", side, str(folder), name], environment).json()
+    measured = measure(["-m", "bench.publish", "--step", side, str(folder), name], environment)
+    result: dict[str, Any] = measured.json()
     shards = sum(path.stat().st_size for path in (folder / "data").iterdir())
     return result | {
         "bytes": sum(server.received.values()),
         "by kind": dict(server.received),
         "requests": len(server.log),
         "shard bytes": shards,
+        "peak bytes": measured.peak_bytes,
     }
 
 
@@ -94,13 +107,18 @@ def run_side(side: str, xet: bool, data: Path, work: Path, n_datasets: int) -> d
 
 
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes sent against the bytes of our shards: ours, and those of `datasets.push_to_hub`."""
+    """Bytes sent against the bytes of our shards, and how memory grows: ours, and of `datasets.push_to_hub`."""
     sides = {"ours": ours, "push_to_hub": theirs}
-    return {
+    sent = {
         f"{step}, sent by {side} / shards": found[step]["bytes"] / ours[step]["shard bytes"]
         for step in ours
         for side, found in sides.items()
     }
+    growth = {
+        f"peak memory of {side}, the pile / a component": found[STEPS[3]]["peak bytes"] / found[STEPS[0]]["peak bytes"]
+        for side, found in sides.items()
+    }
+    return sent | growth
 
 
 def report(results: Mapping[str, Any]) -> None:
@@ -115,11 +133,12 @@ def report(results: Mapping[str, Any]) -> None:
                 theirs[step]["bytes"],
                 ours[step]["bytes"] / ours[step]["shard bytes"],
                 theirs[step]["bytes"] / ours[step]["shard bytes"],
+                ours[step]["peak bytes"] // 1_000_000,
+                theirs[step]["peak bytes"] // 1_000_000,
             ]
             for step in ours
         ]
-        header = ["", "bytes of our shards", "sent, ours", "sent, push_to_hub", "ours / shards", "push_to_hub / shards"]
-        show(f"Bytes sent, hub with {storage}", header, rows)
+        show(f"Bytes sent, hub with {storage}", HEADER, rows)
     sent = results["Xet"]["ours"][STEPS[3]]
     share = sent["bytes"] / sent["shard bytes"]
     print(f"\n(d) on Xet: {share:.1%} of the pile's bytes (target: <= 15%)")

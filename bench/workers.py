@@ -44,11 +44,18 @@ def make_archive(folder: Path, sessions: int, bins: int) -> Path:
     return archive
 
 
-def backfill(archive: Path, workers: int) -> dict[str, Any]:
+def backfill(archive: Path, workers: int, sessions: int, bins: int) -> dict[str, Any]:
     """Backfill all sessions with so many workers; seconds from first start to last end, and sessions of each run."""
     home = Path(tempfile.mkdtemp(prefix="neuralpile-bench-"))
     home.chmod(0o711)  # as root Postgres runs as another user
-    row = {"name": NAME, "title": "Synthetic", "source": {"id": DANDISET, "version": "draft"}}
+    row = {
+        "name": NAME,
+        "title": "Synthetic",
+        "source": {"id": DANDISET, "version": "draft"},
+        # of real datasets this is known as well, and decides how many sessions share a run
+        "tokens_published": sessions * UNITS * bins,
+        "sessions_published": sessions,
+    }
     (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": [row]}))
     write_instance(home, workers, poll_s=30, output_on_s3=False)
     settings = {
@@ -90,7 +97,7 @@ def _require(found: str, expected: str) -> None:
 def compare(sessions: int, bins: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archive = make_archive(Path(folder), sessions, bins)
-        found = {str(workers): backfill(archive, workers) for workers in (1, 2)}
+        found = {str(workers): backfill(archive, workers, sessions, bins) for workers in (1, 2)}
     tokens = UNITS * bins
     ratios = {"2 workers / 1 worker, sessions per second": found["2"]["per_s"] / found["1"]["per_s"]}
     return {"tokens_per_session": tokens, "workers": found, "ratios": ratios}

@@ -72,6 +72,18 @@ def test_help_imports_neither_dagster_nor_numpy() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["catalog", "--check"], ["sessions", "my-mice"]])
+def test_commands_that_only_look_do_not_import_dagster(home: Path, arguments: list[str]) -> None:
+    program = (
+        "import sys; from neuralpile_dagster.cli import main; "
+        f"main({arguments}, standalone_mode=False); print('imported:', *{{'dagster', 'sqlalchemy'}} & set(sys.modules))"
+    )
+    write_mice(home / "archive")
+    environment = {**os.environ, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": str(home / "archive")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
 def test_the_catalog_lists_every_dataset_with_source_sessions_and_tokens(tmp_path: Path) -> None:
     lines = neuralpile("catalog", NEURALPILE_HOME=tmp_path).out.splitlines()
     for row in RODENT:

@@ -20,6 +20,7 @@ from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import (
     Store,
     is_intact,
+    of_each,
     open_store,
     put_file,
     read_record,
@@ -206,6 +207,15 @@ def test_a_record_is_itself_again_and_another_document_is_refused(store: Store):
     put(store, "a/r.json", b'{"key": "a/b", "size": 3, "sha256": "0", "surprise": 1}')
     with pytest.raises(StoreError, match=r"r.json is not a StoredFile.*delete that file"):
         read_record(store, "a/r.json", StoredFile)
+
+
+def test_many_small_things_are_read_in_their_order_and_a_failure_is_raised(store: Store):
+    keys = [f"a/{number:02}" for number in range(25)]
+    for key in keys:
+        put(store, key, key.encode())
+    assert of_each(store, store.read, reversed(keys)) == [key.encode() for key in reversed(keys)]
+    with pytest.raises(StoreError, match="not a key"):
+        of_each(store, store.read, [*keys, "../a"])
 
 
 def test_rows_are_read_from_the_store(store: Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, StoreError, StoreUnavailable
-from neuralpile_dagster.store import open_store, put_file
+from neuralpile_dagster.store import of_each, open_store, put_file
 from neuralpile_dagster.store import s3 as s3_module
 from neuralpile_dagster.store.s3 import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
@@ -45,6 +46,16 @@ def test_more_keys_than_one_reply_holds_are_listed(s3: S3Server, s3_store: S3Sto
     del s3.front.log[:]
     assert list(s3_store.keys("a")) == keys
     assert len(s3.front.requests("GET", "list-type")) == 3
+
+
+def test_several_records_are_on_their_way_at_once(s3_store: S3Store):
+    together = threading.Barrier(4)  # passes only when four are in it
+
+    def look(key: str) -> bytes | None:
+        together.wait(timeout=60)
+        return s3_store.read(key)
+
+    assert of_each(s3_store, look, [f"a/{number}" for number in range(8)]) == [None] * 8
 
 
 def test_folders_that_other_programs_make_are_no_keys(s3: S3Server, s3_store: S3Store):

@@ -2,8 +2,8 @@
 
 import warnings
 
-import dagster as dg
+from dagster_shared.utils.warnings import BetaWarning, PreviewWarning  # all of dagster takes a second to import
 
 # partitioned checks and backfill policies are what this platform stands on; the versions are pinned
-for _category in (dg.BetaWarning, dg.PreviewWarning):
+for _category in (BetaWarning, PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)

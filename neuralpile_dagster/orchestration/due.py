@@ -23,7 +23,7 @@ from neuralpile_dagster.orchestration.status import done_records
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, read_record
+from neuralpile_dagster.store import Store, is_intact, of_each, read_record
 
 TRANSIENT_WAIT = timedelta(hours=1)
 """An archive that was away may be back after this long."""
@@ -54,6 +54,12 @@ def session_is_current(store: Store, dataset: Dataset, settings: Settings, sessi
         return False
     counts = locations.read_counts_record(store, dataset, settings, session.key)
     return build.is_current(store, counts, build.counts_inputs(trains, settings))
+
+
+def current_sessions(store: Store, dataset: Dataset, settings: Settings, sessions: Sequence[Session]) -> set[str]:
+    """Keys of those sessions that are current; see `session_is_current`."""
+    found = of_each(store, lambda session: session_is_current(store, dataset, settings, session), sessions)
+    return {session.key for session, current in zip(sessions, found, strict=True) if current}
 
 
 def publishable_records(
@@ -94,12 +100,11 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     if manifest is None:
         return DatasetDue({}, None)
     failures = locations.read_failures(store, dataset, settings)
-    sessions = {}
-    for session in manifest.sessions:
-        inputs = build.trains_inputs(session, dataset.reader)
-        failed = session.key in failures and _waits(failures[session.key], inputs)
-        if not session.vanished and not failed and not session_is_current(store, dataset, settings, session):
-            sessions[session.key] = inputs
+    inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
+    waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
+    makable = [session for session in manifest.sessions if session.key in inputs_of.keys() - waiting]
+    current = current_sessions(store, dataset, settings, makable)
+    sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
     if sessions:
         return DatasetDue(sessions, None)
     records, reasons = publishable_records(store, dataset, settings, manifest)
@@ -140,7 +145,9 @@ def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> P
     plan = read_record(store, f"{pile_store.plan_path(settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
         return PileDue(True, (), False, inputs)
-    lacking = tuple(name for name in (s.name for s in plan.shards) if not _shard_is_there(store, settings, plan, name))
+    shards = [shard.name for shard in plan.shards]
+    there = of_each(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
+    lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
     if lacking:
         return PileDue(False, lacking, False, plan.digest)
     done = pile_store.read_published(store, settings)

@@ -16,7 +16,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.reading import published_sessions
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.abandoned import fail_abandoned
-from neuralpile_dagster.orchestration.due import publishable_records, session_is_current
+from neuralpile_dagster.orchestration.due import current_sessions, publishable_records
 from neuralpile_dagster.orchestration.instance import open_instance
 from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of, was_interrupted
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
@@ -40,8 +40,6 @@ class Launcher:
         self.store: Store = open_store(settings.store)
         self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
         self.outcome = Outcome()
-        self._seen: dict[str, set[str]] = {}
-        self._failed: dict[str, set[str]] = {}
 
     def run(
         self,
@@ -90,7 +88,7 @@ class Launcher:
             return
         manifest = locations.read_manifest(self.store, dataset)
         chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
-        wanted = {session.key for session in chosen if not self._is_finished(dataset, session)}
+        wanted = {session.key for session in chosen} - self._finished(dataset, chosen)
         reasons = self._sessions(dataset, wanted)
         failures = locations.read_failures(self.store, dataset, self.settings)
         failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
@@ -127,13 +125,11 @@ class Launcher:
             f"materialize {names.hub_dataset_key(dataset).to_user_string()} in the UI with a min_session_share below 1"
         )
 
-    def _is_finished(self, dataset: Dataset, session: Session) -> bool:
-        """Whether a session needs no run: current in the store, and this instance has seen that."""
-        if dataset.name not in self._seen:
-            self._seen[dataset.name] = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
-            self._failed[dataset.name] = set(locations.read_failures(self.store, dataset, self.settings))
-        seen = session.key in self._seen[dataset.name] and session.key not in self._failed[dataset.name]
-        return seen and session_is_current(self.store, dataset, self.settings, session)
+    def _finished(self, dataset: Dataset, sessions: Sequence[Session]) -> set[str]:
+        """Keys of the sessions that need no run: current in the store, and this instance has seen that."""
+        seen = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
+        seen -= set(locations.read_failures(self.store, dataset, self.settings))
+        return current_sessions(self.store, dataset, self.settings, [s for s in sessions if s.key in seen])
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
         """Make sessions; give the reasons of those whose batch failed before it could record them."""
@@ -145,9 +141,7 @@ class Launcher:
             if reason := self.run(keys, batch):
                 failures = locations.read_failures(self.store, dataset, self.settings)
                 manifest = locations.read_manifest(self.store, dataset)
-                current = {
-                    s.key for s in manifest.sessions if session_is_current(self.store, dataset, self.settings, s)
-                }
+                current = current_sessions(self.store, dataset, self.settings, manifest.sessions)
                 reasons |= {key: reason for key in batch if key not in current and key not in failures}
         return reasons
 

@@ -12,7 +12,7 @@ from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record, write_record
+from neuralpile_dagster.store import Store, of_each, read_record, write_record
 
 PILE_REPOSITORY = "neural-pile"
 
@@ -115,12 +115,9 @@ def forget_failure(store: Store, dataset: Dataset, settings: Settings, key: str)
 
 def read_failures(store: Store, dataset: Dataset, settings: Settings) -> dict[str, FailureRecord]:
     """All sessions whose last try failed, by key."""
-    failures = {}
-    for path in store.keys(f"{dataset.key}/failures{settings.variant}"):
-        failure = read_record(store, path, FailureRecord)
-        if failure is not None:
-            failures[failure.session] = failure
-    return failures
+    paths = store.keys(f"{dataset.key}/failures{settings.variant}")
+    failures = of_each(store, lambda path: read_record(store, path, FailureRecord), paths)
+    return {failure.session: failure for failure in failures if failure is not None}
 
 
 def manifest_digest(manifest: Manifest) -> str:

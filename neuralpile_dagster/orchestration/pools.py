@@ -32,7 +32,7 @@ def batch_size(dataset: Dataset) -> int:
     tokens = _tokens_per_session(dataset)
     if tokens is None:
         return 15
-    return 25 if tokens < SHORT_TOKENS else 10
+    return 50 if tokens < SHORT_TOKENS else 10
 
 
 def _tokens_per_session(dataset: Dataset) -> float | None:

@@ -11,7 +11,7 @@ from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record
+from neuralpile_dagster.store import Store, of_each, read_record
 
 REASON_CHARACTERS = 160
 """Of a failure's reason in a table of sessions."""
@@ -46,13 +46,9 @@ def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: M
     folder = locations.counts_folder(dataset, settings)
     made = set(store.keys(folder))
     failed = locations.read_failures(store, dataset, settings)
-    records = {}
-    for session in manifest.sessions:
-        if f"{folder}/{session.key}.json" in made and session.key not in failed:
-            record = locations.read_counts_record(store, dataset, settings, session.key)
-            if record is not None:
-                records[session.key] = record
-    return records
+    keys = [s.key for s in manifest.sessions if f"{folder}/{s.key}.json" in made and s.key not in failed]
+    records = of_each(store, lambda key: locations.read_counts_record(store, dataset, settings, key), keys)
+    return {key: record for key, record in zip(keys, records, strict=True) if record is not None}
 
 
 def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> DatasetStatus:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.store.contents import is_intact, put_file, read_record, write_record
+from neuralpile_dagster.store.contents import is_intact, of_each, put_file, read_record, write_record
 from neuralpile_dagster.store.local import LocalStore
 from neuralpile_dagster.store.model import Store, check_key
 
@@ -18,6 +18,7 @@ __all__ = [
     "Store",
     "check_key",
     "is_intact",
+    "of_each",
     "open_store",
     "put_file",
     "read_record",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from neuralpile_dagster.store.model import Store
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 Written = TypeVar("Written")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def put_file(store: Store, key: str, write: Callable[[Path], Written]) -> tuple[StoredFile, Written]:
@@ -50,3 +53,14 @@ def read_record(store: Store, key: str, kind: type[AnyModel]) -> AnyModel | None
 def is_intact(store: Store, file: StoredFile) -> bool:
     """Whether the file is there with its recorded size (its digest is an asset check's business)."""
     return store.size(file.key) == file.size
+
+
+def of_each(store: Store, look: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What ``look``, which reads small things in the store, gives for each item, in their order.
+
+    On S3 several are read at once: one after the other, the records of 2,000 sessions take minutes.
+    """
+    if store.readers == 1:
+        return [look(item) for item in items]
+    with ThreadPoolExecutor(store.readers, "store") as pool:
+        return list(pool.map(look, items))

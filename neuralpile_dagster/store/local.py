@@ -16,6 +16,8 @@ from neuralpile_dagster.store.model import check_key
 class LocalStore:
     """A `Store` in a folder of this machine."""
 
+    readers = 1
+
     def __init__(self, root: Path) -> None:
         self.root = root
 

@@ -38,7 +38,14 @@ class Store(Protocol):
 
     All methods raise `StoreError` for what is no key, `StoreUnavailable` when
     the store cannot be reached now.
+
+    Attributes
+    ----------
+    readers : int
+        How many small reads at once pay: several where each is a round trip over a network.
     """
+
+    readers: int
 
     def uri(self, key: str) -> str:
         """Where a person or another program finds the key."""

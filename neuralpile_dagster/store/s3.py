@@ -44,6 +44,8 @@ class S3Store:
     bucket (AbortIncompleteMultipartUpload) removes it.
     """
 
+    readers = 16
+
     def __init__(self, bucket: str, prefix: str = "", limits: S3Limits | None = None) -> None:
         self.bucket = bucket
         self.prefix = prefix

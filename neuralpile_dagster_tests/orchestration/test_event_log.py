@@ -41,6 +41,12 @@ def test_a_home_has_the_log_that_stays_open(instance: dg.DagsterInstance, tmp_pa
     assert open_logs(tmp_path) == {run_id, "index"}
 
 
+def test_a_commit_does_not_wait_for_the_disk(instance: dg.DagsterInstance):
+    with instance.event_log_storage.index_connection() as connection:
+        modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert modes == ["wal", 1], "NORMAL is safe with a write-ahead log only"
+
+
 def test_only_the_logs_used_last_stay_open(instance: dg.DagsterInstance, tmp_path: Path):
     runs = [run(instance) for _ in range(MOST_OPEN + 2)]
     assert len(open_logs(tmp_path)) == MOST_OPEN
