@@ -65,7 +65,8 @@ class HuggingFaceHub:
         xet_batch_bytes: int = Limits.xet_batch_bytes,
     ) -> None:
         self.namespace = check_repository_name(namespace)
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        # huggingface_hub takes an empty HF_ENDPOINT for an endpoint
+        self.endpoint = (endpoint or constants.ENDPOINT or "https://huggingface.co").rstrip("/")
         self._private = private
         self._policy = policy or RetryPolicy()
         self._limits = Limits(plans, files_per_commit, batch_bytes, xet_batch_bytes)

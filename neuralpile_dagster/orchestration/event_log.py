@@ -46,6 +46,7 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._open: OrderedDict[str, Engine] = OrderedDict()
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -57,6 +58,12 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> OpenSqliteEventLogStorage:
         """Make the storage of an instance; called by Dagster."""
         return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether there is such a table; one that was there once is not looked for at every event, as Dagster does."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -90,6 +97,7 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
 
     def wipe(self) -> None:
         """Delete all events."""
+        self._tables.clear()
         self._close_all()  # or what follows would be written to deleted files
         super().wipe()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import boto3
@@ -25,6 +28,7 @@ POSTGRES = {
     "NEURALPILE_LOGS_BUCKET": "logs",
     "NEURALPILE_LOGS_FOLDER": "/nowhere",
 }
+SETTINGS = ("NEURALPILE_", "HF_", "DANDI_", "FIGSHARE_")
 FILES = sorted(path.relative_to(DEPLOY).as_posix() for path in DEPLOY.glob("*/dagster.yaml"))
 
 
@@ -60,11 +64,15 @@ def test_runs_whose_worker_died_are_begun_again_and_give_back_what_they_held(nam
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_instance_asks_an_archive_for_more_than_64_connections_at_once(name: str):
+def test_no_instance_asks_an_archive_for_more_than_64_connections_at_once_or_leaves_workers_idle(name: str):
     text = (DEPLOY / name).read_text()
-    runs = yaml.safe_load(text)["concurrency"]["runs"]["max_concurrent_runs"]
-    connections = re.search(r"NEURALPILE_CONNECTIONS=(\d+)", text)
-    assert runs * (int(connections[1]) if connections else DEFAULT_CONNECTIONS) <= 64
+    concurrency = yaml.safe_load(text)["concurrency"]
+    workers, steps = concurrency["runs"]["max_concurrent_runs"], concurrency["pools"]["default_limit"]
+    said = re.search(r"NEURALPILE_CONNECTIONS=(\d+)", text)
+    connections = int(said[1]) if said else DEFAULT_CONNECTIONS
+    assert workers <= steps
+    assert steps * connections <= 64
+    assert f"{workers} x {connections} = {workers * connections}" in (DEPLOY / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -130,12 +138,45 @@ def test_the_ecs_instance_runs_tasks_of_our_definition(s3: S3Server, monkeypatch
     assert launcher.run_resources["memory"] == "4096"
 
 
+@pytest.mark.parametrize(("name", "cpus"), [("kubernetes", 'cpu: "1"'), ("ecs", 'cpu: "1024"')])
+def test_a_run_has_as_many_threads_as_it_asks_for_processors(name: str, cpus: str):
+    text = (DEPLOY / name / "dagster.yaml").read_text()
+    assert cpus in text
+    assert "NEURALPILE_THREADS=1 " in text
+
+
+def settings_of_the_readme() -> set[str]:
+    """What README.md's table names, but for the home, which is a volume of the image."""
+    rows = [line for line in README.read_text().splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`((?:NEURALPILE|HF|DANDI|FIGSHARE)_[A-Z_]+)`", "\n".join(rows))) - {"NEURALPILE_HOME"}
+
+
 def test_compose_gives_every_process_what_the_instance_reads_and_every_setting_of_the_readme():
     compose = yaml.safe_load((DEPLOY / "celery" / "compose.yaml").read_text())
     wanted = set(re.findall(r"env: (\w+)", (DEPLOY / "celery" / "dagster.yaml").read_text()))
-    settings = set(re.findall(r"`((?:NEURALPILE|HF|DANDI|FIGSHARE)_[A-Z_]+)`", README.read_text()))
-    settings -= {"NEURALPILE_HOME", "NEURALPILE_TEST_CLUSTER"}  # the first is a volume of the image
-    assert len(settings) >= 15
+    assert len(settings_of_the_readme()) >= 15
     for name in ("web", "daemon", "worker"):
-        assert wanted | settings <= set(compose["services"][name]["environment"])
+        given = compose["services"][name]["environment"]
+        assert wanted | settings_of_the_readme() | {"AWS_SESSION_TOKEN"} <= set(given)
     assert compose["services"]["web"]["ports"] == ["127.0.0.1:3000:3000"]
+
+
+READ_SETTINGS = """
+from pathlib import Path
+from neuralpile_dagster.archives.dandi import DandiArchive
+from neuralpile_dagster.archives.figshare import FigshareArchive
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+from neuralpile_dagster.settings import Settings, thread_count
+print(Settings.from_environment(), thread_count(), HuggingFaceHub.from_environment("lab"))
+for archive in (DandiArchive.from_environment(Path("x")), FigshareArchive.from_environment(Path("x"))):
+    print(archive.api_url, archive.connections, archive._cache.max_bytes)
+"""
+
+
+def test_a_setting_that_compose_passes_on_empty_counts_as_not_set():
+    told = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    empty = told | dict.fromkeys(settings_of_the_readme(), "")
+    command = [sys.executable, "-c", READ_SETTINGS]
+    said = [subprocess.run(command, env=each, check=True, capture_output=True).stdout for each in (told, empty)]
+    assert said[0] == said[1]
+    assert b"https://huggingface.co" in said[0]
