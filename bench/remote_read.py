@@ -1,12 +1,10 @@
 """Reading the spikes of a remote session: by ranges as we do, beside a whole download, remfile and fsspec.
 
-``python -m bench.remote_read [--tiny]``. A server in another process gives every
-answer after 30 ms and sends 80 MB/s per connection (``--latency``, ``--rate``).
-The session is synthetic, shaped like an Allen one at a quarter of its scale (600
-units, 20 M spikes), in the three layouts met in archives. Every method reads
-spike times, their index, unit ids and quality labels, in a fresh process; time
-counts from the first request to the last value (imports not included), memory
-is the peak above what the process held before. Bytes are counted by the server.
+``python -m bench.remote_read [--tiny]``. A server in another process gives every answer after 30 ms and sends 80 MB/s
+per connection (``--latency``, ``--rate``). The session is synthetic, shaped like an Allen one at a quarter of its scale
+(600 units, 20 M spikes), in the three layouts met in archives. Every method reads spike times, their index, unit ids
+and quality labels, in a fresh process; time counts from the first request to the last value (imports not included),
+memory is the peak above what the process held before. Bytes are counted by the server.
 """
 
 from __future__ import annotations

@@ -71,7 +71,10 @@ def backfill(archive: Path, workers: int, sessions: int, bins: int) -> dict[str,
         keys = cluster.partitions(f"{asset}/spike_counts")
         wanted = {f"{asset}/{layer}": keys for layer in ("spike_trains", "spike_counts")}
         cluster.backfill(wanted)
-        runs = wait_until(lambda: _all_runs(cluster, f"{asset}/spike_counts", len(keys)), "the backfill's runs to end")
+        # seldom: the answers take processor time from the workers
+        runs = wait_until(
+            lambda: _all_runs(cluster, f"{asset}/spike_counts", len(keys)), "its runs to end", 1200.0, every_s=5.0
+        )
         seconds = max(run["end"] for run in runs) - min(run["start"] for run in runs)
         return {"sessions": len(keys), "runs": len(runs), "seconds": seconds, "per_s": len(keys) / seconds}
     finally:

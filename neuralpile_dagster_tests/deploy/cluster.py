@@ -233,11 +233,11 @@ def _is_zombie(process: int) -> bool:
         return True
 
 
-def wait_until(condition: Callable[[], Value | None], what: str, seconds: float = 400.0) -> Value:
+def wait_until(condition: Callable[[], Value | None], what: str, seconds: float = 400.0, every_s: float = 0.5) -> Value:
     """Ask until the answer is true; the time is a bound for broken tests, not an expectation."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := condition():
             return answer
-        time.sleep(0.5)
+        time.sleep(every_s)
     raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")

@@ -13,12 +13,19 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Executor, Future
 
+import numpy as np
+
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import NeuralPileError
 
 BLOCK_BYTES = 1 << 20
 _STEPS_TO_TRUST = 2  # forward steps in a row before anything is read ahead
 _LONGEST_STEP = 2  # blocks; a longer step is a jump
+
+
+def empty(size: int) -> memoryview:
+    """Room for bytes, not zeroed: that takes as long as a fast network, and holds up all threads."""
+    return np.empty(size, np.uint8).data
 
 
 class Blocks:
@@ -40,10 +47,10 @@ class Blocks:
         self._capacity = max(4, capacity_bytes // block_bytes)
         self._max_ahead = min(ahead, self._capacity // 2)
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, Future[bytearray]] = OrderedDict()
+        self._held: OrderedDict[int, Future[memoryview]] = OrderedDict()
         self._last, self._steps = -1, 0
 
-    def get(self, index: int) -> bytearray:
+    def get(self, index: int) -> memoryview:
         """One block (the last may be shorter), fetched now unless it is held or on its way."""
         with self._lock:
             block = self._held.get(index)
@@ -58,7 +65,7 @@ class Blocks:
         self._read_ahead(index)
         return block.result()
 
-    def held(self, index: int) -> Future[bytearray] | None:
+    def held(self, index: int) -> Future[memoryview] | None:
         """The block if it is held or on its way; nothing is requested."""
         with self._lock:
             return self._held.get(index)
@@ -74,18 +81,18 @@ class Blocks:
         with self._lock:
             self._held.clear()
 
-    def _add(self, index: int) -> Future[bytearray]:
-        block: Future[bytearray] = Future()
+    def _add(self, index: int) -> Future[memoryview]:
+        block: Future[memoryview] = Future()
         self._held[index] = block
         while len(self._held) > self._capacity:
             self._held.popitem(last=False)
         return block
 
-    def _fetch(self, index: int, block: Future[bytearray]) -> None:
+    def _fetch(self, index: int, block: Future[memoryview]) -> None:
         start = index * self.block_bytes
-        content = bytearray(min(self.block_bytes, self.remote.size - start))
+        content = empty(min(self.block_bytes, self.remote.size - start))
         try:
-            self.remote.read_into(start, memoryview(content))
+            self.remote.read_into(start, content)
         except BaseException as error:
             self.drop(index, index + 1)
             block.set_exception(error)
@@ -152,7 +159,7 @@ class BlockFile(io.RawIOBase):
             with self._blocks.remote.waiting():
                 while self._at < end:
                     index, inside = divmod(self._at, size)
-                    part = memoryview(self._blocks.get(index))[inside : inside + end - self._at]
+                    part = self._blocks.get(index)[inside : inside + end - self._at]
                     view[done : done + len(part)] = part
                     done += len(part)
                     self._at += len(part)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.ranges.blocks import Blocks
+from neuralpile_dagster.archives.ranges.blocks import Blocks, empty
 from neuralpile_dagster.archives.ranges.decode import NotDecodable, decode_chunk
 from neuralpile_dagster.archives.ranges.layout import Chunked
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
@@ -37,9 +37,9 @@ class Piece:
     def __init__(self, chunks: list[Chunk]) -> None:
         self.chunks = chunks
         self.start, self.stop = chunks[0].start, max(chunk.stop for chunk in chunks)
-        self.bytes = memoryview(bytearray(self.stop - self.start))
+        self.bytes = empty(self.stop - self.start)
         self.fetches: list[Future[None]] = []
-        self.copies: list[tuple[int, Future[bytearray]]] = []  # (first byte of the block in the file, block)
+        self.copies: list[tuple[int, Future[memoryview]]] = []  # (first byte of the block in the file, block)
 
     def part(self, start: int, stop: int) -> memoryview:
         """The bytes ``start`` to ``stop`` of the file, as far as they are in this piece."""
@@ -50,7 +50,7 @@ class Piece:
         for fetch in self.fetches:
             fetch.result()
         for first, block in self.copies:
-            content = memoryview(block.result())[max(self.start - first, 0) : self.stop - first]
+            content = block.result()[max(self.start - first, 0) : self.stop - first]
             target = self.part(first, first + len(block.result()))
             target[:] = content
 
@@ -69,7 +69,6 @@ class Chunks:
         self._fetchers = fetchers
         self._decoders = decoders
         self._room = BoundedSemaphore(room)
-        self._window: list[Chunk] = []
         self._running: list[Future[None]] = []
         self._failed = False
         self._first = remote.size  # where the chunks begin, as far as they are known
@@ -80,30 +79,49 @@ class Chunks:
         Raises `DamagedRecording` when chunks lie outside the file or cannot be decoded.
         """
         seen = np.zeros(layout.grid, bool)
+        found: list[h5py.h5d.StoreInfo] = []
 
         def visit(info: h5py.h5d.StoreInfo) -> None:
-            if any(at >= length for at, length in zip(info.chunk_offset, layout.shape, strict=True)):
-                return  # outside the shape: HDF5 never asks for it
-            chunk = Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
-            require_inside(self._remote, chunk.start, chunk.stop, dataset)
-            seen[tuple(at // step for at, step in zip(chunk.offset, layout.chunk_shape, strict=True))] = True
-            self._window.append(chunk)
-            if len(self._window) == _WINDOW:
-                self._start(dataset.name, layout, values)
+            found.append(info)
+            if len(found) == _WINDOW:
+                start()
+
+        def start() -> None:
+            self._start(dataset.name, layout, values, self._chunks(dataset, layout, found, seen))
+            found.clear()
 
         try:
             dataset.id.chunk_iter(visit)
-            self._start(dataset.name, layout, values)
+            start()
         finally:
             finish(self._running)
         for index in np.argwhere(~seen):
             place = tuple(slice(at * step, (at + 1) * step) for at, step in zip(index, layout.chunk_shape, strict=True))
             values[place] = dataset.fillvalue
 
-    def _start(self, name: str, layout: Chunked, values: np.ndarray) -> None:
-        """Begin with the chunks of the window."""
+    def _chunks(
+        self, dataset: h5py.Dataset, layout: Chunked, found: list[h5py.h5d.StoreInfo], seen: np.ndarray
+    ) -> list[Chunk]:
+        """Those to read, marked in ``seen``; all at once, because one at a time they would hold up the decoders."""
+        if not found:
+            return []
+        offsets = np.array([info.chunk_offset for info in found])
+        wanted: np.ndarray = np.all(offsets < layout.shape, axis=1)  # HDF5 never asks for what lies outside the shape
+        seen[tuple((offsets[wanted] // layout.chunk_shape).T)] = True
+        chunks = [
+            Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
+            for info, inside in zip(found, wanted.tolist(), strict=True)
+            if inside
+        ]
+        if chunks:
+            first, last = min(chunk.start for chunk in chunks), max(chunk.stop for chunk in chunks)
+            require_inside(self._remote, first, last, dataset)
+        return chunks
+
+    def _start(self, name: str, layout: Chunked, values: np.ndarray, chunks: list[Chunk]) -> None:
+        """Begin with some chunks."""
         large = values.nbytes > _LARGE * self._blocks.block_bytes
-        for piece in _joined(self._window):
+        for piece in _joined(chunks):
             self._room.acquire()
             if self._failed:
                 finish(self._running)
@@ -111,9 +129,8 @@ class Chunks:
             future = self._decoders.submit(self._decode, piece, name, layout, values)
             future.add_done_callback(self._done)
             self._running.append(future)
-        if large and self._window:
-            self._drop_blocks(min(chunk.start for chunk in self._window), max(chunk.stop for chunk in self._window))
-        self._window.clear()
+        if large and chunks:
+            self._drop_blocks(min(chunk.start for chunk in chunks), max(chunk.stop for chunk in chunks))
 
     def _drop_blocks(self, start: int, stop: int) -> None:
         """Forget blocks that the walk has passed: their chunks are being decoded."""

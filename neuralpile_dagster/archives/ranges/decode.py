@@ -44,6 +44,12 @@ def decode_chunk(
     """
     inflate = layout.deflate is not None and not filter_mask >> layout.deflate & 1
     shuffled = layout.shuffle is not None and not filter_mask >> layout.shuffle & 1 and layout.dtype.itemsize > 1
+    if inflate and not shuffled and layout.in_rows and layout.chunk_bytes <= _AT_ONCE:
+        # of the many small chunks of old files; what follows is for all others, and takes longer than to inflate them
+        flat = target.reshape(-1).view(np.uint8)[offset[0] * layout.row_bytes :]
+        whole = np.frombuffer(_inflated(stored, layout.chunk_bytes), np.uint8)
+        flat[: len(whole)] = whole[: len(flat)]
+        return
     if layout.in_rows:
         values = target.reshape(-1)
         row = values.size // layout.shape[0]
@@ -60,13 +66,31 @@ def decode_chunk(
         target[place] = part.reshape(layout.chunk_shape)[inner]
 
 
+def _inflated(stored: memoryview, expected: int) -> bytes:
+    """All of an inflated stream of exactly ``expected`` bytes."""
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(stored, expected + 1)
+    except zlib.error as error:
+        raise NotDecodable(f"a chunk cannot be inflated ({error})") from error
+    if len(content) > expected:
+        raise NotDecodable(f"a chunk inflates to more than {expected:,} bytes")
+    if not inflater.eof:
+        raise NotDecodable("a chunk's deflate stream is cut off")
+    if len(content) < expected:
+        raise NotDecodable(f"a chunk holds {len(content):,} bytes, not {expected:,}")
+    return content
+
+
 def _pieces(stored: memoryview, expected: int) -> Iterator[bytes]:
     """The inflated stream, piece by piece; never more than ``expected`` bytes and a little."""
+    if expected <= _AT_ONCE:
+        yield _inflated(stored, expected)
+        return
     inflater = zlib.decompressobj()
-    step = len(stored) if expected <= _AT_ONCE else _PIECE
     try:
-        for start in range(0, len(stored), max(step, 1)):
-            piece = inflater.decompress(stored[start : start + step], expected + 1)
+        for start in range(0, len(stored), _PIECE):
+            piece = inflater.decompress(stored[start : start + _PIECE], expected + 1)
             if inflater.unconsumed_tail:
                 raise NotDecodable(f"a chunk inflates to more than {expected:,} bytes")
             yield piece

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import h5py
@@ -41,7 +42,8 @@ class Chunked:
     shuffle: int | None
     deflate: int | None
 
-    @property
+    # cached, because they are asked for of each of many thousand small chunks
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of one chunk after decoding."""
         return prod(self.chunk_shape) * self.dtype.itemsize
@@ -51,10 +53,15 @@ class Chunked:
         """Number of chunks along each dimension."""
         return tuple(-(-length // step) for length, step in zip(self.shape, self.chunk_shape, strict=True))
 
-    @property
+    @cached_property
     def in_rows(self) -> bool:
         """Whether a chunk is one run of values of the array in C order."""
         return self.chunk_shape[1:] == self.shape[1:]
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of the values at one index of the first dimension."""
+        return prod(self.shape[1:]) * self.dtype.itemsize
 
 
 def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
