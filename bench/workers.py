@@ -6,7 +6,9 @@ folder; Postgres, Redis, workers and daemon as ``deploy/celery/up`` starts them
 and ``NEURALPILE_THREADS=1``. Throughput is sessions per second from the start of
 the first run to the end of the last, imports and queueing included. On two
 cores the database, the broker and the daemon take their share of what two
-workers could use.
+workers could use. What two processes could reach on this machine without any of
+them is measured beside it: the same sessions by direct calls, in one process
+and in two at once.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,8 @@ from neuralpile_dagster_tests.deploy.cluster import Cluster, missing_programs, w
 DANDISET, NAME = "990349", "bench-workers"
 SESSIONS, UNITS, BINS, SPIKES, TEMPLATES = 60, 500, 100_000, 5_800_000, 3
 TINY_SESSIONS, TINY_BINS = 4, 2_000
+DIRECT = 8
+"""Sessions of each process without Dagster."""
 TARGET = 1.7
 
 
@@ -97,12 +104,40 @@ def _require(found: str, expected: str) -> None:
         raise RuntimeError(f"expected {expected}, found {found}")
 
 
+def direct(archive: Path, processes: int, sessions: int) -> float:
+    """Sessions per second of so many plain processes at once, each binning ``sessions`` after one to warm up."""
+    files = [str(path) for path in sorted(archive.rglob("*.nwb"))[: sessions + 1]]
+    command = [sys.executable, "-m", "bench.workers", "--direct", *files]
+    environment = {**os.environ, "NEURALPILE_THREADS": "1"}
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(processes)]
+    seconds = [float(process.communicate()[0]) for process in running]
+    return processes * sessions / max(seconds)
+
+
+def bin_all(files: Sequence[str]) -> float:
+    """Bin files in this process; seconds of all but the first."""
+    from neuralpile_dagster.build import bin_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        for number, file in enumerate(files):
+            if number == 1:
+                began = time.perf_counter()
+            bin_files([Path(file)], Path(folder) / "rows.parquet", reader="units")
+    return time.perf_counter() - began
+
+
 def compare(sessions: int, bins: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archive = make_archive(Path(folder), sessions, bins)
+        plain = [direct(archive, processes, min(DIRECT, sessions - 1)) for processes in (1, 2)]
         found = {str(workers): backfill(archive, workers, sessions, bins) for workers in (1, 2)}
     tokens = UNITS * bins
-    ratios = {"2 workers / 1 worker, sessions per second": found["2"]["per_s"] / found["1"]["per_s"]}
+    workers = found["2"]["per_s"] / found["1"]["per_s"]
+    ratios = {
+        "2 workers / 1 worker, sessions per second": workers,
+        "2 plain processes / 1": plain[1] / plain[0],
+        "workers' ratio / plain processes'": workers / (plain[1] / plain[0]),
+    }
     return {"tokens_per_session": tokens, "workers": found, "ratios": ratios}
 
 
@@ -117,13 +152,19 @@ def report(result: Mapping[str, Any]) -> None:
         ["workers", "sessions", "runs", "s", "sessions/s", "M tokens/s"],
         rows,
     )
-    show("Ratios", ["", "found", "target"], [[k, v, f">= {TARGET}"] for k, v in result["ratios"].items()])
+    targets = [f">= {TARGET}", "", ""]
+    rows = [[*found, target] for found, target in zip(result["ratios"].items(), targets, strict=True)]
+    show("Ratios", ["", "found", "target"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a few small sessions, for a smoke run")
+    parser.add_argument("--direct", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.direct:
+        print(bin_all(options.direct))
+        return
     if missing := missing_programs():
         print(f"skipped: {missing}")
         return

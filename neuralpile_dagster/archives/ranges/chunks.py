@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.ranges.blocks import Blocks, empty
-from neuralpile_dagster.archives.ranges.decode import NotDecodable, decode_chunk
+from neuralpile_dagster.archives.ranges.decode import NotDecodable, decode_chunk, inflate_rows
 from neuralpile_dagster.archives.ranges.layout import Chunked
 from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import DamagedRecording
@@ -32,27 +32,30 @@ class Chunk(NamedTuple):
 
 
 class Piece:
-    """Neighbouring chunks and the bytes from the first to the last: some fetched, some copied from held blocks."""
+    """Neighbouring chunks and where their bytes are: fetched for them, or in blocks that the walk brought."""
 
     def __init__(self, chunks: list[Chunk]) -> None:
         self.chunks = chunks
         self.start, self.stop = chunks[0].start, max(chunk.stop for chunk in chunks)
-        self.bytes = empty(self.stop - self.start)
-        self.fetches: list[Future[None]] = []
-        self.copies: list[tuple[int, Future[memoryview]]] = []  # (first byte of the block in the file, block)
-
-    def part(self, start: int, stop: int) -> memoryview:
-        """The bytes ``start`` to ``stop`` of the file, as far as they are in this piece."""
-        return self.bytes[max(start - self.start, 0) : max(stop - self.start, 0)]
+        self.sources: list[tuple[int, Future[memoryview]]] = []  # in order: first byte in the file, what is there
+        self._held: list[tuple[int, memoryview]] = []
 
     def wait(self) -> None:
         """Wait until all bytes are here."""
-        for fetch in self.fetches:
-            fetch.result()
-        for first, block in self.copies:
-            content = block.result()[max(self.start - first, 0) : self.stop - first]
-            target = self.part(first, first + len(block.result()))
-            target[:] = content
+        self._held = [(first, source.result()) for first, source in self.sources]
+
+    def replace(self, content: memoryview) -> None:
+        """Take these for the bytes from the first chunk to the last."""
+        self._held = [(self.start, content)]
+
+    def part(self, start: int, stop: int) -> memoryview:
+        """The bytes ``start`` to ``stop`` of the file; copied only where they come from two places."""
+        parts = [
+            held[max(start - first, 0) : stop - first]
+            for first, held in self._held
+            if first < stop and start < first + len(held)
+        ]
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 class Chunks:
@@ -150,13 +153,18 @@ class Chunks:
             if block is None:
                 continue
             self._fetch(piece, missing, index * size)
-            piece.copies.append((index * size, block))
+            piece.sources.append((index * size, block))
             missing = (index + 1) * size
         self._fetch(piece, missing, piece.stop)
 
     def _fetch(self, piece: Piece, start: int, stop: int) -> None:
         if start < stop:
-            piece.fetches.append(self._fetchers.submit(self._remote.read_into, start, piece.part(start, stop)))
+            piece.sources.append((start, self._fetchers.submit(self._fetched, start, stop)))
+
+    def _fetched(self, start: int, stop: int) -> memoryview:
+        content = empty(stop - start)
+        self._remote.read_into(start, content)
+        return content
 
     def _decode(self, piece: Piece, name: str, layout: Chunked, values: np.ndarray) -> None:
         piece.wait()
@@ -164,7 +172,7 @@ class Chunks:
             self._decode_all(piece, layout, values)
         except NotDecodable:
             # the file, or only the way here? Checksums of TCP miss some errors; deflate's own does not
-            self._remote.read_into(piece.start, piece.bytes)
+            piece.replace(self._fetched(piece.start, piece.stop))
             try:
                 self._decode_all(piece, layout, values)
             except NotDecodable as error:
@@ -175,8 +183,13 @@ class Chunks:
                 ) from error
 
     def _decode_all(self, piece: Piece, layout: Chunked, values: np.ndarray) -> None:
+        flat = values.reshape(-1).view(np.uint8)
         for chunk in piece.chunks:
-            decode_chunk(piece.part(chunk.start, chunk.stop), chunk.filter_mask, chunk.offset, layout, values)
+            stored = piece.part(chunk.start, chunk.stop)
+            if layout.is_plain and not chunk.filter_mask:
+                inflate_rows(stored, layout.chunk_bytes, flat[chunk.offset[0] * layout.row_bytes :])
+            else:
+                decode_chunk(stored, chunk.filter_mask, chunk.offset, layout, values)
 
 
 def _joined(chunks: Iterable[Chunk]) -> Iterable[Piece]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from neuralpile_dagster.archives.ranges.layout import Chunked
+from neuralpile_dagster.archives.ranges.layout import AT_ONCE, Chunked
 
-_AT_ONCE = 1 << 20  # chunks up to this are inflated in one call, larger ones piece by piece
 _PIECE = 1 << 16
 
 
@@ -44,12 +43,6 @@ def decode_chunk(
     """
     inflate = layout.deflate is not None and not filter_mask >> layout.deflate & 1
     shuffled = layout.shuffle is not None and not filter_mask >> layout.shuffle & 1 and layout.dtype.itemsize > 1
-    if inflate and not shuffled and layout.in_rows and layout.chunk_bytes <= _AT_ONCE:
-        # of the many small chunks of old files; what follows is for all others, and takes longer than to inflate them
-        flat = target.reshape(-1).view(np.uint8)[offset[0] * layout.row_bytes :]
-        whole = np.frombuffer(_inflated(stored, layout.chunk_bytes), np.uint8)
-        flat[: len(whole)] = whole[: len(flat)]
-        return
     if layout.in_rows:
         values = target.reshape(-1)
         row = values.size // layout.shape[0]
@@ -64,6 +57,22 @@ def decode_chunk(
         )
         inner = tuple(slice(0, piece.stop - piece.start) for piece in place)
         target[place] = part.reshape(layout.chunk_shape)[inner]
+
+
+def inflate_rows(stored: memoryview, expected: int, target: np.ndarray) -> None:
+    """`decode_chunk` for a chunk that `Chunked.is_plain`: many files have thousands of them, of a few kB.
+
+    Parameters
+    ----------
+    stored : memoryview
+        The chunk's bytes as they are in the file.
+    expected : int
+        Bytes of the chunk after decoding.
+    target : numpy.ndarray, uint8, shape (n_bytes,)
+        Where they go; at the end of a dataset shorter than the chunk.
+    """
+    content = np.frombuffer(_inflated(stored, expected), np.uint8)
+    target[:expected] = content[: len(target)]
 
 
 def _inflated(stored: memoryview, expected: int) -> bytes:
@@ -84,7 +93,7 @@ def _inflated(stored: memoryview, expected: int) -> bytes:
 
 def _pieces(stored: memoryview, expected: int) -> Iterator[bytes]:
     """The inflated stream, piece by piece; never more than ``expected`` bytes and a little."""
-    if expected <= _AT_ONCE:
+    if expected <= AT_ONCE:
         yield _inflated(stored, expected)
         return
     inflater = zlib.decompressobj()

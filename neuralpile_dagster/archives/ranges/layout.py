@@ -20,6 +20,9 @@ _PIPELINES: dict[tuple[int, ...], tuple[int | None, int | None]] = {
     (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE): (0, 1),
 }
 
+AT_ONCE = 1 << 20
+"""Bytes; chunks up to this are inflated in one call, larger ones piece by piece."""
+
 
 @dataclass(frozen=True)
 class Contiguous:
@@ -57,6 +60,11 @@ class Chunked:
     def in_rows(self) -> bool:
         """Whether a chunk is one run of values of the array in C order."""
         return self.chunk_shape[1:] == self.shape[1:]
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether chunks are small runs of values of the array, deflated and nothing else."""
+        return self.in_rows and self.deflate is not None and self.shuffle is None and self.chunk_bytes <= AT_ONCE
 
     @cached_property
     def row_bytes(self) -> int:
