@@ -102,7 +102,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     failures = locations.read_failures(store, dataset, settings)
     inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
     waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
-    makable = [session for session in manifest.sessions if session.key in inputs_of.keys() - waiting]
+    makable = [session for session in manifest.sessions if not session.vanished and session.key not in waiting]
     current = current_sessions(store, dataset, settings, makable)
     sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
     if sessions:
