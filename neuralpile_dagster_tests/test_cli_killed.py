@@ -103,7 +103,6 @@ def test_a_build_that_was_killed_at_every_stage_ends_with_the_same_bytes(
     assert last.code == 0, last.err
     assert "was left by a process that is gone" in last.err
     assert place.digests() == undisturbed
-    assert list(place.home.rglob(".writing-*")) == []
     assert not any("sessions of this batch" in line for line in last.err.splitlines())
     with instance_of(place.home) as instance:
         assert all(run.is_finished for run in instance.get_runs())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -52,18 +51,14 @@ class LocalStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """See `Store.keys`."""
-        found = []
-        for folder, folders, names in os.walk(self._path(prefix), onerror=_unless_not_there):
-            # not entered: they come and go meanwhile
-            folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
-            found += [Path(folder, name) for name in names if not name.startswith(TEMPORARY_PREFIX)]
-        yield from sorted(path.relative_to(self.root).as_posix() for path in found if path.is_file())
+        folder = self._path(prefix)
+        found = folder.rglob("*") if folder.is_dir() else ()
+        yield from sorted(
+            path.relative_to(self.root).as_posix()
+            for path in found
+            if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX)
+        )
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._path(key).unlink(missing_ok=True)
-
-
-def _unless_not_there(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
-        raise error

@@ -14,7 +14,7 @@ import pyarrow as pa
 from boto3.s3.transfer import TransferConfig
 
 from neuralpile_dagster.errors import DiskFull, StoreError
-from neuralpile_dagster.files import explained, free_bytes, temporary_folder
+from neuralpile_dagster.files import explained, free_bytes
 from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
 from neuralpile_dagster.store.s3_client import S3Limits, open_client, s3_errors
 from neuralpile_dagster.store.s3_file import S3File, S3Object
@@ -71,8 +71,8 @@ class S3Store:
         """See `Store.writing`."""
         uri, name = self.uri(key), self._name(key)
         _require_room(uri)
-        with temporary_folder(Path(tempfile.gettempdir()), "neuralpile-upload-") as folder:
-            path = folder / name.rpartition("/")[2]
+        with tempfile.TemporaryDirectory(prefix="neuralpile-upload-") as folder:
+            path = Path(folder) / name.rpartition("/")[2]
             with explained(path):
                 yield path
             with s3_errors(f"{uri} cannot be written", self._client):

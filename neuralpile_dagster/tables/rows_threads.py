@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from queue import SimpleQueue
 
 import pyarrow as pa
 
-from neuralpile_dagster.files import TEMPORARY_PREFIX, temporary_folder
+from neuralpile_dagster.files import TEMPORARY_PREFIX
 from neuralpile_dagster.tables.copy import CopyReport, RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -36,11 +37,11 @@ def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema = ROW_SCHEMA, 
     threads : int
         How many rows are encoded at a time; 1 encodes in the calling thread.
     """
-    with temporary_folder(path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as folder:
         with ExitStack() as stack:
             parts: SimpleQueue[_Part] = SimpleQueue()
             for number in range(threads):
-                parts.put(_Part(folder / f"{TEMPORARY_PREFIX}{number}.parquet", schema, stack))
+                parts.put(_Part(Path(folder) / f"{TEMPORARY_PREFIX}{number}.parquet", schema, stack))
             encoded = list(_in_order(rows, lambda row: _encode(row, parts), threads))
         return copy_rows(encoded, lambda name: pa.OSFile(name, "rb"), path, schema)
 
