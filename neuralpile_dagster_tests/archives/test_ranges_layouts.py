@@ -168,3 +168,18 @@ def test_chunks_outside_the_shape_are_passed_over_as_hdf5_does(
     assert_same(bucket_server)
     found, _ = read(bucket_server)
     np.testing.assert_array_equal(found, values[: claimed[0]])
+
+
+def test_a_chunk_at_a_place_that_no_array_has_is_passed_over_as_hdf5_does(bucket_server: Server, bucket: Bucket):
+    write(bucket.path, dataset(data=TIMES[:200_003], chunks=(30_000,), compression="gzip"), libver="earliest")
+    with h5py.File(bucket.path) as file:
+        last = file["x"].id.get_chunk_info(6)
+    content = bucket.path.read_bytes()
+    key = struct.pack("<IIQQ", last.size, last.filter_mask, *last.chunk_offset, 0)
+    assert content.count(key) == 1
+    far = (2**63 // 30_000 + 1) * 30_000  # more than a signed integer of 64 bits holds
+    bucket.path.write_bytes(content.replace(key, struct.pack("<IIQQ", last.size, last.filter_mask, far, 0)))
+    assert_same(bucket_server)
+    found, _ = read(bucket_server)
+    np.testing.assert_array_equal(found[:180_000], TIMES[:180_000])
+    assert not found[180_000:].any()

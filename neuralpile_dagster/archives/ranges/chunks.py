@@ -108,9 +108,10 @@ class Chunks:
         """Those to read, marked in ``seen``; all at once, because one at a time they would hold up the decoders."""
         if not found:
             return []
-        offsets = np.array([info.chunk_offset for info in found])
-        wanted: np.ndarray = np.all(offsets < layout.shape, axis=1)  # HDF5 never asks for what lies outside the shape
-        seen[tuple((offsets[wanted] // layout.chunk_shape).T)] = True
+        offsets = np.array([info.chunk_offset for info in found], np.uint64)
+        # HDF5 never asks for what lies outside the shape
+        wanted: np.ndarray = np.all(offsets < np.array(layout.shape, np.uint64), axis=1)
+        seen[tuple((offsets[wanted].astype(np.int64) // layout.chunk_shape).T)] = True
         chunks = [
             Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
             for info, inside in zip(found, wanted.tolist(), strict=True)
