@@ -12,7 +12,6 @@ from typing import Any
 
 BATCHED, SINGLE = "bench-batched", "bench-single"
 UNITS, SECONDS, TEMPLATES = 8, 300.0, 8
-BINS_PER_S = 50
 
 
 def _source(name: str) -> str:
@@ -23,6 +22,8 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
     """A folder archive, and a home with a catalog of both datasets."""
     import yaml
 
+    from bench.common import synthetic_row
+    from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S
     from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 
     paths = [folder / f"template{seed}.nwb" for seed in range(TEMPLATES)]
@@ -34,17 +35,8 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
             target = folder / "archive" / _source(name) / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:04d}.nwb"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(paths[number % TEMPLATES], target)
-    rows = [
-        {
-            "name": name,
-            "title": "Synthetic",
-            "source": {"id": _source(name), "version": "draft"},
-            # of real datasets this is known as well, and decides how many sessions share a run
-            "tokens_published": round(count * UNITS * SECONDS * BINS_PER_S),
-            "sessions_published": count,
-        }
-        for name, count in sessions.items()
-    ]
+    tokens = round(UNITS * SECONDS / DEFAULT_BIN_WIDTH_S)
+    rows = [synthetic_row(name, _source(name), count, count * tokens) for name, count in sessions.items()]
     (folder / "home").mkdir()
     (folder / "home" / "catalog.yaml").write_text(yaml.safe_dump({"datasets": rows}))
     return {"bytes_per_file": paths[0].stat().st_size}

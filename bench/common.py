@@ -51,6 +51,20 @@ def measure(arguments: Sequence[str], environment: Mapping[str, str] | None = No
     return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
 
 
+def synthetic_row(name: str, source_id: str, sessions: int, tokens: int) -> dict[str, Any]:
+    """A catalog row of a dataset made for a bench.
+
+    What it holds is said in the row, as in those of real datasets: it decides how many sessions share a run.
+    """
+    return {
+        "name": name,
+        "title": "Synthetic",
+        "source": {"id": source_id, "version": "draft"},
+        "tokens_published": tokens,
+        "sessions_published": sessions,
+    }
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {"python": platform.python_version(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}

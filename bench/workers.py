@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from bench.common import measure, save, show
+from bench.common import measure, save, show, synthetic_row
 from neuralpile_dagster_tests.deploy.cluster import Cluster, missing_programs, wait_until, write_instance
 
 DANDISET, NAME = "990349", "bench-workers"
@@ -55,14 +55,7 @@ def backfill(archive: Path, workers: int, sessions: int, bins: int) -> dict[str,
     """Backfill all sessions with so many workers; seconds from first start to last end, and sessions of each run."""
     home = Path(tempfile.mkdtemp(prefix="neuralpile-bench-"))
     home.chmod(0o711)  # as root Postgres runs as another user
-    row = {
-        "name": NAME,
-        "title": "Synthetic",
-        "source": {"id": DANDISET, "version": "draft"},
-        # of real datasets this is known as well, and decides how many sessions share a run
-        "tokens_published": sessions * UNITS * bins,
-        "sessions_published": sessions,
-    }
+    row = synthetic_row(NAME, DANDISET, sessions, sessions * UNITS * bins)
     (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": [row]}))
     write_instance(home, workers, poll_s=30, output_on_s3=False)
     settings = {
@@ -119,11 +112,12 @@ def bin_all(files: Sequence[str]) -> float:
     from neuralpile_dagster.build import bin_files
 
     with tempfile.TemporaryDirectory() as folder:
-        for number, file in enumerate(files):
-            if number == 1:
-                began = time.perf_counter()
-            bin_files([Path(file)], Path(folder) / "rows.parquet", reader="units")
-    return time.perf_counter() - began
+        rows = Path(folder) / "rows.parquet"
+        bin_files([Path(files[0])], rows)
+        began = time.perf_counter()
+        for file in files[1:]:
+            bin_files([Path(file)], rows)
+        return time.perf_counter() - began
 
 
 def compare(sessions: int, bins: int) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 Dagster's own makes an engine for each of the ~50 connections that a session of a batch costs: SQLAlchemy compiles every
 statement anew, and whenever the last connection closes SQLite moves its write-ahead log into the database, syncs and
-deletes it. It also waits for the disk at each of ~80 commits per session, which SQLite's manual holds unnecessary with
+deletes it. It also waits for the disk at each of ~50 commits per session, which SQLite's manual holds unnecessary with
 a write-ahead log: the log is whole after every crash, and only a machine that loses its power may forget the last
-events, of work that the store has and the next run finds done. Most of a batch of small sessions was that
-(docs/performance.md). The files are the same: an instance may change between both classes at any time.
+events, of work that the store has and the next run finds done. The connections alone took half the time of a batch of
+small sessions (docs/performance.md). The files are the same: an instance may change between both classes at any time.
 """
 
 from __future__ import annotations

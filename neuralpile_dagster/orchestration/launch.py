@@ -127,8 +127,8 @@ class Launcher:
 
     def _finished(self, dataset: Dataset, sessions: Sequence[Session]) -> set[str]:
         """Keys of the sessions that need no run: current in the store, and this instance has seen that."""
-        seen = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
-        seen -= set(locations.read_failures(self.store, dataset, self.settings))
+        made = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
+        seen = made - locations.read_failures(self.store, dataset, self.settings).keys()
         return current_sessions(self.store, dataset, self.settings, [s for s in sessions if s.key in seen])
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
