@@ -33,6 +33,14 @@ class Measured:
         return json.loads(self.output.strip().splitlines()[-1])
 
 
+def own_memory(field: str) -> int:
+    """Bytes of this process that Linux counts as ``field`` (``VmRSS``: held now, ``VmHWM``: at most so far)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status; this bench needs Linux")
+
+
 def measure(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Measured:
     """Run ``python <arguments>`` in a fresh process and wait for it; raises `RuntimeError` when it fails.
 

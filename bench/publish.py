@@ -7,13 +7,15 @@ Bytes are counted by the hub as they arrive, memory is the peak of the
 publishing process. All of one side's pushes come from one machine (one hf_xet
 cache), as when a person publishes; (d) also from another machine than the
 components. Recordings are synthetic; rows have 10 M tokens as in the real
-datasets, because what Xet finds again depends on the size of a row.
+datasets, because what Xet finds again depends on the size of a row. How memory
+grows with what is sent is measured with files of random bytes, ours alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,10 +24,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.common import measure, save, show
+from bench.common import measure, own_memory, save, show
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 SIZE = {"datasets": 3, "sessions": 8, "units": 500, "bins": 60_000, "shard_bytes": 12_000_000}
+FILE_BYTES, FILES = 100_000_000, (2, 24)
+TINY_FILE_BYTES = 1_000_000
 TINY = {"datasets": 2, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
 HEADER = (
     "",
@@ -37,6 +41,7 @@ HEADER = (
     "peak MB, ours",
     "peak MB, push_to_hub",
 )
+STORAGES = {"Xet": True, "Git LFS": False}
 STEPS = ("a: first push", "b: unchanged", "c: one session added", "d: the pile", "d, another machine")
 
 
@@ -76,14 +81,13 @@ def _push(side: str, server: HubServer, home: Path, folder: Path, name: str) -> 
         **({"HF_HUB_DISABLE_XET": "1"} if side == "theirs" and not server.xet else {}),
     }
     measured = measure(["-m", "bench.publish", "--step", side, str(folder), name], environment)
-    result: dict[str, Any] = measured.json()
+    result: dict[str, Any] = measured.json()  # its own peak: a child's begins at that of this process, the hub's
     shards = sum(path.stat().st_size for path in (folder / "data").iterdir())
     return result | {
         "bytes": sum(server.received.values()),
         "by kind": dict(server.received),
         "requests": len(server.log),
         "shard bytes": shards,
-        "peak bytes": measured.peak_bytes,
     }
 
 
@@ -106,24 +110,41 @@ def run_side(side: str, xet: bool, data: Path, work: Path, n_datasets: int) -> d
     return results
 
 
+def growth(work: Path, file_bytes: int) -> dict[str, Any]:
+    """Peak memory of publishing few and many files of random bytes, by storage, and how it grows."""
+    found: dict[str, Any] = {}
+    for storage, xet in STORAGES.items():
+        for count in FILES:
+            with tempfile.TemporaryDirectory(dir=work) as name:
+                folder = Path(name) / "random"
+                (folder / "data").mkdir(parents=True)
+                (folder / "README.md").write_text("Random bytes.\n")
+                for number in range(count):
+                    (folder / "data" / f"{number:03d}.parquet").write_bytes(os.urandom(file_bytes))
+                with HubServer(Path(name) / "server", xet=xet) as server:
+                    pushed = _push("ours", server, Path(name) / "home", folder, "random")
+            found[f"{storage}, {count}"] = {"bytes": count * file_bytes, "peak bytes": pushed["peak bytes"]}
+    few, many = FILES
+    found["ratios"] = {
+        f"peak memory on {storage}, {many / few:.0f} times the bytes": found[f"{storage}, {many}"]["peak bytes"]
+        / found[f"{storage}, {few}"]["peak bytes"]
+        for storage in STORAGES
+    }
+    return found
+
+
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes sent against the bytes of our shards, and how memory grows: ours, and of `datasets.push_to_hub`."""
-    sides = {"ours": ours, "push_to_hub": theirs}
-    sent = {
+    """Bytes sent against the bytes of our shards: ours, and of `datasets.push_to_hub`."""
+    return {
         f"{step}, sent by {side} / shards": found[step]["bytes"] / ours[step]["shard bytes"]
         for step in ours
-        for side, found in sides.items()
+        for side, found in {"ours": ours, "push_to_hub": theirs}.items()
     }
-    growth = {
-        f"peak memory of {side}, the pile / a component": found[STEPS[3]]["peak bytes"] / found[STEPS[0]]["peak bytes"]
-        for side, found in sides.items()
-    }
-    return sent | growth
 
 
 def report(results: Mapping[str, Any]) -> None:
     """Print the tables."""
-    for storage in ("Xet", "Git LFS"):
+    for storage in STORAGES:
         ours, theirs = results[storage]["ours"], results[storage]["theirs"]
         rows = [
             [
@@ -142,6 +163,12 @@ def report(results: Mapping[str, Any]) -> None:
     sent = results["Xet"]["ours"][STEPS[3]]
     share = sent["bytes"] / sent["shard bytes"]
     print(f"\n(d) on Xet: {share:.1%} of the pile's bytes (target: <= 15%)")
+    rows = [
+        [hub, found["bytes"] // 1_000_000, found["peak bytes"] // 1_000_000]
+        for hub, found in results["memory"].items()
+        if hub != "ratios"
+    ]
+    show("Memory of publishing", ["hub, files", "MB sent", "peak MB"], rows)
 
 
 def main() -> None:
@@ -155,19 +182,20 @@ def main() -> None:
     if options.step:
         side, folder, name = options.step
         push = push_ours if side == "ours" else push_theirs
-        print(json.dumps(push(Path(folder), name)))
+        print(json.dumps(push(Path(folder), name) | {"peak bytes": own_memory("VmHWM")}))
         return
     size = TINY if options.tiny else SIZE
     results: dict[str, Any] = {"size": size}
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "data"
         subprocess.run([sys.executable, "-m", "bench.publish_data", str(data), json.dumps(size)], check=True)
-        for storage, xet in (("Xet", True), ("Git LFS", False)):
+        for storage, xet in STORAGES.items():
             results[storage] = {
                 side: run_side(side, xet, data, Path(work) / f"{side}-{xet}", size["datasets"])
                 for side in ("ours", "theirs")
             }
             results[storage]["ratios"] = ratios(**results[storage])
+        results["memory"] = growth(Path(work), TINY_FILE_BYTES if options.tiny else FILE_BYTES)
     report(results)
     print(f"\nwrote {save('publish-tiny' if options.tiny else 'publish', results)}")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.common import measure, save, show
+from bench.common import measure, own_memory, save, show
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response
 
 UNITS, SPIKES = 600, 20_000_000
@@ -135,21 +135,14 @@ def read_once(method: str, url: str, size: int) -> dict[str, Any]:
 
     for module in (IMPORTS[method], "neuralpile_dagster.archives.ranges.file"):
         importlib.import_module(module)
-    before = _memory("VmRSS")
+    before = own_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
     start = time.perf_counter()
     spikes = READERS[method](url, size)
     seconds = time.perf_counter() - start
-    peak = _memory("VmHWM") - before
+    peak = own_memory("VmHWM") - before
     digest = hashlib.sha256(np.ascontiguousarray(spikes)).hexdigest()
     return {"seconds": seconds, "memory": peak, "digest": digest, "h5py": h5py.__version__}
-
-
-def _memory(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status; this bench needs Linux")
 
 
 class Files:
