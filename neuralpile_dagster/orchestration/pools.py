@@ -13,8 +13,12 @@ LARGE_POOL = "neuralpile_large_sessions"
 """Steps that read and bin sessions so large that a step needs 1 to 2 GB; they talk to the archive as well."""
 LARGE_TOKENS = 500_000_000
 """Tokens per session, as published, from which a dataset's sessions count as large."""
-SHORT_TOKENS = 20_000_000
-"""A session of fewer tokens takes a second or two, less than a run takes to start."""
+BATCH_TOKENS = 500_000_000
+"""Tokens of a batch of short sessions: half a minute of one core, several times what a run takes to start."""
+FEWEST, MOST = 10, 200
+"""Sessions of a batch: few of long ones, which are shared among workers; of the shortest, what a run's page can show."""
+UNKNOWN = 15
+"""Sessions of a batch where nobody has said how long they are."""
 LARGE_LIMIT = 2
 """Steps of `LARGE_POOL` at once, unless a person sets another limit: as many as a machine with 8 GB holds."""
 HUB_POOL = "neuralpile_hub"
@@ -30,9 +34,7 @@ def session_pool(dataset: Dataset) -> str:
 def batch_size(dataset: Dataset) -> int:
     """Sessions per run of a backfill: short ones share a run's start-up, long ones are shared among workers."""
     tokens = _tokens_per_session(dataset)
-    if tokens is None:
-        return 15
-    return 50 if tokens < SHORT_TOKENS else 10
+    return UNKNOWN if tokens is None else min(max(FEWEST, round(BATCH_TOKENS / tokens)), MOST)
 
 
 def _tokens_per_session(dataset: Dataset) -> float | None:
