@@ -16,7 +16,7 @@ LARGE_TOKENS = 500_000_000
 BATCH_TOKENS = 500_000_000
 """Tokens of a batch of short sessions: half a minute of one core, several times what a run takes to start."""
 FEWEST, MOST = 10, 200
-"""Sessions of a batch: few of long ones, which are shared among workers; of the shortest, what a run's page can show."""
+"""Sessions of a batch: few of long ones, which workers share; of the shortest, what a run's page can show."""
 UNKNOWN = 15
 """Sessions of a batch where nobody has said how long they are."""
 LARGE_LIMIT = 2
