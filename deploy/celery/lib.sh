@@ -39,7 +39,7 @@ start() { # name, command...
 }
 
 tell() { # name, signal
-  if is_running "$1"; then kill -s "$2" "$pid"; fi
+  if is_running "$1"; then kill -s "$2" "$pid" 2>/dev/null || ! is_running "$1"; fi
 }
 
 finish() { # name, seconds until it is killed with all its children
@@ -48,7 +48,8 @@ finish() { # name, seconds until it is killed with all its children
     sleep 0.1
   done
   echo "$1 did not stop within $2 s and is killed"
-  kill -s KILL -- "-$pid" 2>/dev/null || kill -s KILL "$pid"
+  # it may end by itself just now
+  kill -s KILL -- "-$pid" 2>/dev/null || kill -s KILL "$pid" 2>/dev/null || ! is_running "$1"
 }
 
 wait_for() { # what, name of the process, command that succeeds when it is ready
