@@ -3,9 +3,8 @@
 ``python -m bench.backfill [--tiny]``. A dataset of 349 tiny synthetic sessions
 is backfilled as the UI does it: GraphQL's ``launchPartitionBackfill``, the
 daemon, and run processes started by the default launcher, one at a time (the
-instance's own dagster.yaml but for that, and for a queue that is looked at
-every second and not every five). A second dataset's scattered sessions become
-runs of one. Measured is the time from a run's launch to its end, imports
+instance's own dagster.yaml but for that). A second dataset's scattered sessions
+become runs of one. Measured is the time from a run's launch to its end, imports
 included and waiting for the daemon's ticks not; less what the same sessions
 cost by direct calls of `neuralpile_dagster.build` in one warm process.
 """

@@ -88,7 +88,6 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     path = settings.home / "dagster.yaml"
     config = yaml.safe_load(path.read_text())
     config["concurrency"]["runs"]["max_concurrent_runs"] = 1
-    config["run_queue"] = {"dequeue_interval_seconds": 1}
     path.write_text(yaml.safe_dump(config))
     catalog, keys = load_catalog(settings), {}
     with open_instance(settings) as instance:

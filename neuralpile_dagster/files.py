@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from neuralpile_dagster.errors import DiskFull, StoreError
 
 TEMPORARY_PREFIX = ".writing-"
+ABANDONED_AFTER_S = 3 * 24 * 3600
+"""A temporary that nothing was written to for so long is a killed process's: writers write every few seconds."""
 
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success sync it to disk and rename it.
 
-    On any exception the temporary file is removed and ``path`` is as it was.
+    On any exception the temporary file is removed and ``path`` is as it was;
+    what killed processes left in the folder is removed after some days.
     Raises `StoreError` when the folder cannot be written.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}"[:250]
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         try:
             yield temporary
             sync(temporary)
@@ -60,6 +66,26 @@ def explained(path: Path) -> Iterator[None]:
                 remedy="set NEURALPILE_HOME or NEURALPILE_STORE to a writable folder",
             ) from error
         raise
+
+
+@lru_cache(maxsize=10_000)  # looked for once per process and folder
+def remove_abandoned(folder: Path, prefix: str = TEMPORARY_PREFIX) -> None:
+    """Remove this user's temporaries in ``folder`` that nothing was written to for `ABANDONED_AFTER_S`."""
+    oldest = time.time() - ABANDONED_AFTER_S
+    for path in folder.glob(f"{prefix}*"):
+        # others remove and rename theirs meanwhile: what is gone is no concern, what stays is found by the next process
+        with suppress(FileNotFoundError):
+            if path.lstat().st_uid == os.getuid() and _last_written(path) < oldest:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _last_written(path: Path) -> float:
+    """The newest modification time (s since 1970) of a file, or of a folder and all in it."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return max(each.lstat().st_mtime for each in (path, *inside))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

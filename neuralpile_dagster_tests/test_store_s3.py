@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -147,3 +149,14 @@ def test_a_location_that_is_none_is_refused_without_being_repeated(location: str
     with pytest.raises(StoreError, match="NEURALPILE_STORE is not a location on S3") as caught:
         open_store(location)
     assert SECRET_KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_a_killed_upload_left_on_the_disk_is_removed_days_later(
+    s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "neuralpile-upload-abc"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    put(s3_store, "a/1", b"x")
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import pyarrow as pa
 from boto3.s3.transfer import TransferConfig
 
 from neuralpile_dagster.errors import DiskFull, StoreError
-from neuralpile_dagster.files import explained, free_bytes
+from neuralpile_dagster.files import explained, free_bytes, remove_abandoned
 from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
 from neuralpile_dagster.store.s3_client import S3Limits, open_client, s3_errors
 from neuralpile_dagster.store.s3_file import S3File, S3Object
@@ -24,6 +24,7 @@ MAX_READ_BYTES = 256 * 1024**2
 MIN_FREE_BYTES = 64 * 1024**2
 """Free disk below which no file is begun; what it will need is known only when it is written."""
 
+_UPLOAD_PREFIX = "neuralpile-upload-"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 # the classic client: another, where installed, knows nothing of our time-outs and retries
@@ -71,7 +72,8 @@ class S3Store:
         """See `Store.writing`."""
         uri, name = self.uri(key), self._name(key)
         _require_room(uri)
-        with tempfile.TemporaryDirectory(prefix="neuralpile-upload-") as folder:
+        remove_abandoned(Path(tempfile.gettempdir()), _UPLOAD_PREFIX)
+        with tempfile.TemporaryDirectory(prefix=_UPLOAD_PREFIX) as folder:
             path = Path(folder) / name.rpartition("/")[2]
             with explained(path):
                 yield path

@@ -66,7 +66,7 @@ class Cluster:
 
     def __init__(self, home: Path, workers: int, settings: Mapping[str, str]) -> None:
         self.home = home
-        ports = {name: str(free_port()) for name in ("WEB_PORT", "PG_PORT", "REDIS_PORT")}
+        ports = {name: str(free_port()) for name in ("WEB_PORT", "CODE_PORT", "PG_PORT", "REDIS_PORT")}
         own = {"NEURALPILE_HOME": str(home), "WORKERS": str(workers), "PYTHON": sys.executable}
         foreign = ("NEURALPILE_", "AWS_", "DAGSTER_", "HF_", "DANDI_", "FIGSHARE_", "PYTEST_")
         machine = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

@@ -153,9 +153,10 @@ def settings_of_the_readme() -> set[str]:
 
 def test_compose_gives_every_process_what_the_instance_reads_and_every_setting_of_the_readme():
     compose = yaml.safe_load((DEPLOY / "celery" / "compose.yaml").read_text())
-    wanted = set(re.findall(r"env: (\w+)", (DEPLOY / "celery" / "dagster.yaml").read_text()))
+    files = [(DEPLOY / "celery" / name).read_text() for name in ("dagster.yaml", "workspace.yaml")]
+    wanted = set(re.findall(r"env: (\w+)", "\n".join(files)))
     assert len(settings_of_the_readme()) >= 15
-    for name in ("web", "daemon", "worker"):
+    for name in ("code", "web", "daemon", "worker"):
         given = compose["services"][name]["environment"]
         assert wanted | settings_of_the_readme() | {"AWS_SESSION_TOKEN"} <= set(given)
     assert compose["services"]["web"]["ports"] == ["127.0.0.1:3000:3000"]

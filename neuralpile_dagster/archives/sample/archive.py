@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, explained
+from neuralpile_dagster.files import TEMPORARY_PREFIX, explained, remove_abandoned
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
@@ -68,6 +68,8 @@ def make_sample(home: Path) -> Path:
         return folder
     temporary = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent)
         try:
             _write_all(temporary)
             _appear(temporary, folder)
