@@ -22,6 +22,7 @@ from neuralpile_dagster.hub.pile_card import PileComponent
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_records
+from neuralpile_dagster.progress import silent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import CountsRecord
@@ -31,10 +32,6 @@ from neuralpile_dagster.store import LocalStore
 SPIKES_PER_BIN = 0.1
 """5 Hz at 20 ms, as the large datasets have it (shared/datasets.md: 100-130 M spikes of 2,400 units in 2.4 h)."""
 Records = dict[str, CountsRecord]
-
-
-def _quiet(line: str) -> None:
-    """Progress of making, which is not measured."""
 
 
 def make_session(store: LocalStore, dataset: str, number: int, seed: int, size: Mapping[str, int]) -> CountsRecord:
@@ -78,7 +75,7 @@ def _write_component(folder: Path, store: LocalStore, name: str, records: Record
         missing={},
         repository=f"ours/{name}",
         max_shard_bytes=shard_bytes,
-        progress=_quiet,
+        progress=silent,
     )
 
 
@@ -91,7 +88,7 @@ def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str,
         for s in sources
     ]
     settings = PileSettings(plan.record.digest, 0, "rows", 0.1)
-    write_pile(folder, store, shards, described, settings, repository="ours/pile", progress=_quiet)
+    write_pile(folder, store, shards, described, settings, repository="ours/pile", progress=silent)
 
 
 def write_folders(folder: Path, size: Mapping[str, int]) -> None:

@@ -18,6 +18,7 @@ from neuralpile_dagster.archives.model import LocalFile, OpenFile
 from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import CountsRecord, FactsRecord, TrainsRecord
@@ -134,7 +135,13 @@ def load_recording(store: Store, trains: TrainsRecord) -> Recording:
 
 
 def build_spike_counts(
-    store: Store, prefix: str, key: str, recording: Recording | None, trains: TrainsRecord, settings: Settings
+    store: Store,
+    prefix: str,
+    key: str,
+    recording: Recording | None,
+    trains: TrainsRecord,
+    settings: Settings,
+    progress: Progress = silent,
 ) -> CountsRecord:
     """Bin a recording, cut it and store its rows, units table and record, in that order.
 
@@ -152,6 +159,8 @@ def build_spike_counts(
     trains : TrainsRecord
     settings : Settings
         Of the instance: bin width and tokens per segment.
+    progress : callable, optional
+        Called with a line now and then.
 
     Raises
     ------
@@ -174,7 +183,7 @@ def build_spike_counts(
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
     def write(path: Path) -> SessionRows:
-        return write_session_rows(path, source, max_tokens=settings.max_tokens, name=name, **ids)
+        return write_session_rows(path, source, max_tokens=settings.max_tokens, name=name, progress=progress, **ids)
 
     file, written = put_file(store, f"{prefix}/{key}.parquet", write)
     totals, seconds = written.unit_totals, written.stats.duration_s
@@ -206,6 +215,7 @@ def bin_files(
     bin_width_s: float = DEFAULT_BIN_WIDTH_S,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     reader: ReaderName = "units",
+    progress: Progress = silent,
 ) -> SessionRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.
 
@@ -237,4 +247,4 @@ def bin_files(
     source = count_source(read_session(reader, files), bin_width_s, name)
     ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
     with write_aside(output) as aside:
-        return write_session_rows(aside, source, max_tokens=max_tokens, name=name, **ids)
+        return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)

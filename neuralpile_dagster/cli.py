@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, get_args
 
@@ -144,8 +144,9 @@ def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, mer
 @click.argument("datasets", nargs=-1)
 @_plain_errors
 def status(datasets: tuple[str, ...]) -> None:
-    """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published."""
+    """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
     from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.orchestration.pile_status import pile_status
     from neuralpile_dagster.orchestration.status import dataset_status
     from neuralpile_dagster.orchestration.terminal import print_status
     from neuralpile_dagster.store import open_store
@@ -154,7 +155,8 @@ def status(datasets: tuple[str, ...]) -> None:
     rows = load_catalog(settings)
     chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
-    print_status([dataset_status(store, row, settings) for row in chosen], verbose=bool(datasets))
+    pile = "" if datasets else pile_status(store, chosen, settings)
+    print_status([dataset_status(store, row, settings) for row in chosen], verbose=bool(datasets), pile=pile)
 
 
 @main.command("bin")
@@ -170,7 +172,7 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
 
     _require_recordings(files)
     _require_target(output)
-    record = bin_files(files, output, bin_width_s=bin_width, max_tokens=max_tokens, reader=reader)
+    record = bin_files(files, output, bin_width, max_tokens, reader, progress=partial(click.echo, err=True))
     stats = record.stats
     lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
     click.echo(

@@ -201,8 +201,9 @@ def test_an_archive_folder_that_is_not_there_is_named_with_how_to_fill_it(home: 
 def test_status_of_a_fresh_home_lists_every_dataset_as_not_begun(home: Path) -> None:
     ran = neuralpile("status", NEURALPILE_HOME=home)
     assert ran.code == 0
-    assert len(ran.out.splitlines()) == 1 + 26
+    assert len(ran.out.splitlines()) == 1 + 26 + 1
     assert ran.out.count("no manifest") == 26
+    assert ran.out.splitlines()[-1] == "neural-pile: no component is published yet"
 
 
 @pytest.mark.parametrize("source", ["nothing", "my-mice", "someone/something"])

@@ -177,10 +177,18 @@ def test_status_shows_done_sessions_and_tokens(demo: Demo) -> None:
     assert f"{stated_tokens(demo, 'sample-units'):,}" in line
 
 
+def test_status_says_what_is_in_the_pile(demo: Demo) -> None:
+    (line,) = [line for line in demo("status").out.splitlines() if line.startswith("neural-pile: ")]
+    assert line.endswith("; up to date")
+    assert f"{stated_tokens(demo, 'neural-pile'):,} tokens published (" in line
+    assert all(name in line for name in COMPONENTS)
+
+
 def test_status_of_one_dataset_shows_that_one_alone(demo: Demo) -> None:
     shown = demo("status", "sample-probes").out
     assert "sample-probes" in shown
     assert "sample-units" not in shown
+    assert "neural-pile" not in shown
 
 
 @pytest.mark.parametrize(

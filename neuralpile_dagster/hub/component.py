@@ -14,10 +14,10 @@ from neuralpile_dagster.hub.card import component_card
 from neuralpile_dagster.hub.configs import sessions_table, units_tables, write_config
 from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.metadata import Config, Split, row_arrow_bytes
-from neuralpile_dagster.hub.model import Progress
 from neuralpile_dagster.hub.preview import first_rows, write_preview
 from neuralpile_dagster.hub.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.hub.shards import ShardWriter
+from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, ShardRecord, TotalsRecord
 from neuralpile_dagster.store import Store

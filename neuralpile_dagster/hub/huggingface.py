@@ -21,8 +21,9 @@ from neuralpile_dagster.hub.huggingface_plan import remote_files
 from neuralpile_dagster.hub.huggingface_publish import Publishing, repository_info
 from neuralpile_dagster.hub.huggingface_read import RangeFile, buffered
 from neuralpile_dagster.hub.huggingface_upload import Limits
-from neuralpile_dagster.hub.model import Progress, Publication, RepositoryFile
+from neuralpile_dagster.hub.model import Publication, RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy, install
+from neuralpile_dagster.progress import Progress
 
 _CHOICES = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 

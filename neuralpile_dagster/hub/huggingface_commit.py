@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 
 from neuralpile_dagster.errors import HubConflict
 from neuralpile_dagster.hub.huggingface_errors import FAILURES
-from neuralpile_dagster.hub.model import Progress
+from neuralpile_dagster.progress import Progress
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 

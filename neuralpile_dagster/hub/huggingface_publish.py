@@ -22,8 +22,9 @@ from neuralpile_dagster.hub.huggingface_commit import Operation, commit
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface_plan import Plan, make_plan, remote_files, version_tag
 from neuralpile_dagster.hub.huggingface_upload import Limits, upload
-from neuralpile_dagster.hub.model import Progress, RepositoryFile
+from neuralpile_dagster.hub.model import RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy
+from neuralpile_dagster.progress import Progress
 
 
 @dataclass

@@ -17,8 +17,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session, h
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from neuralpile_dagster.errors import HubConflict, HubUnavailable
-from neuralpile_dagster.hub.model import Progress, RepositoryFile
+from neuralpile_dagster.hub.model import RepositoryFile
 from neuralpile_dagster.hub.retrying import RetryPolicy
+from neuralpile_dagster.progress import Progress
 
 CARD = "README.md"
 """Always part of the commit itself, never in large storage."""

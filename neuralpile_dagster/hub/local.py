@@ -22,8 +22,9 @@ from typing import BinaryIO
 from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.files import explained
 from neuralpile_dagster.hub.contents import check_repository_name, list_folder, version_digest
-from neuralpile_dagster.hub.model import Progress, Publication, RepositoryFile
+from neuralpile_dagster.hub.model import Publication, RepositoryFile
 from neuralpile_dagster.hub.versions import Versions
+from neuralpile_dagster.progress import Progress
 
 _ATTEMPTS = 5
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuralpile_dagster.hub.model import Progress
+from neuralpile_dagster.progress import Progress
 
 
 @contextmanager

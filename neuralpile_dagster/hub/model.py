@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-Progress = Callable[[str], None]
-"""Called with one line of text now and then during long work."""
+from neuralpile_dagster.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from neuralpile_dagster.hub.configs import config_path, write_config
 from neuralpile_dagster.hub.fetching import fetch
 from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.metadata import Config, Split
-from neuralpile_dagster.hub.model import Hub, Progress
+from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.hub.pile_card import PileComponent, pile_card
 from neuralpile_dagster.hub.pile_rows import Session, ShardScan, scan_shard
 from neuralpile_dagster.hub.preview import write_preview
+from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.footer import open_parquet

@@ -14,8 +14,8 @@ from neuralpile_dagster.archives.model import Model
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import require_free, write_bytes
 from neuralpile_dagster.hub.contents import sha256_of
-from neuralpile_dagster.hub.model import Progress
 from neuralpile_dagster.hub.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
+from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import ComponentSession, ShardRecord
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.copy import RowRef, copy_rows

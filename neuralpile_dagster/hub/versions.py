@@ -17,7 +17,8 @@ from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.files import TEMPORARY_PREFIX, require_free, sync, write_bytes
 from neuralpile_dagster.hub.fetching import NO_LINKS
 from neuralpile_dagster.hub.locks import locked
-from neuralpile_dagster.hub.model import Progress, RepositoryFile
+from neuralpile_dagster.hub.model import RepositoryFile
+from neuralpile_dagster.progress import Progress
 
 FOLDER = ".versions"
 Listing = tuple[RepositoryFile, ...]

@@ -174,6 +174,7 @@ class SessionBatch:
                 None,  # read back, so that this run never holds spikes and segments at once
                 trains,
                 self.settings,
+                self.log.info,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)

@@ -9,7 +9,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub.markdown import doi_link, link, one_line, text
-from neuralpile_dagster.orchestration.names import PILE
+from neuralpile_dagster.orchestration.locations import PILE
 from neuralpile_dagster.orchestration.summaries import plural
 
 Layer = Literal["manifest", "spike_trains", "spike_counts", "hub_dataset"]

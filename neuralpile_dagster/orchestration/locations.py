@@ -14,6 +14,8 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsReco
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, of_each, read_record, write_record
 
+PILE = "neural_pile"
+"""Folder of the pile in the store, and what its assets are called by."""
 PILE_REPOSITORY = "neural-pile"
 
 

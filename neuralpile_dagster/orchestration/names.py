@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.orchestration.locations import PILE
 
-PILE = "neural_pile"
 OVERVIEW = dg.AssetKey(["overview", "datasets"])
 PILE_MANIFEST = dg.AssetKey([PILE, "manifest"])
 PILE_SHARDS = dg.AssetKey([PILE, "shards"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration.names import PILE
+from neuralpile_dagster.orchestration.locations import PILE
 
 PILE_SHARDS_PARTITIONS = dg.DynamicPartitionsDefinition(name=f"{PILE}_shards")
 

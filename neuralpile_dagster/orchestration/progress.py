@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.hub.model import Progress
+from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.waiting import LOG as WAITING
 
 _MARK = "neuralpile_progress"

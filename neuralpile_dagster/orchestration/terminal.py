@@ -78,8 +78,8 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(f"  {count} dropped: {escape(reason)}")
 
 
-def print_status(statuses: Sequence[DatasetStatus], verbose: bool) -> None:
-    """Print where datasets stand, with the reasons of failures (all of them when ``verbose``)."""
+def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "") -> None:
+    """Print where datasets and the pile stand, with the reasons of failures (all of them when ``verbose``)."""
     numbers = ("sessions", "done", "failed", "to do", "tokens", "published by us", "reference")
     table = _table("dataset", *numbers, right=numbers)
     for status in statuses:
@@ -95,6 +95,8 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool) -> None:
         )
     console = _console()
     console.print(table)
+    if pile:
+        console.print(pile, soft_wrap=True)
     for status in statuses:
         shown = list(status.failed.items())[: None if verbose else REASONS_SHOWN]
         for key, reason in shown:

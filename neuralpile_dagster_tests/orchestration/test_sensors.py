@@ -12,6 +12,7 @@ from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.asking import TRIES
 from neuralpile_dagster.orchestration.due import TRANSIENT_WAIT, dataset_due, pile_due
+from neuralpile_dagster.orchestration.pile_status import pile_status
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.sensors import current_sensor
 from neuralpile_dagster.orchestration.version_sensor import version_sensor
@@ -63,6 +64,24 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
     ]
     assert pile_store.require_published(house.store, house.settings).components == (MICE.name,)
     assert pile_due(house.store, house.datasets, house.settings) is None
+
+
+def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., House]):
+    house = new_house()
+    house.discover()
+    said = []
+    for _ in range(8):
+        said.append(pile_status(house.store, house.datasets, house.settings).removeprefix("neural-pile: "))
+        tick(house)
+    assert list(dict.fromkeys(words.rpartition("; ")[-1] for words in said)) == [
+        "no component is published yet",
+        "to be planned (neural_pile/manifest): components changed since",
+        "2 shards to make (neural_pile/shards)",
+        "to be published (neural_pile/hub_dataset)",
+        "up to date",
+    ]
+    assert "not published yet" in said[-4]
+    assert f"components: {MICE.name})" in said[-1]
 
 
 def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..., House]):

@@ -9,6 +9,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration.describe import OWNERS
 from neuralpile_dagster.orchestration.metadata import table
 from neuralpile_dagster.orchestration.names import OVERVIEW
+from neuralpile_dagster.orchestration.pile_status import pile_status
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.status import DatasetStatus, dataset_status
 from neuralpile_dagster.orchestration.summaries import plural
@@ -24,18 +25,20 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
-        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset. It "
-        "only reads records: materialize it whenever you want to see where things stand. Numbers plot over time.",
+        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset, and "
+        "what the pile lacks. It only reads records: materialize it whenever you want to see where things stand. "
+        "Numbers plot over time.",
     )
     def overview(instance: InstanceResource) -> dg.MaterializeResult:
         store, settings = instance.open_store(), instance.settings
         statuses = [dataset_status(store, dataset, settings) for dataset in datasets]
-        return dg.MaterializeResult(metadata=_metadata(statuses, settings))
+        pile = pile_status(store, datasets, settings)
+        return dg.MaterializeResult(metadata=_metadata(statuses, settings, pile))
 
     return overview
 
 
-def _metadata(statuses: Sequence[DatasetStatus], settings: Settings) -> dict[str, Any]:
+def _metadata(statuses: Sequence[DatasetStatus], settings: Settings, pile: str) -> dict[str, Any]:
     done, failed = sum(status.done for status in statuses), sum(len(status.failed) for status in statuses)
     known, tokens = sum(status.known or 0 for status in statuses), sum(status.tokens for status in statuses)
     begun = sum(status.known is not None for status in statuses)
@@ -48,6 +51,7 @@ def _metadata(statuses: Sequence[DatasetStatus], settings: Settings) -> dict[str
         "sessions_done": done,
         "sessions_failed": failed,
         "datasets": table([_row(status) for status in statuses]),
+        "pile": pile,
         "home": dg.MetadataValue.path(str(settings.home)),
         "store": dg.MetadataValue.path(settings.store),
         "archive": settings.archive,

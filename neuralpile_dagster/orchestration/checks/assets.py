@@ -12,7 +12,7 @@ from neuralpile_dagster.orchestration.checks import dataset as judges
 from neuralpile_dagster.orchestration.checks import wiring
 from neuralpile_dagster.orchestration.checks.pile import judge_pile
 from neuralpile_dagster.orchestration.due import publishable_records
-from neuralpile_dagster.orchestration.names import PILE
+from neuralpile_dagster.orchestration.locations import PILE
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
 
