@@ -42,7 +42,7 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> Inst
 @pytest.mark.parametrize("name", FILES)
 def test_no_instance_file_holds_a_value_that_belongs_in_the_environment(name: str):
     document = yaml.safe_load((DEPLOY / name).read_text())
-    database = document["storage"]["postgres"]["postgres_db"]
+    database = document["run_storage"]["config"]["postgres_db"]
     assert database.pop("scheme") == "postgresql+psycopg2"
     assert all(list(value) == ["env"] for value in database.values())
     code = re.sub(r"#.*", "", (DEPLOY / name).read_text())
@@ -50,9 +50,13 @@ def test_no_instance_file_holds_a_value_that_belongs_in_the_environment(name: st
 
 
 def test_all_instances_keep_everything_in_postgres():
-    storages = [yaml.safe_load((DEPLOY / name).read_text())["storage"] for name in FILES]
+    documents = [yaml.safe_load((DEPLOY / name).read_text()) for name in FILES]
+    kinds = ("run_storage", "event_log_storage", "schedule_storage")
+    storages = [[document[kind] for kind in kinds] for document in documents]
     assert len(FILES) == 3
     assert storages[0] == storages[1] == storages[2]
+    assert all("Postgres" in storage["class"] for storage in storages[0])
+    assert all(storage["config"] == storages[0][0]["config"] for storage in storages[0])
 
 
 @pytest.mark.parametrize("name", FILES)
