@@ -9,6 +9,8 @@ import pytest
 
 from neuralpile_dagster import waiting
 from neuralpile_dagster_tests.archives.bucket import Bucket
+from neuralpile_dagster_tests.archives.serving import write_session
+from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.http import Server
 
 
@@ -28,3 +30,25 @@ def telling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait for a server is told, however short."""
     monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
     monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "archive" / "000017").mkdir(parents=True)
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def folder(root: Path) -> Path:
+    return root / "000017"
+
+
+@pytest.fixture
+def server() -> Iterator[DandiServer]:
+    with dandi_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_session(tmp_path_factory.mktemp("session") / "session.nwb")

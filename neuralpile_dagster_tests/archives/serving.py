@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,3 +76,8 @@ def read_counts(archive: Archive, access: Access, file: ArchiveFile | None = Non
     """Counts of `SOURCE`'s file, listed now unless it is given, and what they cost."""
     with archive.open(SOURCE, file or only_file(archive), access) as opened:
         return counts(opened), opened.cost
+
+
+def listed(content: bytes, name: str = "sub-1/a.nwb") -> ArchiveFile:
+    digest = hashlib.sha256(content).hexdigest()
+    return ArchiveFile(path=name, size=len(content), file_id=name, digests={"sha256": digest})

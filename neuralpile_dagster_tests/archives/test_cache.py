@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from dandischema.digests.dandietag import DandiETag
 
 from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.digests import digest_of, listed_digest
-from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch, DiskFull
-from neuralpile_dagster_tests.archives.bucket import Bucket
-from neuralpile_dagster_tests.archives.serving import QUICK
-from neuralpile_dagster_tests.servers.faults import Fault, status
-from neuralpile_dagster_tests.servers.http import Server
-
-
-def listed(content: bytes, name: str = "sub-1/a.nwb") -> ArchiveFile:
-    digest = hashlib.sha256(content).hexdigest()
-    return ArchiveFile(path=name, size=len(content), file_id=name, digests={"sha256": digest})
+from neuralpile_dagster_tests.archives.serving import listed
 
 
 def content_of(number: int, size: int = 100) -> bytes:
@@ -198,62 +186,3 @@ def test_the_digest_that_is_verified_is_the_strongest_listed(tmp_path: Path):
         file = ArchiveFile(path="x", size=6000, file_id="1", digests=digests)
         assert listed_digest(file) == (algorithm, digests[algorithm])
         assert digest_of(path, algorithm) == digests.pop(algorithm)
-
-
-@pytest.fixture
-def served(bucket: Bucket, bucket_server: Server) -> Iterator[ArchiveFile]:
-    content = bytes(range(256)) * 40_000  # ten pieces of 1 MiB
-    bucket.path.write_bytes(content)
-    yield listed(content)
-
-
-def copy(cache: DownloadCache, server: Server, file: ArchiveFile, connections: int = 2) -> bytes:
-    shared = Connections(connections, QUICK)
-
-    def connect() -> RemoteObject:
-        return RemoteObject(file.path, file.size, f"{server.url}/x", lambda: f"{server.url}/x", shared)
-
-    with local_copy(cache, file, connect, connections) as opened:
-        assert opened.cost.bytes_read <= file.size * 2
-        return opened.local_path().read_bytes()
-
-
-def test_a_download_resumes_by_range_where_it_broke_off(
-    bucket: Bucket, bucket_server: Server, served: ArchiveFile, tmp_path: Path
-):
-    cache = DownloadCache(tmp_path / "cache")
-    bucket_server.faults.add(status(503, skip=4, times=1000))
-    with pytest.raises(ArchiveUnavailable):
-        copy(cache, bucket_server, served)
-    bucket_server.faults.clear()
-    (partial,) = cache.folder.glob("*/.partial")
-    there = partial.stat().st_size
-    assert there >= 1 << 20
-    bucket_server.log.clear()
-    assert copy(cache, bucket_server, served) == bucket.path.read_bytes()
-    assert sum(entry[3] for entry in bucket_server.log) == served.size - there
-
-
-def test_a_download_from_a_changed_object_is_refused(
-    bucket: Bucket, bucket_server: Server, served: ArchiveFile, tmp_path: Path
-):
-    bucket.path.write_bytes(bucket.path.read_bytes()[:-1] + b"!")
-    with pytest.raises(DigestMismatch):
-        copy(DownloadCache(tmp_path / "cache"), bucket_server, served)
-    bucket.path.write_bytes(bucket.path.read_bytes() + b"longer")
-    with pytest.raises(ArchiveError, match="not the file that was listed"):
-        copy(DownloadCache(tmp_path / "cache"), bucket_server, served)
-
-
-@pytest.mark.parametrize("connections", [1, 8])
-def test_pieces_of_a_download_arrive_in_order_whatever_their_number(
-    bucket: Bucket, bucket_server: Server, served: ArchiveFile, tmp_path: Path, connections: int
-):
-    for skip in range(0, 10, 3):
-        bucket_server.faults.add(Fault("short_body", skip=skip))
-    assert copy(DownloadCache(tmp_path / "cache"), bucket_server, served, connections) == bucket.path.read_bytes()
-
-
-def test_an_empty_file_is_a_file(bucket: Bucket, bucket_server: Server, tmp_path: Path):
-    bucket.path.write_bytes(b"")
-    assert copy(DownloadCache(tmp_path / "cache"), bucket_server, listed(b"")) == b""

@@ -51,11 +51,6 @@ REFUSING: dict[str, tuple[dict[str, Any], type[NeuralPileError]]] = {
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_session(tmp_path_factory.mktemp("session") / "session.nwb")
-
-
-@pytest.fixture(scope="module")
 def right(session: Path) -> np.ndarray:
     return local_counts(session)
 

@@ -14,42 +14,17 @@ from hypothesis import strategies as st
 from pynwb import NWBHDF5IO
 
 from neuralpile_dagster.archives.model import LocalFile
-from neuralpile_dagster.archives.sample.nwb import Electrodes
-from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.recordings.read import read_session
-from neuralpile_dagster_tests.nwb import poisson_trains, remove, rewrite, write_units_nwb
+from neuralpile_dagster_tests.nwb import write_units_nwb
+from neuralpile_dagster_tests.recordings.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
 
-TRAINS = poisson_trains(4, 20)
 INDEX_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", ">u4")
-TWO_PROBES = Electrodes(
-    ids=[100, 205, 310],
-    locations=["VISp", "CA1", "unknown"],
-    group_names=["probeA", "probeA", "probeB"],
-    group_locations={"probeB": "thalamus"},
-)
-
-
-def read(*paths: Path) -> Recording:
-    return read_session("units", [LocalFile(path.name, path) for path in paths])
-
-
-def trains_of(recording: Recording) -> list[np.ndarray]:
-    assert isinstance(recording.data, SpikeTrains)
-    assert recording.data.spike_times.dtype == np.float64
-    assert recording.data.ends.dtype == np.int64
-    return np.split(recording.data.spike_times, recording.data.ends[:-1])
 
 
 def pynwb_trains(path: Path) -> list[np.ndarray]:
     with NWBHDF5IO(path, "r") as io:
         units = io.read().units
         return [np.asarray(units["spike_times"][row], float) for row in range(len(units))]
-
-
-def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -175,125 +150,3 @@ def test_the_facts_of_the_session_are_those_of_the_file(tmp_path: Path):
     facts = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, subject_id="M7", file_fields=fields)).facts
     assert (facts.subject, facts.sex, facts.age, facts.species) == ("M7", "F", "P70D", "Mus musculus")
     assert (facts.start_time, facts.description) == ("2020-01-01T12:00:00+00:00", "SYNTHETIC day")
-
-
-def test_the_unit_s_own_area_comes_before_its_electrodes(tmp_path: Path):
-    path = write_units_nwb(
-        tmp_path / "a.nwb",
-        TRAINS,
-        electrodes=TWO_PROBES,
-        unit_electrodes=[[1], [1], [0, 1], [2]],
-        unit_groups=["probeA", "probeA", "probeA", "probeB"],
-        columns={"brain_region": ["CA3", "", "unknown", "nan"], "quality": ["good", "mua", "", "good"]},
-    )
-    units = read(path).units
-    assert [(unit.brain_area, unit.brain_area_from) for unit in units] == [
-        ("CA3", "units.brain_region"),
-        ("CA1", "units.electrodes -> electrodes.location"),
-        ("VISp, CA1", "units.electrodes -> electrodes.location"),
-        ("thalamus", "units.electrode_group -> location"),
-    ]
-    assert [unit.probe for unit in units] == ["probeA", "probeA", "probeA", "probeB"]
-    assert [unit.quality for unit in units] == ["good", "mua", None, "good"]
-
-
-def test_an_allen_unit_lies_where_its_peak_channel_lies(tmp_path: Path):
-    path = write_units_nwb(
-        tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES, columns={"peak_channel_id": [205, 100, 310, 999]}
-    )
-    units = read(path).units
-    way = "units.peak_channel_id -> electrodes.location"
-    assert [(unit.brain_area, unit.brain_area_from) for unit in units] == [
-        ("CA1", way),
-        ("VISp", way),
-        (None, None),
-        (None, None),
-    ]
-    assert [unit.probe for unit in units] == ["probeA", "probeA", "probeB", None]
-
-
-def test_one_electrode_per_unit_needs_no_index(tmp_path: Path):
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES, unit_electrodes=[[0], [1], [1], [0]])
-    remove(path, "units/electrodes_index")
-    assert [unit.brain_area for unit in read(path).units] == ["VISp", "CA1", "CA1", "VISp"]
-
-
-def test_observed_intervals_stay_with_their_unit(tmp_path: Path):
-    intervals = [np.array([[0, 5], [6, 7.5]]), np.empty((0, 2)), np.array([[1, 2.0]]), np.array([[0, 9.0]])]
-    units = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, obs_intervals=intervals)).units
-    assert [unit.obs_intervals for unit in units] == [((0, 5), (6, 7.5)), (), ((1, 2),), ((0, 9),)]
-
-
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [
-        (np.array([b"good", b"mua", b"", b"good"]), ["good", "mua", None, "good"]),
-        (np.array([1, 2, 3, 3], "uint8"), ["1", "2", "3", "3"]),
-        (np.array([2.0, 2.5, np.nan, 0]), ["2", "2.5", None, "0"]),
-        (np.array([True, False, True, True]), ["True", "False", "True", "True"]),
-        (np.array([0, 1, 1, 7]).astype(h5py.enum_dtype({"good": 0, "mua": 1}, "u1")), ["good", "mua", "mua", "7"]),
-        (np.array(["é", "b", "c", "d"], dtype=h5py.string_dtype()), ["é", "b", "c", "d"]),
-        (np.array([b"\xff\xfe", b"b", b"c", b"d"]), ["\ufffd\ufffd", "b", "c", "d"]),
-    ],
-    ids=["bytes", "integers", "floats", "booleans", "enumeration", "text", "not utf-8"],
-)
-def test_labels_of_any_dtype_become_text(tmp_path: Path, values: np.ndarray, labels: list[str | None]):
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
-    with h5py.File(path, "r+") as file:
-        file["units"].create_dataset("quality", data=values)
-    recording = read(path)
-    assert [unit.quality for unit in recording.units] == labels
-    assert recording.notes == ()
-
-
-def test_numbers_of_an_enumerated_column_become_their_elements(tmp_path: Path):
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
-    with h5py.File(path, "r+") as file:
-        elements = file["units"].create_dataset("cell_type_elements", data=["pyramidal", "interneuron"])
-        column = file["units"].create_dataset("cell_type", data=np.array([1, 0, 0, 1], "uint8"))
-        column.attrs["elements"] = elements.ref
-    assert [unit.cell_type for unit in read(path).units] == ["interneuron", "pyramidal", "pyramidal", "interneuron"]
-
-
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        ("quality", np.array([b"good", b"mua"])),
-        ("quality", np.zeros((4, 2))),
-        ("cell_type", np.zeros(4, dtype=[("a", "f4"), ("b", "f4")])),
-        ("electrodes", np.array([0, 1, 2, 3])),
-        ("peak_channel_id", np.array([b"a", b"b", b"c", b"d"])),
-        ("obs_intervals", np.zeros((4, 3))),
-        ("obs_intervals", np.zeros((3, 2))),
-    ],
-    ids=lambda value: value if isinstance(value, str) else f"{value.dtype}{value.shape}",
-)
-def test_a_side_column_that_contradicts_its_table_is_noted_and_not_used(
-    tmp_path: Path, column: str, values: np.ndarray
-):
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
-    with h5py.File(path, "r+") as file:
-        file["units"].create_dataset(column, data=values)
-    recording = read(path)
-    assert_same(trains_of(recording), TRAINS)
-    assert len(recording.notes) == 1
-    assert f"units/{column} is not used" in recording.notes[0] and "a.nwb" in recording.notes[0]
-    assert all(
-        (unit.quality, unit.cell_type, unit.brain_area, unit.obs_intervals) == (None,) * 4 for unit in recording.units
-    )
-
-
-def test_electrodes_that_are_not_there_are_noted(tmp_path: Path):
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, columns={"peak_channel_id": [1, 2, 3, 4]})
-    (note,) = read(path).notes
-    assert "electrodes is not there" in note
-
-
-def test_a_null_reference_is_no_group(tmp_path: Path):
-    groups = ["probeA", "probeA", "probeB", "probeB"]
-    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES, unit_groups=groups)
-    with h5py.File(path) as file:
-        references = file["units/electrode_group"][()]
-    references[0] = h5py.Reference()
-    rewrite(path, "units/electrode_group", references, dtype=h5py.ref_dtype)
-    assert [unit.probe for unit in read(path).units] == [None, "probeA", "probeB", "probeB"]

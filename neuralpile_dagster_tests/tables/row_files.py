@@ -78,3 +78,8 @@ def encoded_chunks(path: Path) -> Iterator[dict[str, bytes]]:
 def open_path(name: str) -> pa.NativeFile:
     """Open a file by its path, as `copy_rows` asks."""
     return pa.OSFile(name, "rb")
+
+
+def whole(path: Path) -> np.ndarray:
+    with RowReader(path) as reader:
+        return np.concatenate([reader.row(k).counts for k in range(reader.n_rows)], axis=1)

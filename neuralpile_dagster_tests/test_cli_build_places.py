@@ -1,0 +1,100 @@
+"""`neuralpile build` where something around it is wrong: places, disks, records, publications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster_tests.building import CATALOG, Place, line_of, write
+from neuralpile_dagster_tests.orchestration.house import neuralpile, quick_folder
+
+
+@pytest.fixture
+def small() -> Iterator[Place]:
+    """A home with one good recording."""
+    with quick_folder() as folder:
+        made = Place(folder / "home", folder / "archive")
+        made.home.mkdir()
+        (made.home / "catalog.yaml").write_text(CATALOG)
+        write(made, "only")
+        yield made
+
+
+@pytest.mark.parametrize("blocked", ["store", "store/mixed_mice/spike_counts", "hub"])
+def test_a_place_that_cannot_be_written_is_named_and_the_same_command_completes_later(
+    small: Place, blocked: str
+) -> None:
+    # the tests may run as root, whom permissions do not stop; a file where a folder should be stops everybody
+    obstacle = small.home / blocked
+    obstacle.parent.mkdir(parents=True, exist_ok=True)
+    obstacle.touch()
+    ran = small("build", "mixed-mice")
+    assert ran.code == 1
+    assert "Traceback" not in ran.out + ran.err
+    (line,) = [line for line in ran.out.splitlines() if "cannot be written" in line]
+    assert str(obstacle) in line
+    assert "expected: a folder that this user may write to; what to do: " in line
+    obstacle.unlink()
+    assert list(small.home.rglob(".writing-*")) == []
+    done = small("build", "mixed-mice")
+    assert (done.code, done.out.splitlines()[0].split(",")[0]) == (0, "local/mixed-mice: 1 sessions")
+
+
+def test_a_part_does_not_replace_a_larger_publication_and_says_both_numbers(small: Place) -> None:
+    write(small, "second", 1)
+    assert small("build", "mixed-mice").code == 0
+    held = small.home / "hub" / "local" / "mixed-mice" / "sessions" / "sessions.parquet"
+    before = held.read_bytes()
+    ran = small("build", "mixed-mice", "--limit", "1", NEURALPILE_STORE=small.home / "another-store")
+    assert ran.code == 1
+    line = line_of(ran, "mixed_mice/hub_dataset")
+    assert "local/mixed-mice holds 2 sessions and only 1 are done here" in line
+    assert "build all of it" in line
+    assert held.read_bytes() == before
+
+
+def test_failures_that_cannot_be_recorded_are_told_all_the_same(small: Place) -> None:
+    small.recording("only").write_bytes(b"")
+    obstacle = small.home / "store" / "mixed_mice" / "failures"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    ran = small("build", "mixed-mice")
+    assert ran.code == 1
+    assert str(obstacle) in line_of(ran, "mixed-mice only")
+
+
+def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    ran = neuralpile("build", "vbn", NEURALPILE_HOME=tmp_path / "home", NEURALPILE_ARCHIVE=tmp_path)
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert str(tmp_path / "home") in line
+    assert "what to do: " in line
+
+
+def test_a_disk_that_is_too_small_is_told_with_both_numbers_before_anything_is_written(
+    small: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(small.home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500))
+    ran = small("build", "mixed-mice")
+    assert ran.code == 1
+    line = line_of(ran, "mixed-mice only")
+    assert "not enough free disk for the spike trains of only" in line
+    assert "found: 500 bytes available" in line
+    assert "bytes needed" in line
+
+
+def test_a_warning_of_a_check_is_told_with_expected_and_found(small: Place) -> None:
+    catalog = small.home / "catalog.yaml"
+    catalog.write_text(
+        CATALOG.replace("damaged\n    source: {archive: d", "damaged\n    tokens_published: 7\n    source: {archive: d")
+    )
+    ran = small("build", "mixed-mice")
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if "tokens_published" in line]
+    assert line.startswith("warning: mixed_mice/hub_dataset tokens_published: expected 7, found ")
