@@ -14,8 +14,15 @@ from pathlib import Path
 from neuralpile_dagster.errors import DiskFull, StoreError
 
 TEMPORARY_PREFIX = ".writing-"
+_OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
+"""Pattern of `temporary_name`, and of no name that a person gives: what it matches may be removed."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
 """A temporary that nothing was written to for so long is a killed process's: writers write every few seconds."""
+
+
+def temporary_name(name: str = "") -> str:
+    """A name that no file has, for what is to become ``name``."""
+    return f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"[:250]
 
 
 @contextmanager
@@ -26,7 +33,7 @@ def write_aside(path: Path) -> Iterator[Path]:
     what killed processes left in the folder is removed after some days.
     Raises `StoreError` when the folder cannot be written.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}"[:250]
+    temporary = path.parent / temporary_name(path.name)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
@@ -69,10 +76,10 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @lru_cache(maxsize=10_000)  # looked for once per process and folder
-def remove_abandoned(folder: Path, prefix: str = TEMPORARY_PREFIX) -> None:
+def remove_abandoned(folder: Path, pattern: str = _OURS) -> None:
     """Remove this user's temporaries in ``folder`` that nothing was written to for `ABANDONED_AFTER_S`."""
     oldest = time.time() - ABANDONED_AFTER_S
-    for path in folder.glob(f"{prefix}*"):
+    for path in folder.glob(pattern):
         # others remove and rename theirs meanwhile: what is gone is no concern, what stays is found by the next process
         with suppress(FileNotFoundError):
             if path.lstat().st_uid == os.getuid() and _last_written(path) < oldest:

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from neuralpile_dagster.files import ABANDONED_AFTER_S, TEMPORARY_PREFIX, remove_abandoned, write_bytes
+from neuralpile_dagster.files import ABANDONED_AFTER_S, remove_abandoned, temporary_name, write_bytes
 
 
 def _made(path: Path, age_s: float) -> Path:
@@ -19,9 +19,9 @@ def _made(path: Path, age_s: float) -> Path:
 
 def test_the_next_writer_removes_what_killed_ones_left_days_ago(tmp_path: Path):
     old = 2 * ABANDONED_AFTER_S
-    file = _made(tmp_path / f"{TEMPORARY_PREFIX}1-rows.parquet", old)
-    folder = _made(tmp_path / f"{TEMPORARY_PREFIX}2" / "part.parquet", old).parent
-    link = tmp_path / f"{TEMPORARY_PREFIX}3"
+    file = _made(tmp_path / temporary_name("rows.parquet"), old)
+    folder = _made(tmp_path / temporary_name() / "part.parquet", old).parent
+    link = tmp_path / temporary_name("link")
     link.symlink_to("nowhere")
     os.utime(link, (time.time() - old,) * 2, follow_symlinks=False)
 
@@ -33,8 +33,8 @@ def test_the_next_writer_removes_what_killed_ones_left_days_ago(tmp_path: Path):
 def test_what_may_still_be_written_stays_and_so_does_everything_finished(tmp_path: Path):
     old = 2 * ABANDONED_AFTER_S
     finished = _made(tmp_path / "rows.parquet", old)
-    new = _made(tmp_path / f"{TEMPORARY_PREFIX}1-rows.parquet", ABANDONED_AFTER_S / 2)
-    growing = _made(tmp_path / f"{TEMPORARY_PREFIX}2" / "part.parquet", ABANDONED_AFTER_S / 2)
+    new = _made(tmp_path / temporary_name("rows.parquet"), ABANDONED_AFTER_S / 2)
+    growing = _made(tmp_path / temporary_name() / "part.parquet", ABANDONED_AFTER_S / 2)
     os.utime(growing.parent, (time.time() - old,) * 2)  # a folder's own time is that of its last new file
 
     write_bytes(tmp_path / "rows.json", b"{}")
@@ -42,7 +42,8 @@ def test_what_may_still_be_written_stays_and_so_does_everything_finished(tmp_pat
     assert all(path.is_file() for path in (finished, new, growing))
 
 
-def test_temporaries_of_other_programs_stay(tmp_path: Path):
-    other = _made(tmp_path / "somebody-1" / "part", 2 * ABANDONED_AFTER_S)
-    remove_abandoned(tmp_path, "neuralpile-upload-")
-    assert other.is_file()
+def test_what_a_person_or_another_program_named_stays(tmp_path: Path):
+    names = (".writing-notes.txt", ".writing-abcd1234", ".writing-" + "z" * 32, "neuralpile-upload-1")
+    theirs = [_made(tmp_path / name / "file", 2 * ABANDONED_AFTER_S) for name in names]
+    remove_abandoned(tmp_path)
+    assert all(path.is_file() for path in theirs)

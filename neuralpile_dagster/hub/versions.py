@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import HubConflict, HubError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, require_free, sync, write_bytes
+from neuralpile_dagster.files import require_free, sync, temporary_name, write_bytes
 from neuralpile_dagster.hub.fetching import NO_LINKS
 from neuralpile_dagster.hub.locks import locked
 from neuralpile_dagster.hub.model import RepositoryFile
@@ -80,7 +79,7 @@ class Versions:
         Only under the lock. Raises `DiskFull` before copying, and `HubConflict`
         when a file of ``source`` is not, any more, what ``files`` says.
         """
-        temporary = self.folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        temporary = self.folder / temporary_name()
         try:
             copied = self._assemble(temporary, files, source, progress)
         except FileNotFoundError as error:
@@ -89,7 +88,7 @@ class Versions:
         write_bytes(self._listing_path(final), _LISTING.dump_json(files, indent=1))
         temporary.rename(final)
         sync(self.folder)
-        pointer = self.folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        pointer = self.folder / temporary_name()
         pointer.symlink_to(Path(FOLDER, self.link.name, final.name))  # relative, so that the home can be moved
         pointer.replace(self.link)
         sync(self.link.parent)
@@ -154,7 +153,7 @@ def _size(path: Path) -> int | None:
 
 def _linkable(files: Sequence[RepositoryFile], source: Path, folder: Path) -> bool:
     """Whether files of ``source`` can be hard links in ``folder``: found out, not guessed."""
-    probe = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    probe = folder / temporary_name()
     try:
         os.link(source / files[0].path, probe)
     except OSError as error:

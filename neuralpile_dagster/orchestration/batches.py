@@ -10,15 +10,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access, ReadCost
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, TransientError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.batch_failure import batch_failure
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded
@@ -28,11 +28,9 @@ from neuralpile_dagster.orchestration.provenance import latest_event, version_ta
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.session_checks import SessionJudge
 from neuralpile_dagster.orchestration.status import done_records
+from neuralpile_dagster.orchestration.trying import patiently
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
-
-ATTEMPTS = 4
-"""Tries of a session whose archive, store or hub was unavailable; the clients below retry single requests too."""
 
 
 @dataclass
@@ -66,7 +64,7 @@ class SessionBatch:
         keys = self._keys(manifest)
         for number, key in enumerate(keys, 1):
             try:
-                self._patiently(manifest, key)
+                patiently(partial(self._session, manifest, key), key, self.log)
             except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
                 self._record(manifest, key, error)
             self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
@@ -81,24 +79,6 @@ class SessionBatch:
             return self.context.partition_keys
         return list(done_records(self.store, self.dataset, self.settings, manifest))
 
-    def _patiently(self, manifest: Manifest, key: str) -> None:
-        """Try again, with back-off and jitter, what may go away by itself; nothing else."""
-
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            seconds = state.next_action.sleep if state.next_action else 0
-            self.log.warning(f"{key}: {error} Trying again in {seconds:.0f} s.")
-
-        for attempt in Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(multiplier=2, max=60),
-            before_sleep=tell,
-            reraise=True,
-        ):
-            with attempt:
-                self._session(manifest, _session_of(manifest, key))
-
     def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
         expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
         self.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
@@ -111,7 +91,8 @@ class SessionBatch:
         except NeuralPileError as trouble:  # the batch goes on, and fails at its end all the same
             self.failed[key] += f" (which could not be stored: {trouble})"
 
-    def _session(self, manifest: Manifest, session: Session) -> None:
+    def _session(self, manifest: Manifest, key: str) -> None:
+        session = _session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
         else:

@@ -1,7 +1,7 @@
 """``keep_the_pile_current``: automation, off until a person turns it on in the UI."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,9 +10,10 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration import names, pile_store
 from neuralpile_dagster.orchestration.asking import not_asked_before
 from neuralpile_dagster.orchestration.due import PileDue, dataset_due, pile_due
-from neuralpile_dagster.orchestration.partitions import contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN
 
 RUNS_PER_TICK = 20
 """A queue of thousands of runs helps nobody; what is left comes with the next ticks."""
@@ -52,7 +53,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
                 requests.append(_publish_request(dataset, due.publish, settings.min_session_share))
         pile = None if requests else pile_due(store, datasets, settings)
         if pile is not None:
-            requests += _pile_requests(pile, pile_store.plan_config(store, settings))
+            requests += _pile_requests(context.instance, pile, pile_store.plan_config(store, settings))
         fresh = [again for request in requests if (again := not_asked_before(context.instance, request))]
         if not fresh:
             return dg.SkipReason("Everything that the manifests name is current, under way, or has failed and waits.")
@@ -62,14 +63,25 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 
 
 def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[str, str]) -> Iterator[dg.RunRequest]:
-    name = session_partitions(dataset).name
-    assert name is not None
     assets = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
-    for batch in contiguous_batches(instance.get_dynamic_partitions(name), set(due), batch_size(dataset)):
-        # the same sessions with the same inputs are asked for once
+    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, dataset.name)
+
+
+def _batches(
+    instance: dg.DagsterInstance,
+    partitions: dg.DynamicPartitionsDefinition,
+    due: Mapping[str, str],
+    size: int,
+    assets: Sequence[dg.AssetKey],
+    what: str,
+) -> Iterator[dg.RunRequest]:
+    """Runs of neighbours for the partitions that are due; each has the hash of what it is made from."""
+    assert partitions.name is not None
+    for batch in contiguous_batches(instance.get_dynamic_partitions(partitions.name), set(due), size):
+        # the same partitions with the same inputs are asked for once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
         tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
-        yield dg.RunRequest(run_key=f"{dataset.name}-{digest}", asset_selection=assets, tags=tags)
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=tags)
 
 
 def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
@@ -80,14 +92,14 @@ def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunReque
     )
 
 
-def _pile_requests(due: PileDue, plan_config: dict[str, Any]) -> list[dg.RunRequest]:
+def _pile_requests(instance: dg.DagsterInstance, due: PileDue, plan_config: dict[str, Any]) -> list[dg.RunRequest]:
     if due.plan:
         run_key = f"pile-plan-{due.inputs[:24]}"
         run_config = {"ops": plan_config} if plan_config else {}
         return [dg.RunRequest(run_key=run_key, asset_selection=[names.PILE_MANIFEST], run_config=run_config)]
     if due.shards:
-        return [
-            dg.RunRequest(run_key=f"shard-{name}", partition_key=name, asset_selection=[names.PILE_SHARDS])
-            for name in due.shards
-        ]
+        lacking = dict.fromkeys(due.shards, due.inputs)
+        return list(
+            _batches(instance, PILE_SHARDS_PARTITIONS, lacking, SHARDS_PER_RUN, [names.PILE_SHARDS], "pile-shards")
+        )
     return [dg.RunRequest(run_key=f"pile-publish-{due.inputs[:24]}", asset_selection=[names.PILE_HUB_DATASET])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import dagster as dg
 
@@ -16,6 +16,7 @@ from neuralpile_dagster.orchestration.batch_failure import batch_failure
 from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.trying import patiently
 from neuralpile_dagster.tables.copy_sources import OpenFile
 
 SHARDS_PER_RUN = 10
@@ -45,7 +46,7 @@ class ShardBatch:
         wanted = self.context.partition_keys
         for name in wanted:
             try:
-                self._shard(name)
+                patiently(partial(self._shard, name), f"shard {name}", self.log)
             except Exception as error:  # told, and raised again as one Failure after the others
                 expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
                 self.log.error(f"shard {name} failed: {error}", exc_info=None if expected else error)

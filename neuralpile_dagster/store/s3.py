@@ -72,7 +72,7 @@ class S3Store:
         """See `Store.writing`."""
         uri, name = self.uri(key), self._name(key)
         _require_room(uri)
-        remove_abandoned(Path(tempfile.gettempdir()), _UPLOAD_PREFIX)
+        remove_abandoned(Path(tempfile.gettempdir()), f"{_UPLOAD_PREFIX}*")
         with tempfile.TemporaryDirectory(prefix=_UPLOAD_PREFIX) as folder:
             path = Path(folder) / name.rpartition("/")[2]
             with explained(path):

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 import pyarrow as pa
 
-from neuralpile_dagster.files import TEMPORARY_PREFIX
+from neuralpile_dagster.files import TEMPORARY_PREFIX, temporary_name
 from neuralpile_dagster.tables.copy import CopyReport, RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -37,7 +37,7 @@ def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema = ROW_SCHEMA, 
     threads : int
         How many rows are encoded at a time; 1 encodes in the calling thread.
     """
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=path.parent) as folder:
         with ExitStack() as stack:
             parts: SimpleQueue[_Part] = SimpleQueue()
             for number in range(threads):

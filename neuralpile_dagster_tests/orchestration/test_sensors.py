@@ -59,7 +59,7 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
         ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
         ["tiny_mice/hub_dataset"],
         ["neural_pile/manifest"],
-        *[["neural_pile/shards"]] * 2,
+        ["neural_pile/shards"],
         ["neural_pile/hub_dataset"],
     ]
     assert pile_store.require_published(house.store, house.settings).components == (MICE.name,)

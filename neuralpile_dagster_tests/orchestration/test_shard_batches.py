@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from neuralpile_dagster.errors import StoreUnavailable
 from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import locations, names, pile_store
-from neuralpile_dagster.store import read_record
+from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of
 
 
@@ -43,6 +45,26 @@ def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> Non
     assert planned.run(names.PILE_SHARDS, partitions=shards).success
     assert planned.made(names.PILE_SHARDS) == set(shards)
     assert {name: shard_file(planned, name).stat().st_mtime_ns for name in made} == written
+
+
+def test_a_store_that_is_away_for_a_moment_costs_a_shard_another_try(
+    planned: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = pile_store.planned_shards(planned.store, planned.settings)
+    counts, reading, tried = locations.counts_folder(MICE, planned.settings), LocalStore.open, []
+
+    def open_later(store: LocalStore, key: str) -> pa.NativeFile:
+        if key.startswith(counts):
+            tried.append(key)
+            if len(tried) == 1:
+                raise StoreUnavailable(f"{key} cannot be read", remedy="wait")
+        return reading(store, key)
+
+    monkeypatch.setattr(LocalStore, "open", open_later)
+    result = planned.run(names.PILE_SHARDS, partitions=shards)
+    assert result.success
+    said = [entry.user_message for entry in planned.instance.all_logs(result.run_id)]
+    assert [line.split(": ")[0] for line in said if "Trying again" in line] == [f"shard {shards[0]}"]
 
 
 def test_a_shard_is_recorded_with_the_digest_of_its_file_as_data_version(planned: House) -> None:

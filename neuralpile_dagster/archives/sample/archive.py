@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, explained, remove_abandoned
+from neuralpile_dagster.files import explained, remove_abandoned, temporary_name
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
@@ -66,7 +65,7 @@ def make_sample(home: Path) -> Path:
     folder = home / "sample" / f"v{GENERATOR_VERSION}"
     if folder.is_dir():
         return folder
-    temporary = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    temporary = folder.parent / temporary_name()
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder.parent)

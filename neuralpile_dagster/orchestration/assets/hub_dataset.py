@@ -12,7 +12,7 @@ from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.due import publishable_records
 from neuralpile_dagster.orchestration.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
-from neuralpile_dagster.orchestration.progress import progress_of
+from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.store import write_record
 
@@ -48,30 +48,31 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.hub.component import write_component
 
-        started, tell = time.monotonic(), progress_of(context)
-        store, settings = instance.open_store(), instance.settings
-        manifest = locations.read_manifest(store, dataset)
-        records, reasons = publishable_records(store, dataset, settings, manifest)
-        missing = publishable(manifest, list(records), reasons, config.min_session_share)
-        name = locations.repository_name(dataset, settings)
-        component = write_component(
-            locations.staging_folder(settings, name),
-            store,
-            dataset,
-            manifest,
-            records,
-            missing=missing,
-            repository=f"{settings.namespace}/{name}",
-            progress=tell,
-        )
-        publication = instance.open_hub().publish(name, locations.staging_folder(settings, name), tell)
-        write_record(store, locations.published_path(dataset, settings), component)
-        tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
-        return dg.MaterializeResult(
-            metadata=metadata.component_metadata(
-                component, publication, records, time.monotonic() - started, component_rasters(store, component)
-            ),
-            data_version=dg.DataVersion(publication.version),
-        )
+        with waits_told(context):
+            started, tell = time.monotonic(), progress_of(context)
+            store, settings = instance.open_store(), instance.settings
+            manifest = locations.read_manifest(store, dataset)
+            records, reasons = publishable_records(store, dataset, settings, manifest)
+            missing = publishable(manifest, list(records), reasons, config.min_session_share)
+            name = locations.repository_name(dataset, settings)
+            component = write_component(
+                locations.staging_folder(settings, name),
+                store,
+                dataset,
+                manifest,
+                records,
+                missing=missing,
+                repository=f"{settings.namespace}/{name}",
+                progress=tell,
+            )
+            publication = instance.open_hub().publish(name, locations.staging_folder(settings, name), tell)
+            write_record(store, locations.published_path(dataset, settings), component)
+            tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
+            return dg.MaterializeResult(
+                metadata=metadata.component_metadata(
+                    component, publication, records, time.monotonic() - started, component_rasters(store, component)
+                ),
+                data_version=dg.DataVersion(publication.version),
+            )
 
     return hub_dataset

@@ -77,38 +77,41 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
         from neuralpile_dagster.orchestration.pile_sources import choose_components
 
-        started, store, settings = time.monotonic(), instance.open_store(), instance.settings
-        chosen = choose_components(
-            datasets,
-            store,
-            instance.open_hub(),
-            settings,
-            components=config.components,
-            extra_repositories=config.extra_repositories,
-            merge_from=config.merge_from.value,
-        )
-        plan = plan_pile(chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size)
-        record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
-        published = published_components(store, datasets, settings)
-        current = CurrentPlan(
-            plan_id=record.plan_id,
-            inputs=pile_store.inputs_digest(published),
-            repositories=chosen.repositories,
-            left_out=chosen.left_out,
-            synthetic=chosen.synthetic,
-            choices=config.choices(),
-        )
-        write_record(store, pile_store.current_path(settings), current)
-        register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
-        progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
-        return dg.MaterializeResult(
-            metadata={
-                **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
-                "seconds": round(time.monotonic() - started, 3),
-                "dagster/uri": store.uri(f"{pile_store.plan_path(settings, record.plan_id)}.json"),
-            },
-            data_version=dg.DataVersion(record.digest),
-        )
+        with waits_told(context):
+            started, store, settings = time.monotonic(), instance.open_store(), instance.settings
+            chosen = choose_components(
+                datasets,
+                store,
+                instance.open_hub(),
+                settings,
+                components=config.components,
+                extra_repositories=config.extra_repositories,
+                merge_from=config.merge_from.value,
+            )
+            plan = plan_pile(
+                chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size
+            )
+            record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
+            published = published_components(store, datasets, settings)
+            current = CurrentPlan(
+                plan_id=record.plan_id,
+                inputs=pile_store.inputs_digest(published),
+                repositories=chosen.repositories,
+                left_out=chosen.left_out,
+                synthetic=chosen.synthetic,
+                choices=config.choices(),
+            )
+            write_record(store, pile_store.current_path(settings), current)
+            register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
+            progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
+            return dg.MaterializeResult(
+                metadata={
+                    **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
+                    "seconds": round(time.monotonic() - started, 3),
+                    "dagster/uri": store.uri(f"{pile_store.plan_path(settings, record.plan_id)}.json"),
+                },
+                data_version=dg.DataVersion(record.digest),
+            )
 
     return neural_pile_manifest
 
@@ -152,23 +155,24 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
         from neuralpile_dagster.orchestration.pile_publishing import publish_pile
 
-        started = time.monotonic()
-        store, settings = instance.open_store(), instance.settings
-        by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
-        done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
-        shards = [shard.file.key for shard in done.shards]
-        seed = int(done.plan.digest[:8], 16)
-        return dg.MaterializeResult(
-            metadata=pile_metadata.pile_metadata(
-                done.plan,
-                done.left_out,
-                published_components(store, datasets, settings),
-                done.publication,
-                time.monotonic() - started,
-                done.synthetic,
-                files_rasters(shards, store.open, seed, done.synthetic, "the pile"),
-            ),
-            data_version=dg.DataVersion(done.publication.version),
-        )
+        with waits_told(context):
+            started = time.monotonic()
+            store, settings = instance.open_store(), instance.settings
+            by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
+            done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
+            shards = [shard.file.key for shard in done.shards]
+            seed = int(done.plan.digest[:8], 16)
+            return dg.MaterializeResult(
+                metadata=pile_metadata.pile_metadata(
+                    done.plan,
+                    done.left_out,
+                    published_components(store, datasets, settings),
+                    done.publication,
+                    time.monotonic() - started,
+                    done.synthetic,
+                    files_rasters(shards, store.open, seed, done.synthetic, "the pile"),
+                ),
+                data_version=dg.DataVersion(done.publication.version),
+            )
 
     return neural_pile_hub_dataset
