@@ -18,7 +18,8 @@ from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.abandoned import fail_abandoned
 from neuralpile_dagster.orchestration.due import current_sessions, publishable_records
 from neuralpile_dagster.orchestration.instance import open_instance
-from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of, was_interrupted
+from neuralpile_dagster.orchestration.interrupts import noticing_interrupts
+from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN
@@ -49,7 +50,7 @@ class Launcher:
     ) -> str | None:
         """Run assets for a contiguous range of partitions (or unpartitioned); the reason when the run failed.
 
-        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run as failed and would go on.
+        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would go on.
         """
         tags = {}
         if partitions:
@@ -57,17 +58,18 @@ class Launcher:
                 "dagster/asset_partition_range_start": partitions[0],
                 "dagster/asset_partition_range_end": partitions[-1],
             }
-        result = self.job.execute_in_process(
-            instance=self.instance,
-            asset_selection=list(keys),
-            tags=tags,
-            run_config={**QUIET, **({"ops": config} if config else {})},
-            raise_on_error=False,
-        )
+        with noticing_interrupts() as asked_to_stop:
+            result = self.job.execute_in_process(
+                instance=self.instance,
+                asset_selection=list(keys),
+                tags=tags,
+                run_config={**QUIET, **({"ops": config} if config else {})},
+                raise_on_error=False,
+            )
+            if asked_to_stop():
+                raise KeyboardInterrupt
         for evaluation in result.get_asset_check_evaluations():
             self._note(evaluation)
-        if was_interrupted(result):
-            raise KeyboardInterrupt
         return None if result.success else reason_of(result)
 
     def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:

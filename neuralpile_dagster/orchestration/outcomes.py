@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 
 
 @dataclass
@@ -29,12 +28,6 @@ class Outcome:
         if self.failed:
             lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
         return "\n".join(lines)
-
-
-def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    """Whether a person stopped the run."""
-    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
-    return any(error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
 
 
 def reason_of(result: dg.ExecuteInProcessResult) -> str:

@@ -1,0 +1,59 @@
+"""An interrupt stops a build whenever it comes, also where Dagster forgets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dagster._utils.interrupts import capture_interrupts
+
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.interrupts import noticing_interrupts
+from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster_tests.orchestration.house import House
+
+
+def interrupt_between_steps() -> None:
+    with capture_interrupts():  # what Dagster does around a run; at its end the interrupt is forgotten
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_that_dagster_forgets_is_noticed_and_stays_so() -> None:
+    with noticing_interrupts() as asked_to_stop:
+        assert not asked_to_stop()
+        interrupt_between_steps()
+        assert asked_to_stop()
+        assert asked_to_stop()
+    with noticing_interrupts() as asked_to_stop:
+        assert not asked_to_stop()
+
+
+def test_other_signals_are_no_interrupt() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        with noticing_interrupts() as asked_to_stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not asked_to_stop()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_build_that_is_interrupted_while_a_run_ends_does_not_go_on(
+    new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = new_house()
+    launcher = Launcher(house.settings, house.instance)
+    assert launcher.run([names.OVERVIEW]) is None
+    execute = type(launcher.job).execute_in_process
+
+    def execute_and_interrupt(*arguments: Any, **options: Any) -> Any:
+        result = execute(*arguments, **options)
+        interrupt_between_steps()
+        return result
+
+    monkeypatch.setattr(type(launcher.job), "execute_in_process", execute_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.run([names.OVERVIEW])
