@@ -180,7 +180,7 @@ def test_status_shows_done_sessions_and_tokens(demo: Demo) -> None:
 def test_status_says_what_is_in_the_pile(demo: Demo) -> None:
     (line,) = [line for line in demo("status").out.splitlines() if line.startswith("neural-pile: ")]
     assert line.endswith("; up to date")
-    assert f"{stated_tokens(demo, 'neural-pile'):,} tokens published (" in line
+    assert f"{stated_tokens(demo, 'neural-pile'):,} tokens, " in line
     assert all(name in line for name in COMPONENTS)
 
 

@@ -1,15 +1,24 @@
-"""How a batch fails at its end: with the first reasons in the message, and all of them behind it."""
+"""How a batch fails: one thing in the log, all at its end, with the first reasons in the message."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration.metadata import counted
 
 REASONS_SHOWN = 3
 """Things whose reasons are in the message of a batch that failed; the run's log has all."""
+
+
+def told(error: Exception, what: str, log: logging.LoggerAdapter[Any]) -> str:
+    """Say in the log why one thing of a batch failed, with the trace where it is not one of our errors; the reason."""
+    log.error(f"{what} failed: {error}", exc_info=None if isinstance(error, NeuralPileError) else error)
+    return str(error) or type(error).__name__
 
 
 def batch_failure(what: str, failed: Mapping[str, str], wanted: int) -> dg.Failure:

@@ -20,7 +20,7 @@ from neuralpile_dagster.archives.model import Access, ReadCost
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.orchestration import locations, metadata, names
-from neuralpile_dagster.orchestration.batch_failure import batch_failure
+from neuralpile_dagster.orchestration.batch_failure import batch_failure, told
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded
 from neuralpile_dagster.orchestration.pictures import session_raster
 from neuralpile_dagster.orchestration.progress import our_log
@@ -80,11 +80,9 @@ class SessionBatch:
         return list(done_records(self.store, self.dataset, self.settings, manifest))
 
     def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
-        expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
-        self.log.error(f"{self.dataset.name} {key} failed: {error}", exc_info=None if expected else error)
+        self.failed[key] = told(error, f"{self.dataset.name} {key}", self.log)
         known = {session.key: session for session in manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
-        self.failed[key] = str(error) or type(error).__name__
         run_id = self.context.run.run_id
         try:
             locations.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)

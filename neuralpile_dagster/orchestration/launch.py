@@ -176,11 +176,8 @@ class Launcher:
             self.outcome.failed[names.PILE_HUB_DATASET.to_user_string()] = reason
         else:
             published = pile_store.require_published(self.store, self.settings)
-            tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
-            rows = {split: sum(shard.rows for shard in shards) for split, shards in published.shards.items()}
-            sizes = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
             self.outcome.made.append(
-                f"{published.repository}: {tokens:,} tokens, {sizes}; {self._where(published.repository)}"
+                f"{published.repository}: {pile_store.contents(published)}; {self._where(published.repository)}"
             )
 
 

@@ -25,16 +25,14 @@ def pile_status(store: Store, datasets: Sequence[Dataset], settings: Settings) -
 def _published(record: PileRecord | None) -> str:
     if record is None:
         return "not published yet"
-    tokens = sum(shard.tokens for shards in record.shards.values() for shard in shards)
-    rows = ", ".join(f"{sum(shard.rows for shard in shards):,} {split}" for split, shards in record.shards.items())
-    return f"{tokens:,} tokens published ({rows} rows; components: {', '.join(record.components)})"
+    return f"{pile_store.contents(record)} published (components: {', '.join(record.components)})"
 
 
 def _lacking(due: PileDue | None) -> str:
     if due is None:
         return "up to date"
     if due.plan:
-        return "to be planned (neural_pile/manifest): components changed since"
+        return "to be planned (neural_pile/manifest)"
     if due.shards:
         return f"{len(due.shards):,} shards to make (neural_pile/shards)"
     return "to be published (neural_pile/hub_dataset)"

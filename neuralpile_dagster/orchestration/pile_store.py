@@ -102,6 +102,13 @@ def require_published(store: Store, settings: Settings) -> PileRecord:
     return record
 
 
+def contents(record: PileRecord) -> str:
+    """What a published pile holds, in words: tokens, and the rows of each split."""
+    tokens = sum(shard.tokens for shards in record.shards.values() for shard in shards)
+    rows = (f"{sum(shard.rows for shard in shards):,} {split} rows" for split, shards in record.shards.items())
+    return ", ".join((f"{tokens:,} tokens", *rows))
+
+
 def planned_shards(store: Store, settings: Settings) -> list[str]:
     """Names of the current plan's shards."""
     plan = read_record(store, f"{plan_path(settings, require_current(store, settings).plan_id)}.json", PlanRecord)

@@ -8,11 +8,10 @@ from functools import cached_property, lru_cache, partial
 
 import dagster as dg
 
-from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import names, pile_metadata, pile_store
-from neuralpile_dagster.orchestration.batch_failure import batch_failure
+from neuralpile_dagster.orchestration.batch_failure import batch_failure, told
 from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -47,10 +46,8 @@ class ShardBatch:
         for name in wanted:
             try:
                 patiently(partial(self._shard, name), f"shard {name}", self.log)
-            except Exception as error:  # told, and raised again as one Failure after the others
-                expected = isinstance(error, NeuralPileError)  # our own errors say all; of others the trace is needed
-                self.log.error(f"shard {name} failed: {error}", exc_info=None if expected else error)
-                self.failed[name] = str(error) or type(error).__name__
+            except Exception as error:  # noqa: BLE001 - told, and raised again, as one Failure, after the others
+                self.failed[name] = told(error, f"shard {name}", self.log)
         if self.failed:
             raise batch_failure("shards of the pile", self.failed, len(wanted))
 

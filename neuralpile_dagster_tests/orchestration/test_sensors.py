@@ -75,7 +75,7 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
         tick(house)
     assert list(dict.fromkeys(words.rpartition("; ")[-1] for words in said)) == [
         "no component is published yet",
-        "to be planned (neural_pile/manifest): components changed since",
+        "to be planned (neural_pile/manifest)",
         "2 shards to make (neural_pile/shards)",
         "to be published (neural_pile/hub_dataset)",
         "up to date",
