@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import DatasetInfo
 
-from neuralpile_dagster.errors import HubConflict, HubError
+from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
 from neuralpile_dagster.hub.contents import version_digest
 from neuralpile_dagster.hub.huggingface_commit import Operation, commit
 from neuralpile_dagster.hub.huggingface_errors import FAILURES, Secrets, explain
@@ -69,7 +69,10 @@ class Publishing:
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""
         self.doing = "looking at the repository"
-        head = self._head()
+        try:
+            head = self._head()
+        except RevisionNotFoundError:  # somebody else creates it at this moment; `run` looks again
+            raise HubUnavailable(f"{self.repository} has no main yet", remedy="try again") from None
         plan = self._plan(head)
         if not plan.nothing:
             made = self._apply(plan)
