@@ -59,6 +59,9 @@ def _describe(chunk: memoryview) -> ChunkFacts:
     encodings = {dictionary.encoding, data.encoding, data.definition_level_encoding, data.repetition_level_encoding}
     if None in values or None in encodings:
         raise ValueError("a page header lacks its encodings or number of values")
+    levels = {data.definition_level_encoding, data.repetition_level_encoding}
+    if levels != {idl().Encoding.RLE} or not encodings <= _encodings_of_ours():
+        raise ForeignEncoding("encodings other than those of the row writer")
     return ChunkFacts(
         num_values=data.num_values,
         dictionary_values=dictionary.num_values,
@@ -69,6 +72,12 @@ def _describe(chunk: memoryview) -> ChunkFacts:
         encodings=tuple(sorted(encodings)),
         encoding_stats=((types.DICTIONARY_PAGE, dictionary.encoding, 1), (types.DATA_PAGE, data.encoding, 1)),
     )
+
+
+def _encodings_of_ours() -> set[int]:
+    """Encodings that pyarrow writes for dictionary-encoded columns, in either version of the format."""
+    known = idl().Encoding
+    return {known.PLAIN, known.PLAIN_DICTIONARY, known.RLE, known.RLE_DICTIONARY}
 
 
 @functools.lru_cache(maxsize=8_192)

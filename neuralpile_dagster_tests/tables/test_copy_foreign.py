@@ -129,6 +129,7 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @example(where=0.004, flip=1)  # a page header, which no checksum covers
+@example(where=0.13171926772191278, flip=6)  # the encoding of levels in a page header
 @example(where=0.53125, flip=128)  # the name of a column
 def test_a_flipped_byte_is_refused_or_changes_no_row(tmp_path: Path, where: float, flip: int):
     rows = synthetic_rows(3)
