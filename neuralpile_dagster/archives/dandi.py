@@ -198,7 +198,10 @@ class DandiArchive:
             page_size=PAGE_SIZE,
             params={"metadata": "true", "order": "path"},
         )
-        files = (archive_file(entry, fields) for entry in pages)
+        entries = list(pages)
+        if entries and not any(isinstance(entry, dict) for entry in entries):
+            raise TypeError("no entry of the listing is an object")
+        files = (archive_file(entry, fields) for entry in entries)
         return tuple(sorted((file for file in files if file is not None), key=lambda file: file.path))
 
     def _is_unchanged(self, chosen: _Chosen, source: Source, files: tuple[ArchiveFile, ...]) -> bool:

@@ -18,6 +18,7 @@ from dandischema.models import Asset, Dandiset
 
 CREATED = "2024-03-05T09:19:13.131300Z"
 EMBARGOED_UNTIL = "2099-01-01"
+TITLE = "Made for tests"
 EMAIL = "someone@example.org"
 _CONTEXT = f"https://raw.githubusercontent.com/dandi/schema/master/releases/{DANDI_SCHEMA_VERSION}/context.json"
 
@@ -32,6 +33,9 @@ def person(name: str, *roles: str, cited: bool = True) -> dict[str, Any]:
     contact = {"email": EMAIL} if "ContactPerson" in roles else {}
     names = [f"dcite:{role}" for role in roles]
     return {"schemaKey": "Person", "name": name, "roleName": names, "includeInCitation": cited, **contact}
+
+
+DEFAULT_CONTRIBUTOR = person("Tester, Ada", "Author", "ContactPerson")
 
 
 def organization(name: str, *roles: str, cited: bool = False) -> dict[str, Any]:
@@ -143,10 +147,10 @@ def dandiset_metadata(
     metadata: dict[str, Any] = {
         "schemaKey": "Dandiset",
         "schemaVersion": DANDI_SCHEMA_VERSION,
-        "name": "Made for tests",
+        "name": TITLE,
         "description": "Made for tests.",
         "license": ["spdx:CC-BY-4.0"],
-        "contributor": [person("Tester, Ada", "Author", "ContactPerson")],
+        "contributor": [DEFAULT_CONTRIBUTOR],
         **stated,
         "@context": _CONTEXT,
         "manifestLocation": [f"https://dandiarchive.s3.amazonaws.com/dandisets/{dandiset_id}/{version}/assets.yaml"],
@@ -171,7 +175,9 @@ def dandiset_metadata(
 
 def contact_person(metadata: Mapping[str, Any]) -> str:
     """``dandiapi/api/views/serializers.py``, ``extract_contact_person``."""
-    for each in metadata.get("contributor") or ():
-        if each.get("name") is not None and "dcite:ContactPerson" in (each.get("roleName") or ()):
+    contributors = metadata.get("contributor", [DEFAULT_CONTRIBUTOR])
+    for each in contributors if isinstance(contributors, list) else ():
+        # the real one fails where a contributor is not an object
+        if isinstance(each, dict) and each.get("name") and "dcite:ContactPerson" in str(each.get("roleName")):
             return str(each["name"])
     return ""

@@ -20,6 +20,7 @@ from dandischema.digests.dandietag import DandiETag
 
 from neuralpile_dagster_tests.servers.dandi_documents import (
     CREATED,
+    TITLE,
     asset_metadata,
     contact_person,
     dandiset_metadata,
@@ -105,15 +106,12 @@ class Version:
     @property
     def title(self) -> str:
         """The name that the API's own documents have."""
-        stated = self.raw if isinstance(self.raw, dict) else self.stated
-        return str(stated.get("name", "Made for tests"))
+        return str((self.stated if self.raw is None else self.raw).get("name", TITLE))
 
     @property
     def contact(self) -> str:
         """The contact person that the API's own documents have."""
-        stated = self.raw if isinstance(self.raw, dict) else self.stated
-        contributors = stated.get("contributor")
-        return contact_person(stated) if isinstance(contributors, list) else "Tester, Ada"
+        return contact_person(self.stated if self.raw is None else self.raw)
 
     def document(self) -> dict[str, Any]:
         """As the API gives it: ``dandiapi/api/views/serializers.py``, ``VersionSerializer(child_context=True)``."""
