@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.dandi_metadata import COUNT, OBJECT, TIME, VERSION, archive_file, citation_of
+from neuralpile_dagster.archives.dandi_metadata import COUNT, DANDISET, OBJECT, TIME, VERSION, archive_file, citation_of
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.fields import FieldReader
 from neuralpile_dagster.archives.http import USER_AGENT
@@ -180,8 +180,8 @@ class DandiArchive:
         VERSION.validate_python(dandiset[LATEST])  # invalid is not the same as unpublished: the draft would be a guess
         return _draft(source, dandiset, fields, f"{missing}nothing is published; the draft was read")
 
-    def _dandiset(self, dandiset_id: str) -> dict[str, Any]:
-        return OBJECT.validate_python(self._client.get(f"/dandisets/{dandiset_id}/"))
+    def _dandiset(self, dandiset_id: str) -> Mapping[str, Any]:
+        return DANDISET.validate_python(self._client.get(f"/dandisets/{dandiset_id}/"))
 
     def _exists(self, source: Source) -> bool:
         from dandi.exceptions import HTTP404Error
@@ -262,7 +262,7 @@ class DandiArchive:
         return explaining(what, self.api_url, has_key=self._api_key is not None)
 
 
-def _draft(source: Source, dandiset: dict[str, Any], fields: FieldReader, note: str | None = None) -> _Chosen:
+def _draft(source: Source, dandiset: Mapping[str, Any], fields: FieldReader, note: str | None = None) -> _Chosen:
     draft = fields.read(OBJECT, dandiset, "draft_version", source.label) or {}
     modified = fields.read(TIME, draft, "modified", "the draft")
     return _Chosen(source.id, DRAFT, modified, fields.read(COUNT, draft, "asset_count", "the draft"), note)

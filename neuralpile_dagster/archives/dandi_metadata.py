@@ -56,6 +56,13 @@ class _Contributor(TypedDict):
     includeInCitation: NotRequired[bool | None]
 
 
+class _Dandiset(TypedDict):
+    """A dandiset; of which form its versions are, is looked at where they are needed."""
+
+    most_recent_published_version: Any
+    draft_version: Any
+
+
 class _Version(TypedDict):
     """A published version, as the document of its dandiset has it."""
 
@@ -63,6 +70,7 @@ class _Version(TypedDict):
 
 
 OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+DANDISET: TypeAdapter[_Dandiset] = TypeAdapter(_Dandiset)
 VERSION: TypeAdapter[_Version | None] = TypeAdapter(_Version | None)
 TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, PlainValidator(_time)])
 COUNT: TypeAdapter[int] = TypeAdapter(Size)

@@ -28,6 +28,7 @@ from neuralpile_dagster_tests.servers.dandi_store import IDENTIFIER, VERSION, Da
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response, json_response
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # dandiapi/api/models/asset.py
+NESTED = rf"dandisets/{IDENTIFIER}/versions/(?:{VERSION})/"
 MAX_PAGE_SIZE = 1000  # dandiapi/api/views/pagination.py, LazyPagination
 
 
@@ -44,7 +45,10 @@ class DandiApi:
             (rf"/api/dandisets/({IDENTIFIER})/", self._dandiset),
             (rf"/api/dandisets/({IDENTIFIER})/versions/({VERSION})/(info/)?", self._version),
             (rf"/api/dandisets/({IDENTIFIER})/versions/({VERSION})/assets/", self._assets),
-            (rf"/api/assets/({UUID})/(info/|download/)?", self._asset),
+            (
+                rf"/api/(?:dandisets/{IDENTIFIER}/versions/(?:{VERSION})/)?assets/({UUID})/(info/|download/)?",
+                self._asset,
+            ),
             (r"/(blobs)/\w+/\w+/([\w-]+)", self._blob),
             (r"/(signed)/([\w-]+)", self._blob),
         ):
