@@ -113,6 +113,8 @@ def sessions(dataset: str, as_json: bool) -> None:
     if not as_json:
         print_sessions(row, manifest)
         return
+    for note in manifest.notes:
+        click.echo(note, err=True)
     for session in manifest.sessions:
         files = [{"path": file.path, "size": file.size} for file in session.files]
         names = {"subject_id": session.subject_id, "session_id": session.session_id}

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import neuralpile
+from neuralpile_dagster_tests.servers.dandi_documents import person
 from neuralpile_dagster_tests.servers.dandi_server import dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault
 
@@ -25,7 +26,7 @@ def test_building_iurilli_reads_only_the_spikes_and_publishes_them_with_licence_
         file["acquisition/raw"] = np.random.default_rng(1).integers(0, 256, RAW_BYTES, dtype=np.uint8)
     with dandi_server() as server:
         server.store.add_version(
-            "000931", VERSION, license=["spdx:CC-BY-4.0"], contributor=[_author("Iurilli, Giuliano")]
+            "000931", VERSION, contributor=[person("Iurilli, Giuliano", "Author", "ContactPerson")]
         )
         server.store.add_file("000931", VERSION, PATH, recording, variables=("Units",))
         server.faults.add(Fault("status", path=r"/assets/", times=2, status=503))
@@ -41,7 +42,3 @@ def test_building_iurilli_reads_only_the_spikes_and_publishes_them_with_licence_
     assert "Iurilli" in card
     [shard] = (folder / "data").iterdir()
     assert pq.read_table(shard, columns=["session_id"])["session_id"].to_pylist() == ["sub-001"]
-
-
-def _author(name: str) -> dict[str, object]:
-    return {"schemaKey": "Person", "name": name, "roleName": ["dcite:Author"], "includeInCitation": True}

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.dandi_metadata import archive_file, citation_of
+from neuralpile_dagster.archives.dandi_metadata import COUNT, DANDISET, OBJECT, TIME, VERSION, archive_file, citation_of
 from neuralpile_dagster.archives.download import local_copy
+from neuralpile_dagster.archives.fields import FieldReader
 from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, LocalFile, OpenFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
@@ -26,13 +27,14 @@ from neuralpile_dagster.archives.updates import SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 
 if TYPE_CHECKING:
-    from dandi.dandiapi import DandiAPIClient, RemoteDandiset
+    from dandi.dandiapi import DandiAPIClient
 
     from neuralpile_dagster.catalog.model import Source
 
 DEFAULT_API_URL = "https://api.dandiarchive.org/api"
 PAGE_SIZE = 1000  # the most that the API gives at once
 DRAFT = "draft"
+LATEST = "most_recent_published_version"
 _LISTING_TRIES = 3
 
 
@@ -40,19 +42,25 @@ _LISTING_TRIES = 3
 class _Chosen:
     """The version that is read; why it is not the pinned one, or which newer one there is."""
 
-    dandiset: RemoteDandiset
+    dandiset: str
+    version: str
+    modified: str | None = None
+    files: int | None = None
     note: str | None = None
     newer: str | None = None
 
     @property
+    def path(self) -> str:
+        return f"/dandisets/{self.dandiset}/versions/{self.version}/"
+
+    @property
     def is_draft(self) -> bool:
-        return self.dandiset.version_id == DRAFT
+        return self.version == DRAFT
 
     @property
     def state(self) -> SourceState:
-        version = self.dandiset.version
-        changes = f" of {version.modified.isoformat()}, {version.asset_count} files" if self.is_draft else ""
-        return SourceState(f"version {version.identifier}{changes}", self.newer)
+        changes = f" of {self.modified}, {self.files} files" if self.is_draft else ""  # None where invalid
+        return SourceState(f"version {self.version}{changes}", self.newer)
 
 
 class DandiArchive:
@@ -127,15 +135,17 @@ class DandiArchive:
         """
         with self._explaining(source.label):
             for _ in range(_LISTING_TRIES):
-                chosen = self._choose_version(source)
+                about, fields = FieldReader(), FieldReader()
+                chosen = self._choose_version(source, about)
                 listed_at = datetime.now(UTC)
-                citation = citation_of(chosen.dandiset.get_raw_metadata())
-                files = self._files(chosen.dandiset)
-                if not chosen.is_draft or self._is_unchanged(chosen.dandiset, files):
+                metadata = OBJECT.validate_python(self._client.get(chosen.path))
+                citation = citation_of(metadata, about, f"version {chosen.version}")
+                files = self._files(chosen, fields)
+                if not chosen.is_draft or self._is_unchanged(chosen, source, files):
                     return Listing(
                         archive="dandi",
                         source_id=source.id,
-                        version=chosen.dandiset.version_id,
+                        version=chosen.version,
                         version_note=chosen.note,
                         newer_version=chosen.state.newer_version,
                         state=chosen.state.token,
@@ -143,6 +153,7 @@ class DandiArchive:
                         listed_at=listed_at,
                         files=files,
                         citation=citation,
+                        notes=(*about.notes, *fields.notes),
                     )
         raise ArchiveUnavailable(
             f"the draft of {source.label} changed each time while it was listed",
@@ -150,55 +161,67 @@ class DandiArchive:
             remedy="try again when its authors have finished, or pin a published version in catalog.yaml",
         )
 
-    def _choose_version(self, source: Source) -> _Chosen:
-        from dandi.exceptions import NotFoundError
-
-        dandiset = self._client.get_dandiset(source.id, lazy=False)
-        latest = dandiset.most_recent_published_version
+    def _choose_version(self, source: Source, fields: FieldReader) -> _Chosen:
+        # `dandi`'s own classes reject the document for any field of it that is not used here
+        dandiset = self._dandiset(source.id)
         if source.version == DRAFT:
-            return _Chosen(dandiset.for_version(dandiset.draft_version))
-        if latest is not None and source.version in ("latest", latest.identifier):
-            return _Chosen(dandiset.for_version(latest))
+            return _draft(source, dandiset, fields)
+        published = fields.read(VERSION, dandiset, LATEST, source.label)
+        latest = published and published["version"]
+        if latest is not None and source.version in ("latest", latest):
+            return _Chosen(source.id, latest)
         missing = ""
         if source.version != "latest":
-            try:
-                pinned = dandiset.for_version(source.version)
-            except NotFoundError:
-                missing = f"version {source.version} does not exist; "
-            else:
-                return _Chosen(pinned, newer=latest and pinned_besides(latest.identifier, source.version))
+            if self._exists(source):
+                return _Chosen(source.id, source.version, newer=latest and pinned_besides(latest, source.version))
+            missing = f"version {source.version} does not exist; "
         if latest is not None:
-            note = f"{missing}the latest published version {latest.identifier} was read"
-            return _Chosen(dandiset.for_version(latest), note)
-        note = f"{missing}nothing is published; the draft was read"
-        return _Chosen(dandiset.for_version(dandiset.draft_version), note)
+            return _Chosen(source.id, latest, note=f"{missing}the latest published version {latest} was read")
+        VERSION.validate_python(dandiset[LATEST])  # invalid is not the same as unpublished: the draft would be a guess
+        return _draft(source, dandiset, fields, f"{missing}nothing is published; the draft was read")
 
-    def _files(self, dandiset: RemoteDandiset) -> tuple[ArchiveFile, ...]:
-        from dandi.dandiapi import RemoteAsset
+    def _dandiset(self, dandiset_id: str) -> Mapping[str, Any]:
+        return DANDISET.validate_python(self._client.get(f"/dandisets/{dandiset_id}/"))
 
+    def _exists(self, source: Source) -> bool:
+        from dandi.exceptions import HTTP404Error
+
+        try:
+            OBJECT.validate_python(self._client.get(f"/dandisets/{source.id}/versions/{source.version}/info/"))
+        except HTTP404Error:
+            return False
+        return True
+
+    def _files(self, chosen: _Chosen, fields: FieldReader) -> tuple[ArchiveFile, ...]:
         pages = self._client.paginate(
-            f"{dandiset.version_api_path}assets/",
+            f"{chosen.path}assets/",
             page_size=PAGE_SIZE,
             params={"metadata": "true", "order": "path"},
         )
-        assets = (RemoteAsset.from_data(dandiset, entry, entry.pop("metadata", None)) for entry in pages)
-        return tuple(sorted((archive_file(asset) for asset in assets), key=lambda file: file.path))
+        entries = list(pages)
+        if entries and not any(isinstance(entry, dict) for entry in entries):
+            raise TypeError("no entry of the listing is an object")
+        files = (archive_file(entry, fields) for entry in entries)
+        return tuple(sorted((file for file in files if file is not None), key=lambda file: file.path))
 
-    def _is_unchanged(self, dandiset: RemoteDandiset, files: tuple[ArchiveFile, ...]) -> bool:
-        now = self._client.get_dandiset(dandiset.identifier, lazy=False).draft_version
-        return now.modified == dandiset.version.modified and len({file.path for file in files}) == len(files)
+    def _is_unchanged(self, chosen: _Chosen, source: Source, files: tuple[ArchiveFile, ...]) -> bool:
+        now = _draft(source, self._dandiset(source.id), FieldReader())
+        return now.modified == chosen.modified and len({file.path for file in files}) == len(files)
 
     def state(self, source: Source) -> SourceState:
         """See `updates.Watchable`; a second request where the pinned version is not the latest one."""
         with self._explaining(source.label):
-            return self._choose_version(source).state
+            return self._choose_version(source, FieldReader()).state
 
     @contextmanager
     def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> Iterator[OpenFile]:
         """Open one listed file; see `Archive.open`."""
+        from dandi.consts import ZARR_EXTENSIONS
+
         from neuralpile_dagster.archives.ranges.file import open_ranged
 
-        if "zarr-checksum" in file.digests:
+        # a Zarr folder has no checksum until the archive has computed it
+        if "zarr-checksum" in file.digests or PurePosixPath(file.path).suffix in ZARR_EXTENSIONS:
             raise ArchiveError(
                 f"{file.path} of {source.label} is a Zarr folder",
                 expected="an HDF5 file",
@@ -237,3 +260,9 @@ class DandiArchive:
         from neuralpile_dagster.archives.dandi_errors import explaining
 
         return explaining(what, self.api_url, has_key=self._api_key is not None)
+
+
+def _draft(source: Source, dandiset: Mapping[str, Any], fields: FieldReader, note: str | None = None) -> _Chosen:
+    draft = fields.read(OBJECT, dandiset, "draft_version", source.label) or {}
+    modified = fields.read(TIME, draft, "modified", "the draft")
+    return _Chosen(source.id, DRAFT, modified, fields.read(COUNT, draft, "asset_count", "the draft"), note)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
-from dandi.exceptions import NotFoundError
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
@@ -20,7 +19,7 @@ def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (NotFoundError, requests.HTTPError) as error:
+    except requests.HTTPError as error:
         raise _refused(what, api_url, error, has_key) from error
     except ArchiveUnavailable as error:  # of `PatientAdapter`, which does not know what was asked for
         raise _unavailable(what, api_url, error.found) from error
@@ -30,7 +29,7 @@ def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
         raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
     except RecursionError:
         raise _not_understood(what, api_url, "JSON that is nested too deeply") from None
-    # pydantic's ValidationError is a ValueError; the client asserts that an answer is an object
+    # pydantic's ValidationError is a ValueError; the client asserts that a page is a list
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise _not_understood(what, api_url, found) from error
@@ -54,9 +53,8 @@ def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:
     )
 
 
-def _refused(what: str, api_url: str, error: Exception, has_key: bool) -> ArchiveError:
-    response = getattr(error, "response", None)
-    status = 404 if response is None else response.status_code
+def _refused(what: str, api_url: str, error: requests.HTTPError, has_key: bool) -> ArchiveError:
+    status = 404 if error.response is None else error.response.status_code
     if status in (401, 403):
         return ArchiveError(
             f"{what} may not be read from {api_url}",

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
+from neuralpile_dagster.archives.fields import FieldReader
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
 from neuralpile_dagster.errors import ArchiveError
 
@@ -45,6 +46,7 @@ class FolderArchive:
         """
         folder = self._folder(source)
         metadata = _dandiset_metadata(folder)
+        fields = FieldReader()
         version = str(metadata["version"]) if metadata.get("version") else None
         note = None
         if version is None:
@@ -59,7 +61,8 @@ class FolderArchive:
             frozen=False,
             listed_at=datetime.now(UTC),
             files=tuple(sorted(self._files(folder), key=lambda file: file.path)),
-            citation=_citation(metadata),
+            citation=_citation(metadata, fields) if metadata else Citation(),
+            notes=fields.notes,
         )
 
     @contextmanager
@@ -179,7 +182,7 @@ def _dandiset_metadata(folder: Path) -> dict[str, object]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _citation(metadata: dict[str, object]) -> Citation:
+def _citation(metadata: dict[str, object], fields: FieldReader) -> Citation:
     from neuralpile_dagster.archives.dandi_metadata import citation_of
 
-    return citation_of(metadata)
+    return citation_of(metadata, fields, DANDISET_FILE)

@@ -35,6 +35,7 @@ class ArchiveFile(Model):
     ``variables`` is DANDI's ``variableMeasured``; ``None`` means that it could
     not be known (a local file that does not open): such a file is never
     dropped for lacking a variable, it fails when it is read.
+    The same holds for a DANDI file whose ``variableMeasured`` is invalid.
     ``digests`` maps an algorithm (``sha256``, ``dandi-etag``, ``md5``) to hex.
     """
 
@@ -65,6 +66,7 @@ class Listing(Model):
     ``version_note`` says so when another version than the pinned one was used,
     ``newer_version`` when the pinned one was and a newer one is published.
     ``state``: see `updates.SourceState`; None where the files are all that is known.
+    ``notes`` name the fields of the archive's documents that were invalid and not used.
     """
 
     archive: str
@@ -78,6 +80,7 @@ class Listing(Model):
     listed_at: datetime
     files: tuple[ArchiveFile, ...]
     citation: Citation = Citation()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

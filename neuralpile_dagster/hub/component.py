@@ -26,7 +26,7 @@ from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS
 FORMAT = 1
 """Raised when the same inputs are to give other files, so that everything is published anew."""
 
-_NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced"}
+_NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that change nothing in what is published."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]

@@ -59,6 +59,8 @@ def manifest_metadata(
         metadata["version_note"] = manifest.version_note
     if manifest.newer_version:
         metadata["newer_version"] = manifest.newer_version
+    if manifest.notes:
+        metadata["archive_notes"] = "\n".join(manifest.notes)
     if manifest.replaced:
         metadata["sessions_replaced"] = ", ".join(session.files[0].path for session in manifest.replaced)
     return metadata

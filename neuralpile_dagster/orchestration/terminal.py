@@ -73,6 +73,8 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(escape(manifest.version_note))
     if manifest.newer_version:
         console.print(escape(manifest.newer_version))
+    for note in manifest.notes:
+        console.print(escape(note))
     console.print(f"{manifest.considered} files considered")
     for reason, count in sorted(manifest.dropped.items()):
         console.print(f"  {count} dropped: {escape(reason)}")

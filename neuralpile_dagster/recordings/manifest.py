@@ -36,7 +36,7 @@ class Manifest(Model):
     ``source_state`` is the token of `archives.updates.SourceState` when it was
     listed (None: listed before that was kept), ``newer_version`` says that
     another version than the pinned one is published. ``replaced`` are vanished
-    sessions whose key another session has now.
+    sessions whose key another session has now. ``notes``: see `archives.model.Listing`.
     """
 
     dataset: str
@@ -54,6 +54,7 @@ class Manifest(Model):
     dropped: dict[str, int]
     sessions: tuple[Session, ...]
     replaced: tuple[Session, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> int:

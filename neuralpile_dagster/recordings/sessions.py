@@ -97,6 +97,7 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         dropped=dict(sorted(dropped.items())),
         sessions=tuple(sorted(sessions.values(), key=lambda session: session.files[0].path)),
         replaced=replaced,
+        notes=listing.notes,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,10 @@ from neuralpile_dagster_tests.archives.serving import (
     serve_session,
     write_session,
 )
-from neuralpile_dagster_tests.listings import made_up_row
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
-from neuralpile_dagster_tests.servers.http import Request, Response, json_response
+from neuralpile_dagster_tests.servers.http import json_response
 
 ARTICLE = Source(archive="figshare", id="5")
 NESTED = b"[" * 200_000 + b"]" * 200_000
@@ -41,7 +39,7 @@ JSON = (("Content-Type", "application/json"),)
 @pytest.fixture
 def dandi() -> Iterator[DandiServer]:
     with dandi_server() as server:
-        server.store.add_rows(SOURCE.id, SOURCE.version, [made_up_row("sub-1/a.nwb"), made_up_row("sub-1/b.nwb")])
+        server.store.add_paths(SOURCE.id, SOURCE.version, "sub-1/a.nwb", "sub-1/b.nwb")
         yield server
 
 
@@ -128,27 +126,6 @@ def test_an_answer_of_another_form_is_a_clear_error_wherever_it_comes(
         assert "understood" in str(error)
         assert not isinstance(error, ArchiveUnavailable)
         assert len(server.faults.struck) <= 2  # not the eight of a busy server
-
-
-@pytest.mark.parametrize("field", ["digest", "contentUrl", "variableMeasured"])
-def test_a_file_without_a_digest_a_url_or_variables_is_listed_like_the_others(
-    dandi: DandiServer, tmp_path: Path, field: str
-):
-    api = dandi.http.application
-
-    def empty(request: Request) -> Response:
-        response = api(request)
-        if "/assets/" not in request.path:
-            return response
-        assert isinstance(response.body, bytes)
-        document = json.loads(response.body)
-        document["results"][0]["metadata"][field] = None
-        return json_response(document)
-
-    dandi.http.application = empty
-    first, second = archive_of(dandi, tmp_path).list_files(SOURCE).files
-    assert second.digests and second.url and second.variables == ("Units",)
-    assert [bool(first.digests), bool(first.url), bool(first.variables)].count(False) == 1
 
 
 def test_pages_without_end_are_not_asked_for_without_end(

@@ -16,7 +16,6 @@ from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.version_sensor import IMPATIENT, LOOK_S, TICK_S, version_sensor
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record
-from neuralpile_dagster_tests.listings import made_up_row
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import MICE, House, house, trains_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
@@ -24,7 +23,7 @@ from neuralpile_dagster_tests.servers.faults import status
 
 ALWAYS = 10_000
 PINNED = [
-    Dataset(name=f"pinned-{number}", title="Pinned", source=Source(id=f"99020{number}", version="0.1.0"))
+    Dataset(name=f"pinned-{number}", title="Pinned", source=Source(id=f"99020{number}", version="0.240101.0000"))
     for number in range(4)
 ]
 DATASETS = [MICE, *PINNED]
@@ -35,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DandiServer]:
     """A DANDI server with all datasets, which is the archive of the environment."""
     with dandi_server() as server:
         for dataset in DATASETS:
-            server.store.add_rows(dataset.source.id, dataset.source.version, [made_up_row("sub-1/a.nwb")])
+            server.store.add_paths(dataset.source.id, dataset.source.version, "sub-1/a.nwb")
         monkeypatch.setenv("DANDI_API_URL", server.api_url)
         yield server
 
@@ -126,8 +125,8 @@ def test_a_manifest_from_before_states_were_kept_is_asked_for(listed: House):
 
 
 def test_a_version_newer_than_the_pinned_one_is_told_and_not_listed(listed: House, server: DandiServer):
-    server.store.add_rows(PINNED[0].source.id, "0.2.0", [made_up_row("sub-1/b.nwb")])
-    said = "version 0.2.0 is published, 0.1.0 is pinned"
+    server.store.add_paths(PINNED[0].source.id, "0.240202.0000", "sub-1/b.nwb")
+    said = "version 0.240202.0000 is published, 0.240101.0000 is pinned"
     result, requests = tick(listed)
     assert requests == []
     assert f"pinned-0: {said}" in words(result)
@@ -140,8 +139,8 @@ def test_a_version_newer_than_the_pinned_one_is_told_and_not_listed(listed: Hous
 
 
 def test_another_pin_is_another_source(listed: House, server: DandiServer):
-    server.store.add_rows(PINNED[0].source.id, "0.2.0", [made_up_row("sub-1/b.nwb")])
-    moved = PINNED[0].model_copy(update={"source": PINNED[0].source.model_copy(update={"version": "0.2.0"})})
+    server.store.add_paths(PINNED[0].source.id, "0.240202.0000", "sub-1/b.nwb")
+    moved = PINNED[0].model_copy(update={"source": PINNED[0].source.model_copy(update={"version": "0.240202.0000"})})
     listed.datasets = [MICE, moved]
     assert asked(listed) == [names.manifest_key(moved)]
 
@@ -163,7 +162,7 @@ def test_an_archive_that_is_away_costs_one_source_in_a_tick_and_the_others_have_
 
 def test_a_dandiset_that_is_in_trouble_alone_does_not_hide_the_others_for_ever(listed: House, server: DandiServer):
     server.faults.add(status(500, path=f"/{MICE.source.id}/", times=ALWAYS))
-    server.store.dandisets[PINNED[0].source.id].versions["0.1.0"].modified = "2026-02-02T00:00:00Z"
+    server.store.dandisets[PINNED[0].source.id].versions["0.240101.0000"].modified = "2026-02-02T00:00:00Z"
     before = len(server.http.log)
     result, _ = tick(listed)
     tick(listed, result.cursor)

@@ -12,7 +12,7 @@ from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
 from neuralpile_dagster.store import check_key
-from neuralpile_dagster_tests.listings import archive_file, listing_of, made_up_row, make_listing
+from neuralpile_dagster_tests.listings import listing_of, made_up_file, make_listing
 
 KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=+-]{0,199}\Z")
 ANY_TEXT = st.text(max_size=300) | st.text(alphabet="ab./\\ _-é\n", max_size=300)
@@ -132,8 +132,7 @@ def test_everything_that_is_required_must_be_in_the_metadata():
     ],
 )
 def test_a_hostile_path_is_left_out_and_counted(path: str):
-    hostile = archive_file(made_up_row("x")).model_copy(update={"path": path})
-    good = archive_file(made_up_row("sub-1/good.nwb"))
+    hostile, good = made_up_file(path), made_up_file("sub-1/good.nwb")
     manifest = choose_sessions(dataset(), make_listing([hostile, good]), None)
     assert [session.key for session in manifest.sessions] == ["good"]
     ((reason, count),) = manifest.dropped.items()
@@ -144,7 +143,7 @@ def test_a_hostile_path_is_left_out_and_counted(path: str):
 
 @given(st.lists(st.text(max_size=40), unique=True, max_size=20))
 def test_every_file_is_chosen_or_counted(names: list[str]):
-    files = [archive_file(made_up_row("x")).model_copy(update={"path": f"{name}.nwb"}) for name in names]
+    files = [made_up_file(f"{name}.nwb") for name in names]
     try:
         manifest = choose_sessions(dataset(), make_listing(files), None)
     except ArchiveError as error:

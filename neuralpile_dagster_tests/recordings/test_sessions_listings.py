@@ -1,4 +1,4 @@
-"""The rules of the catalog on the real listings, and on made-up ones where no real one is here."""
+"""The rules of the catalog on paths; `archives/test_dandi_raw.py` tests them on real listings."""
 
 from __future__ import annotations
 
@@ -10,87 +10,28 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
-from neuralpile_dagster_tests.listings import (
-    archive_file,
-    dandiset_id,
-    listing_of,
-    listing_paths,
-    made_up_row,
-    make_listing,
-    read_listing,
-)
+from neuralpile_dagster_tests.listings import listing_of, made_up_file, make_listing, real_paths
 
 BY_NAME = {dataset.name: dataset for dataset in RODENT}
-# where the sessions' own subjects are not the published number (datasets.md (a), (c))
-SUBJECTS = {"li": 19, "lemerre": 43}
 
 
 def chosen_paths(manifest: Manifest) -> list[str]:
     return [file.path for session in manifest.sessions for file in session.files]
 
 
-def test_on_every_real_listing_the_rule_gives_the_published_sessions(shared_data: Path, subtests: pytest.Subtests):
-    listings = listing_paths(shared_data)
-    assert len(listings) >= 9
-    by_source: dict[str, Dataset] = {dataset.source.id: dataset for dataset in RODENT}
-    for path in listings:
-        with subtests.test(listing=path.name):
-            dataset = by_source[dandiset_id(path)]
-            listing = read_listing(path)
-            manifest = choose_sessions(dataset, listing, None)
-            assert len(manifest.sessions) == dataset.sessions_due
-            subjects = {session.subject_id for session in manifest.sessions}
-            assert len(subjects) == SUBJECTS.get(dataset.name, dataset.subjects_published)
-            assert manifest.considered == len(listing.files) == manifest.chosen + sum(manifest.dropped.values())
-            assert chosen_paths(manifest) == sorted(chosen_paths(manifest))
-            assert choose_sessions(dataset, listing, manifest) == manifest
-
-
-@pytest.mark.parametrize(
-    ("dandiset", "sessions"),
-    [
-        ("000409", 347),
-        ("000690", 25),
-        ("000059", 24),
-        ("000248", 12),
-        ("000017", 39),
-        ("000405", 276),
-        ("000010", 99),
-        ("000931", 1),
-        ("001260", 50),
-    ],
-)
-def test_sessions_of_a_dandiset_are_as_many_as_its_authors_used(shared_data: Path, dandiset: str, sessions: int):
-    (path,) = [path for path in listing_paths(shared_data) if dandiset_id(path) == dandiset]
-    (dataset,) = [dataset for dataset in RODENT if dataset.source.id == dandiset]
-    assert len(choose_sessions(dataset, read_listing(path), None).sessions) == sessions
-
-
 def test_the_probe_files_of_lemerre_are_grouped_into_50_sessions(shared_data: Path):
-    manifest = choose_sessions(BY_NAME["lemerre"], read_listing(shared_data / "listings" / "001260.paths.jsonl"), None)
+    paths = real_paths(shared_data, "001260")
+    manifest = choose_sessions(BY_NAME["lemerre"], listing_of(*paths), None)
     sizes = [len(session.files) for session in manifest.sessions]
     assert (len(sizes), sum(sizes), sum(size > 1 for size in sizes), max(sizes)) == (50, 74, 23, 3)
+    assert len({session.subject_id for session in manifest.sessions}) == 43
+    assert manifest.considered == len(paths) == manifest.chosen + sum(manifest.dropped.values())
     session = manifest.session("ses-PL062-20200420")
     assert session.subject_id == "sub-PL062"
     assert [file.path.split("-")[-1] for file in session.files] == [
         f"probe{probe}_behavior+ecephys.nwb" for probe in range(3)
     ]
     assert manifest.session("ses-518804-20220228").subject_id == "sub-518804-1"
-
-
-def test_iurilli_is_named_after_its_only_file(shared_data: Path):
-    (session,) = choose_sessions(
-        BY_NAME["iurilli"], read_listing(shared_data / "listings" / "000931.jsonl"), None
-    ).sessions
-    assert (session.key, session.subject_id, session.session_id) == ("sub-001", "sub-001", "sub-001")
-
-
-def test_files_that_are_no_sessions_are_counted_by_reason(shared_data: Path):
-    manifest = choose_sessions(BY_NAME["v2h"], read_listing(shared_data / "listings" / "000690.jsonl"), None)
-    assert manifest.dropped == {
-        "metadata has no Units": 106,
-        r"path matches exclude pattern _image\.nwb$": 25,
-    }
 
 
 def test_vbn_takes_the_files_with_nothing_after_the_session():
@@ -153,5 +94,5 @@ def test_a_file_without_units_is_no_session_but_one_of_unknown_content_is(datase
     without = choose_sessions(dataset, listing_of(path, variables=("LFP",)), None)
     assert without.sessions == ()
     assert without.dropped == {"metadata has no Units": 1}
-    unknown = archive_file(made_up_row(path)).model_copy(update={"variables": None})
-    assert len(choose_sessions(dataset, make_listing([unknown]), None).sessions) == 1
+    unknown = make_listing([made_up_file(path, None)])
+    assert len(choose_sessions(dataset, unknown, None).sessions) == 1

@@ -14,13 +14,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
-from neuralpile_dagster_tests.servers.dandi_store import CREATED, Dandiset, DandiStore, add_folder
+from dandi.dandiapi import RemoteDandisetData, VersionInfo
+from dandi.utils import ServerInfo
+from dandischema.conf import get_instance_config
+from dandischema.consts import ALLOWED_INPUT_SCHEMAS, DANDI_SCHEMA_VERSION
+from pydantic import BaseModel
+
+from neuralpile_dagster_tests.servers.dandi_documents import CREATED
+from neuralpile_dagster_tests.servers.dandi_store import IDENTIFIER, VERSION, Dandiset, DandiStore, Version, add_folder
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response, json_response
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # dandiapi/api/models/asset.py
+NESTED = rf"dandisets/{IDENTIFIER}/versions/(?:{VERSION})/"
+MAX_PAGE_SIZE = 1000  # dandiapi/api/views/pagination.py, LazyPagination
 
 
 class DandiApi:
-    """The application of the server."""
+    """The application of the server; paths, pages and errors are those of dandi-archive (see `dandi_documents`)."""
 
     def __init__(self, store: DandiStore) -> None:
         self.store = store
@@ -29,90 +42,141 @@ class DandiApi:
         """Answer one request."""
         for pattern, answer in (
             (r"/api/info/", self._info),
-            (r"/api/dandisets/(\w+)/", self._dandiset),
-            (r"/api/dandisets/(\w+)/versions/([\w.]+)/(info/)?", self._version),
-            (r"/api/dandisets/(\w+)/versions/([\w.]+)/assets/", self._assets),
-            (r"/api/assets/([\w-]+)/(info/|download/)?", self._asset),
+            (rf"/api/dandisets/({IDENTIFIER})/", self._dandiset),
+            (rf"/api/dandisets/({IDENTIFIER})/versions/({VERSION})/(info/)?", self._version),
+            (rf"/api/dandisets/({IDENTIFIER})/versions/({VERSION})/assets/", self._assets),
+            (
+                rf"/api/(?:dandisets/{IDENTIFIER}/versions/(?:{VERSION})/)?assets/({UUID})/(info/|download/)?",
+                self._asset,
+            ),
             (r"/(blobs)/\w+/\w+/([\w-]+)", self._blob),
             (r"/(signed)/([\w-]+)", self._blob),
         ):
             found = re.fullmatch(pattern, request.path)
             if found:
                 return answer(request, *found.groups())
-        return _not_found()
+        return Response(404, {"Content-Type": "text/html; charset=utf-8"}, b"<h1>Not Found</h1>")  # of Django
 
     def _info(self, request: Request) -> Response:
-        api = {"url": f"{_base(request)}/api"}
-        return json_response({"schema_version": "0.6.9", "version": "0.0.1", "services": {"api": api}})
+        """``dandiapi/api/views/info.py``."""
+        base = _base(request)
+        document = {
+            "instance_config": get_instance_config().model_dump(mode="json", exclude_none=False),
+            "schema_version": DANDI_SCHEMA_VERSION,
+            "schema_url": f"{base}/api/schemas/?model=Dandiset",
+            "allowed_schema_versions": ALLOWED_INPUT_SCHEMAS,
+            "version": "0.28.0",
+            "cli-minimal-version": "0.74.0",
+            "cli-requires-python": ">=3.10",
+            "cli-bad-versions": [],
+            "services": {name: {"url": f"{base}/api"} for name in ("api", "webui", "jupyterhub")},
+        }
+        return _checked(ServerInfo, document)
 
     def _dandiset(self, request: Request, dandiset_id: str) -> Response:
+        """``dandiapi/api/views/serializers.py``, ``DandisetDetailSerializer``."""
         dandiset = self.store.dandisets.get(dandiset_id)
         if dandiset is None:
             return _not_found()
-        if refusal := _refusal(request, dandiset):
+        if refusal := self._refusal(request, dandiset):
             return refusal
-        published = [version for version in dandiset.versions.values() if version.name != "draft"]
-        return json_response(
-            {
-                "identifier": dandiset_id,
-                "created": CREATED,
-                "modified": CREATED,
-                "contact_person": "Tester, A",
-                "embargo_status": "EMBARGOED" if dandiset.api_key else "OPEN",
-                "most_recent_published_version": published[-1].document() if published else None,
-                "draft_version": dandiset.versions["draft"].document(),
-            }
-        )
+        latest, draft = dandiset.latest, dandiset.versions["draft"]
+        document = {
+            "identifier": dandiset_id,
+            "created": CREATED,
+            "modified": CREATED,
+            "contact_person": (latest or draft).contact,
+            "embargo_status": "EMBARGOED" if dandiset.embargoed else "OPEN",
+            "star_count": 0,
+            "is_starred": False,
+            "most_recent_published_version": latest and latest.document(),
+            "draft_version": draft.document(),
+        }
+        return _checked(RemoteDandisetData, document)
+
+    def _find(self, request: Request, dandiset_id: str, name: str) -> tuple[Dandiset, Version] | Response:
+        dandiset = self.store.dandisets.get(dandiset_id)
+        if dandiset is None or name not in dandiset.versions:
+            return _not_found()
+        return self._refusal(request, dandiset) or (dandiset, dandiset.versions[name])
 
     def _version(self, request: Request, dandiset_id: str, name: str, info: str | None) -> Response:
-        dandiset = self.store.dandisets.get(dandiset_id)
-        if dandiset is None or name not in dandiset.versions:
-            return _not_found()
-        if refusal := _refusal(request, dandiset):
-            return refusal
-        version = dandiset.versions[name]
-        if info:
-            return json_response(version.document() | {"asset_validation_errors": [], "version_validation_errors": []})
-        return json_response({"name": "made for tests", "version": name, **version.metadata})
+        """``dandiapi/api/views/version.py``; with ``info``, ``VersionDetailSerializer``."""
+        found = self._find(request, dandiset_id, name)
+        if isinstance(found, Response):
+            return found
+        dandiset, version = found
+        metadata = version.metadata(_base(request), dandiset.embargoed)
+        if not info:
+            return json_response(metadata)
+        document = {
+            **version.document(),
+            "dandiset": json.loads(_bytes(self._dandiset(request, dandiset_id))),
+            "asset_validation_errors": [],
+            "version_validation_errors": [],
+            "metadata": metadata,
+            "contact_person": version.contact,
+        }
+        for nested in ("most_recent_published_version", "draft_version"):  # DandisetSerializer has them not
+            del document["dandiset"][nested]
+        return _checked(VersionInfo, document)
 
     def _assets(self, request: Request, dandiset_id: str, name: str) -> Response:
-        dandiset = self.store.dandisets.get(dandiset_id)
-        if dandiset is None or name not in dandiset.versions:
-            return _not_found()
-        if refusal := _refusal(request, dandiset):
-            return refusal
-        query, base = request.query, _base(request)
-        page, size = int(query.get("page", 1)), int(query.get("page_size", 100))
-        assets = list(dandiset.versions[name].assets.values())
+        """``dandiapi/api/views/asset.py``, ``NestedAssetViewSet.list``, with ``pagination.LazyPagination``."""
+        found = self._find(request, dandiset_id, name)
+        if isinstance(found, Response):
+            return found
+        dandiset, version = found
+        query = request.query
+        page, size = int(query.get("page", 1)), min(int(query.get("page_size", 100)), MAX_PAGE_SIZE)
+        if page < 1:
+            return json_response({"detail": "Invalid page."}, 404)
+        assets = list(version.assets.values())
         if query.get("order") == "path":
-            assets.sort(key=lambda asset: asset.row["path"])
-        following = None
-        if page * size < len(assets):
-            target = re.sub(r"([?&])page=\d+&?", r"\1", request.target).rstrip("?&")
-            following = f"{base}{target}{'&' if '?' in target else '?'}page={page + 1}"
+            assets.sort(key=lambda asset: asset.path)
         shown = assets[(page - 1) * size : page * size]
+        with_metadata = query.get("metadata") == "true"
         return json_response(
             {
                 "count": len(assets) if page == 1 else None,
-                "next": following,
-                "previous": None,
-                "results": [asset.entry(base, query.get("metadata") == "true") for asset in shown],
+                "next": _page_url(request, page + 1) if page * size < len(assets) else None,
+                "previous": _page_url(request, page - 1) if page > 1 else None,
+                "results": [asset.entry(_base(request), dandiset.embargoed, with_metadata) for asset in shown],
             }
         )
 
     def _asset(self, request: Request, asset_id: str, what: str | None) -> Response:
+        """``dandiapi/api/views/asset.py``, ``AssetViewSet``: ``retrieve``, ``info``, ``download``."""
         if asset_id not in self.store.assets:
             return _not_found()
         dandiset, asset = self.store.assets[asset_id]
-        if refusal := _refusal(request, dandiset):
+        if refusal := self._refusal(request, dandiset):
             return refusal
         base = _base(request)
-        if what == "download/":
-            signed = f"{base}/signed/{asset.row['blob']}?X-Amz-Signature={self.store.signature}"
-            return Response(302, {"Location": signed})
         if what == "info/":
-            return json_response(asset.entry(base, with_metadata=True))
-        return json_response(asset.metadata(base))
+            return json_response(asset.entry(base, dandiset.embargoed, with_metadata=True))
+        if what is None:
+            return json_response(asset.metadata(base, dandiset.embargoed))
+        if asset.zarr is not None:
+            text = "Unable to provide download link for zarr assets. Please browse the zarr files directly to do so."
+            return json_response(text, 400)
+        return Response(302, {"Location": f"{base}/signed/{asset.blob}?X-Amz-Signature={self.store.signature}"})
+
+    def _refusal(self, request: Request, dandiset: Dandiset) -> Response | None:
+        """``raise_if_unauthorized`` in ``dandiapi/api/views/asset.py``; the texts are those of REST framework."""
+        given = request.headers.get("authorization")
+        if given is None and not dandiset.embargoed:
+            return None
+        bearer = {"WWW-Authenticate": 'Bearer realm="api"'}
+        if given is None:
+            return json_response({"detail": "Authentication credentials were not provided."}, 401, bearer)
+        key = given.removeprefix("token ")
+        owners = {each.api_key for each in self.store.dandisets.values()}
+        if key not in owners | self.store.strangers:
+            return json_response({"detail": "Invalid token."}, 401, bearer)
+        if dandiset.embargoed and key != dandiset.api_key:
+            return json_response({"detail": "You do not have permission to perform this action."}, 403)
+        return None
 
     def _blob(self, request: Request, kind: str, blob: str) -> Response:
         if blob not in self.store.blobs or self.store.blobs[blob][1].file is None:
@@ -132,16 +196,27 @@ def _base(request: Request) -> str:
     return f"http://{request.headers['host']}"
 
 
+def _bytes(response: Response) -> bytes:
+    assert isinstance(response.body, bytes)
+    return response.body
+
+
+def _checked(form: type[BaseModel], document: dict[str, Any]) -> Response:
+    """A document that the real client understands."""
+    form.model_validate(document)
+    return json_response(document)
+
+
+def _page_url(request: Request, page: int) -> str:
+    """The link to another page: ``replace_query_param`` of REST framework sorts the query, page 1 has no ``page``."""
+    query = {name: value for name, value in request.query.items() if name != "page"}
+    if page > 1:
+        query["page"] = str(page)
+    return f"{_base(request)}{request.target.split('?')[0]}?{urlencode(sorted(query.items()))}"
+
+
 def _not_found() -> Response:
     return json_response({"detail": "Not found."}, 404)
-
-
-def _refusal(request: Request, dandiset: Dandiset) -> Response | None:
-    given = request.headers.get("authorization")
-    if dandiset.api_key is None or given == f"token {dandiset.api_key}":
-        return None
-    detail = "Invalid token." if given else "Authentication credentials were not provided."
-    return json_response({"detail": detail}, 401)
 
 
 class DandiServer:

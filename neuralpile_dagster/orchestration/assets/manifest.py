@@ -36,6 +36,8 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
         with waits_told(context):
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
+        for note in listing.notes:
+            context.log.warning(f"{dataset.name}: {note}")
         made = choose_sessions(dataset, listing, read_record(store, path, Manifest))
         write_record(store, path, made)
         new = register(context.instance, session_partitions(dataset), [session.key for session in made.sessions])
