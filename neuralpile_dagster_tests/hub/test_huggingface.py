@@ -191,9 +191,12 @@ def test_a_token_that_may_not_write_is_named_as_the_reason(server: HubServer, tm
     assert "lab/x" not in server.store.repositories
 
 
-def test_a_card_that_the_hub_refuses_is_an_error_before_anything_is_visible(server: HubServer, tmp_path: Path):
-    folder = folder_of(tmp_path / "x", shards=1, card="---\nlicense: [\n---\n")
-    with pytest.raises(HubError, match="lab/x"):
+@pytest.mark.parametrize("license", ["[", "CC-BY-4.0", "[mit, mine]", "other"])
+def test_a_card_that_the_hub_refuses_is_an_error_before_anything_is_visible(
+    server: HubServer, tmp_path: Path, license: str
+):
+    folder = folder_of(tmp_path / "x", shards=1, card=f"---\nlicense: {license}\n---\n")
+    with pytest.raises(HubError, match=r"lab/x.*Invalid metadata in README.md"):
         hub_for(server).publish("x", folder, quiet)
     assert server.commits("lab/x") == []
 
