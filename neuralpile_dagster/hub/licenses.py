@@ -1,10 +1,10 @@
-"""Names of licences, as sources state them, to the identifiers of the Hugging Face Hub."""
+"""Names of licenses, as sources state them, to the identifiers of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import re
 
-# From the Hub's list of licences (huggingface.co/docs/hub/repositories-licenses): those that data archives offer.
+# From the Hub's list of licenses (huggingface.co/docs/hub/repositories-licenses): those that data archives offer.
 _ON_HUB = frozenset(
     {
         *(f"cc-by-{v}" for v in ("2.0", "2.5", "3.0", "4.0")),
@@ -28,9 +28,9 @@ _CREATIVE_COMMONS_URL = re.compile(r"^https?://creativecommons\.org/(licenses|pu
 
 
 def hub_licenses(stated: str | None) -> list[str]:
-    """The Hub's identifiers of all licences that a source states, sorted; several are separated by commas.
+    """The Hub's identifiers of all licenses that a source states, sorted; several are separated by commas.
 
-    ``cc-by-4.0`` for ``spdx:CC-BY-4.0``, ``CC BY 4.0`` or the licence's URL. Empty when nothing is stated or the Hub
+    ``cc-by-4.0`` for ``spdx:CC-BY-4.0``, ``CC BY 4.0`` or the license's URL. Empty when nothing is stated or the Hub
     has no identifier for one of them: never a guess, and never a part of them.
     """
     found = [_identifier(name) for name in (stated or "").split(",")]

@@ -67,7 +67,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
 
 
 def _licenses(components: Sequence[PileComponent]) -> list[str]:
-    """The Hub's identifiers of all components' licences; empty when one of them is not known."""
+    """The Hub's identifiers of all components' licenses; empty when one of them is not known."""
     found = [hub_licenses(component.record.license) if component.record else [] for component in components]
     return sorted({name for names in found for name in names}) if all(found) else []
 
