@@ -15,7 +15,7 @@ from neuralpile_dagster.hub.licenses import hub_licenses
 from neuralpile_dagster.hub.markdown import code_block, link, one_line, public, table, text
 from neuralpile_dagster.hub.metadata import size_category
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
-from neuralpile_dagster_tests.servers.hf_hub_card import LICENSES
+from neuralpile_dagster_tests.servers.hf_hub_card import LICENSES, SIZES
 
 
 @given(st.text())
@@ -103,6 +103,7 @@ def test_every_license_that_dandi_offers_or_a_real_dandiset_states_has_an_identi
 @pytest.mark.parametrize(("n", "name"), [(1, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (45_000, "10K<n<100K")])
 def test_size_categories_are_those_of_the_hub(n: int, name: str):
     assert size_category(n) == name
+    assert name in SIZES
 
 
 def test_arrow_bytes_of_a_row_are_those_of_its_table():
