@@ -306,3 +306,5 @@ FORMS: Mapping[str, Callable[[Any, str], None]] = {
     f"POST {_API}/discussions/[0-9]+/status": _check_status_change,
     "POST /datasets/[^/]+/[^/]+[.]git/info/lfs/objects/batch": _check_batch,
 }
+for _kind in (DatasetInfo, RepoFile, CommitInfo, GitRefs, DiscussionWithDetails):
+    _hints(_kind)  # now, and not while a client with a short timeout waits
