@@ -13,7 +13,7 @@ from neuralpile_dagster.archives.model import Citation
 from neuralpile_dagster.catalog.cite import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub import usage
-from neuralpile_dagster.hub.licenses import hub_license
+from neuralpile_dagster.hub.licenses import hub_licenses
 from neuralpile_dagster.hub.markdown import code_block, doi_link, link, table, text
 from neuralpile_dagster.hub.metadata import Config, metadata_block
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -49,7 +49,7 @@ def component_card(
     header = metadata_block(
         configs,
         pretty_name=dataset.title,
-        license=hub_license(manifest.citation.license),
+        licenses=hub_licenses(manifest.citation.license),
         tags=tags,
         n_rows=component.totals.rows,
     )

@@ -36,23 +36,26 @@ def commit(
     _close_leftovers(api, repository, title, progress)
     parts = list(_parts(operations, files_per_commit))
     progress(f"{repository}: committing {len(operations):,} changed files in {len(parts):,} parts, then merging them")
-    first = api.create_commit(
-        repository, parts[0], commit_message=title, repo_type="dataset", parent_commit=head, create_pr=True
-    )
-    assert first.pr_num is not None and first.pr_revision is not None  # always given with create_pr
+    # not create_commit(create_pr=True): this one is a draft, which nobody can merge while it is incomplete
+    pull = api.create_pull_request(repository, title, repo_type="dataset")
     try:
-        _fill_and_merge(api, repository, parts[1:], first.pr_num, first.pr_revision, title, head)
+        _fill_and_merge(api, repository, parts, pull.num, title, head)
     except FAILURES:
-        _close(api, repository, first.pr_num, progress)
+        _close(api, repository, pull.num, progress)
         raise
     return None
 
 
 def _fill_and_merge(
-    api: HfApi, repository: str, parts: Sequence[Sequence[Operation]], number: int, branch: str, title: str, head: str
+    api: HfApi, repository: str, parts: Sequence[Sequence[Operation]], number: int, title: str, head: str
 ) -> None:
+    branch, parent = f"refs/pr/{number}", head
     for part in parts:
-        api.create_commit(repository, part, commit_message=title, repo_type="dataset", revision=branch)
+        made = api.create_commit(
+            repository, part, commit_message=title, repo_type="dataset", revision=branch, parent_commit=parent
+        )
+        parent = made.oid
+    api.change_discussion_status(repository, number, "open", repo_type="dataset")
     current = api.dataset_info(repository, revision="main").sha
     if current != head:  # a merge cannot be pinned to its parent: what slips through here is found by the next plan
         raise HubConflict(f"{repository} changed while it was published", found=f"main is at {current}, not {head}")
@@ -65,12 +68,10 @@ def _parts(operations: Sequence[Operation], size: int) -> Iterator[Sequence[Oper
 
 
 def _close_leftovers(api: HfApi, repository: str, title: str, progress: Progress) -> None:
-    """Close open pull requests of the same title: an earlier attempt to publish the same version died."""
-    leftovers = api.get_repo_discussions(
-        repository, repo_type="dataset", discussion_type="pull_request", discussion_status="open"
-    )
+    """Close pull requests of the same title, drafts and open: an earlier attempt to publish this version died."""
+    leftovers = api.get_repo_discussions(repository, repo_type="dataset", discussion_type="pull_request")
     for found in list(leftovers):
-        if found.title == title:
+        if found.title == title and found.status in ("draft", "open"):
             _close(api, repository, found.num, progress)
 
 

@@ -38,13 +38,13 @@ def metadata_block(
     configs: Sequence[Config],
     *,
     pretty_name: str,
-    license: str | Sequence[str] | None,
+    licenses: Sequence[str],
     tags: Sequence[str],
     n_rows: int,
 ) -> str:
     """The card's YAML between its ``---`` lines, written by the libraries that will read it.
 
-    ``license`` is the Hub's identifier, several of them, or None (the field is then absent).
+    ``licenses`` are the Hub's identifiers; without any the field is absent.
     """
     from datasets import DatasetInfo, Features, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
@@ -61,7 +61,7 @@ def metadata_block(
         )
         data_files[config.name] = {"data_files": [{"split": n, "path": s.path} for n, s in config.splits.items()]}
     card = DatasetCardData(
-        license=license if isinstance(license, str | None) else list(license),
+        license=list(licenses) if len(licenses) > 1 else next(iter(licenses), None),
         pretty_name=one_line(pretty_name),
         tags=list(tags),
         size_categories=[size_category(n_rows)],

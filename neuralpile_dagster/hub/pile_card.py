@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.hub import usage
 from neuralpile_dagster.hub.card import NOT_STATED, PROGRAM, TAGS
-from neuralpile_dagster.hub.licenses import hub_license
+from neuralpile_dagster.hub.licenses import hub_licenses
 from neuralpile_dagster.hub.markdown import table, text
 from neuralpile_dagster.hub.metadata import Config, metadata_block
 from neuralpile_dagster.records import ComponentRecord, PileRecord
@@ -47,7 +47,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
     header = metadata_block(
         configs,
         pretty_name="Neural pile",
-        license=_licenses(components),
+        licenses=_licenses(components),
         tags=[*TAGS, *(["synthetic"] if synthetic else [])],
         n_rows=sum(split.num_examples for split in default.splits.values()),
     )
@@ -66,13 +66,10 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 
 
-def _licenses(components: Sequence[PileComponent]) -> list[str] | str | None:
-    """The Hub's identifiers of all components' licences; None when one of them is not known."""
-    found = [hub_license(component.record.license) if component.record else None for component in components]
-    known = sorted({license for license in found if license})
-    if None in found:
-        return None
-    return known[0] if len(known) == 1 else known
+def _licenses(components: Sequence[PileComponent]) -> list[str]:
+    """The Hub's identifiers of all components' licenses; empty when one of them is not known."""
+    found = [hub_licenses(component.record.license) if component.record else [] for component in components]
+    return sorted({name for names in found for name in names}) if all(found) else []
 
 
 def _warnings(components: Sequence[PileComponent]) -> list[str]:

@@ -8,8 +8,8 @@ client whose transport, for the hubs that were installed,
 * honours Retry-After and the Hub's rate-limit headers, else waits longer each time, with jitter;
 * raises `HubGaveUp` at the end, which the library's own retries leave alone.
 
-Every other host only gets time-outs where the caller set none. hf_xet has a client of its own,
-configured by environment variables, which are set here unless the user did.
+Every other host (the Hub's storage) only gets time-outs where the caller set none: those of the hub installed last.
+hf_xet has a client of its own, configured by environment variables, which are set here unless the user did.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class _Hubs:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.policies: dict[str, RetryPolicy] = {}
+        self.latest = RetryPolicy()
         self.installed = False
 
 
@@ -121,7 +122,7 @@ def install(endpoint: str, policy: RetryPolicy) -> None:
     The client is installed once per process; it keeps the event hooks of the one before.
     """
     with _hubs.lock:
-        _hubs.policies[_origin(httpx2.URL(endpoint))] = policy
+        _hubs.policies[_origin(httpx2.URL(endpoint))] = _hubs.latest = policy
         if not _hubs.installed:
             hooks = get_session().event_hooks
             set_client_factory(lambda: _client(hooks))
@@ -167,7 +168,7 @@ class RetryingTransport(httpx2.BaseTransport):
         wanted = request.extensions.get("timeout", {})
         filled = {
             name: value if wanted.get(name) is None else wanted[name]
-            for name, value in (policy or RetryPolicy()).timeouts().items()
+            for name, value in (policy or _hubs.latest).timeouts().items()
         }
         request.extensions["timeout"] = filled
         if policy is None or not _repeatable(request):

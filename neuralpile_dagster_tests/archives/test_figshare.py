@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from neuralpile_dagster.archives.cache import DownloadCache
@@ -106,6 +107,28 @@ def test_the_version_read_is_the_pinned_one_or_the_manifest_says_which(
     now = source_state(archive, source)
     assert now == (listing_token(listing), newer)
     assert (now.token != before) == (pinned != "1")
+
+
+# "required" in https://docs.figshare.com/swagger.json, 2.0.0
+ARTICLE_FIELDS = (
+    "figshare_url resource_title resource_doi files authors custom_fields embargo_options citation confidential_reason "
+    "embargo_type is_confidential size funding funding_list tags version is_active is_metadata_record metadata_reason "
+    "status description is_embargoed embargo_date is_public modified_date created_date has_linked_file categories "
+    "license embargo_title embargo_reason references id title doi handle group_id url url_public_html url_public_api "
+    "url_private_html url_private_api published_date timeline thumb defined_type defined_type_name download_disabled"
+)
+FILE_FIELDS = "id name size is_link_only download_url supplied_md5 computed_md5"
+AUTHOR_FIELDS = "id full_name first_name last_name is_active url_name orcid_id"
+
+
+def test_the_server_sends_the_fields_that_figshare_describes(server: FigshareServer):
+    article = httpx2.get(f"{server.api_url}/articles/{ARTICLE}").json()
+    assert article.keys() == set(ARTICLE_FIELDS.split())
+    assert article["authors"][0].keys() == set(AUTHOR_FIELDS.split())
+    assert article["license"].keys() == {"value", "name", "url"}
+    for path in (f"articles/{ARTICLE}/files", f"articles/{ARTICLE}/versions/1/files"):
+        files = httpx2.get(f"{server.api_url}/{path}").json()
+        assert all(file.keys() - {"mimetype"} == set(FILE_FIELDS.split()) for file in (*files, *article["files"]))
 
 
 @pytest.mark.parametrize("access", ["ranges", "download"])

@@ -80,7 +80,7 @@ def test_the_metadata_have_exactly_the_contracts_features(tmp_path: Path):
 def test_a_single_config_is_written_as_the_hub_does_for_one():
     config = Config("default", ROW_SCHEMA, {"train": Split("data/train-*", 7, 701_568)}, 95_515)
     found = yaml.safe_load(
-        metadata_block([config], pretty_name="Mice", license=None, tags=[], n_rows=7).strip().strip("-")
+        metadata_block([config], pretty_name="Mice", licenses=[], tags=[], n_rows=7).strip().strip("-")
     )
     assert found["dataset_info"]["splits"] == [{"name": "train", "num_bytes": 701_568, "num_examples": 7}]
     assert found["dataset_info"]["download_size"] == 95_515

@@ -191,9 +191,20 @@ def test_a_token_that_may_not_write_is_named_as_the_reason(server: HubServer, tm
     assert "lab/x" not in server.store.repositories
 
 
-def test_a_card_that_the_hub_refuses_is_an_error_before_anything_is_visible(server: HubServer, tmp_path: Path):
-    folder = folder_of(tmp_path / "x", shards=1, card="---\nlicense: [\n---\n")
-    with pytest.raises(HubError, match="lab/x"):
+@pytest.mark.parametrize(
+    ("license", "reason"),
+    [
+        ("[", "Invalid YAML"),
+        ("CC-BY-4.0", '"license" must be one of'),
+        ("[mit, mine]", '"license" must be one of'),
+        ("other", "license_name"),
+    ],
+)
+def test_a_card_that_the_hub_refuses_is_an_error_before_anything_is_visible(
+    server: HubServer, tmp_path: Path, license: str, reason: str
+):
+    folder = folder_of(tmp_path / "x", shards=1, card=f"---\nlicense: {license}\n---\n")
+    with pytest.raises(HubError, match=rf"(?s)lab/x: the Hub refused while.*{reason}"):
         hub_for(server).publish("x", folder, quiet)
     assert server.commits("lab/x") == []
 

@@ -64,5 +64,7 @@ def test_a_pull_request_is_not_merged_into_a_main_that_moved(server: HubServer, 
 
     hub_for(server, files_per_commit=3).publish("x", folder, move_main_once)
     assert moved
+    (late,) = server.requests("POST", "/commit/refs%2Fpr%2F1")
+    assert late[2] == 412  # nothing is put on top of a main that was not planned for
     assert published(server) == contents(folder)
     assert sorted(pull.status for pull in server.store.repository("lab/x").pulls.values()) == ["closed", "merged"]

@@ -20,9 +20,11 @@ from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster_tests.hub.huggingface_setup import CARD, contents, folder_of, hub_for, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
+from neuralpile_dagster_tests.servers.http import Application, Request, Response, Server
 
 SHARD = "data/train-00000-00000000.parquet"
 SIZE = 700_000  # more than the read-ahead
+HOSTS = {"hub": "/resolve/", "storage": "/lfs/get/"}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,8 @@ def test_a_footer_costs_a_few_small_requests(server: HubServer):
         file.read(8)
         file.seek(-5_000, 2)
         file.read(4_992)
-    reads = server.requests("GET", "/resolve/")
-    assert len(reads) <= 2
+    reads = server.requests("GET", "/lfs/get/")
+    assert 1 <= len(reads) <= 2
     assert sum(size for *_, size in reads) <= 10_000
 
 
@@ -93,18 +95,43 @@ def test_a_footer_costs_a_few_small_requests(server: HubServer):
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
 )
-def test_reading_survives_trouble(server: HubServer, folder: Path, fault: Fault):
-    server.faults.add(Fault(fault.kind, "GET", "/resolve/", status=fault.status, headers=fault.headers))
+@pytest.mark.parametrize("host", HOSTS)
+def test_reading_survives_trouble(server: HubServer, folder: Path, host: str, fault: Fault):
+    server.faults.add(Fault(fault.kind, "GET", HOSTS[host], status=fault.status, headers=fault.headers))
     with hub_for(server).open("x", SHARD) as file:
         assert file.read() == contents(folder)[SHARD]
     assert len(server.faults.struck) == 1
 
 
-@pytest.mark.parametrize("kind", ["status", "reset", "short_body", "short_unmarked", "reset_mid_body"])
-def test_trouble_that_stays_is_a_clear_error(server: HubServer, kind: str):
-    server.faults.add(Fault(kind, "GET", "/resolve/", times=1000))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        *[("hub", kind) for kind in ("status", "reset", "short_body", "reset_mid_body")],
+        *[("storage", kind) for kind in ("status", "reset", "short_body", "short_unmarked", "reset_mid_body")],
+    ],
+)
+def test_trouble_that_stays_is_a_clear_error(server: HubServer, host: str, kind: str):
+    server.faults.add(Fault(kind, "GET", HOSTS[host], times=1000))  # type: ignore[arg-type]
     with hub_for(server).open("x", SHARD) as file, pytest.raises(HubUnavailable, match="again later"):
         file.read()
+
+
+@pytest.mark.parametrize("path", [SHARD, "README.md"])
+def test_the_token_goes_to_the_hub_and_not_to_its_storage(server: HubServer, folder: Path, path: str):
+    seen: list[tuple[str, str | None]] = []
+    for host in (server, server.storage):
+        answer = host.application
+
+        def watch(request: Request, host: Server = host, answer: Application = answer) -> Response:
+            seen.append((host.url, request.headers.get("authorization")))
+            return answer(request)
+
+        host.application = watch
+    with hub_for(server).open("x", path) as file:
+        assert file.read() == contents(folder)[path]
+    tokens = {url: {token for at, token in seen if at == url} for url, _ in seen}
+    assert tokens.pop(server.url) == {f"Bearer {server.token}"}
+    assert tokens == ({server.storage.url: {None}} if path == SHARD else {})
 
 
 def test_a_file_that_is_not_there_is_an_error(server: HubServer):

@@ -145,6 +145,13 @@ def test_other_hosts_are_asked_once(server: Server):
         assert len(other.log) == 1
 
 
+def test_other_hosts_get_the_time_outs_of_the_hub(server: Server):
+    with Server(answer) as storage:
+        storage.faults.add(Fault("hang"))
+        with pytest.raises(httpx2.ReadTimeout):
+            get_session().get(storage.url.replace("127.0.0.1", "localhost"), timeout=None)
+
+
 @pytest.mark.parametrize(
     ("headers", "wait"),
     [

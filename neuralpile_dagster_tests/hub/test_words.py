@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
+from dandischema.models import LicenseType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralpile_dagster.hub.licenses import hub_license
+from neuralpile_dagster.archives.dandi_metadata import citation_of
+from neuralpile_dagster.hub.licenses import hub_licenses
 from neuralpile_dagster.hub.markdown import code_block, link, one_line, public, table, text
 from neuralpile_dagster.hub.metadata import size_category
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster_tests.servers.hf_hub_card import LICENSES, SIZES
 
 
 @given(st.text())
@@ -56,19 +61,49 @@ def test_private_parts_of_an_error_are_left_out():
         ("https://creativecommons.org/licenses/by-nc-sa/4.0/", "cc-by-nc-sa-4.0"),
         ("https://creativecommons.org/publicdomain/zero/1.0/", "cc0-1.0"),
         ("MIT", "mit"),
-        ("spdx:CC-BY-9.9", None),
-        ("all rights reserved", None),
-        ("", None),
-        (None, None),
+        ("CC-BY-4.0, CC0-1.0", "cc-by-4.0 cc0-1.0"),
+        ("CC-BY-4.0, all rights reserved", ""),
+        ("spdx:CC-BY-9.9", ""),
+        ("all rights reserved", ""),
+        ("", ""),
+        (None, ""),
     ],
 )
-def test_licences_become_the_hubs_identifiers_or_nothing(stated: str | None, expected: str | None):
-    assert hub_license(stated) == expected
+def test_licenses_become_the_hubs_identifiers_or_nothing(stated: str | None, expected: str):
+    found = hub_licenses(stated)
+    assert found == expected.split()
+    assert set(found) <= LICENSES
+
+
+# the public ones of https://api.figshare.com/v2/licenses
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        *[
+            (f"CC BY{terms} 4.0", f"cc-by{terms.lower()}-4.0")
+            for terms in ("", "-SA", "-ND", "-NC", "-NC-SA", "-NC-ND")
+        ],
+        *[("CC0", "cc0-1.0"), ("MIT", "mit"), ("Apache 2.0", "apache-2.0")],
+        *[("GPL", "gpl"), ("GPL 2.0+", "gpl-2.0"), ("GPL 3.0+", "gpl-3.0")],
+    ],
+)
+def test_every_license_of_figshare_has_an_identifier_on_the_hub(stated: str, expected: str):
+    assert hub_licenses(stated) == [expected]
+    assert expected in LICENSES
+
+
+def test_every_license_that_dandi_offers_or_a_real_dandiset_states_has_an_identifier_on_the_hub(shared_data: Path):
+    stated = {license.value for license in LicenseType}
+    for file in (shared_data / "dandi").glob("*.dandiset.yaml"):
+        stated.add(citation_of(yaml.safe_load(file.read_text())).license)
+    assert len(stated) > 2  # with and without spdx:
+    assert all(hub_licenses(each) for each in stated)
 
 
 @pytest.mark.parametrize(("n", "name"), [(1, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (45_000, "10K<n<100K")])
 def test_size_categories_are_those_of_the_hub(n: int, name: str):
     assert size_category(n) == name
+    assert name in SIZES
 
 
 def test_arrow_bytes_of_a_row_are_those_of_its_table():

@@ -1,4 +1,10 @@
-"""figshare for tests: the public part of its API that we use, and its downloads (a redirect to a signed URL)."""
+"""figshare for tests: the public part of its API that we use, and its downloads (a redirect to a signed URL).
+
+The forms are those of figshare's own description of its API, https://docs.figshare.com/swagger.json (2.0.0, from
+github.com/figshare/user_documentation): ``ArticleComplete`` for ``/articles/{id}`` and ``/articles/{id}/versions/{v}``,
+lists of ``PublicFile`` for ``.../files`` (``page_size`` is 10 unless given and 1000 at most), ``ErrorMessage``. A field
+is sent exactly when the description requires it (or, of a file, names it).
+"""
 
 from __future__ import annotations
 
@@ -22,20 +28,76 @@ class Article:
     fields: dict[str, Any]
     files: list[tuple[int, str, Path]] = field(default_factory=list)
 
-    def document(self) -> dict[str, Any]:
-        """As the API gives it (without its files: they are listed page by page)."""
+    def document(self, base: str) -> dict[str, Any]:
+        """As the API at ``base`` gives it; "files: List of up to 10 article files", all of them page by page."""
+        day = f"2019-03-0{self.version}T12:00:00Z"
+        title = "made for tests"
+        page = f"https://figshare.com/articles/dataset/made_for_tests/{self.article_id}/{self.version}"
+        api = f"{base}/v2/articles/{self.article_id}"
+        own = {"url_private_html": f"https://figshare.com/account/articles/{self.article_id}", "url_private_api": api}
         return {
             "id": self.article_id,
             "version": self.version,
-            "title": "made for tests",
-            "modified_date": f"2019-03-0{self.version}T12:00:00Z",
-            "authors": [{"id": 1, "full_name": "Ada Tester"}, {"id": 2, "full_name": "Bo Tester"}],
-            "license": {"value": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"},
-            "citation": "Tester, Ada (2019). Made for tests. figshare.",
+            "title": title,
+            "description": "<p>words</p>",
             "doi": f"10.6084/m9.figshare.{self.article_id}.v{self.version}",
-            "url_public_html": f"https://figshare.com/articles/{self.article_id}/{self.version}",
+            "url": api,
+            "url_public_api": api,
+            "url_public_html": page,
+            "figshare_url": page,
+            **own,
+            "handle": "",
+            "resource_doi": "10.1126/science.aav7893",
+            "resource_title": "a paper",
+            "group_id": None,
+            "published_date": day,
+            "modified_date": day,
+            "created_date": day,
+            "status": "public",
+            "timeline": {"posted": day, "submission": None, "revision": None}
+            | dict.fromkeys(("firstOnline", "publisherPublication", "publisherAcceptance"), day),
+            "thumb": "",
+            "defined_type": 3,
+            "defined_type_name": "dataset",
+            "tags": ["t1"],
+            "references": [],
+            "authors": [_author(1, "Ada", "Tester"), _author(2, "Bo", "Tester")],
+            "license": {"value": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"},
+            "citation": "Tester, Ada; Tester, Bo (2019). Made for tests. figshare. Dataset.",
+            "files": [_entry(base, *file) for file in self.files[:10]],
+            "size": sum(path.stat().st_size for _, _, path in self.files),
+            "funding": "",
+            "funding_list": [],
+            "custom_fields": [],
+            "categories": [],
+            "embargo_options": [],
+            "is_active": True,
+            "is_public": True,
+            "is_metadata_record": False,
+            "metadata_reason": "",
+            "is_confidential": False,
+            "confidential_reason": "",
+            "has_linked_file": False,
+            "is_embargoed": False,
+            "embargo_type": None,
+            "embargo_date": None,
+            "embargo_title": "",
+            "embargo_reason": "",
+            "download_disabled": False,
             **self.fields,
         }
+
+
+def _author(number: int, first: str, last: str) -> dict[str, Any]:
+    return {
+        "id": number,
+        "full_name": f"{first} {last}",
+        "first_name": first,
+        "last_name": last,
+        "is_active": True,
+        "url_name": f"{first}_{last}",
+        "orcid_id": "",
+    }
 
 
 class FigshareStore:
@@ -64,36 +126,46 @@ class FigshareStore:
             return self._article(request, int(found[1]), found[2], bool(found[3]))
         found = re.fullmatch(r"/files/(\d+)", request.path)
         if found and int(found[1]) in self.files:
-            return Response(302, {"Location": f"/store/{found[1]}?X-Amz-Signature={self.signature}"})
+            store = _base(request).replace("127.0.0.1", "localhost")  # another host, S3's
+            return Response(302, {"Location": f"{store}/store/{found[1]}?X-Amz-Signature={self.signature}"})
         found = re.fullmatch(r"/store/(\d+)", request.path)
         if found:
             if request.query.get("X-Amz-Signature") != str(self.signature):
-                return Response(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+                expired = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+                return Response(403, {"Content-Type": "application/xml"}, expired)
             path = self.files[int(found[1])]
             return file_response(request, path, hashlib.md5(path.read_bytes()).hexdigest())
-        return json_response({"message": "Entity not found", "code": "EntityNotFound"}, 404)
+        return _missing()
 
     def _article(self, request: Request, article_id: int, version: str | None, files: bool) -> Response:
         versions = self.articles.get(article_id, [])
         number = int(version) if version else len(versions)
         if not 1 <= number <= len(versions):
-            return json_response({"message": "Entity not found", "code": "EntityNotFound"}, 404)
+            return _missing()
         article = versions[number - 1]
         if not files:
-            return json_response(article.document())
+            return json_response(article.document(_base(request)))
         page, size = int(request.query.get("page", 1)), int(request.query.get("page_size", 10))
         shown = article.files[(page - 1) * size : page * size]
-        return json_response([_entry(request, *file) for file in shown])
+        return json_response([_entry(_base(request), *file) for file in shown])
 
 
-def _entry(request: Request, file_id: int, name: str, path: Path) -> dict[str, Any]:
+def _base(request: Request) -> str:
+    return f"http://{request.headers['host']}"
+
+
+def _missing() -> Response:
+    return json_response({"code": 404, "message": "Entity not found"}, 404)
+
+
+def _entry(base: str, file_id: int, name: str, path: Path) -> dict[str, Any]:
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     return {
         "id": file_id,
         "name": name,
         "size": path.stat().st_size,
         "is_link_only": False,
-        "download_url": f"http://{request.headers['host']}/files/{file_id}",
+        "download_url": f"{base}/files/{file_id}",
         "supplied_md5": md5,
         "computed_md5": md5,
         "mimetype": "application/octet-stream",

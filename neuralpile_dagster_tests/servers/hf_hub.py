@@ -1,7 +1,10 @@
 """A Hugging Face Hub for tests: the real API, for datasets, as far as the real client and `datasets` ask for it.
 
 ``with HubServer(folder, xet=...) as hub:`` gives ``hub.url`` (HF_ENDPOINT), ``hub.faults`` (see `faults`),
-``hub.store`` (what was published) and ``hub.received`` (bytes by kind: lfs, commit, xorb, shard).
+``hub.store`` (what was published) and ``hub.received`` (bytes by kind: lfs, commit, xorb, shard). Contents of large
+files come from and go to a second server with another host name, ``hub.storage``, which shares faults and log.
+
+No response leaves it unless `hf_hub_checks` takes it: else the client gets status 500, and the ``with`` ends in error.
 """
 
 from __future__ import annotations
@@ -11,23 +14,24 @@ import json
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from neuralpile_dagster_tests.servers.hf_hub_card import card_errors
+from neuralpile_dagster_tests.servers.hf_hub_checks import Misfit, check_response
 from neuralpile_dagster_tests.servers.hf_hub_forms import (
-    discussions,
     info,
+    listed,
     paths_info,
     preupload,
     refs,
-    status_change,
     tag,
     tree_rows,
     validate_yaml,
 )
 from neuralpile_dagster_tests.servers.hf_hub_lfs import LfsStore
+from neuralpile_dagster_tests.servers.hf_hub_pulls import details, discussions, new_pull, status_change
 from neuralpile_dagster_tests.servers.hf_hub_store import Commit, Entry, HubStore, Refused, Repository
-from neuralpile_dagster_tests.servers.hf_hub_xet import XetStore
+from neuralpile_dagster_tests.servers.hf_hub_xet import XET_TOKEN, XetStore
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response, json_response
 
 
@@ -50,7 +54,11 @@ class HubServer(Server):
         self.page = page
         self.xet = xet
         self.received: Counter[str] = Counter()
-        self._lfs = LfsStore(self.store, part_bytes, self._count)
+        self.misfits: list[Misfit] = []
+        self.storage = Server(self._answer_storage, **network)
+        self.storage.faults, self.storage.log = self.faults, self.log
+        self.storage_url = self.storage.url.replace("127.0.0.1", "localhost")
+        self._lfs = LfsStore(self.store, part_bytes, self._count, self.storage_url, self.url)
         self._xet = XetStore(self.store, self._count) if xet else None
         self._counting = threading.Lock()
 
@@ -60,7 +68,14 @@ class HubServer(Server):
 
     def __enter__(self) -> HubServer:
         super().__enter__()
+        self.storage.__enter__()
         return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.storage.__exit__(*raised)
+        super().__exit__(*raised)
+        if self.misfits:
+            raise self.misfits[0]
 
     def tree(self, name: str, revision: str = "main") -> dict[str, Entry]:
         """What a reader of the repository sees."""
@@ -78,23 +93,32 @@ class HubServer(Server):
 
     def _answer(self, request: Request) -> Response:
         try:
-            return self._route(request)
+            response = self._route(request)
         except Refused as refusal:
             headers = {"X-Error-Message": str(refusal)}
             if refusal.code:
                 headers["X-Error-Code"] = refusal.code
-            return json_response({"error": str(refusal)}, refusal.status, headers)
+            response = json_response({"error": str(refusal)}, refusal.status, headers)
+        try:
+            check_response(self.url, request, response)
+        except Misfit as misfit:
+            self.misfits.append(misfit)
+            return json_response({"error": f"this server was about to lie: {misfit}"}, 500)
+        return response
+
+    def _answer_storage(self, request: Request) -> Response:
+        if self._xet is None or not request.path.startswith(("/v1/", "/v2/")):
+            return self._lfs.answer_storage(request)
+        if request.headers.get("authorization") != f"Bearer {XET_TOKEN}":
+            return Response(401)
+        try:
+            return self._xet.answer(request)
+        except Refused as refusal:
+            return Response(refusal.status, {}, str(refusal).encode())
 
     def _route(self, request: Request) -> Response:
         parts = [unquote(part) for part in urlsplit(request.target).path.strip("/").split("/")]
         match request.method, parts:
-            case _, ["v1", *_] if self._xet is not None:
-                return self._xet.answer(request)
-            case _, ["lfs", *rest]:
-                return self._lfs.answer(request, rest)
-            case "GET", ["api", "whoami-v2"]:
-                self._require_token(request)
-                return json_response({"type": "user", "name": "tester", "orgs": []})
             case "POST", ["api", "validate-yaml"]:
                 return validate_yaml(json.loads(request.body)["content"])
             case "POST", ["api", "repos", "create"]:
@@ -107,15 +131,18 @@ class HubServer(Server):
             case "POST", ["datasets", owner, name, "info", "lfs", "objects", "batch"]:
                 self._require_token(request)
                 repository = self.store.repository(f"{owner}/{name.removesuffix('.git')}")
-                return self._lfs.batch(request, self.url, repository.name)
+                return self._lfs.batch(request, repository.name)
             case "POST", ["datasets", _, _, "info", "lfs", "objects", "verify"]:
                 self._require_token(request)
-                return self._lfs.answer(request, ["verify"])
+                return self._lfs.verify(request)
             case "POST", ["api", "complete_multipart"]:
-                return self._lfs.answer(request, ["complete"])
+                return self._lfs.complete(request)
             case "GET" | "HEAD", ["datasets", owner, name, "resolve", revision, *path]:
                 repository = self._open(request, f"{owner}/{name}")
-                return self._resolve(request, repository.commit_at(revision), "/".join(path))
+                return self._resolve(repository, repository.commit_at(revision), "/".join(path))
+            case "GET" | "HEAD", ["api", "resolve-cache", "datasets", owner, name, commit, *path]:
+                repository = self._open(request, f"{owner}/{name}")
+                return self._resolve_cache(request, repository.commit_at(commit), "/".join(path))
             case _:
                 return json_response({"error": "no such route"}, 404)
 
@@ -146,7 +173,7 @@ class HubServer(Server):
         author = request.query.get("author", "")
         found = [repo for repo in self.store.repositories.values() if repo.name.startswith(f"{author}/")]
         allowed = request.headers.get("authorization") == f"Bearer {self.token}"
-        return json_response([info(repo, repo.commit_at("main")) for repo in found if allowed or not repo.private])
+        return json_response([listed(repo, repo.commit_at("main")) for repo in found if allowed or not repo.private])
 
     def _api(self, request: Request, repository: Repository, rest: list[str]) -> Response:
         revision = rest[1] if len(rest) > 1 else "main"
@@ -154,7 +181,7 @@ class HubServer(Server):
             case "GET", [] | ["revision", _]:
                 return json_response(info(repository, repository.commit_at(revision)))
             case "GET", ["refs"]:
-                return json_response(refs(repository))
+                return json_response(refs(repository, pulls=request.query.get("include_prs") == "1"))
             case "GET", ["tree", _, *path]:
                 return self._tree(request, repository.commit_at(revision), "/".join(path))
             case "POST", ["paths-info", _]:
@@ -169,14 +196,20 @@ class HubServer(Server):
                 return preupload(json.loads(request.body), commit, ignored)
             case "GET", ["xet-write-token", _] if self._xet is not None:
                 self._require_token(request)
-                token = {"accessToken": "xet-token", "exp": 4102444800, "casUrl": self.url}
-                return json_response(token, headers={"X-Xet-Cas-Url": self.url})
+                token = {"accessToken": XET_TOKEN, "exp": 4102444800, "casUrl": self.storage_url}
+                headers = ("X-Xet-Access-Token", "X-Xet-Token-Expiration", "X-Xet-Cas-Url")
+                return json_response(token, headers=dict(zip(headers, map(str, token.values()), strict=True)))
             case "POST", ["commit", _]:
                 return self._commit(request, repository, revision)
             case "POST", ["tag", _]:
                 return tag(json.loads(request.body)["tag"], repository, revision)
             case "GET", ["discussions"]:
                 return discussions(request, repository)
+            case "POST", ["discussions"]:
+                pull = self.store.open_pull(repository, json.loads(request.body)["title"])
+                return new_pull(repository, pull, self.url)
+            case "GET", ["discussions", number]:
+                return details(repository, repository.pulls[int(number)])
             case "POST", ["discussions", number, action]:
                 return self._discussion(request, repository, int(number), action)
             case _:
@@ -210,26 +243,44 @@ class HubServer(Server):
                     changes[value["path"]] = None
                 case other:
                     raise Refused(400, f"unknown operation {other}")
-        wants_pull = request.query.get("create_pr") == "1"
-        commit, pull = self.store.commit(
-            repository, revision, header["summary"], header.get("parentCommit"), changes, wants_pull
-        )
-        url = f"{self.url}/datasets/{repository.name}"
-        answer: dict[str, Any] = {"success": True, "commitOid": commit.oid, "commitUrl": f"{url}/commit/{commit.oid}"}
-        if pull is not None:
-            answer["pullRequestUrl"] = f"{url}/discussions/{pull.number}"
-        return json_response(answer)
+        if errors := self._card_errors(changes.get("README.md")):
+            told = "\n".join(f" - Error: {error}" for error in errors)
+            raise Refused(400, f"Sorry, your push was rejected during YAML metadata verification: {told}")
+        if request.query.get("create_pr"):
+            raise Refused(400, "this server opens pull requests by POST /discussions only")
+        commit = self.store.commit(repository, revision, header["summary"], header.get("parentCommit"), changes)
+        url = f"{self.url}/datasets/{repository.name}/commit/{commit.oid}"
+        return json_response({"success": True, "commitOid": commit.oid, "commitUrl": url, "hookOutput": ""})
+
+    def _card_errors(self, card: Entry | None) -> list[str]:
+        return [] if card is None else card_errors(self.store.content(card).read_text())
 
     def _discussion(self, request: Request, repository: Repository, number: int, action: str) -> Response:
         if action == "merge":
             self.store.merge(repository, number)
-            return json_response({"ok": True})
-        repository.pulls[number].status = json.loads(request.body)["status"]
-        return json_response(status_change(repository.pulls[number].status))
+            return Response(200)
+        return status_change(self.store.set_status(repository, number, json.loads(request.body)["status"]))
 
-    def _resolve(self, request: Request, commit: Commit, path: str) -> Response:
-        entry = commit.tree.get(path)
-        if entry is None:
-            raise Refused(404, "Entry not found", "EntryNotFound")
-        headers = {"X-Repo-Commit": commit.oid, "X-Linked-Etag": f'"{entry.etag}"', "X-Linked-Size": str(entry.size)}
+    def _resolve(self, repository: Repository, commit: Commit, path: str) -> Response:
+        """Send the reader on, as the Hub does: to its storage for a large file, to its own cache for a small one."""
+        entry = _entry(commit, path)
+        headers = {"X-Repo-Commit": commit.oid, "X-Linked-Size": str(entry.size), "X-Linked-Etag": f'"{entry.etag}"'}
+        if entry.lfs:
+            location = self._lfs.download_url(entry, path)
+            return Response(302, {**headers, "Location": location}, f"Found. Redirecting to {location}".encode())
+        # as seen on the Hub: https://github.com/huggingface/swift-transformers/pull/209
+        asked = quote(f"/datasets/{repository.name}/resolve/{commit.oid}/{path}", safe="")
+        cached = f"/api/resolve-cache/datasets/{repository.name}/{commit.oid}/{quote(path, safe='')}"
+        location = f"{cached}?{asked}=&etag={quote(headers['X-Linked-Etag'])}"
+        return Response(307, {**headers, "Location": location}, f"Temporary Redirect. {location}".encode())
+
+    def _resolve_cache(self, request: Request, commit: Commit, path: str) -> Response:
+        entry = _entry(commit, path)
+        headers = {"X-Repo-Commit": commit.oid, "Content-Type": "text/plain; charset=utf-8"}
         return file_response(request, self.store.content(entry), entry.etag, headers)
+
+
+def _entry(commit: Commit, path: str) -> Entry:
+    if path not in commit.tree:
+        raise Refused(404, "Entry not found", "EntryNotFound")
+    return commit.tree[path]

@@ -1,4 +1,4 @@
-"""What the test hub answers: its documents, as JSON."""
+"""What the test hub answers: its documents, as JSON, in the forms that `hf_hub_checks` holds it to."""
 
 from __future__ import annotations
 
@@ -7,56 +7,57 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qs
 
-import yaml
-
-from neuralpile_dagster_tests.servers.hf_hub_store import Commit, Entry, PullRequest, Refused, Repository
+from neuralpile_dagster_tests.servers.hf_hub_card import card_errors
+from neuralpile_dagster_tests.servers.hf_hub_pulls import TIME, object_id
+from neuralpile_dagster_tests.servers.hf_hub_store import Commit, Entry, Refused, Repository, git_blob_oid
 from neuralpile_dagster_tests.servers.http import Request, Response, json_response
-
-_TIME = "2026-01-01T00:00:00.000Z"
 
 
 def validate_yaml(card: str) -> Response:
-    try:
-        yaml.safe_load(card.split("---")[1] if card.startswith("---") else "")
-    except yaml.YAMLError as error:
-        return json_response({"errors": [{"message": str(error)}], "warnings": []}, 400)
-    return json_response({"errors": [], "warnings": []})
+    """The result of validating a card; refusals have status 400."""
+    errors = [{"message": text} for text in card_errors(card)]
+    return json_response({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
-def info(repository: Repository, commit: Commit) -> dict[str, Any]:
+def listed(repository: Repository, commit: Commit) -> dict[str, Any]:
+    """A repository in a list of repositories."""
     return {
-        "_id": repository.name,
+        "_id": object_id(repository.name),
         "id": repository.name,
         "author": repository.name.split("/")[0],
         "sha": commit.oid,
         "private": repository.private,
         "gated": False,
         "disabled": False,
-        "lastModified": _TIME,
-        "createdAt": _TIME,
+        "lastModified": TIME,
+        "createdAt": TIME,
         "downloads": 0,
         "likes": 0,
         "tags": [],
-        "siblings": [{"rfilename": path} for path in sorted(commit.tree)],
     }
 
 
-def refs(repository: Repository) -> dict[str, Any]:
-    branches = [name for name in repository.branches if not name.startswith("refs/")]
-    return {
-        "branches": [
-            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": repository.branches[name]} for name in branches
-        ],
-        "converts": [],
-        "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in repository.tags.items()],
-        "pullRequests": [],
-    }
+def info(repository: Repository, commit: Commit) -> dict[str, Any]:
+    """Everything about a repository at one commit."""
+    siblings = [{"rfilename": path} for path in sorted(commit.tree)]
+    return {**listed(repository, commit), "siblings": siblings, "usedStorage": 0}
+
+
+def refs(repository: Repository, pulls: bool) -> dict[str, Any]:
+    """All refs; those of pull requests only for who asks for them."""
+    kinds: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
+    for name, commit in repository.branches.items():
+        kind, ref = ("pullRequests", name) if name.startswith("refs/") else ("branches", f"refs/heads/{name}")
+        kinds[kind].append({"name": name, "ref": ref, "targetCommit": commit})
+    for name, commit in repository.tags.items():
+        kinds["tags"].append({"name": name, "ref": f"refs/tags/{name}", "targetCommit": commit})
+    return kinds if pulls else {kind: rows for kind, rows in kinds.items() if kind != "pullRequests"}
 
 
 def _row(path: str, entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {"type": "file", "path": path, "size": entry.size, "oid": entry.oid}
     if entry.lfs:
-        row["lfs"] = {"oid": entry.lfs, "size": entry.size, "pointerSize": 134}
+        row["lfs"] = {"oid": entry.lfs, "size": entry.size, "pointerSize": entry.pointer_size}
     return row
 
 
@@ -71,7 +72,9 @@ def tree_rows(tree: dict[str, Entry], folder: str, recursive: bool) -> list[dict
             folders.add(prefix + "/".join(steps[:depth]))
         if recursive or len(steps) == 1:
             rows.append(_row(path, entry))
-    return [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)] + rows
+    return [
+        {"type": "directory", "path": path, "oid": git_blob_oid(path.encode()), "size": 0} for path in sorted(folders)
+    ] + rows
 
 
 def paths_info(request: Request, commit: Commit) -> Response:
@@ -90,33 +93,11 @@ def preupload(wanted: dict[str, Any], commit: Commit, ignored_paths: Collection[
         ignored = file["path"] in ignored_paths
         row = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": ignored}
         files.append(row | ({"oid": entry.etag} if entry else {}))
-    return json_response({"files": files})
+    return json_response({"commitOid": commit.oid, "files": files})
 
 
 def tag(tag: str, repository: Repository, revision: str) -> Response:
     if tag in repository.tags:
         raise Refused(409, "Tag reference exists already")
     repository.tags[tag] = repository.commit_at(revision).oid
-    return json_response({"ok": True})
-
-
-def discussions(request: Request, repository: Repository) -> Response:
-    def row(pull: PullRequest) -> dict[str, Any]:
-        return {
-            "title": pull.title,
-            "num": pull.number,
-            "author": {"name": "tester"},
-            "createdAt": _TIME,
-            "status": pull.status,
-            "repo": {"name": repository.name, "type": "dataset"},
-            "isPullRequest": True,
-        }
-
-    wanted = request.query.get("status", "all")
-    rows = [row(pull) for pull in repository.pulls.values() if wanted in ("all", pull.status)]
-    return json_response({"discussions": rows, "count": len(rows), "start": 0})
-
-
-def status_change(status: str) -> dict[str, Any]:
-    event = {"id": "1", "type": "status-change", "createdAt": _TIME, "author": {"name": "tester"}}
-    return {"newStatus": {**event, "data": {"status": status}}}
+    return Response(200)

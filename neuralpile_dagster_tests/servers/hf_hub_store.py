@@ -27,6 +27,7 @@ class Entry:
     size: int
     oid: str
     lfs: str | None = None
+    pointer_size: int = 0
 
     @property
     def etag(self) -> str:
@@ -46,12 +47,17 @@ class Commit:
 
 @dataclass
 class PullRequest:
-    """One pull request; ``base`` is the commit that it started from."""
+    """One pull request; ``base`` is the commit that it started from.
+
+    "Pull Requests created programmatically will be in draft status" (huggingface_hub, `HfApi.create_pull_request`);
+    a draft "cannot be merged" (huggingface.co/docs/hub/repositories-pull-requests-discussions).
+    """
 
     number: int
     title: str
     base: str
-    status: str = "open"
+    status: str = "draft"
+    merged_as: str | None = None
 
 
 @dataclass
@@ -126,7 +132,7 @@ class HubStore:
             raise Refused(400, f"LFS pointer points to a file that does not exist: {sha256}")
         size = path.stat().st_size
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-        return Entry(size, git_blob_oid(pointer.encode()), sha256)
+        return Entry(size, git_blob_oid(pointer.encode()), sha256, len(pointer))
 
     def repository(self, name: str) -> Repository:
         """A repository by ``owner/name``."""
@@ -152,28 +158,32 @@ class HubStore:
         return commit
 
     def commit(
-        self,
-        repository: Repository,
-        branch: str,
-        title: str,
-        parent: str | None,
-        changes: dict[str, Entry | None],
-        create_pr: bool = False,
-    ) -> tuple[Commit, PullRequest | None]:
+        self, repository: Repository, branch: str, title: str, parent: str | None, changes: dict[str, Entry | None]
+    ) -> Commit:
         """Add one commit, all or nothing; a stale ``parent`` is refused with 412."""
         with self.lock:
-            # a pull request starts from its parent, wherever the branch is by now
-            head = repository.commit_at(parent if create_pr and parent else branch)
+            head = repository.commit_at(branch)
             if parent is not None and parent != head.oid:
                 raise Refused(412, "A commit has happened since. Please refresh and try again.")
-            tree = apply_changes(head.tree, changes)
-            pull = None
-            if create_pr:
-                pull = PullRequest(len(repository.pulls) + 1, title, head.oid)
-                repository.pulls[pull.number] = pull
-                branch = f"refs/pr/{pull.number}"
-                repository.branches[branch] = head.oid
-            return self._add_commit(repository, branch, title, tree), pull
+            return self._add_commit(repository, branch, title, apply_changes(head.tree, changes))
+
+    def open_pull(self, repository: Repository, title: str) -> PullRequest:
+        """Create a pull request without changes, from main."""
+        with self.lock:
+            head = repository.branches["main"]
+            pull = PullRequest(len(repository.pulls) + 1, title, head)
+            repository.pulls[pull.number] = pull
+            repository.branches[f"refs/pr/{pull.number}"] = head
+            return pull
+
+    def set_status(self, repository: Repository, number: int, status: str) -> PullRequest:
+        """Publish, close or open again a pull request that is not merged."""
+        with self.lock:
+            pull = repository.pulls[number]
+            if status not in ("open", "closed") or pull.status in ("merged", status):
+                raise Refused(400, f"pull request is {pull.status} and cannot become {status}")
+            pull.status = status
+            return pull
 
     def merge(self, repository: Repository, number: int) -> Commit:
         """Merge a pull request into main as one commit; refused when both changed the same file."""
@@ -189,8 +199,9 @@ class HubStore:
                 raise Refused(409, "pull request has conflicts")
             tree = {path: entry for path, entry in ours.items() if path not in paths}
             tree |= {path: theirs[path] for path in paths if path in theirs}
-            repository.pulls[number] = replace(pull, status="merged")
-            return self._add_commit(repository, "main", pull.title, tree)
+            commit = self._add_commit(repository, "main", pull.title, tree)
+            repository.pulls[number] = replace(pull, status="merged", merged_as=commit.oid)
+            return commit
 
 
 def apply_changes(tree: dict[str, Entry], changes: dict[str, Entry | None]) -> dict[str, Entry]:

@@ -26,6 +26,10 @@ _WITH_VERIFICATION, _WITH_METADATA = 1 << 31, 1 << 30
 _NONE, _LZ4, _BYTE_GROUPED_LZ4 = 0, 1, 2
 
 
+XET_TOKEN = "xet-token"
+"""The token that the hub gives out for the Xet store, which knows no other."""
+
+
 def hash_bytes(text: str) -> bytes:
     """A hash as stored, from its text: four little-endian words, each printed as a number."""
     return struct.pack("<4Q", *(int(text[at : at + 16], 16) for at in range(0, 64, 16)))

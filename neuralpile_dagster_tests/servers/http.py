@@ -57,7 +57,11 @@ def json_response(document: Any, status: int = 200, headers: dict[str, str] | No
 
 
 def file_response(request: Request, file: Path, etag: str, headers: dict[str, str] | None = None) -> Response:
-    """A file with Range, ETag and If-Match, as S3 serves an object."""
+    """A file with Range, ETag and If-Match, as S3 serves an object (compared with moto in `test_servers`).
+
+    "Return the object only if its entity tag (ETag) is the same as the one specified in this header; otherwise, return
+    a 412 Precondition Failed error" (docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject).
+    """
     size = file.stat().st_size
     base = {
         "ETag": f'"{etag}"',
@@ -67,7 +71,7 @@ def file_response(request: Request, file: Path, etag: str, headers: dict[str, st
     }
     wanted = request.headers.get("if-match")
     if wanted is not None and wanted != "*" and f'"{etag}"' not in [w.strip() for w in wanted.split(",")]:
-        return Response(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
+        return Response(412, {"Content-Type": "application/xml"}, b"<Error><Code>PreconditionFailed</Code></Error>")
     text = request.headers.get("range")
     if text is None:
         return Response(200, base, FilePart(file, 0, size))
@@ -76,7 +80,7 @@ def file_response(request: Request, file: Path, etag: str, headers: dict[str, st
         (int(first), min(int(last) + 1 if last else size, size)) if first else (max(size - int(last), 0), size)
     )
     if start >= size or start >= stop:
-        return Response(416, {"Content-Range": f"bytes */{size}"}, b"")
+        return Response(416, {"Content-Type": "application/xml"}, b"<Error><Code>InvalidRange</Code></Error>")
     return Response(206, {**base, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, FilePart(file, start, stop))
 
 

@@ -1,4 +1,9 @@
-"""A real S3 API on 127.0.0.1: moto's server behind one that counts, and injects faults."""
+"""A real S3 API on 127.0.0.1: moto's server behind one that counts, and injects faults.
+
+Nothing is answered here. What the store uses of S3 is moto's, from AWS's API reference: GetObject with ``Range``
+and ``If-Match`` ("otherwise, return a 412 Precondition Failed error"), HeadObject, PutObject, multipart uploads,
+ListObjectsV2, DeleteObject(s), presigned URLs.
+"""
 
 from __future__ import annotations
 
