@@ -190,6 +190,7 @@ def test_a_home_has_one_ui_which_sigterm_ends_with_all_its_servers_even_where_si
     assert ui.process.wait() == 0
     require_nothing_left(ui)
     assert not any(map(alive, started))
+    assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
     assert "Traceback" not in ui.said
 
 
