@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -18,6 +17,8 @@ from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
 
 DEMO_HOME = "~/.neuralpile-demo"
+LOCALHOST = "127.0.0.1"
+PORT = click.IntRange(1, 65535)
 INTERRUPTED = 130
 """Exit code of a command that was stopped by Ctrl-C, as shells have it."""
 
@@ -52,12 +53,13 @@ def main() -> None:
 @main.command()
 @click.option("--home", type=click.Path(path_type=Path), help=f"Where to build it (default {DEMO_HOME}).")
 @click.option("--no-ui", is_flag=True, help="Return when the pile is built, without serving the UI.")
-@click.option("--port", default=3000, show_default=True, help="Port of the UI.")
+@click.option("--port", default=3000, show_default=True, type=PORT, help="Port of the UI.")
 @_plain_errors
 def demo(home: Path | None, no_ui: bool, port: int) -> None:
     """Build a small pile from SYNTHETIC recordings, then serve the Dagster UI."""
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.orchestration.launch import build as launch
+    from neuralpile_dagster.orchestration.serving import require_available
 
     for name in [name for name in os.environ if name.startswith("NEURALPILE_")]:
         if name not in ("NEURALPILE_THREADS", "NEURALPILE_CONNECTIONS"):
@@ -65,12 +67,14 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     os.environ["NEURALPILE_HOME"] = str((home or Path(DEMO_HOME)).expanduser().absolute())
     os.environ["NEURALPILE_ARCHIVE"] = "sample"
     settings = Settings.from_environment()
+    if not no_ui:
+        require_available(settings.home, LOCALHOST, port, click.echo)  # not after minutes of building
     outcome = launch(settings, list(load_catalog(settings)), merge=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
     if not no_ui:
-        _serve(settings, port)
+        _serve(settings, port, LOCALHOST)
 
 
 @main.command()
@@ -205,11 +209,15 @@ def raster(source: str, output: Path, rows: int, seed: int) -> None:
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="There is no login: keep it on this machine.")
+@click.option("--port", default=3000, show_default=True, type=PORT, help="Port of the UI.")
+@click.option("--host", default=LOCALHOST, show_default=True, help="There is no login: keep it on this machine.")
 @_plain_errors
 def ui(port: int, host: str) -> None:
-    """Serve Dagster's web UI and daemon on the home's instance, until interrupted."""
+    """Serve Dagster's web UI and daemon on the home's instance, until Ctrl-C or SIGTERM.
+
+    Stopping it stops the runs that it launched, and leaves no process behind. They are recorded as failed and keep
+    completed sessions; queued runs start with the next UI. A home has one UI at a time.
+    """
     _serve(Settings.from_environment(), port, host)
 
 
@@ -232,17 +240,11 @@ def _require_target(output: Path) -> None:
         raise ConfigurationError(f"{output} cannot be written", found=f"{above} is a file", expected="a folder there")
 
 
-def _serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
+def _serve(settings: Settings, port: int, host: str) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.abandoned import fail_abandoned
     from neuralpile_dagster.orchestration.checks.policy import require_known_checks
-    from neuralpile_dagster.orchestration.instance import open_instance
+    from neuralpile_dagster.orchestration.serving import serve
 
     for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback
         require_known_checks(row)
-    with open_instance(settings) as instance:
-        fail_abandoned(settings.home, instance)
-    os.environ["NEURALPILE_HOME"] = str(settings.home)
-    click.echo(f"Dagster UI on http://{host}:{port} (home {settings.home}); stop with Ctrl-C")
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "neuralpile_dagster.definitions"]
-    sys.exit(subprocess.call([*command, "--host", host, "--port", str(port)]))
+    serve(settings, host, port, click.echo)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -117,21 +116,15 @@ def ui(archive: Path) -> Iterator[Ui]:
         probe.close()
         command = [sys.executable, "-c", "from neuralpile_dagster.cli import main; main()", "ui", "--port", str(port)]
         log = (home / "ui.log").open("w")
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
         served = Ui(f"http://127.0.0.1:{port}", environment)
         try:
             wait_for(lambda: answers(served) or process.poll() is not None, "the web server")
             assert process.poll() is None, (home / "ui.log").read_text()
             yield served
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.terminate()
+            process.wait()
 
 
 def discover(ui: Ui) -> None:

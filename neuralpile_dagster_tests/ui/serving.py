@@ -28,24 +28,23 @@ _LOCATIONS = "{workspaceOrError {... on Workspace {locationEntries {locationOrLo
 def served(home: Path, archive: str, log: Path) -> Iterator[str]:
     """Serve the UI of ``home`` and give its address once the code location is loaded.
 
-    What it prints goes to ``log``. At the end every process that it started is
-    gone, those of runs and daemons too. Raises `RuntimeError` with the end of
-    the log when it does not come up in `READY_S` seconds.
+    What it prints goes to ``log``. At the end it is stopped, and with it all that
+    it started. Raises `RuntimeError` with the end of the log when it does not
+    come up in `READY_S` seconds.
     """
-    port = _free_port()
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [_NEURALPILE, "ui", "--port", str(port)],
             env=environment(home, archive),
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to be ended as a whole
         )
     try:
-        _wait(process, f"http://127.0.0.1:{port}", log)
+        wait_until_served(process, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        _end(process.pid)
+        process.terminate()
         process.wait()
 
 
@@ -72,21 +71,23 @@ def environment(home: Path, archive: str) -> dict[str, str]:
     return {**kept, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": archive}
 
 
-def ask(address: str, query: str) -> Any:
+def ask(address: str, query: str, **variables: Any) -> Any:
     """The ``data`` of a GraphQL query."""
-    body = json.dumps({"query": query}).encode()
+    body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{address}/graphql", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)["data"]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nothing listens just now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def wait_until_served(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Return once the code location is loaded; raises `RuntimeError` if the process ends before, or takes too long."""
     due = time.monotonic() + READY_S
     while time.monotonic() < due and process.poll() is None:
         with suppress(urllib.error.URLError, ConnectionError, TimeoutError):  # not listening yet

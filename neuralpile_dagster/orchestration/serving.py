@@ -1,0 +1,276 @@
+"""``neuralpile ui``: Dagster's web server, daemon and code servers, started and stopped as a whole.
+
+Here belong the one UI of a home, its port, and the end of every process that it started. What runs do does not:
+`abandoned` marks the run whose process was killed.
+
+The rules, and what happened without them:
+
+- Stopping the command stops everything. SIGTERM to ``neuralpile ui`` left web server, code servers and daemon behind
+  with the old environment, and the next ``neuralpile ui`` ran a second daemon on the same instance.
+- The servers heed signals even if their parent ignores them. A shell script starts ``neuralpile ui &`` with SIGINT
+  ignored; Dagster handles SIGTERM as it handles SIGINT and stops its servers by SIGINT, so nothing could stop them.
+- Runs in progress are interrupted, which records them as failed. Dagster stops its servers but lets runs go on, for
+  hours, and a next daemon starts others beside them.
+- Processes are recognized by a variable in their environment, not by their parent or process group: orphans lose
+  the one, a process may leave the other, and the system gives both numbers to other programs later.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dagster as dg
+import psutil
+from filelock import FileLock, Timeout
+
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
+from neuralpile_dagster.files import explained, write_bytes
+from neuralpile_dagster.orchestration.abandoned import fail_abandoned
+from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.settings import Settings
+
+STARTED_BY = "NEURALPILE_STARTED_BY"
+"""Environment variable of every process that a UI started: the id of that UI."""
+SERVERS_GRACE_S = 20.0
+"""Time for web server and daemon to stop before they are killed; they take 2 s."""
+RUNS_GRACE_S = 20.0
+"""Time for interrupted runs to record that they failed before they are killed."""
+LAST_GRACE_S = 5.0
+"""Time for code servers to record which runs were killed before they are killed too; then for all to be gone."""
+_IN_PROGRESS = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+_DIED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_TICK_S = 0.1
+_RUN_WORKER = "--multiprocessing-fork"
+"""Argument of the processes in which code servers execute runs."""
+
+
+def require_available(home: Path, host: str, port: int, say: Progress) -> None:
+    """Raise `ConfigurationError` if `serve` would refuse now; for commands that do long work first."""
+    with _only_ui(home, say):
+        _require_free_port(host, port)
+
+
+def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
+    """Serve the UI of a home until SIGTERM, SIGINT or SIGHUP, and leave no process behind.
+
+    A second SIGINT kills what has not stopped yet. If this process is killed,
+    the servers stop by themselves after the runs in progress; the next UI of the
+    home stops what is left.
+
+    Parameters
+    ----------
+    settings : Settings
+    host : str
+        Address to listen on. There is no login.
+    port : int
+        1 to 65535.
+    say : Progress
+        Receives what the operator should know.
+
+    Raises
+    ------
+    ConfigurationError
+        The home is served already, or the port is in use or not permitted.
+    NeuralPileError
+        Dagster stopped although nobody asked it to, or a process cannot be ended.
+    """
+    with _only_ui(settings.home, say) as note:
+        _require_free_port(host, port)
+        with open_instance(settings) as instance:
+            fail_abandoned(settings.home, instance)
+        ui = uuid.uuid4().hex
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}
+        write_bytes(note, json.dumps(place).encode())
+        running: Sequence[str] = ()
+        with _signals() as received:
+            process = _start(ui, settings.home, host, port)
+            try:
+                say(f"Dagster UI on {address} (home {settings.home}); stop with Ctrl-C")
+                while process.poll() is None and not received:
+                    time.sleep(_TICK_S)
+                stopped_by_itself = not received
+                if received:
+                    say("stopping the UI and runs in progress (Ctrl-C again to kill them)")
+                    with open_instance(settings) as instance:
+                        running = _runs(instance, _IN_PROGRESS)
+            finally:
+                _end_servers(process, received)
+                _end_all(ui, received, servers_were_told=process.returncode == 0)
+        note.unlink()
+        with open_instance(settings) as instance:
+            fail_abandoned(settings.home, instance)
+            for run_id in _runs(instance, _DIED, running):
+                say(f"run {run_id} was stopped; completed sessions are kept: launch it again to resume")
+    if stopped_by_itself:
+        raise NeuralPileError(
+            "Dagster's web server or daemon stopped by itself",
+            found=f"exit code {process.returncode} and the messages above",
+            expected="both to run until they are asked to stop",
+            remedy="remove the cause and start neuralpile ui again; runs in progress were stopped",
+        )
+
+
+def _runs(
+    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus], among: Sequence[str] | None = None
+) -> list[str]:
+    """Ids of runs that have one of these statuses."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
+    return [run.run_id for run in runs if among is None or run.run_id in among]
+
+
+@contextmanager
+def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
+    """Be the only UI of a home; yield the path of the note that says where it is served.
+
+    The operating system releases the lock when this process ends, however it
+    ends (on a network file system too, if that has locks: NFS does). What a UI
+    that was killed has left is ended first. Raises `ConfigurationError` if
+    another process serves the home.
+    """
+    note, path = home / "ui.json", home / "ui.lock"
+    lock = FileLock(path)
+    try:
+        with explained(path):
+            home.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+    except Timeout:
+        place = _read(note)
+        found = "{address} (process {pid} on {machine})".format(**place) if place else "a UI that is just starting"
+        raise ConfigurationError(
+            f"{home} is served already",
+            found=found,
+            expected="one UI for each home",
+            remedy="open that address, or stop that process first; another home is chosen with NEURALPILE_HOME",
+        ) from None
+    try:
+        if (killed := _read(note)) and (left := _started_by(killed["id"])):
+            say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
+            _end_all(killed["id"], [], servers_were_told=False)
+        note.unlink(missing_ok=True)
+        yield note
+    finally:
+        lock.release()
+
+
+def _read(note: Path) -> dict[str, str]:
+    """Id, address, process and machine of the UI that wrote the note; empty if there is none, or a damaged one."""
+    with suppress(FileNotFoundError, ValueError):
+        return dict(json.loads(note.read_text()))
+    return {}
+
+
+def _require_free_port(host: str, port: int) -> None:
+    """Raise `ConfigurationError` unless a server can listen there; Dagster shows a traceback, 15 s later."""
+    try:
+        for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as web servers do
+                probe.bind(where)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        raise ConfigurationError(
+            f"port {port} of {host} cannot be used",
+            found="another program listens on it" if in_use else str(error),
+            expected="a free port of this machine that this user may listen on",
+            remedy="stop that program, or choose another port with --port" if in_use else "change --port or --host",
+        ) from error
+
+
+def _start(ui: str, home: Path, host: str, port: int) -> subprocess.Popen[bytes]:
+    """Start Dagster's servers in a session of their own, so that Ctrl-C reaches only this process.
+
+    They stop when the pipe to their standard input closes: the system closes
+    it when this process is killed.
+    """
+    command = [sys.executable, "-m", "neuralpile_dagster.orchestration.serving", "dev"]
+    command += ["-m", "neuralpile_dagster.definitions", "--host", host, "--port", str(port)]
+    environment = {**os.environ, "NEURALPILE_HOME": str(home), STARTED_BY: ui}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yield the list of signals to stop that have arrived; ``nohup`` and ``&`` in a script have some ignored."""
+    received: list[int] = []
+    kinds = [signal.SIGTERM]
+    kinds += [kind for kind in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(kind) != signal.SIG_IGN]
+    before = {kind: signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds}
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _impatient(received: Sequence[int]) -> bool:
+    """Whether Ctrl-C came twice; other signals are repeated by terminals and service managers."""
+    return received.count(signal.SIGINT) > 1
+
+
+def _end_servers(process: subprocess.Popen[bytes], received: Sequence[int]) -> None:
+    """Stop ``dagster dev``: it stops web server and daemon and tells its code servers to stop after their runs."""
+    process.terminate()
+    due = time.monotonic() + SERVERS_GRACE_S
+    while process.poll() is None and time.monotonic() < due and not _impatient(received):
+        time.sleep(_TICK_S)
+    process.kill()
+    process.wait()
+
+
+def _end_all(ui: str, received: Sequence[int], *, servers_were_told: bool) -> None:
+    """Interrupt the runs of a UI, and its servers unless they were told to stop; kill what does not end in time."""
+    asked: set[psutil.Process] = set()
+    begin = time.monotonic()
+    while remaining := _started_by(ui):
+        waited = time.monotonic() - begin + (RUNS_GRACE_S + LAST_GRACE_S if _impatient(received) else 0.0)
+        if waited > RUNS_GRACE_S + 2 * LAST_GRACE_S:
+            raise NeuralPileError(
+                "some processes of the UI do not end",
+                found=f"processes {', '.join(str(process.pid) for process in remaining)} were killed and still exist",
+                remedy="look for a disk or network file system that does not respond: they end with it",
+            )
+        for process, is_run in remaining.items():
+            with suppress(psutil.NoSuchProcess):  # ended just now
+                if waited > (RUNS_GRACE_S if is_run else RUNS_GRACE_S + LAST_GRACE_S):
+                    process.kill()
+                elif process not in asked and (is_run or not servers_were_told):
+                    process.terminate()
+                    asked.add(process)
+        time.sleep(_TICK_S)
+
+
+def _started_by(ui: str) -> dict[psutil.Process, bool]:
+    """Find the live processes that a UI started, directly or not, and whether each executes a run."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended just now; another user's
+            if process.environ().get(STARTED_BY) == ui:
+                found[process] = _RUN_WORKER in process.cmdline()
+    return found
+
+
+def _stop_with_parent() -> None:
+    """Wait until ``neuralpile ui`` has ended, then stop as if it had asked."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":  # Dagster's own command line, in a process that heeds signals and ends with its parent
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    runpy.run_module("dagster", run_name="__main__", alter_sys=True)

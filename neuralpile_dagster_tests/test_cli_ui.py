@@ -1,0 +1,310 @@
+"""`neuralpile ui` and its processes: one for each home, and none is left however it ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from neuralpile_dagster_tests.orchestration.house import FILES, instance_of, neuralpile, quick_folder, write_mice
+from neuralpile_dagster_tests.ui.serving import ask, environment, free_port, wait_until_served
+
+pytestmark = [pytest.mark.slow_first, pytest.mark.timeout(400)]
+NEURALPILE = str(Path(sys.executable).with_name("neuralpile"))
+CATALOG = """\
+datasets:
+  - name: tiny-mice
+    title: Tiny synthetic mice, made for tests
+    source: {archive: dandi, id: "990100", version: draft}
+"""
+SERVERS = ("dagster_webserver", "dagster._daemon", "code-server", "grpc")
+LAUNCH = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
+}"""
+STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+PATIENCE_S = 120.0
+
+
+@dataclass
+class Ui:
+    """A `neuralpile ui` that was started."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def server(self, name: str) -> psutil.Process:
+        """The server with this word in its command line."""
+        (found,) = [process for process in processes(self.home) if name in process.cmdline()]
+        return found
+
+    def list_mice(self) -> str:
+        """Launch a run that materializes the manifest of ``tiny-mice``; return its id when it is under way."""
+        selector = {
+            "repositoryLocationName": "neuralpile_dagster.definitions",
+            "repositoryName": "__repository__",
+            "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["tiny_mice", "manifest"]}],
+            "assetCheckSelection": [],
+        }
+        launched = ask(self.address, LAUNCH, params={"selector": selector, "mode": "default"})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id = launched["run"]["runId"]
+        wait_for(lambda: (self.home / "runs" / f"{run_id}.lock").exists(), "the run to start")
+        return str(run_id)
+
+
+def processes(home: Path) -> list[psutil.Process]:
+    """All processes that work for a home, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("NEURALPILE_HOME") == str(home):
+                found.append(process)
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that only waits to be collected by its parent has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE_S:.0f} s for {what}"
+        time.sleep(0.1)
+
+
+def run(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [NEURALPILE, *arguments]
+    return subprocess.run(
+        command, env=environment(home, "sample") | variables, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home, of which every process is killed at the end."""
+    with quick_folder() as place:
+        yield place
+        for process in processes(place):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@contextmanager
+def interrupts(handler: Any) -> Iterator[None]:
+    """Children inherit that SIGINT is ignored, or that it is not, whatever started the tests."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def start(home: Path, port: int | None = None, archive: str = "sample", **options: Any) -> Ui:
+    """Start ``neuralpile ui`` and wait until its code location is loaded."""
+    log = home / "ui.log"
+    variables = {**environment(home, archive), **options.pop("variables", {})}
+    with log.open("wb") as output:
+        options = {"stdout": output, "stderr": output, **options}
+        port = port or free_port()
+        process = subprocess.Popen([NEURALPILE, "ui", "--port", str(port)], env=variables, **options)
+    ui = Ui(home, port, process, log)
+    wait_for(lambda: "Dagster UI on" in ui.said or process.poll() is not None, "its first line")
+    wait_until_served(process, ui.address, log)
+    return ui
+
+
+def require_nothing_left(ui: Ui) -> None:
+    assert [(process.pid, process.cmdline()) for process in processes(ui.home)] == []
+    assert not (ui.home / "ui.json").exists()
+
+
+@pytest.mark.parametrize("command", ["ui", "demo"])
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "http"])
+def test_a_port_that_does_not_exist_is_refused(command: str, port: str, tmp_path: Path) -> None:
+    ran = neuralpile(command, "--port", port, NEURALPILE_HOME=tmp_path)
+    assert ran.code == 2
+    assert "Invalid value for '--port'" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("ui",), ("demo", "--home")])
+def test_a_port_in_use_is_refused_before_anything_is_made(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        given = [*arguments, *([tmp_path] if "--home" in arguments else []), "--port", str(port)]
+        ran = neuralpile(*given, NEURALPILE_HOME=tmp_path)
+    assert ran.code == 1
+    assert f"port {port} of 127.0.0.1 cannot be used; found: another program listens on it" in ran.err
+    assert "choose another port with --port" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["ui.lock"]
+
+
+def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
+    ran = neuralpile("ui", "--host", "192.0.2.1", "--port", str(free_port()), NEURALPILE_HOME=tmp_path)
+    assert ran.code == 1
+    assert "of 192.0.2.1 cannot be used" in ran.err
+    assert "change --port or --host" in ran.err
+
+
+def test_a_home_has_one_ui_which_sigterm_ends_with_all_its_servers_even_where_sigint_is_ignored(home: Path) -> None:
+    with interrupts(signal.SIG_IGN):  # as a shell starts `neuralpile ui &` in a script
+        ui = start(home)
+    started = processes(home)
+    for name in SERVERS:
+        assert ui.server(name) in started
+    for arguments in (("ui", "--port", str(free_port())), ("demo", "--home", str(home))):
+        second = run(home, *arguments)
+        assert second.returncode == 1, second
+        assert f"{home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.stderr
+    assert processes(home) == started
+    ui.process.terminate()
+    assert ui.process.wait() == 0
+    require_nothing_left(ui)
+    assert not any(map(alive, started))
+    assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
+    assert "Traceback" not in ui.said
+
+
+def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly(home: Path) -> None:
+    master, slave = pty.openpty()
+    with interrupts(signal.default_int_handler):
+        ui = start(home, stdin=slave, start_new_session=True, preexec_fn=take_terminal)
+    os.write(master, b"\x03")
+    assert ui.process.wait() == 0
+    os.close(slave)
+    os.close(master)
+    require_nothing_left(ui)
+    assert ui.said.count("stopping the UI") == ui.said.count("Shutting down Dagster services") == 1
+    assert "Traceback" not in ui.said
+    assert "Aborted" not in ui.said
+
+
+def take_terminal() -> None:
+    """Make standard input the terminal of this session."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_closed_terminal_ends_it_and_nohup_keeps_it(home: Path) -> None:
+    ui = start(home, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    ui.process.send_signal(signal.SIGHUP)
+    assert "is served already" in run(home, "ui", "--port", str(free_port())).stderr
+    assert "stopping the UI" not in ui.said
+    ui.process.terminate()
+    assert ui.process.wait() == 0
+    again = start(home)
+    again.process.send_signal(signal.SIGHUP)
+    assert again.process.wait() == 0
+    require_nothing_left(again)
+
+
+def test_servers_stop_by_themselves_when_the_command_is_killed(home: Path) -> None:
+    ui = start(home)
+    ui.process.kill()
+    ui.process.wait()
+    wait_for(lambda: not processes(home), "the servers to stop")
+
+
+def test_the_next_ui_ends_what_a_killed_one_has_left(home: Path) -> None:
+    ui = start(home)
+    left = [process for process in processes(home) if process.pid != ui.process.pid]
+    for process in (psutil.Process(ui.process.pid), ui.server("dev")):
+        process.kill()
+    ui.process.wait()
+    assert alive(ui.server("dagster._daemon"))
+    again = start(home, port=ui.port)
+    assert "processes that a killed neuralpile ui has left" in again.said
+    assert not any(map(alive, left))
+    assert alive(again.server("dagster._daemon"))
+    again.process.terminate()
+    assert again.process.wait() == 0
+    require_nothing_left(again)
+
+
+def test_it_fails_when_dagster_stops_by_itself(home: Path) -> None:
+    ui = start(home)
+    ui.server("dagster._daemon").kill()
+    assert ui.process.wait() == 1
+    assert "Dagster's web server or daemon stopped by itself" in ui.said
+    require_nothing_left(ui)
+
+
+@pytest.fixture
+def silent_archive() -> Iterator[str]:
+    """The URL of a server that accepts connections and never responds: a run that asks it goes on and on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+
+
+def start_with_run(home: Path, url: str) -> tuple[Ui, str, psutil.Process]:
+    """A UI with a run in progress, its id and its process."""
+    (home / "catalog.yaml").write_text(CATALOG)
+    with interrupts(signal.default_int_handler):
+        ui = start(home, archive="dandi", variables={"DANDI_API_URL": url})
+    run_id = ui.list_mice()
+    return ui, run_id, ui.server("--multiprocessing-fork")
+
+
+def require_failed(home: Path, run_id: str) -> None:
+    """The run is over, nothing waits for it, and what it was to make can be made."""
+    with instance_of(home) as instance:
+        assert [(run.run_id, run.status.value) for run in instance.get_runs()] == [(run_id, "FAILURE")]
+    assert list((home / "runs").iterdir()) == []
+    archive = home / "archive"
+    write_mice(archive)
+    built = run(home, "build", "tiny-mice", NEURALPILE_ARCHIVE=str(archive))
+    assert built.returncode == 0, built.stderr
+    assert built.stdout.startswith(f"local/tiny-mice: {len(FILES)} sessions")
+
+
+def test_a_run_in_progress_is_stopped_recorded_as_failed_and_can_be_made_again(home: Path, silent_archive: str) -> None:
+    ui, run_id, worker = start_with_run(home, silent_archive)
+    ui.process.terminate()
+    assert ui.process.wait() == 0
+    require_nothing_left(ui)
+    assert not alive(worker)
+    assert f"run {run_id} was stopped; completed sessions are kept: launch it again to resume" in ui.said
+    require_failed(home, run_id)
+
+
+def test_a_second_ctrl_c_kills_a_run_that_does_not_stop_which_is_recorded_too(home: Path, silent_archive: str) -> None:
+    ui, run_id, worker = start_with_run(home, silent_archive)
+    worker.suspend()  # as if it waited for a disk
+    ui.process.send_signal(signal.SIGINT)
+    wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.process.wait() == 0
+    require_nothing_left(ui)
+    assert f"run {run_id} was stopped" in ui.said
+    require_failed(home, run_id)
