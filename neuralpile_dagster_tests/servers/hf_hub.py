@@ -24,6 +24,7 @@ from neuralpile_dagster_tests.servers.hf_hub_forms import (
     tag,
     tree_rows,
     validate_yaml,
+    whoami,
 )
 from neuralpile_dagster_tests.servers.hf_hub_lfs import LfsStore
 from neuralpile_dagster_tests.servers.hf_hub_store import Commit, Entry, HubStore, Refused, Repository
@@ -47,6 +48,7 @@ class HubServer(Server):
         super().__init__(self._answer, **network)
         self.store = HubStore(root)
         self.token = token
+        self.account = whoami(orgs={"lab": "write"})
         self.page = page
         self.xet = xet
         self.received: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class HubServer(Server):
                 return self._lfs.answer(request, rest)
             case "GET", ["api", "whoami-v2"]:
                 self._require_token(request)
-                return json_response({"type": "user", "name": "tester", "orgs": []})
+                return json_response(self.account)
             case "POST", ["api", "validate-yaml"]:
                 return validate_yaml(json.loads(request.body)["content"])
             case "POST", ["api", "repos", "create"]:
