@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from neuralpile_dagster.doctor.model import Finding, failed, not_needed, ok, warning
+from neuralpile_dagster.doctor.model import Finding, failed, failure, not_needed, ok, warning
+from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.retrying import RetryPolicy
 from neuralpile_dagster.settings import Settings
 
@@ -24,7 +25,11 @@ def hub(settings: Settings) -> Finding:
     from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 
     opened = HuggingFaceHub.from_environment(settings.namespace, policy=POLICY)
-    return judge(opened.account(), settings.namespace, opened.endpoint)
+    try:
+        account = opened.account()
+    except HubUnavailable as error:
+        return failed(failure(error).found, "try again later; check HF_ENDPOINT and this machine's network if it lasts")
+    return judge(account, settings.namespace, opened.endpoint)
 
 
 def judge(account: dict[str, Any], namespace: str, endpoint: str) -> Finding:

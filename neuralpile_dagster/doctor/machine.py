@@ -45,7 +45,7 @@ def versions() -> Finding:
     if wrong:
         return failed(
             f"{PACKAGE} {version(PACKAGE)} needs {', '.join(wrong)}",
-            f"install it again into an environment of its own: {sys.executable} -m pip install --upgrade {PACKAGE}",
+            "in the clone, in an environment of its own: python -m pip install -c constraints.txt -e .",
         )
     named = ", ".join(f"{name} {seen[name]}" for name in SHOWN if name in seen)
     return ok(

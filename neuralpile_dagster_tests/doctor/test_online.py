@@ -14,9 +14,10 @@ import pytest
 from neuralpile_dagster.archives.sample.archive import make_sample
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster_tests.deploy.cluster import free_port, missing_programs
-from neuralpile_dagster_tests.doctor.visit import NETWORK, ROOT, Visit, doctor
+from neuralpile_dagster_tests.doctor.visit import NETWORK, ROOT, Visit, doctor, dripping
 from neuralpile_dagster_tests.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
+from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.hf_hub_forms import whoami
@@ -100,6 +101,16 @@ def test_a_size_that_is_not_the_storages_fails_reading(world: World) -> None:
     visit = world.visit("--json")
     assert visit.statuses["archive reading"] == visit.statuses["archive digests"] == "failed"
     assert "is not the file that was listed" in visit.lines["archive reading"]["found"]
+
+
+def test_a_storage_that_never_ends_its_answer_does_not_keep_the_process(world: World) -> None:
+    with dripping() as port:
+        away = (("Location", f"http://127.0.0.1:{port}/"),)
+        world.dandi.faults.add(Fault("status", path="^/blobs/", status=302, headers=away, times=1000))
+        visit = world.visit("--json")
+    assert visit.code == 1
+    assert visit.statuses["archive listing"] == "ok"
+    assert "no result within" in visit.lines["archive reading"]["found"]
 
 
 def test_a_rule_that_chooses_nothing_fails_and_one_that_chooses_more_warns(world: World) -> None:
