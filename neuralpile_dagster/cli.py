@@ -173,10 +173,13 @@ def doctor(dataset: str | None, as_json: bool) -> None:
     from neuralpile_dagster.orchestration.terminal import print_line
 
     lines = []
-    for line in diagnose(dataset):
-        lines.append(line)
-        if not as_json:
-            print_line(line)
+    try:
+        for line in diagnose(dataset):
+            lines.append(line)
+            if not as_json:
+                print_line(line)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # as below
     failures = [line.name for line in lines if line.finding.status == "failed"]
     if as_json:
         click.echo(json.dumps({"ok": not failures, "lines": [line.document() for line in lines]}, indent=2))

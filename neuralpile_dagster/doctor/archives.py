@@ -33,7 +33,7 @@ _SPIKE_TIMES = "/units/spike_times"
 
 def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterator[Probe]:
     """The archive that the settings name: a small dataset listed, read, and compared with what the storage has."""
-    listed = _Listed(settings, catalog)
+    listed = _Listed(settings)
     yield Probe("archive listing", lambda: listed.look(_small_dataset(settings, catalog)))
     yield Probe("archive reading", lambda: listed.with_smallest(_read_first_spikes))
     if settings.archive == "dandi":
@@ -45,7 +45,7 @@ def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterat
 def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterator[Probe]:
     """The listing of figshare's one article; its files are gigabytes and are not read."""
     if settings.archive == "dandi":
-        listed = _Listed(settings, catalog)
+        listed = _Listed(settings)
         yield Probe("figshare", lambda: listed.look(get_dataset(catalog, FIGSHARE)))
     else:
         yield Probe("figshare", lambda: not_needed("NEURALPILE_ARCHIVE is not dandi"))
@@ -53,7 +53,7 @@ def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Itera
 
 def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Iterator[Probe]:
     """One dataset: listed, then its smallest sessions read whole by its own reader, one line each."""
-    listed = _Listed(settings, catalog)
+    listed = _Listed(settings)
     yield Probe(name, lambda: listed.look(get_dataset(catalog, name)))
     if listed.manifest is None:
         return
@@ -65,9 +65,8 @@ def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str
 class _Listed:
     """A dataset as its archive lists it now; ``manifest`` is None until `look` has succeeded."""
 
-    def __init__(self, settings: Settings, catalog: Mapping[str, Dataset]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._catalog = catalog
         self.row: Dataset
         self.archive: Archive
         self.manifest: Manifest | None = None

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -25,14 +24,14 @@ def postgres(settings: Settings) -> Finding:
     config = _postgres_config(_instance_file(settings.home / "dagster.yaml"))
     if config is None:
         return not_needed("Dagster's runs and events are in SQLite in the home")
-    arguments = _connection_arguments(config)
     try:
         import psycopg2
     except ImportError:
         return failed("psycopg2 is not installed", _EXTRA)
-    where = _place(arguments)
+    arguments = _connection_arguments(config)
+    where = f"{arguments.get('host')}:{arguments.get('port')}/{arguments.get('dbname')}"
     try:
-        connection = psycopg2.connect(**arguments, connect_timeout=TIMEOUT_S)
+        connection = psycopg2.connect(**{**arguments, "connect_timeout": TIMEOUT_S})
     except psycopg2.Error as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         password = str(arguments.get("password") or "")
@@ -56,7 +55,7 @@ def broker(settings: Settings) -> Finding:
     if value is None:
         return not_needed("runs are processes of this machine")
     url = str(value)
-    if urlsplit(url).scheme not in ("redis", "rediss"):
+    if url.partition("://")[0] not in ("redis", "rediss"):
         return warning("the broker is not Redis: not tried", "deploy/README.md: only Redis was tested")
     try:
         import redis
@@ -64,15 +63,19 @@ def broker(settings: Settings) -> Finding:
         from redis.retry import Retry
     except ImportError:
         return failed("redis is not installed", _EXTRA)
-    where = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2], query="").geturl()
+    once = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        client = redis.Redis.from_url(url, **once)
+    except ValueError:  # whose text repeats parts of the URL
+        return failed("the broker's URL is invalid", f"set {_BROKER} to redis://:password@host:6379/0")
+    place = client.get_connection_kwargs()
+    where = f"Redis at {place.get('host')}:{place.get('port', 6379)}"
+    try:
+        with client:
             client.ping()
-    except (redis.RedisError, ValueError) as error:
+    except redis.RedisError as error:
         return failed(f"{where} does not respond: {error}", f"start Redis, and check {_BROKER}")
-    return ok(f"{where}: responds")
+    return ok(f"{where} responds")
 
 
 def _instance_file(path: Path) -> dict[str, Any]:
@@ -81,9 +84,11 @@ def _instance_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)  # YAML's own text repeats the line, which may hold a password
+        found = f"no YAML in line {mark.line + 1}" if mark else type(error).__name__
         raise ConfigurationError(
-            f"{path} cannot be read", found=str(error), remedy="correct it, or remove it: it is then made again"
-        ) from error
+            f"{path} cannot be read", found=found, remedy="correct it, or remove it: it is then made again"
+        ) from None
     return content if isinstance(content, dict) else {}
 
 
@@ -102,10 +107,22 @@ def _postgres_configs(instance: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """As psycopg2 takes them."""
+    """As psycopg2 takes them; raises `ConfigurationError` when the URL is invalid."""
     if "postgres_url" in config:
+        import psycopg2.extensions
+
         scheme, _, rest = str(_value(config["postgres_url"])).partition("://")
-        return {"dsn": f"{scheme.partition('+')[0]}://{rest}"}
+        invalid = ConfigurationError(  # the URL is not repeated, not even in parts: it holds a password
+            "postgres_url in dagster.yaml is invalid",
+            expected="postgresql://user:password@host:5432/database, with / and @ in the password as %2F and %40",
+        )
+        try:
+            parsed = {"port": 5432, **psycopg2.extensions.parse_dsn(f"{scheme.partition('+')[0]}://{rest}")}
+        except psycopg2.ProgrammingError:
+            raise invalid from None
+        if not str(parsed["port"]).isdigit() or any("@" in str(parsed.get(name)) for name in ("host", "dbname")):
+            raise invalid
+        return parsed
     database = {name: _value(value) for name, value in config["postgres_db"].items() if name != "params"}
     return {
         "host": database.get("hostname"),
@@ -114,14 +131,6 @@ def _connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
         "password": database.get("password"),
         "dbname": database.get("db_name"),
     }
-
-
-def _place(arguments: dict[str, Any]) -> str:
-    """Host, port and database, without user and password."""
-    if "dsn" in arguments:
-        parts = urlsplit(arguments["dsn"])
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return f"{arguments['host']}:{arguments['port']}/{arguments['dbname']}"
 
 
 def _value(configured: Any) -> Any:

@@ -7,10 +7,8 @@ from typing import Any
 
 from neuralpile_dagster.doctor.model import Finding, failed, failure, not_needed, ok, warning
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.retrying import RetryPolicy
 from neuralpile_dagster.settings import Settings
 
-POLICY = RetryPolicy(attempts=1, connect_timeout_s=4.0, answer_timeout_s=5.0)
 WRITE = "repo.write"
 """What a fine-grained token needs for the namespace: creating repositories and writing to them."""
 _TOKENS = "https://huggingface.co/settings/tokens"
@@ -23,8 +21,10 @@ def hub(settings: Settings) -> Finding:
         token = "; HF_TOKEN is set, but not used" if os.environ.get("HF_TOKEN") else ""
         return not_needed(f"NEURALPILE_HUB is local: datasets are published into {settings.home / 'hub'}{token}")
     from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+    from neuralpile_dagster.hub.retrying import RetryPolicy
 
-    opened = HuggingFaceHub.from_environment(settings.namespace, policy=POLICY)
+    once = RetryPolicy(attempts=1, connect_timeout_s=4.0, answer_timeout_s=5.0)
+    opened = HuggingFaceHub.from_environment(settings.namespace, policy=once)
     try:
         account = opened.account()
     except HubUnavailable as error:

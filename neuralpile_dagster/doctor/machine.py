@@ -16,7 +16,6 @@ from packaging.specifiers import SpecifierSet
 from neuralpile_dagster.doctor.model import Finding, failed, ok, warning
 from neuralpile_dagster.files import explained, free_bytes
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store.s3_client import S3Limits
 
 PACKAGE = "neuralpile-dagster"
 SHOWN = ("dagster", "dandi", "h5py", "huggingface_hub", "numpy", "pyarrow", "pynwb")
@@ -25,7 +24,6 @@ IMPORTED = ("boto3.session", "dandi.dandiapi", "h5py", "huggingface_hub", "numpy
 """What the other lines, and builds, import from binary or slow packages."""
 LITTLE_BYTES = 2_000_000_000
 """Free disk below which a dataset of medium size (8 G tokens) may not fit."""
-S3_LIMITS = S3Limits(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1)
 
 
 def versions() -> Finding:
@@ -87,8 +85,9 @@ def store(settings: Settings) -> Finding:
     if isinstance(opened, LocalStore):
         return _folder(opened.root, "NEURALPILE_STORE")
     from neuralpile_dagster.store.s3 import open_s3_store
+    from neuralpile_dagster.store.s3_client import S3Limits
 
-    on_s3 = open_s3_store(settings.store, S3_LIMITS)
+    on_s3 = open_s3_store(settings.store, S3Limits(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1))
     some = next(on_s3.keys("neural_pile"), None)
     contents = "no pile yet" if some is None else "a pile"
     return ok(f"{settings.store} can be listed ({contents}); writing was not tried")

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")
 _PASSWORD_IN_URL = re.compile(r"://[^/\s@:]*:([^/\s@]+)@")
+_UNQUOTED_PASSWORD = re.compile(r"://[^/\s@:]*:(\S+)@")  # one that should have been: a key may hold / and @
 _URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")  # may be a signature
 _SHORTEST = 4
 """Shorter values are words of ordinary text: to remove those would tell more than it hides."""
@@ -18,7 +19,8 @@ class Redaction:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         named = (value for name, value in environment.items() if _SECRET_NAME.search(name))
-        in_urls = (found for value in environment.values() for found in _PASSWORD_IN_URL.findall(value))
+        patterns = (_PASSWORD_IN_URL, _UNQUOTED_PASSWORD)
+        in_urls = (found for value in environment.values() for each in patterns for found in each.findall(value))
         self._secrets = _longest_first((*named, *in_urls))
 
     def __call__(self, text: str) -> str:

@@ -54,7 +54,4 @@ class _Instance:
         settings = Settings.from_environment()
         catalog = load_catalog(settings)
         self.loaded = settings, catalog
-        return ok(
-            f"home {settings.home}, store {settings.store}, archive {settings.archive}, "
-            f"hub {settings.hub}, {len(catalog)} datasets"
-        )
+        return ok(f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {len(catalog)} datasets")

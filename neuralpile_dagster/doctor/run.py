@@ -68,5 +68,7 @@ def _finding(probe: Probe) -> Finding:
         return probe.run()
     except NeuralPileError as error:
         return failure(error)
+    except ImportError as error:
+        return failed(f"{error.name or 'a package'} cannot be imported", "see the lines `versions` and `imports`")
     except Exception as error:  # noqa: BLE001 - shown: one line that breaks must not hide the others
         return failed(f"{type(error).__name__}: {error}", "report this line as a defect of neuralpile-dagster")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.model import Line, Status
-from neuralpile_dagster.orchestration.status import DatasetStatus
-from neuralpile_dagster.recordings.manifest import Manifest
+if TYPE_CHECKING:  # nothing is imported to print what is wrong with an installation
+    from neuralpile_dagster.catalog.model import Dataset
+    from neuralpile_dagster.doctor.model import Line, Status
+    from neuralpile_dagster.orchestration.status import DatasetStatus
+    from neuralpile_dagster.recordings.manifest import Manifest
 
 REASONS_SHOWN = 3
 _COLORS: dict[Status, str] = {"ok": "green", "failed": "red", "warning": "yellow", "not needed": "dim"}

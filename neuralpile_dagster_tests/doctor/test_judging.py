@@ -160,6 +160,26 @@ def test_a_database_is_found_in_both_forms_of_instance_file_and_its_password_is_
     assert "opensesame" not in finding.found
 
 
+def test_invalid_urls_of_database_and_broker_are_not_repeated(tmp_path: Path) -> None:
+    url = "://me:open/sesame@127.0.0.1:9/0"
+    storage, launcher = f"{{postgres_url: 'postgresql{url}'}}", f"{{broker: 'redis{url}'}}"
+    (tmp_path / "dagster.yaml").write_text(
+        f"run_storage: {{config: {storage}}}\nrun_launcher: {{config: {launcher}}}\n"
+    )
+    for look in (postgres, broker):
+        (line,) = examine([[Probe("it", lambda look=look: look(settings_of(tmp_path)))]])
+        assert line.finding.status == "failed"
+        assert "is invalid" in line.finding.found
+        assert "sesame" not in line.finding.found + line.finding.remedy
+
+
+def test_an_instance_file_that_is_not_yaml_is_named_without_its_text(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("a: 1\nb: [opensesame: {\n")
+    with pytest.raises(ConfigurationError, match=r"dagster\.yaml cannot be read; found: no YAML in line") as error:
+        postgres(settings_of(tmp_path))
+    assert "opensesame" not in str(error.value)
+
+
 @pytest.mark.parametrize("look", [postgres, broker])
 def test_an_instance_file_that_names_a_variable_which_is_not_set_says_so(
     tmp_path: Path, look: Callable[[Settings], Finding], monkeypatch: pytest.MonkeyPatch

@@ -128,6 +128,29 @@ def test_settings_that_are_invalid_are_a_line_too(tmp_path: Path, variable: str,
     assert visit.statuses == {"versions": "ok", "imports": "ok", "settings": "failed"}
 
 
+@pytest.mark.parametrize("package", ["h5py", "huggingface_hub"])
+def test_a_package_that_does_not_import_is_named_and_every_line_still_appears(tmp_path: Path, package: str) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / f"{package}.py").write_text(f"raise ImportError('a shared library is missing', name={package!r})")
+    path = {"PYTHONPATH": f"{broken}:{ROOT}"}
+    with refusing() as port:
+        visit = doctor(tmp_path / "home", "--json", environment={**cluster_environment(port), **path})
+    assert (visit.code, visit.err) == (1, "")
+    assert visit.lines["imports"]["found"].endswith("cannot be imported: a shared library is missing")
+    assert set(visit.lines) >= EVERYTHING
+    assert not any("defect" in line["remedy"] for line in visit.lines.values())
+
+
+def test_keys_in_the_stores_location_are_not_shown(tmp_path: Path) -> None:
+    for as_json in ((), ("--json",)):
+        environment = {"NEURALPILE_ARCHIVE": "sample", "NEURALPILE_STORE": "s3://an-id:a/secret/key@bucket/prefix"}
+        visit = doctor(tmp_path / "home", *as_json, environment=environment)
+        assert visit.code == 1
+        assert "NEURALPILE_STORE is not a location on S3" in visit.out
+        assert "secret" not in visit.out + visit.err
+
+
 def test_a_catalog_that_is_invalid_is_a_line_too(tmp_path: Path) -> None:
     (tmp_path / "catalog.yaml").write_text("datasets: 7")
     visit = doctor(tmp_path, "--json")

@@ -192,20 +192,13 @@ def test_a_folder_without_any_dataset_fails(tmp_path: Path) -> None:
     assert "holds no dataset of the catalog" in visit.lines["archive listing"]["found"]
 
 
-@pytest.mark.parametrize(("account", "code", "said"), [
-    (whoami("lab", role="read"), 1, "it may only read"),
-    (whoami("tester", {"other": "admin"}), 1, "who is not a member of lab"),
-    (whoami("tester", {"lab": "read"}), 1, "whose role in lab is read"),
-])  # fmt: skip
-def test_a_token_that_may_not_write_fails_when_the_hub_is_hugging_face(
-    tmp_path: Path, account: dict[str, Any], code: int, said: str
-) -> None:
+def test_a_token_that_may_only_read_fails_when_the_hub_is_hugging_face(tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub") as hub:
-        hub.account = account
+        hub.account = whoami("lab", role="read")
         places = {"NEURALPILE_HUB": "hf", "NEURALPILE_NAMESPACE": "lab", "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}
         visit = doctor(tmp_path / "home", "--json", environment={**OFFLINE, **places})
-    assert visit.code == code
-    assert said in visit.lines["hub"]["found"]
+    assert visit.code == 1
+    assert "it may only read" in visit.lines["hub"]["found"]
     assert hub.token not in visit.out + visit.err
 
 
@@ -259,6 +252,6 @@ def test_database_and_broker_of_a_cluster_are_ok_and_fail_with_another_password(
         server.terminate()
     assert good.code == 0, good
     assert good.lines["postgres"]["found"].startswith(f"127.0.0.1:{database.port}/postgres: Postgres ")
-    assert good.lines["broker"]["found"] == f"redis://127.0.0.1:{port}/0: responds"
+    assert good.lines["broker"]["found"] == f"Redis at 127.0.0.1:{port} responds"
     assert (bad.code, bad.statuses["postgres"], bad.statuses["broker"]) == (1, "failed", "failed")
     assert "sesame" not in good.out + bad.out
