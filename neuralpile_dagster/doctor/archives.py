@@ -35,9 +35,9 @@ def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterat
     """The archive that the settings name: a small dataset listed, read, and compared with what the storage has."""
     listed = _Listed(settings)
     yield Probe("archive listing", lambda: listed.look(_small_dataset(settings, catalog)))
-    yield Probe("archive reading", lambda: listed.with_smallest(_read_first_spikes))
+    yield Probe("archive reading", lambda: listed.with_smallest(read_first_spikes))
     if settings.archive == "dandi":
-        yield Probe("archive digests", lambda: listed.with_smallest(_compare_with_storage))
+        yield Probe("archive digests", lambda: listed.with_smallest(compare_with_storage))
     else:
         yield Probe("archive digests", lambda: not_needed("the recordings are files of this machine"))
 
@@ -141,7 +141,7 @@ def _is_there(settings: Settings, row: Dataset) -> bool:
     return (Path(settings.archive) / row.source.folder).is_dir()
 
 
-def _read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
+def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
     """Open a session's first file and read the first of its spike times, which costs little of any file."""
     from neuralpile_dagster.hdf5 import find_dataset, reading
 
@@ -159,7 +159,7 @@ def _read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Find
     return ok(f"{file.path}: the first {len(first):,} of {n_spikes:,} spike times; {cost}")
 
 
-def _compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Finding:
+def compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Finding:
     """Compare the size and digest that the archive states with what the storage answers."""
     from dandischema.digests.dandietag import DandiETag
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ import pytest
 
 from neuralpile_dagster.archives.sample.archive import make_sample
 from neuralpile_dagster.catalog.rodent import RODENT
+from neuralpile_dagster.doctor.archives import compare_with_storage
+from neuralpile_dagster.doctor.model import Finding
+from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.archives.serving import archive_of
 from neuralpile_dagster_tests.deploy.cluster import free_port, missing_programs
 from neuralpile_dagster_tests.doctor.visit import NETWORK, ROOT, Visit, doctor, dripping
 from neuralpile_dagster_tests.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
@@ -85,22 +90,25 @@ def test_size_and_digest_as_stated_are_compared_with_what_the_storage_answers(wo
     line = world.visit("--json").lines["archive digests"]
     assert line["status"] == "ok"
     assert f"{size:,} bytes as listed" in line["found"]
-    (version,) = (world.dandi.store.dandisets[IURILLI.source.id].versions[IURILLI.source.version],)
-    (asset,) = version.assets.values()
-    assert line["found"].count(asset.etag) == 2
-    asset.etag = "0" * 32 + "-1"
-    assert world.visit("--json").statuses["archive digests"] == "warning"
-    asset.row["etag"] = "of another form"
-    line = world.visit("--json").lines["archive digests"]
-    assert (line["status"], "<32 hex digits>-<parts>" in line["found"]) == ("failed", True)
-
-
-def test_a_size_that_is_not_the_storages_fails_reading(world: World) -> None:
     (asset,) = world.dandi.store.dandisets[IURILLI.source.id].versions[IURILLI.source.version].assets.values()
-    asset.row["size"] += 1
-    visit = world.visit("--json")
-    assert visit.statuses["archive reading"] == visit.statuses["archive digests"] == "failed"
-    assert "is not the file that was listed" in visit.lines["archive reading"]["found"]
+    assert line["found"].count(asset.etag) == 2
+
+
+def test_a_storage_that_differs_from_what_is_listed_warns_or_fails(world: World) -> None:
+    archive = archive_of(world.dandi, world.folder)
+    (session,) = choose_sessions(IURILLI, archive.list_files(IURILLI.source)).sessions
+    (file,) = session.files
+
+    def compare(**listed: Any) -> Finding:
+        changed = session.model_copy(update={"files": (file.model_copy(update=listed),)})
+        return compare_with_storage(archive, IURILLI, changed)
+
+    assert compare().status == "ok"
+    assert compare(digests={**file.digests, "dandi-etag": f"{0:032x}-1"}).status == "warning"
+    strange = compare(digests={**file.digests, "dandi-etag": "of another form"})
+    assert (strange.status, "<32 hex digits>-<parts>" in strange.found) == ("failed", True)
+    with pytest.raises(ArchiveError, match="is not the file that was listed"):
+        compare(size=file.size + 1)
 
 
 def test_a_storage_that_never_ends_its_answer_does_not_keep_the_process(world: World) -> None:
@@ -113,19 +121,21 @@ def test_a_storage_that_never_ends_its_answer_does_not_keep_the_process(world: W
     assert "no result within" in visit.lines["archive reading"]["found"]
 
 
-def test_a_rule_that_chooses_nothing_fails_and_one_that_chooses_more_warns(world: World) -> None:
-    version = world.dandi.store.dandisets[IURILLI.source.id].versions[IURILLI.source.version]
-    (asset,) = version.assets.values()
-    extra = replace(asset, row={**asset.row, "path": "sub-002/sub-002.nwb", "asset_id": "f" * 8})
-    version.assets["f" * 8] = extra
+def test_a_rule_that_chooses_more_than_expected_warns(world: World) -> None:
+    recording = write_units_nwb(world.folder / "second.nwb", poisson_trains(3, 10.0))
+    world.dandi.store.add_file(IURILLI.source.id, IURILLI.source.version, "sub-002/sub-002.nwb", recording)
     line = world.visit("--json").lines["archive listing"]
     assert (line["status"], "2 sessions, 1 expected" in line["found"]) == ("warning", True)
-    for each in (asset, extra):
-        each.row["variableMeasured"] = ["Position"]
-    visit = world.visit("--json")
+
+
+def test_a_rule_that_chooses_nothing_fails_and_nothing_is_read(tmp_path: Path) -> None:
+    recording = write_units_nwb(tmp_path / "recording.nwb", poisson_trains(3, 10.0))
+    with dandi_server() as dandi, figshare_server() as figshare:
+        dandi.store.add_file(IURILLI.source.id, IURILLI.source.version, PATH, recording, variables=("Position",))
+        visit = World(tmp_path, dandi, figshare).visit("--json")
     line = visit.lines["archive listing"]
     assert line["status"] == "failed"
-    assert "2 dropped: metadata has no Units" in line["found"]
+    assert "1 dropped: metadata has no Units" in line["found"]
     assert "not tried" in visit.lines["archive reading"]["found"]
 
 
