@@ -17,7 +17,7 @@ from neuralpile_dagster.doctor.redaction import Redaction
 from neuralpile_dagster.doctor.run import examine
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.servers.hf_hub_forms import whoami
+from neuralpile_dagster_tests.servers.hf_hub_account import whoami
 
 
 def test_a_probe_that_never_returns_is_given_up_and_the_next_one_runs() -> None:

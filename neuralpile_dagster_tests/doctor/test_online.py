@@ -25,7 +25,7 @@ from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_ser
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
-from neuralpile_dagster_tests.servers.hf_hub_forms import whoami
+from neuralpile_dagster_tests.servers.hf_hub_account import whoami
 from neuralpile_dagster_tests.servers.postgres import postgres_server
 from neuralpile_dagster_tests.servers.s3 import S3Server
 

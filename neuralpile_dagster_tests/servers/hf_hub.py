@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from neuralpile_dagster_tests.servers.hf_hub_account import whoami
 from neuralpile_dagster_tests.servers.hf_hub_forms import (
     discussions,
     info,
@@ -24,7 +25,6 @@ from neuralpile_dagster_tests.servers.hf_hub_forms import (
     tag,
     tree_rows,
     validate_yaml,
-    whoami,
 )
 from neuralpile_dagster_tests.servers.hf_hub_lfs import LfsStore
 from neuralpile_dagster_tests.servers.hf_hub_store import Commit, Entry, HubStore, Refused, Repository

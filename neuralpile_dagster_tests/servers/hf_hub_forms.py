@@ -15,46 +15,6 @@ from neuralpile_dagster_tests.servers.http import Request, Response, json_respon
 _TIME = "2026-01-01T00:00:00.000Z"
 
 
-def whoami(
-    name: str = "tester",
-    orgs: dict[str, str] | None = None,
-    role: str = "write",
-    scoped: dict[str, list[str]] | None = None,
-) -> dict[str, Any]:
-    """Who a token belongs to and what it may do.
-
-    ``orgs`` maps an organization to the user's role in it; ``scoped`` maps ``type name`` of an entity to the
-    permissions of a fine-grained token. The form: @huggingface/hub (npm), src/types/api/api-who-am-i.ts and the
-    response that its who-am-i.spec.ts expects; ``roleInOrg``: huggingface_hub/_oauth.py; ``fineGrained``: the schema
-    that huggingface/hf-mcp-server checks each response with, permissions as huggingface.co gives them.
-    """
-    token: dict[str, Any] = {"displayName": "made for tests", "role": role, "createdAt": _TIME}
-    if scoped is not None:
-        entities = [dict(zip(("type", "name"), key.split(), strict=True)) for key in scoped]
-        rows = [
-            {"entity": {"_id": f"{number:024x}", **entity}, "permissions": permissions}
-            for number, (entity, permissions) in enumerate(zip(entities, scoped.values(), strict=True))
-        ]
-        token["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": rows}
-    return {
-        "type": "user",
-        "id": "0" * 24,
-        "name": name,
-        "fullname": "A Tester",
-        "email": "tester@example.org",
-        "emailVerified": True,
-        "canPay": False,
-        "isPro": False,
-        "periodEnd": None,
-        "avatarUrl": "/avatars/0.svg",
-        "orgs": [
-            {"type": "org", "id": f"{number:024x}", "name": org, "fullname": org, "roleInOrg": role_in_org}
-            for number, (org, role_in_org) in enumerate((orgs or {}).items())
-        ],
-        "auth": {"type": "access_token", "accessToken": token},
-    }
-
-
 def validate_yaml(card: str) -> Response:
     try:
         yaml.safe_load(card.split("---")[1] if card.startswith("---") else "")
