@@ -16,7 +16,7 @@ from neuralpile_dagster.settings import Settings
 TIMEOUT_S = 5
 _STORAGES = ("storage", "run_storage", "event_log_storage", "schedule_storage")
 _BROKER = "DAGSTER_CELERY_BROKER_URL"
-_EXTRA = "pip install 'neuralpile-dagster[cluster]'"
+_EXTRA = "install neuralpile-dagster with its extra [cluster] (deploy/README.md)"
 
 
 def postgres(settings: Settings) -> Finding:

@@ -43,7 +43,7 @@ def versions() -> Finding:
     if wrong:
         return failed(
             f"{PACKAGE} {version(PACKAGE)} needs {', '.join(wrong)}",
-            "in the clone, in an environment of its own: python -m pip install -c constraints.txt -e .",
+            "install it again as the README says, in an environment of its own",
         )
     named = ", ".join(f"{name} {seen[name]}" for name in SHOWN if name in seen)
     return ok(
