@@ -165,6 +165,39 @@ def status(datasets: tuple[str, ...]) -> None:
     print_status([dataset_status(store, row, settings) for row in chosen], verbose=bool(datasets), pile=pile)
 
 
+@main.command()
+@click.option("--dataset", help="Also read up to five sessions of this dataset, the smallest ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@_plain_errors
+def doctor(dataset: str | None, as_json: bool) -> None:
+    """Tell what works on this machine and what to do otherwise; exit code 1 when something needed fails.
+
+    Looks at the installation, the disk, the archives, the hub and, where they are configured, S3, Postgres and
+    the broker: each once, for ten seconds at most, writing nothing.
+    """
+    from neuralpile_dagster.doctor.registry import diagnose
+    from neuralpile_dagster.orchestration.terminal import print_line
+
+    lines = []
+    try:
+        for line in diagnose(dataset):
+            lines.append(line)
+            if not as_json:
+                print_line(line)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # as below
+    failures = [line.name for line in lines if line.finding.status == "failed"]
+    if as_json:
+        click.echo(json.dumps({"ok": not failures, "lines": [line.document() for line in lines]}, indent=2))
+    else:
+        click.echo(f"failed: {', '.join(failures)}" if failures else "Everything needed works.")
+    if any(line.running for line in lines):  # threads that wait for a server would keep the process
+        sys.stdout.flush()
+        os._exit(1)
+    if failures:
+        sys.exit(1)
+
+
 @main.command("bin")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")

@@ -14,7 +14,7 @@ from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.cli import main
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
 
-COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui")
+COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui", "doctor")
 ROW = """\
 datasets:
   - name: my-mice
@@ -72,7 +72,9 @@ def test_help_imports_neither_dagster_nor_numpy() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["catalog", "--check"], ["sessions", "my-mice"]])
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["catalog", "--check"], ["sessions", "my-mice"], ["doctor", "--dataset", "my-mice"]]
+)
 def test_commands_that_only_look_do_not_import_dagster(home: Path, arguments: list[str]) -> None:
     program = (
         "import sys; from neuralpile_dagster.cli import main; "

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
@@ -75,13 +75,16 @@ class HuggingFaceHub:
         self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, user_agent=USER_AGENT)
 
     @classmethod
-    def from_environment(cls, namespace: str, environment: Mapping[str, str] | None = None) -> HuggingFaceHub:
+    def from_environment(
+        cls, namespace: str, environment: Mapping[str, str] | None = None, policy: RetryPolicy | None = None
+    ) -> HuggingFaceHub:
         """Configured by HF_TOKEN, HF_ENDPOINT and NEURALPILE_PRIVATE (1 or 0; default 0)."""
         env = os.environ if environment is None else environment
         choice = env.get("NEURALPILE_PRIVATE", "").strip().lower()
         if choice not in _CHOICES:
             raise ConfigurationError("NEURALPILE_PRIVATE is wrong", found=choice, expected="1 or 0")
-        return cls(namespace, env.get("HF_ENDPOINT") or None, env.get("HF_TOKEN") or None, _CHOICES[choice])
+        token = env.get("HF_TOKEN") or None
+        return cls(namespace, env.get("HF_ENDPOINT") or None, token, _CHOICES[choice], policy=policy)
 
     def __repr__(self) -> str:
         return f"HuggingFaceHub({self.namespace!r}, {self.endpoint!r}, private={self._private})"
@@ -117,6 +120,16 @@ class HuggingFaceHub:
             bytes_sent=publishing.bytes_sent,
             seconds=time.monotonic() - started,
         )
+
+    def account(self) -> dict[str, Any]:
+        """Whose the token is and what it may do: the response of ``/api/whoami-v2``.
+
+        Raises `HubError` when there is no token or the Hub refuses it.
+        """
+        if self._secrets.token is None:
+            raise HubError(f"{self.endpoint} cannot be published to", found="no token", remedy="set HF_TOKEN")
+        with self._explained(self.namespace, f"asking {self.endpoint} whose the token is"):
+            return self._api.whoami()
 
     def files(self, name: str) -> tuple[RepositoryFile, ...]:
         """See `Hub.files`. Small files, whose sha256 the Hub does not know, are read."""

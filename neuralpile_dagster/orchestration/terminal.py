@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration.status import DatasetStatus
-from neuralpile_dagster.recordings.manifest import Manifest
+if TYPE_CHECKING:  # nothing is imported to print what is wrong with an installation
+    from neuralpile_dagster.catalog.model import Dataset
+    from neuralpile_dagster.doctor.model import Line, Status
+    from neuralpile_dagster.orchestration.status import DatasetStatus
+    from neuralpile_dagster.recordings.manifest import Manifest
 
 REASONS_SHOWN = 3
+_COLORS: dict[Status, str] = {"ok": "green", "failed": "red", "warning": "yellow", "not needed": "dim"}
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -106,3 +110,16 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
             console.print(line, soft_wrap=True)
         if len(shown) < len(status.failed):
             console.print(f"  and {len(status.failed) - len(shown)} more: neuralpile status {status.dataset.name}")
+
+
+def print_line(line: Line) -> None:
+    """Print a line of the doctor's report: a row of a table whose other rows are not known yet."""
+    finding = line.finding
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=10, style=_COLORS[finding.status])
+    row.add_column(width=18, overflow="fold")
+    row.add_column(width=6, justify="right")
+    row.add_column(overflow="fold", ratio=1)
+    advice = f"\nwhat to do: {escape(finding.remedy)}" if finding.remedy else ""
+    row.add_row(finding.status, escape(line.name), f"{line.seconds:.1f} s", f"{escape(finding.found)}{advice}")
+    _console().print(row)

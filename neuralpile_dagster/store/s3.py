@@ -108,7 +108,7 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
 
-def open_s3_store(location: str) -> S3Store:
+def open_s3_store(location: str, limits: S3Limits | None = None) -> S3Store:
     """The store at ``s3://bucket/prefix``; raises `StoreError` when it is not of that form."""
     bucket, _, prefix = location.removeprefix("s3://").rstrip("/").partition("/")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket or not _is_prefix(prefix):
@@ -119,7 +119,7 @@ def open_s3_store(location: str) -> S3Store:
             remedy="credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, another endpoint in "
             "AWS_ENDPOINT_URL",
         )
-    return S3Store(bucket, prefix)
+    return S3Store(bucket, prefix, limits)
 
 
 def _is_prefix(text: str) -> bool:

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from neuralpile_dagster_tests.servers.hf_hub_account import whoami
 from neuralpile_dagster_tests.servers.hf_hub_card import card_errors
 from neuralpile_dagster_tests.servers.hf_hub_checks import Misfit, check_response
 from neuralpile_dagster_tests.servers.hf_hub_forms import (
@@ -51,6 +52,7 @@ class HubServer(Server):
         super().__init__(self._answer, **network)
         self.store = HubStore(root)
         self.token = token
+        self.account = whoami(orgs={"lab": "write"})
         self.page = page
         self.xet = xet
         self.received: Counter[str] = Counter()
@@ -119,6 +121,9 @@ class HubServer(Server):
     def _route(self, request: Request) -> Response:
         parts = [unquote(part) for part in urlsplit(request.target).path.strip("/").split("/")]
         match request.method, parts:
+            case "GET", ["api", "whoami-v2"]:
+                self._require_token(request)
+                return json_response(self.account)
             case "POST", ["api", "validate-yaml"]:
                 return validate_yaml(json.loads(request.body)["content"])
             case "POST", ["api", "repos", "create"]:

@@ -29,6 +29,7 @@ from huggingface_hub.utils import hf_raise_for_status, parse_datetime
 from huggingface_hub.utils._xet import parse_xet_connection_info_from_headers
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from neuralpile_dagster_tests.servers.hf_hub_account import check_account
 from neuralpile_dagster_tests.servers.http import Request, Response
 
 _ERRORS = {
@@ -277,6 +278,10 @@ def _check_status_change(document: Any, url: str) -> None:
     _event(document["newStatus"])
 
 
+def _check_account(document: Any, url: str = "") -> None:
+    check_account(document)
+
+
 def _check_validation(document: Any, url: str = "") -> None:
     _require_fields(document, "errors warnings")
     for each in (*document["errors"], *document["warnings"]):
@@ -292,6 +297,7 @@ _API = "/api/datasets/[^/]+/[^/]+"
 FORMS: Mapping[str, Callable[[Any, str], None]] = {
     f"GET {_API}(/revision/[^/]+)?": _check_info,
     "GET /api/datasets": _check_infos,
+    "GET /api/whoami-v2": _check_account,
     f"GET {_API}/tree/[^/]+(/.*)?": _check_tree,
     f"POST {_API}/paths-info/[^/]+": _check_tree,
     f"GET {_API}/refs": _check_refs,

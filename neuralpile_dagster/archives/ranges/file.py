@@ -43,6 +43,11 @@ class RangedFile:
         self._download = download
         self._views: list[tuple[h5py.File, BlockFile]] = []
 
+    @property
+    def etag(self) -> str | None:
+        """See `RemoteObject.etag`."""
+        return self._remote.etag
+
     def hdf5(self) -> h5py.File:
         """Open as HDF5; see `OpenFile.hdf5`. Every byte that h5py itself reads goes through blocks."""
         view = BlockFile(self._blocks)

@@ -92,6 +92,11 @@ class RemoteObject:
         self._pin: str | None = None
         connections.join(self)
 
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the first response, as sent; None before it, and where the server sends none."""
+        return self._pin
+
     def stop(self) -> None:
         """Let every running `read_into` fail soon: no more waiting, no more retries."""
         self._stopping.set()

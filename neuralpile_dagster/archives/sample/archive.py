@@ -56,13 +56,18 @@ class SampleArchive:
         return FolderArchive(make_sample(self.home))
 
 
+def sample_folder(home: Path) -> Path:
+    """Where the recordings are once they were made."""
+    return home / "sample" / f"v{GENERATOR_VERSION}"
+
+
 def make_sample(home: Path) -> Path:
     """Make all synthetic recordings unless this version of them is there; return their folder.
 
     The folder appears complete, by one rename, and is named by the generator's
     version. When two processes make it at the same time one of them wins.
     """
-    folder = home / "sample" / f"v{GENERATOR_VERSION}"
+    folder = sample_folder(home)
     if folder.is_dir():
         return folder
     temporary = folder.parent / temporary_name()

@@ -1,0 +1,106 @@
+"""The machine: versions of packages, that they import, the home and the store."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import time
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from neuralpile_dagster.doctor.model import Finding, failed, ok, warning
+from neuralpile_dagster.files import explained, free_bytes
+from neuralpile_dagster.settings import Settings
+
+PACKAGE = "neuralpile-dagster"
+SHOWN = ("dagster", "dandi", "h5py", "huggingface_hub", "numpy", "pyarrow", "pynwb")
+"""Packages whose versions are shown even when all is well: what a bug report needs."""
+IMPORTED = ("boto3.session", "dandi.dandiapi", "h5py", "huggingface_hub", "numpy", "pyarrow.parquet")
+"""What the other lines, and builds, import from binary or slow packages."""
+LITTLE_BYTES = 2_000_000_000
+"""Free disk below which a dataset of medium size (8 G tokens) may not fit."""
+
+
+def versions() -> Finding:
+    """Compare installed packages with the bounds in the package's own metadata."""
+    wrong, seen = [], {}
+    for requirement in _requirements():
+        try:
+            seen[requirement.name] = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement} (not installed)")
+            continue
+        if not requirement.specifier.contains(seen[requirement.name], prereleases=True):
+            wrong.append(f"{requirement} ({seen[requirement.name]} is installed)")
+    python = metadata(PACKAGE)["Requires-Python"]
+    if python and not SpecifierSet(python).contains(platform.python_version(), prereleases=True):
+        wrong.append(f"python{python} ({platform.python_version()} is running)")
+    if wrong:
+        return failed(
+            f"{PACKAGE} {version(PACKAGE)} needs {', '.join(wrong)}",
+            "install it again as the README says, in an environment of its own",
+        )
+    named = ", ".join(f"{name} {seen[name]}" for name in SHOWN if name in seen)
+    return ok(
+        f"{PACKAGE} {version(PACKAGE)} on python {platform.python_version()}: {named}; "
+        f"all {len(seen)} packages are within their bounds"
+    )
+
+
+def _requirements() -> list[Requirement]:
+    """What the package always needs, without extras."""
+    found = (Requirement(text) for text in requires(PACKAGE) or ())
+    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def imports() -> Finding:
+    """Import what is slow to import or may be broken, so that later lines wait for servers only."""
+    began = time.monotonic()
+    for name in IMPORTED:
+        try:
+            import_module(name)
+        except ImportError as error:
+            return failed(
+                f"{name} cannot be imported: {error}",
+                f"install it again: {sys.executable} -m pip install --force-reinstall {name.partition('.')[0]}",
+            )
+    return ok(f"{len(IMPORTED)} packages imported in {time.monotonic() - began:.1f} s")
+
+
+def home(settings: Settings) -> Finding:
+    """Whether the home can be written, and how much room it has."""
+    return _folder(settings.home, "NEURALPILE_HOME")
+
+
+def store(settings: Settings) -> Finding:
+    """The store's folder like the home; on S3 a listing, which needs the bucket and the credentials."""
+    from neuralpile_dagster.store import LocalStore, open_store
+
+    opened = open_store(settings.store)
+    if isinstance(opened, LocalStore):
+        return _folder(opened.root, "NEURALPILE_STORE")
+    from neuralpile_dagster.store.s3 import open_s3_store
+    from neuralpile_dagster.store.s3_client import S3Limits
+
+    on_s3 = open_s3_store(settings.store, S3Limits(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1))
+    some = next(on_s3.keys("neural_pile"), None)
+    contents = "no pile yet" if some is None else "a pile"
+    return ok(f"{settings.store} can be listed ({contents}); writing was not tried")
+
+
+def _folder(folder: Path, variable: str) -> Finding:
+    """Write a file without a name where ``folder`` is, or would be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with explained(folder), tempfile.TemporaryFile(dir=there) as file:
+        file.write(b"0")
+        file.flush()
+    free = free_bytes(there)
+    found = f"{folder} is writable{'' if there == folder else ' (not made yet)'}, {free / 1e9:,.1f} GB free"
+    if free < LITTLE_BYTES:
+        return warning(found, f"free some space, or set {variable} to a larger disk")
+    return ok(found)

@@ -1,0 +1,97 @@
+"""What the doctor finds: probes, their findings, and the lines of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from neuralpile_dagster.errors import NeuralPileError
+
+Status = Literal["ok", "failed", "warning", "not needed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found, and what to do about it (empty when nothing has to be done)."""
+
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One line of the report before it is known; ``run`` may raise, which makes the line ``failed``."""
+
+    name: str
+    run: Callable[[], Finding]
+
+
+class LineDocument(TypedDict):
+    """A `Line` in the JSON report."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report.
+
+    Attributes
+    ----------
+    seconds : float
+        How long the probe took, or was waited for.
+    running : bool
+        Whether the probe was still running when it was given up.
+    """
+
+    name: str
+    finding: Finding
+    seconds: float
+    running: bool = False
+
+    def document(self) -> LineDocument:
+        """The line for the JSON report."""
+        finding = self.finding
+        return {
+            "name": self.name,
+            "status": finding.status,
+            "found": finding.found,
+            "remedy": finding.remedy,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def ok(found: str) -> Finding:
+    """Works."""
+    return Finding("ok", found)
+
+
+def warning(found: str, remedy: str) -> Finding:
+    """Works, with something to know."""
+    return Finding("warning", found, remedy)
+
+
+def failed(found: str, remedy: str) -> Finding:
+    """Does not work, and is needed."""
+    return Finding("failed", found, remedy)
+
+
+def not_needed(found: str) -> Finding:
+    """Not used with the present settings."""
+    return Finding("not needed", found)
+
+
+def failure(error: NeuralPileError) -> Finding:
+    """An error of ours as a finding, without its remedy in the text."""
+    parts = (
+        error.what,
+        f"found: {error.found}" if error.found else "",
+        f"expected: {error.expected}" if error.expected else "",
+    )
+    return failed("; ".join(part.rstrip(".; ") for part in parts if part), error.remedy)

@@ -1,0 +1,74 @@
+"""Run probes within a deadline each; a probe that never returns is given up, not waited for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+
+from neuralpile_dagster.doctor.model import Finding, Line, Probe, failed, failure
+from neuralpile_dagster.doctor.redaction import Redaction
+from neuralpile_dagster.errors import NeuralPileError
+
+DEADLINE_S = 10.0
+_SLOW = (
+    "check this machine's network and the server; where the network is merely slow, a build still works: "
+    "it waits longer and retries"
+)
+
+
+def examine(groups: Iterable[Iterable[Probe]], deadline_s: float = DEADLINE_S) -> Iterator[Line]:
+    """Run groups of probes at the same time, the probes of a group one after another.
+
+    A group may be a generator: its next probe is asked for when the one before it has ended.
+
+    Yields
+    ------
+    Line
+        One per probe as it ends. Secrets of the environment are not in it.
+    """
+    redact = Redaction(os.environ)
+    lines: SimpleQueue[Line | None] = SimpleQueue()
+
+    def run(group: Iterable[Probe]) -> None:
+        try:
+            for probe in group:
+                lines.put(_line(probe, deadline_s, redact))
+        finally:
+            lines.put(None)
+
+    threads = [threading.Thread(target=run, args=(group,), daemon=True) for group in groups]
+    for thread in threads:
+        thread.start()
+    going = len(threads)
+    while going:
+        line = lines.get()
+        if line is None:
+            going -= 1
+        else:
+            yield line
+
+
+def _line(probe: Probe, deadline_s: float, redact: Callable[[str], str]) -> Line:
+    findings: SimpleQueue[Finding] = SimpleQueue()
+    began = time.monotonic()
+    thread = threading.Thread(target=lambda: findings.put(_finding(probe)), daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    running = findings.empty()
+    found = failed(f"no result within {deadline_s:g} s", _SLOW) if running else findings.get()
+    shown = Finding(found.status, redact(found.found), redact(found.remedy))
+    return Line(probe.name, shown, time.monotonic() - began, running)
+
+
+def _finding(probe: Probe) -> Finding:
+    try:
+        return probe.run()
+    except NeuralPileError as error:
+        return failure(error)
+    except ImportError as error:
+        return failed(f"{error.name or 'a package'} cannot be imported", "see the lines `versions` and `imports`")
+    except Exception as error:  # noqa: BLE001 - shown: one line that breaks must not hide the others
+        return failed(f"{type(error).__name__}: {error}", "report this line as a defect of neuralpile-dagster")
