@@ -40,6 +40,7 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="neuralpile-dagster")
+@_plain_errors
 def main() -> None:
     """Build the neural pile: recordings in, spike counts out, as Hugging Face datasets.
 
@@ -47,6 +48,10 @@ def main() -> None:
     NEURALPILE_ARCHIVE (dandi, sample, or a folder of dandisets), NEURALPILE_STORE, NEURALPILE_HUB
     (local or hf), NEURALPILE_NAMESPACE, NEURALPILE_BIN_WIDTH, NEURALPILE_MAX_TOKENS. See the README.
     """
+    if sys.platform == "win32":  # file locks are fcntl's
+        raise ConfigurationError(
+            "neuralpile runs on Linux and macOS", found="Windows", remedy="run it in the Windows Subsystem for Linux"
+        )
 
 
 @main.command()
@@ -244,3 +249,7 @@ def _serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
     click.echo(f"Dagster UI on http://{host}:{port} (home {settings.home}); stop with Ctrl-C")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "neuralpile_dagster.definitions"]
     sys.exit(subprocess.call([*command, "--host", host, "--port", str(port)]))
+
+
+if __name__ == "__main__":
+    main()
