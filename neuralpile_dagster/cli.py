@@ -41,6 +41,7 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="neuralpile-dagster")
+@_plain_errors
 def main() -> None:
     """Build the neural pile: recordings in, spike counts out, as Hugging Face datasets.
 
@@ -48,6 +49,10 @@ def main() -> None:
     NEURALPILE_ARCHIVE (dandi, sample, or a folder of dandisets), NEURALPILE_STORE, NEURALPILE_HUB
     (local or hf), NEURALPILE_NAMESPACE, NEURALPILE_BIN_WIDTH, NEURALPILE_MAX_TOKENS. See the README.
     """
+    if sys.platform == "win32":  # file locks are fcntl's
+        raise ConfigurationError(
+            "neuralpile runs on Linux and macOS", found="Windows", remedy="run it in the Windows Subsystem for Linux"
+        )
 
 
 @main.command()
@@ -281,3 +286,7 @@ def _serve(settings: Settings, port: int, host: str) -> None:
     for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback
         require_known_checks(row)
     serve(settings, host, port, click.echo)
+
+
+if __name__ == "__main__":
+    main()

@@ -66,6 +66,24 @@ def test_the_installed_command_runs_and_knows_its_version() -> None:
     assert done.stdout.startswith("neuralpile, version ")
 
 
+@pytest.mark.parametrize("module", ["neuralpile_dagster", "neuralpile_dagster.cli"])
+def test_the_package_and_its_cli_module_run_as_the_command(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "catalog", "--check"]
+    environment = {**os.environ, "NEURALPILE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(tmp_path / "catalog.yaml"))
+
+
+def test_on_windows_which_has_no_fcntl_every_command_names_the_systems_that_are_supported() -> None:
+    program = (
+        "import sys; sys.modules['fcntl'] = None; from neuralpile_dagster.cli import main; "
+        "sys.platform = 'win32'; main(['status'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("Error: neuralpile runs on Linux and macOS; found: Windows; what to do: ")
+    assert paragraph(Ran(done.returncode, done.stdout, done.stderr))
+
+
 def test_help_imports_neither_dagster_nor_numpy() -> None:
     program = "import sys; from neuralpile_dagster.cli import main; print(*{'dagster', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
