@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster_tests.documented import Block, at, documented_blocks, reading_code, run
 from neuralpile_dagster_tests.hub.huggingface_setup import QUICK, quiet
 from neuralpile_dagster_tests.hub.piles import Pile
@@ -31,6 +31,9 @@ assert np.shares_memory(counts, row["spike_counts"].values.values.to_numpy()), "
 np.save("counts.npy", counts)
 """
 
+Script = Callable[[str], tuple[int, str, str]]
+"""Exit code, output and errors of a script."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -41,7 +44,7 @@ class Places:
     shards: Path
     """A pile of several shards, not synthetic."""
     bare: Path
-    """The same of somebody else's components, without a ``units`` config."""
+    """The same shards from repositories of other owners, without a ``units`` config."""
     mice: Path
     """A component, not synthetic."""
     server: HubServer
@@ -50,9 +53,15 @@ class Places:
         """A repository of the demo."""
         return self.home / DEMO_HOME / "hub" / "local" / name
 
-    def __getitem__(self, name: str) -> Path | str:
-        found = {"demo": self.hub("neural-pile"), "several shards": self.shards}
-        return found.get(name, "hf://datasets/local/neural-pile")
+    def __getitem__(self, place: str) -> Path | str:
+        """What to read at a place: a pile."""
+        return {"demo": self.hub("neural-pile"), "several shards": self.shards}.get(
+            place, "hf://datasets/local/neural-pile"
+        )
+
+    def rows(self, place: str) -> list[Row]:
+        """The train rows there; the test hub has the pile of several shards."""
+        return train_rows(self.hub("neural-pile") if place == "demo" else self.shards)
 
     @property
     def cards(self) -> dict[str, Path]:
@@ -85,7 +94,7 @@ def places() -> Iterator[Places]:
 
 
 @pytest.fixture
-def script(places: Places, tmp_path: Path) -> Callable[[str], tuple[int, str, str]]:
+def script(places: Places, tmp_path: Path) -> Script:
     """Run a script as a reader of the documentation, who has the demo and reaches the test hub alone."""
     online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": places.server.url}
 
@@ -96,26 +105,27 @@ def script(places: Places, tmp_path: Path) -> Callable[[str], tuple[int, str, st
     return run_script
 
 
-Script = Callable[[str], tuple[int, str, str]]
-
-
 def train_shards(folder: Path) -> list[Path]:
     return sorted((folder / "data").glob("train-*.parquet"))
 
 
-def train_rows(folder: Path) -> list[dict]:
-    return [row for shard in train_shards(folder) for row in pq.read_table(shard).to_pylist()]
+def train_rows(folder: Path) -> list[Row]:
+    rows = []
+    for shard in train_shards(folder):
+        with shard.open("rb") as file:
+            reader = RowReader(file)
+            rows += [reader.row(i) for i in range(reader.n_rows)]
+    return rows
 
 
-def require_rows(ran: tuple[int, str, str], expected: list[dict], counts: Path) -> None:
+def require_rows(ran: tuple[int, str, str], expected: list[Row], counts: Path) -> None:
     """The script ended well, named these rows, and left the counts of the last one."""
     code, out, err = ran
     assert code == 0, err
-    wanted = np.array(expected[-1]["spike_counts"], np.uint8)
+    assert [line.split()[:2] for line in out.splitlines()] == [[row.session_id, row.segment_id] for row in expected]
     found = np.load(counts)
     assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, wanted)
-    assert [line.split()[:2] for line in out.splitlines()] == [[r["session_id"], r["segment_id"]] for r in expected]
+    np.testing.assert_array_equal(found, expected[-1].counts)
 
 
 @pytest.mark.parametrize("block", DOCUMENTED, ids=lambda block: block.place)
@@ -158,16 +168,16 @@ class TestTheReadmesCodeEnds:
     def test_when_its_loop_is_left_at_the_first_row(
         self, place: str, places: Places, script: Script, tmp_path: Path
     ) -> None:
-        rows = train_rows(places.shards if place == "hub" else Path(places[place]))
+        rows = places.rows(place)
         require_rows(script(at(README, places[place]) + PROOF), rows[:1], tmp_path / "x" / "counts.npy")
 
     def test_after_all_rows_of_all_shards(self, place: str, places: Places, script: Script, tmp_path: Path) -> None:
-        rows = train_rows(places.shards if place == "hub" else Path(places[place]))
+        rows = places.rows(place)
         code = replaced(at(README, places[place]), "    break\n", "")
         require_rows(script(code + PROOF), rows, tmp_path / "x" / "counts.npy")
 
     def test_after_a_few_rows(self, place: str, places: Places, script: Script, tmp_path: Path) -> None:
-        rows = train_rows(places.shards if place == "hub" else Path(places[place]))
+        rows = places.rows(place)
         code = replaced(at(README, places[place]), "    break\n", "")
         code = replaced(code, 'in read_rows("train")', 'in itertools.islice(read_rows("train"), 2)')
         ran = script("import itertools\n" + code + PROOF)

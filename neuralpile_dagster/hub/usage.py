@@ -40,15 +40,16 @@ def read_rows(split):
 
 
 for row in read_rows("{split}"):
-    trains = row["spike_counts"].flatten()
-    counts = np.asarray(trains.flatten()).reshape(len(trains), -1)  # uint8, units x bins: a view, nothing is copied
+    by_unit = row["spike_counts"].flatten()
+    counts = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # uint8, units x bins: a view, nothing is copied
     print(row["session_id"][0], row["segment_id"][0], counts.shape)
     break{read_units}
 ```
 
-- This reads only what you ask for, and needs no disk. A row is up to about 10 million tokens: use small batches.
-- It does without `load_dataset(..., streaming=True)`, because a script that leaves that loop early may never exit with
-  pyarrow 26 (apache/arrow#45214, huggingface/datasets#7467). Read to its end, it is fine.
+- This fetches only the rows that you ask for and writes nothing to disk. A row is up to about 10 million tokens: use
+  small batches.
+- It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
+  (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
 - `with_format("numpy")` gives int64, eight times the memory; `with_format("numpy", dtype=np.uint8)` gives the counts as
   they are.'''.splitlines()

@@ -147,8 +147,7 @@ def _first_published_row(repository: str, split: _Split) -> pa.Table | None:
     from datasets import load_dataset
 
     stream = load_dataset(repository, split.config, split=split.name, streaming=True)
-    # Cut down to its first row group and read to the end: a process that leaves a stream early may never exit
-    # (apache/arrow#45214).
+    # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
     row_groups = stream.shard(stream.num_shards, 0).reshard()
     if not row_groups.num_shards:
         return None
