@@ -73,7 +73,7 @@ def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     lines = []
     if component.synthetic:
         lines += usage.warning(
-            "SYNTHETIC: these recordings were made by a program, to test this software. They are no neural data."
+            "SYNTHETIC: these recordings were made by a program, to test this software. They are not neural data."
         )
     if not component.frozen:
         lines += usage.warning(
@@ -85,10 +85,10 @@ def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     published = {session.key for session in component.sessions}
     vanished = sum(session.vanished and session.key in published for session in manifest.sessions)
     if vanished:
-        lines += usage.warning(f"The source does not list {vanished:,} of these sessions any more.")
+        lines += usage.warning(f"The source no longer lists {vanished:,} of these sessions.")
     if component.missing:
         total = len(component.missing) + component.totals.sessions
-        lines += usage.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are named below.")
+        lines += usage.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
     return lines
 
 
@@ -132,7 +132,7 @@ def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]
         ("version", ", ".join(map(text, versions))),
         ("DOI", doi_link(citation.doi or dataset.doi) or NOT_STATED),
         *([("paper", doi_link(dataset.paper_doi) or "")] if dataset.paper_doi else []),
-        ("licence", text(citation.license) if citation.license else NOT_STATED),
+        ("license", text(citation.license) if citation.license else NOT_STATED),
         ("authors", "; ".join(map(text, citation.authors)) or NOT_STATED),
     ]
     return [*table(["", ""], rows), *_citation(dataset, citation, ", ".join(versions))]
@@ -142,25 +142,25 @@ def _citation(dataset: Dataset, citation: Citation, version: str) -> list[str]:
     quoted = ["", f"> {text(citation.citation, 2_000)}"] if citation.citation else []
     entry = bibtex(dataset, citation, version)
     block = ["", *code_block(entry, "bibtex")] if entry else []
-    return ["", "Whoever uses these data should cite the source:", *quoted, *block] if quoted or block else []
+    return ["", "If you use these data, please cite the source:", *quoted, *block] if quoted or block else []
 
 
 def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
     stats = [record.stats for record in counts]
     silent = sum(s.silent_units for s in stats)
     outside = [
-        ("at negative times", sum(s.dropped_negative for s in stats)),
-        ("at times that are no number", sum(s.dropped_nan for s in stats)),
+        ("with negative times", sum(s.dropped_negative for s in stats)),
+        ("with NaN times", sum(s.dropped_nan for s in stats)),
         ("beyond the last bin", sum(s.dropped_beyond for s in stats)),
     ]
     spikes_read = sum(s.spikes_read for s in stats)
     return [
         f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts. Not counted:",
         *(f"{number:,} {what}," for what, number in outside),
-        f"and {sum(s.lost_to_saturation for s in stats):,} above the largest count of 255, "
+        f"and {sum(s.lost_to_saturation for s in stats):,} above the maximum count of 255, "
         f"in {sum(s.saturated_bins for s in stats):,} saturated bins.",
         f"The largest count is {max(s.max_count for s in stats)}.",
-        f"{silent:,} of {component.totals.units:,} units have no spike and are rows of zeros.",
+        f"{silent:,} of {component.totals.units:,} units have no spikes; their rows are zeros.",
         f"{sum(s.missing_bins for s in stats):,} bins were missing in the source and are 0.",
     ]
 

@@ -80,16 +80,16 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
     records = [(component.name, component.record) for component in components if component.record]
     if synthetic := [name for name, record in records if record.synthetic]:
         lines += usage.warning(
-            f"SYNTHETIC: made by a program to test this software, no neural data: {named(synthetic)}."
+            f"SYNTHETIC: made by a program to test this software, not neural data: {named(synthetic)}."
         )
     if drafts := [name for name, record in records if not record.frozen]:
         lines += usage.warning(
             f"The sources of these components are not frozen (versions that can change): {named(drafts)}."
         )
     if partial := [f"{name} ({len(record.missing):,})" for name, record in records if record.missing]:
-        lines += usage.warning(f"Components that lack sessions, named on their own cards: {named(partial)}.")
+        lines += usage.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
     if unknown := [component.name for component in components if component.record is None]:
-        lines += usage.warning(f"Somebody else's repositories, merged as they are: {named(unknown)}.")
+        lines += usage.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
     return lines
 
 
@@ -106,7 +106,7 @@ def _components(components: Sequence[PileComponent]) -> list[str]:
         stated = text(record.license) if record and record.license else NOT_STATED
         rows.append([text(component.name), source, stated, component.sessions, component.rows, component.tokens])
     sums = (sum(c.sessions for c in components), sum(c.rows for c in components), sum(c.tokens for c in components))
-    header = ["source_dataset", "source", "licence", "sessions", "rows", "tokens"]
+    header = ["source_dataset", "source", "license", "sessions", "rows", "tokens"]
     return table(header, [*rows, ["all", "", "", *sums]])
 
 
@@ -117,11 +117,11 @@ def _splits(pile: PileRecord) -> list[str]:
     ]
     if pile.split_by == "rows":
         how = (
-            "by rows: segments of one session can be in both splits, so that scores on test say how well a model does "
-            "on sessions it has seen."
+            "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
+            "has seen."
         )
     else:
-        how = "by sessions: every session is wholly in one split."
+        how = "by sessions: all segments of a session are in the same split."
     return [
         *table(["split", "rows", "tokens", "files", "bytes"], rows),
         "",

@@ -20,32 +20,46 @@ CONFIG_TEXTS = {
 
 
 def loading(repository: str, split: str, units: bool) -> list[str]:
-    """How to load: Python that runs as it stands; ``units`` where the repository has a ``units`` config."""
-    load_units = f'\n\nunits = load_dataset("{repository}", "units", split="train")' if units else ""
+    """How to load: Python that runs as it stands, and ends; ``units`` where the repository has a ``units`` config."""
+    pandas = "\nimport pandas as pd" if units else ""
+    read_units = '\n\nunits = pd.read_parquet(f"{repository}/units/units.parquet")  # one row per unit' if units else ""
     return f'''\
 ```python
-import numpy as np
-from datasets import load_dataset
+# pip install huggingface_hub pandas pyarrow
+import fsspec
+import numpy as np{pandas}
+import pyarrow.parquet as pq
 
-# Streaming reads only what you ask for, and needs no disk. The path of a local copy does as well as the name.
-rows = load_dataset("{repository}", split="{split}", streaming=True)
-for batch in rows.with_format("arrow").iter(batch_size=1):
-    units = batch["spike_counts"].chunk(0).flatten()
-    counts = np.asarray(units.flatten()).reshape(len(units), -1)  # uint8, units x bins: a view, nothing is copied
-    break{load_units}
+repository = "hf://datasets/{repository}"  # or the folder of a local copy
+
+
+def read_rows(split):
+    for shard in fsspec.open_files(f"{{repository}}/data/{{split}}-*.parquet"):
+        with shard as file:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=1)
+
+
+for row in read_rows("{split}"):
+    by_unit = row["spike_counts"].flatten()
+    counts = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # uint8, units x bins: a view, nothing is copied
+    print(row["session_id"][0], row["segment_id"][0], counts.shape)
+    break{read_units}
 ```
 
+- This fetches only the rows that you ask for and writes nothing to disk. A row is up to about 10 million tokens: use
+  small batches.
+- It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
+  (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
 - `with_format("numpy")` gives int64, eight times the memory; `with_format("numpy", dtype=np.uint8)` gives the counts as
-  they are, and the Arrow view above copies nothing.
-- Rows are large (up to about 10 million tokens each): use small batches.'''.splitlines()
+  they are.'''.splitlines()
 
 
 def columns(schema: pa.Schema) -> list[str]:
     """What the columns of a row mean."""
     meanings = {
         "spike_counts": "`list<list<uint8>>`: units x bins, spikes of each unit in each bin, at most 255",
-        "subject_id": "`string`: the source's folder of the animal",
+        "subject_id": "`string`: the animal, as its folder in the source is named",
         "session_id": "`string`: the recording session",
         "segment_id": "`string`: `segment_0`, `segment_1`, ...: consecutive pieces of a session, in order of time",
         "source_dataset": "`string`: the dataset that the row comes from",

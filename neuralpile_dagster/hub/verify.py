@@ -147,4 +147,9 @@ def _first_published_row(repository: str, split: _Split) -> pa.Table | None:
     from datasets import load_dataset
 
     stream = load_dataset(repository, split.config, split=split.name, streaming=True)
-    return next(iter(stream.with_format("arrow").iter(batch_size=1)), None)
+    # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
+    row_groups = stream.shard(stream.num_shards, 0).reshard()
+    if not row_groups.num_shards:
+        return None
+    rows = list(row_groups.shard(row_groups.num_shards, 0).with_format("arrow").iter(batch_size=1))
+    return rows[0] if rows else None

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from datasets.packaged_modules.parquet.parquet import Parquet
 
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.component import write_component
@@ -123,6 +125,22 @@ def test_a_hub_that_does_not_answer_is_no_difference(server: HubServer, made: Pa
 def test_a_component_on_the_local_hub_has_no_differences(local: LocalHub, made: Path):
     local.publish("mice", made, quiet)
     assert verify_publication(local, "mice", made) == []
+
+
+def test_every_stream_is_read_to_its_end(local: LocalHub, made: Path, monkeypatch: pytest.MonkeyPatch):
+    """A process that leaves one early may hang or abort when it exits."""
+    read = Parquet._generate_tables
+    ended = []
+
+    def watched(self: Parquet, *args: Any, **options: Any) -> Iterator[Any]:
+        ended.append(False)
+        yield from read(self, *args, **options)
+        ended[-1] = True
+
+    monkeypatch.setattr(Parquet, "_generate_tables", watched)
+    local.publish("mice", made, quiet)
+    assert verify_publication(local, "mice", made) == []
+    assert ended == [True] * 4  # one row group of each config: nothing else is read
 
 
 def test_files_that_are_missing_added_or_other_are_named(local: LocalHub, folder: Path, made: Path):
