@@ -1,0 +1,75 @@
+"""Homes that earlier versions left open with this one, and nothing in them is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster_tests.stored_homes.make import neuralpile
+
+HOMES = sorted(Path(__file__).parent.glob("*.tar.xz"))
+
+
+@pytest.fixture(params=HOMES, ids=[home.name.split(".")[0] for home in HOMES])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with tarfile.open(request.param) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, tuple[str, int]]:
+    """sha256 and modification time (ns) of every file."""
+    return {
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def made(root: Path) -> dict[str, tuple[str, int]]:
+    """What the store and the hub hold, without the manifests: those say when the archive was listed last."""
+    found = contents(root / "home" / "store") | contents(root / "home" / "hub")
+    return {name: what for name, what in found.items() if not name.endswith("manifest.json")}
+
+
+def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
+    before = made(root)
+    standing = neuralpile(root, "status", "old-mice", "old-rats")
+    assert standing.returncode == 0, standing.stderr
+    built = neuralpile(root, "build", "old-mice", "old-rats", "--merge")
+    assert built.returncode == 0, built.stderr
+    after = made(root)
+    assert {name: digest for name, (digest, _) in after.items()} == {
+        name: digest for name, (digest, _) in before.items()
+    }
+    expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
+    assert len(expensive) > 20
+    assert {name: after[name] for name in expensive} == {name: before[name] for name in expensive}
+    assert " units, " not in built.stderr, "no session was read or binned again"
+    assert neuralpile(root, "status", "old-mice", "old-rats").stdout == standing.stdout
+
+
+def test_a_failure_that_an_old_home_remembers_is_shown_and_tried_again(root: Path) -> None:
+    standing = neuralpile(root, "status", "old-broken")
+    assert "sub-C_ses-2" in standing.stdout
+    built = neuralpile(root, "build", "old-broken")
+    assert built.returncode == 1
+    assert "sub-C_ses-1: " not in built.stderr, "the session that was done is left alone"
+
+
+def test_the_sensor_finds_nothing_to_do_in_an_old_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.orchestration.due import dataset_due, pile_due
+    from neuralpile_dagster.settings import Settings
+    from neuralpile_dagster.store import open_store
+
+    settings = Settings.from_environment(
+        {"NEURALPILE_HOME": str(root / "home"), "NEURALPILE_ARCHIVE": str(root / "archive")}
+    )
+    rows, store = list(load_catalog(settings).values()), open_store(settings.store)
+    due = {row.name: dataset_due(store, row, settings, 1.0) for row in rows if row.name.startswith("old-")}
+    assert {name: (what.sessions, what.publish) for name, what in due.items() if what.sessions or what.publish} == {}
+    assert pile_due(store, rows, settings) is None
