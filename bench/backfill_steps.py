@@ -78,6 +78,7 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.orchestration.instance import open_instance, prepare_home
+    from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key
     from neuralpile_dagster.orchestration.partitions import session_partitions
@@ -91,7 +92,7 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     path.write_text(yaml.safe_dump(config))
     catalog, keys = load_catalog(settings), {}
     with open_instance(settings) as instance:
-        launcher = Launcher(settings, instance)
+        launcher = Launcher(settings, instance, whole_job(settings))
         for name in names:
             if reason := launcher.run([manifest_key(catalog[name])]):
                 raise RuntimeError(f"the manifest of {name} was not made: {reason}")

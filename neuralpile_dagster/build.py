@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralpile_dagster.archives.model import LocalFile, OpenFile
+from neuralpile_dagster.archives.opened import LocalFile, OpenFile
 from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import require_free, write_aside

@@ -63,6 +63,7 @@ def main() -> None:
 def demo(home: Path | None, no_ui: bool, port: int) -> None:
     """Build a small pile from SYNTHETIC recordings, then serve the Dagster UI."""
     from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
     from neuralpile_dagster.orchestration.serving import require_available
 
@@ -74,7 +75,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     settings = Settings.from_environment()
     if not no_ui:
         require_available(settings.home, LOCALHOST, port, click.echo)  # not after minutes of building
-    outcome = launch(settings, list(load_catalog(settings)), merge=True)
+    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
@@ -143,9 +144,10 @@ def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, mer
     was published with more. --merge keeps the seed and split of the last pile; others are chosen in the
     launchpad of neural_pile/manifest.
     """
+    from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
 
-    outcome = launch(Settings.from_environment(), list(datasets), pattern=pattern, limit=limit, merge=merge)
+    outcome = launch(Settings.from_environment(), list(datasets), whole_job, pattern=pattern, limit=limit, merge=merge)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)

@@ -44,4 +44,9 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
     return dg.Definitions.merge(shared, *(dataset_definitions(row) for row in rows))
 
 
+def whole_job(settings: Settings) -> dg.JobDefinition:
+    """The job of all assets and checks of an instance."""
+    return build_definitions(settings).resolve_implicit_global_asset_job_def()
+
+
 defs = build_definitions(Settings.from_environment())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -128,3 +130,26 @@ def require_free(path: Path, needed: int, purpose: str) -> None:
             expected=f"{needed:,} bytes needed",
             remedy="free some space, or set NEURALPILE_HOME or NEURALPILE_STORE to a larger disk, and run it again",
         )
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file's bytes (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class ReadCost:
+    """What reading cost so far (bytes as they crossed the network or the disk; seconds of waiting)."""
+
+    bytes_read: int = 0
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: ReadCost) -> None:
+        """Add another cost to this one."""
+        self.bytes_read += other.bytes_read
+        self.requests += other.requests
+        self.retries += other.retries
+        self.seconds += other.seconds

@@ -15,7 +15,7 @@ from math import prod
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default

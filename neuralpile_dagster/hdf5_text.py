@@ -13,7 +13,7 @@ from math import prod
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.hdf5 import MAX_FREE_BYTES, find_dataset, read_array, reading, shape_of
 
 MAX_TEXTS = 1_000_000  # of one dataset of text of variable length

@@ -7,7 +7,13 @@ publishing step, the pile's plan and ``neuralpile status`` all read records.
 
 from __future__ import annotations
 
-from neuralpile_dagster.archives.model import Model
+from pydantic import BaseModel, ConfigDict
+
+
+class Model(BaseModel):
+    """Base of what is stored as JSON: frozen, strict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StoredFile(Model):
@@ -28,6 +34,17 @@ class FactsRecord(Model):
     start_time: str | None = None
     reference_time: str | None = None
     description: str | None = None
+
+
+class Citation(Model):
+    """What a source's own metadata says about who made it and how it may be used."""
+
+    title: str | None = None
+    authors: tuple[str, ...] = ()
+    citation: str | None = None
+    license: str | None = None
+    doi: str | None = None
+    url: str | None = None
 
 
 class TrainsRecord(Model):

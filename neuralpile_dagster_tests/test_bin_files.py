@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.model import LocalFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.tables.rows import RowReader

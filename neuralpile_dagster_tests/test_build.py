@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster import build, build_rows
-from neuralpile_dagster.archives.model import ArchiveFile, LocalFile
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.build import (
     build_spike_counts,
     build_spike_trains,

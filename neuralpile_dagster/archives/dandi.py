@@ -19,7 +19,8 @@ from neuralpile_dagster.archives.dandi_metadata import COUNT, DANDISET, OBJECT, 
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.fields import FieldReader
 from neuralpile_dagster.archives.http import USER_AGENT
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, LocalFile, OpenFile
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
+from neuralpile_dagster.archives.opened import LocalFile, OpenFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject

@@ -16,7 +16,8 @@ from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, T
 from typing_extensions import TypedDict
 
 from neuralpile_dagster.archives.fields import FieldReader, short, valid
-from neuralpile_dagster.archives.model import ArchiveFile, Citation
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.records import Citation
 
 T = TypeVar("T")
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.model import ArchiveFile, LocalFile, ReadCost
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.archives.opened import LocalFile
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.archives.ranges.remote import RemoteObject, piece_bytes
 
 

@@ -14,7 +14,9 @@ from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.download import local_copy
 from neuralpile_dagster.archives.http import get_json
 from neuralpile_dagster.archives.http_errors import NotFound
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
+from neuralpile_dagster.records import Citation
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.remote import RemoteObject

@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 from neuralpile_dagster.archives.fields import FieldReader
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
+from neuralpile_dagster.records import Citation
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import ArchiveError
 
 if TYPE_CHECKING:

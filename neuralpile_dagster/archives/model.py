@@ -12,7 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from neuralpile_dagster.archives.opened import OpenFile
+from neuralpile_dagster.records import Citation, Model
 
 if TYPE_CHECKING:
     import h5py
@@ -21,12 +24,6 @@ if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
 
 Access = Literal["ranges", "download"]
-
-
-class Model(BaseModel):
-    """Base of what is stored as JSON: frozen, strict."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ArchiveFile(Model):
@@ -42,20 +39,9 @@ class ArchiveFile(Model):
     path: str
     size: int
     file_id: str
-    digests: dict[str, str] = {}
+    digests: dict[str, str] = Field(default_factory=dict)
     variables: tuple[str, ...] | None = ()
     modified: str | None = None
-    url: str | None = None
-
-
-class Citation(Model):
-    """What a source's own metadata says about who made it and how it may be used."""
-
-    title: str | None = None
-    authors: tuple[str, ...] = ()
-    citation: str | None = None
-    license: str | None = None
-    doi: str | None = None
     url: str | None = None
 
 
@@ -83,42 +69,6 @@ class Listing(Model):
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class ReadCost:
-    """What reading cost so far (bytes as they crossed the network or the disk; seconds of waiting)."""
-
-    bytes_read: int = 0
-    requests: int = 0
-    retries: int = 0
-    seconds: float = 0.0
-
-    def add(self, other: ReadCost) -> None:
-        """Add another cost to this one."""
-        self.bytes_read += other.bytes_read
-        self.requests += other.requests
-        self.retries += other.retries
-        self.seconds += other.seconds
-
-
-class OpenFile(Protocol):
-    """One archive file, open for reading. Obtained from `Archive.open`, valid inside its ``with``."""
-
-    name: str  # the path as listed; for messages
-    cost: ReadCost
-
-    def hdf5(self) -> h5py.File:
-        """Open as HDF5; the caller closes it. Raises `DamagedRecording` when it is not HDF5."""
-        ...
-
-    def read(self, dataset: h5py.Dataset) -> np.ndarray:
-        """All values of one HDF5 dataset of this file, the fastest way this archive knows."""
-        ...
-
-    def local_path(self) -> Path:
-        """A complete, verified local copy, for formats that cannot be read by ranges."""
-        ...
-
-
 class Archive(Protocol):
     """Where recordings come from."""
 
@@ -133,44 +83,3 @@ class Archive(Protocol):
     def open(self, source: Source, file: ArchiveFile, access: Access = "ranges") -> AbstractContextManager[OpenFile]:
         """Open one listed file for reading."""
         ...
-
-
-@dataclass
-class LocalFile:
-    """An `OpenFile` that is a file on this machine."""
-
-    name: str
-    path: Path
-    cost: ReadCost = field(default_factory=ReadCost)
-
-    def hdf5(self) -> h5py.File:
-        """Open as HDF5; see `OpenFile.hdf5`."""
-        import h5py
-
-        from neuralpile_dagster.errors import ArchiveError, DamagedRecording
-
-        if not self.path.is_file():
-            raise ArchiveError(
-                f"{self.name} is not there",
-                found=f"no file at {self.path}",
-                remedy="restore the file, or materialize the dataset's manifest again if it is gone for good",
-            )
-        try:
-            return h5py.File(self.path, "r")
-        except OSError as error:
-            raise DamagedRecording(
-                f"{self.name} cannot be opened as HDF5",
-                found=f"{self.path.stat().st_size:,} bytes, {error}",
-                expected="a complete NWB (HDF5) file",
-                remedy="fetch the file again; it is truncated, damaged or of another format",
-            ) from error
-
-    def read(self, dataset: h5py.Dataset) -> np.ndarray:
-        """Read one dataset; see `OpenFile.read`."""
-        values: np.ndarray = dataset[()]
-        self.cost.bytes_read += dataset.id.get_storage_size()
-        return values
-
-    def local_path(self) -> Path:
-        """The file itself."""
-        return self.path

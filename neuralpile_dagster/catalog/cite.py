@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Dataset
 
 _PUBLISHERS = {"dandi": "DANDI Archive", "figshare": "figshare"}

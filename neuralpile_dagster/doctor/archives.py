@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from neuralpile_dagster.archives import open_archive
-from neuralpile_dagster.archives.model import Archive, ReadCost
+from neuralpile_dagster.archives.model import Archive
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.sample.archive import sample_folder
 from neuralpile_dagster.catalog.load import get_dataset

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.cite import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub import usage

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.files import TEMPORARY_PREFIX
+from neuralpile_dagster.files import TEMPORARY_PREFIX, sha256_of
 from neuralpile_dagster.hub.model import RepositoryFile
 
 # The Hugging Face Hub's rule (huggingface_hub.utils.validate_repo_id), so that every name works on every hub.
@@ -52,12 +52,6 @@ def _walk(folder: Path) -> Iterable[Path]:
 def describe(folder: Path, path: str) -> RepositoryFile:
     """One file of a folder, its digest read from the disk."""
     return RepositoryFile(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes (hex)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version_digest(files: Iterable[RepositoryFile]) -> str:

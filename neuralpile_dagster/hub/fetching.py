@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.files import require_free, write_aside
-from neuralpile_dagster.hub.contents import sha256_of
+from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store
 

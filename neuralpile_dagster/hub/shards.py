@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import require_free, write_bytes
-from neuralpile_dagster.hub.contents import sha256_of
+from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import ComponentSession, ShardRecord

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.records import StoredFile
 

@@ -16,7 +16,8 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster import build
-from neuralpile_dagster.archives.model import Access, ReadCost
+from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.orchestration import locations, metadata, names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -33,13 +33,11 @@ QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 class Launcher:
     """Runs assets on an instance, in this process, and collects what became of them."""
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        from neuralpile_dagster.definitions import build_definitions
-
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
         self.settings = settings
         self.instance = instance
         self.store: Store = open_store(settings.store)
-        self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+        self.job = job
         self.outcome = Outcome()
 
     def run(
@@ -188,6 +186,7 @@ def _matches(pattern: str | None, *texts: str) -> bool:
 def build(
     settings: Settings,
     datasets: Sequence[str],
+    job_of: Callable[[Settings], dg.JobDefinition],
     *,
     pattern: str | None = None,
     limit: int | None = None,
@@ -195,6 +194,7 @@ def build(
 ) -> Outcome:
     """Build datasets one after the other, then the pile when ``merge``; the others go on when one fails.
 
+    ``job_of`` gives the job of all assets (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset, before anything runs.
     """
     catalog = load_catalog(settings)
@@ -202,7 +202,7 @@ def build(
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was left by a process that is gone: marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance)
+        launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:
                 launcher.dataset(dataset, pattern, limit)

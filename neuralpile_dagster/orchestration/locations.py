@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.records import Model
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.recordings.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub.markdown import url
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.orchestration import summaries

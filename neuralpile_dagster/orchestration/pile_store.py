@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.orchestration import locations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub.markdown import link, text
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.merge.model import PlanRecord

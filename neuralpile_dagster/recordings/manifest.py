@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from neuralpile_dagster.archives.model import ArchiveFile, Citation, Model
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.records import Citation, Model
 
 
 class Session(Model):

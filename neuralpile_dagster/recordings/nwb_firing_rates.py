@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5 import find_dataset, names_in, read_array, shape_of
 from neuralpile_dagster.hdf5_text import read_attribute

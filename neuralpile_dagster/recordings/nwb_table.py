@@ -16,7 +16,7 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.hdf5 import (
     child_paths,
     find_dataset,

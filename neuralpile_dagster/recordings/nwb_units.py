@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, NoUnits
 from neuralpile_dagster.hdf5 import find, find_dataset, names_in, read_array, shape_of
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit

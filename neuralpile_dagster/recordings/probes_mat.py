@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, OutOfMemory
 from neuralpile_dagster.recordings.mat5 import read_columns
 from neuralpile_dagster.recordings.mat5_stream import Unexpected, Unreadable

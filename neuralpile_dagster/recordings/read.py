@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from neuralpile_dagster.archives.model import OpenFile
+from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from neuralpile_dagster.archives.model import Model
+from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store.model import Store

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.ranges.file import RangedFile, open_ranged
 from neuralpile_dagster.archives.ranges.remote import RemoteObject

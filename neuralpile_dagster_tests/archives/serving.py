@@ -10,7 +10,9 @@ import numpy as np
 
 from neuralpile_dagster.archives.cache import DownloadCache
 from neuralpile_dagster.archives.dandi import DandiArchive
-from neuralpile_dagster.archives.model import Access, Archive, ArchiveFile, LocalFile, OpenFile, ReadCost
+from neuralpile_dagster.archives.model import Access, Archive, ArchiveFile
+from neuralpile_dagster.archives.opened import LocalFile, OpenFile
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.binning.counts import Binner
 from neuralpile_dagster.catalog.model import Source

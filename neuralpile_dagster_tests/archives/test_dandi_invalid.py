@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster.archives.model import ArchiveFile, Citation, Listing
+from neuralpile_dagster.archives.model import ArchiveFile, Listing
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError

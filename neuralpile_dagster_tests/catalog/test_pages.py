@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.cite import bibtex
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.pages import (

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.archives.model import ArchiveFile, Citation
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.hub.component import write_component
 from neuralpile_dagster.recordings.manifest import Manifest, Session

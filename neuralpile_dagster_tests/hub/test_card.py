@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from neuralpile_dagster.archives.model import Citation
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.hub.component import write_component
 from neuralpile_dagster.hub.metadata import Config, Split, metadata_block

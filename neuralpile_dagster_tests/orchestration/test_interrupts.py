@@ -12,6 +12,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.interrupts import noticing_interrupts
+from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster_tests.orchestration.house import House
 
@@ -45,7 +46,7 @@ def test_a_build_that_is_interrupted_while_a_run_ends_does_not_go_on(
     new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = new_house()
-    launcher = Launcher(house.settings, house.instance)
+    launcher = Launcher(house.settings, house.instance, whole_job(house.settings))
     assert launcher.run([names.OVERVIEW]) is None
     execute = type(launcher.job).execute_in_process
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from neuralpile_dagster.archives.model import LocalFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.recordings.read import read_session
 from neuralpile_dagster_tests.nwb import poisson_trains

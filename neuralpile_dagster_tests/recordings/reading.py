@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralpile_dagster.archives.model import LocalFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.archives.sample.nwb import Electrodes
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.recordings.read import read_session

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.model import LocalFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.recordings.read import read_session
 from neuralpile_dagster_tests.nwb import Electrodes, remove, write_units_nwb

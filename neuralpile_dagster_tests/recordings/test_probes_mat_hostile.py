@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.model import LocalFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.recordings import probes_mat
 from neuralpile_dagster.recordings.read import read_session

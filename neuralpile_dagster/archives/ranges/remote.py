@@ -13,7 +13,7 @@ import urllib3
 from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.http import get
 from neuralpile_dagster.archives.http_errors import refused, require_url, unavailable
-from neuralpile_dagster.archives.model import ReadCost
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.archives.patience import Attempts, Interrupted, Pause, interruptions, worth_retrying
 from neuralpile_dagster.archives.ranges.replies import changed, require_bytes
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuralpile_dagster.archives.folder import FolderArchive
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Citation, Listing, LocalFile
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
+from neuralpile_dagster.records import Citation
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.files import explained, remove_abandoned, temporary_name
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster import build
-from neuralpile_dagster.archives.model import ArchiveFile, LocalFile
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.orchestration.checks import session as checks
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
 from neuralpile_dagster.recordings.manifest import Session

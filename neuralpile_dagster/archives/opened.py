@@ -1,0 +1,73 @@
+"""Archive files that are open for reading: the protocol that readers use, and files on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from neuralpile_dagster.files import ReadCost
+
+if TYPE_CHECKING:
+    import h5py
+    import numpy as np
+
+
+class OpenFile(Protocol):
+    """One archive file, open for reading. Obtained from `Archive.open`, valid inside its ``with``."""
+
+    name: str  # the path as listed; for messages
+    cost: ReadCost
+
+    def hdf5(self) -> h5py.File:
+        """Open as HDF5; the caller closes it. Raises `DamagedRecording` when it is not HDF5."""
+        ...
+
+    def read(self, dataset: h5py.Dataset) -> np.ndarray:
+        """All values of one HDF5 dataset of this file, the fastest way this archive knows."""
+        ...
+
+    def local_path(self) -> Path:
+        """A complete, verified local copy, for formats that cannot be read by ranges."""
+        ...
+
+
+@dataclass
+class LocalFile:
+    """An `OpenFile` that is a file on this machine."""
+
+    name: str
+    path: Path
+    cost: ReadCost = field(default_factory=ReadCost)
+
+    def hdf5(self) -> h5py.File:
+        """Open as HDF5; see `OpenFile.hdf5`."""
+        import h5py
+
+        from neuralpile_dagster.errors import ArchiveError, DamagedRecording
+
+        if not self.path.is_file():
+            raise ArchiveError(
+                f"{self.name} is not there",
+                found=f"no file at {self.path}",
+                remedy="restore the file, or materialize the dataset's manifest again if it is gone for good",
+            )
+        try:
+            return h5py.File(self.path, "r")
+        except OSError as error:
+            raise DamagedRecording(
+                f"{self.name} cannot be opened as HDF5",
+                found=f"{self.path.stat().st_size:,} bytes, {error}",
+                expected="a complete NWB (HDF5) file",
+                remedy="fetch the file again; it is truncated, damaged or of another format",
+            ) from error
+
+    def read(self, dataset: h5py.Dataset) -> np.ndarray:
+        """Read one dataset; see `OpenFile.read`."""
+        values: np.ndarray = dataset[()]
+        self.cost.bytes_read += dataset.id.get_storage_size()
+        return values
+
+    def local_path(self) -> Path:
+        """The file itself."""
+        return self.path
