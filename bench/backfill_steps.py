@@ -48,7 +48,7 @@ def direct(folder: Path, name: str) -> dict[str, Any]:
     from neuralpile_dagster.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.recordings.manifest import Session
-    from neuralpile_dagster.recordings.read import read_session
+    from neuralpile_dagster.recordings.readers import read_session
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store
@@ -77,8 +77,8 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.instance import open_instance, prepare_home
     from neuralpile_dagster.definitions import whole_job
+    from neuralpile_dagster.orchestration.instance import open_instance, prepare_home
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key
     from neuralpile_dagster.orchestration.partitions import session_partitions

@@ -16,13 +16,13 @@ from bench.recordings import spike_trains
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.build import build_spike_counts, store_recording
 from neuralpile_dagster.catalog.model import Dataset, Source
-from neuralpile_dagster.hub.component import write_component
-from neuralpile_dagster.hub.pile import PileSettings, write_pile
-from neuralpile_dagster.hub.pile_card import PileComponent
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.progress import silent
+from neuralpile_dagster.publish.component import write_component
+from neuralpile_dagster.publish.pile import PileSettings, write_pile
+from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import CountsRecord

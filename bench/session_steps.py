@@ -19,8 +19,8 @@ def ours(recording: str, out: str) -> None:
 def store(recording: str, folder: str) -> None:
     """NWB file -> spike trains and spike counts in a store, as a Dagster run does; prints seconds of both."""
     from neuralpile_dagster.archives.model import ArchiveFile
-    from neuralpile_dagster.archives.opened import LocalFile
     from neuralpile_dagster.build import build_spike_counts, build_spike_trains, trains_inputs
+    from neuralpile_dagster.hdf5.opened import LocalFile
     from neuralpile_dagster.recordings.manifest import Session
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import save, show
-from neuralpile_dagster.hub.sharding import MAX_SHARD_BYTES, SessionRows, Shard, Slice, plan_shards
+from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, Slice, plan_shards
 
 # name, sessions, compressed bytes: tokens of shared/datasets.md x 0.095 bytes (shared/platform.md)
 DATASETS = [

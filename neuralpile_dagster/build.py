@@ -9,24 +9,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from neuralpile_dagster.archives.opened import LocalFile, OpenFile
+import numpy as np
+
+from neuralpile_dagster.binning.measures import CountsMeasure
+from neuralpile_dagster.binning.segments import Segment, plan_segments
+from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.catalog.model import ReaderName
-from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.records import CountsRecord, FactsRecord, TrainsRecord
-from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
+from neuralpile_dagster.records import CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, thread_count
 from neuralpile_dagster.store import Store, is_intact, put_file, write_record
-
-if TYPE_CHECKING:
-    from neuralpile_dagster.build_rows import SessionRows
+from neuralpile_dagster.tables.footer import read_footer
+from neuralpile_dagster.tables.rows import Row
+from neuralpile_dagster.tables.rows_threads import write_rows
 
 TRAINS_VERSION = "trains-1"
 """Of the form of stored spike trains (`tables.spike_trains`); a new one makes all of them anew."""
@@ -39,7 +45,7 @@ _BYTES_PER_SPIKE = 9
 
 def trains_inputs(session: Session, reader: ReaderName) -> str:
     """Hash (sha256, hex) of all that a session's spike trains are made from: its files as listed, and the code."""
-    from neuralpile_dagster.recordings.read import reader_version
+    from neuralpile_dagster.recordings.readers import reader_version
 
     files = [file.model_dump(include={"path", "size", "file_id", "digests", "modified"}) for file in session.files]
     return _digest(TRAINS_VERSION, reader_version(reader), session.subject_id, session.session_id, files)
@@ -72,7 +78,7 @@ def build_spike_trains(
     inputs: str,
 ) -> TrainsRecord:
     """Read a session's files and store what they hold under ``<prefix>/<session key>``; see `store_recording`."""
-    from neuralpile_dagster.recordings.read import read_session
+    from neuralpile_dagster.recordings.readers import read_session
 
     return store_recording(store, prefix, session, read_session(reader, files), source_version, inputs)
 
@@ -172,7 +178,6 @@ def build_spike_counts(
         The store cannot be written, or its disk is full.
     """
     from neuralpile_dagster.binning.source import count_source
-    from neuralpile_dagster.build_rows import write_session_rows
     from neuralpile_dagster.tables.units import write_units
 
     recording = load_recording(store, trains) if recording is None else recording
@@ -230,8 +235,7 @@ def bin_files(
         A file cannot be used; the message names it.
     """
     from neuralpile_dagster.binning.source import count_source
-    from neuralpile_dagster.build_rows import write_session_rows
-    from neuralpile_dagster.recordings.read import read_session
+    from neuralpile_dagster.recordings.readers import read_session
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:
         raise ConfigurationError(
@@ -248,3 +252,100 @@ def bin_files(
     ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
     with write_aside(output) as aside:
         return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
+
+
+_BYTES_PER_TOKEN = 0.3
+"""Disk to have free while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+TELL_EVERY_S = 10.0
+"""Between lines about how far a session is; most are done before the first."""
+
+
+@dataclass(frozen=True)
+class SessionRows:
+    """What was written: numbers about the counts, the rows, and spikes kept per unit (int64)."""
+
+    stats: CountsStats
+    rows: tuple[RowRecord, ...]
+    unit_totals: np.ndarray
+
+
+def write_session_rows(
+    path: Path,
+    source: CountSource,
+    *,
+    subject_id: str,
+    session_id: str,
+    max_tokens: int,
+    name: str,
+    progress: Progress = silent,
+) -> SessionRows:
+    """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
+
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+
+    Parameters
+    ----------
+    path : Path
+        Appears complete or not at all; its folder exists.
+    source : CountSource
+        From `count_source`; all its bins are taken.
+    subject_id, session_id : str
+    max_tokens : int
+        Nominal tokens per segment.
+    name : str
+        What errors call the recording.
+    progress : callable
+        Called with a line every `TELL_EVERY_S`.
+
+    Raises
+    ------
+    DiskFull
+        Too little space beside ``path``.
+    """
+    segments = plan_segments(source.n_units, source.n_bins, max_tokens)
+    require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
+    measure = CountsMeasure(source.n_units, source.bin_width_s)
+    rows = _rows(source, _told(segments, name, progress), measure, subject_id, session_id)
+    write_rows(path, rows, threads=thread_count())
+    stats = measure.stats(source.spikes_read, **source.lost())
+    _require_conserved(stats, name)
+    group_bytes = read_footer(path, name).group_bytes
+    return SessionRows(
+        stats=stats,
+        rows=tuple(
+            RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
+            for segment, size in zip(segments, group_bytes, strict=True)
+        ),
+        unit_totals=measure.unit_totals,
+    )
+
+
+def _rows(
+    source: CountSource, segments: Iterator[Segment], measure: CountsMeasure, subject_id: str, session_id: str
+) -> Iterator[Row]:
+    for segment in segments:
+        row = Row(source.counts(segment.start, segment.stop), subject_id, session_id, segment.id)
+        measure.add(row.counts)
+        yield row
+        del row  # its memory is free before the next segment is made
+
+
+def _told(segments: tuple[Segment, ...], name: str, progress: Progress) -> Iterator[Segment]:
+    """The segments; says now and then how many were taken."""
+    said = time.monotonic()
+    for number, segment in enumerate(segments):
+        if time.monotonic() - said >= TELL_EVERY_S:
+            progress(f"{name}: {number:,} of {len(segments):,} segments")
+            said = time.monotonic()
+        yield segment
+
+
+def _require_conserved(stats: CountsStats, name: str) -> None:
+    """Every spike read is in the counts, as summed from the counts themselves, or in one of the losses."""
+    if stats.unaccounted:
+        raise NeuralPileError(
+            f"{name}: spikes went missing while binning",
+            found=f"{stats.unaccounted:,} of {stats.spikes_read:,} spikes unaccounted for",
+            expected="every spike kept or counted as lost",
+            remedy="this is a defect of neuralpile-dagster; please report it with the recording's name",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuralpile_dagster.errors import DiskFull, StoreError
+from neuralpile_dagster.progress import Progress
 
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
@@ -153,3 +155,19 @@ class ReadCost:
         self.requests += other.requests
         self.retries += other.retries
         self.seconds += other.seconds
+
+
+@contextmanager
+def locked(path: Path, progress: Progress, waiting_for: str) -> Iterator[None]:
+    """Hold the lock of the file ``path``; say so when another process or thread has it, and wait.
+
+    The operating system releases the lock when its holder ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another process: {waiting_for}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

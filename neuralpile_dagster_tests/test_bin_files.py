@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster_tests.binning.reference import histogram_counts
 from neuralpile_dagster_tests.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
@@ -41,7 +41,7 @@ def test_real_recordings_are_binned_bit_for_bit(
 ):
     source = shared_data / "recordings" / "990001" / path
     result = bin_files([source], tmp_path / "rows.parquet", max_tokens=100_000)
-    from neuralpile_dagster.recordings.read import read_session
+    from neuralpile_dagster.recordings.readers import read_session
 
     expected = histogram_counts(read_session("units", [LocalFile(source.name, source)]).data)
     np.testing.assert_array_equal(whole(tmp_path / "rows.parquet"), expected)

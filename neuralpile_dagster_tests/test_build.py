@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster import build, build_rows
+from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.build import (
     build_spike_counts,
     build_spike_trains,
@@ -22,6 +21,7 @@ from neuralpile_dagster.build import (
     trains_inputs,
 )
 from neuralpile_dagster.errors import ConfigurationError, DiskFull, EmptyRecording, NeuralPileError
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
@@ -221,11 +221,11 @@ def test_losses_of_every_kind_are_recorded_and_conserved(tmp_path: Path):
 
 
 def test_missing_spikes_are_a_defect_that_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Forgetful(build_rows.CountsMeasure):
+    class Forgetful(build.CountsMeasure):
         def stats(self, spikes_read: int, **losses: int) -> Any:
             return super().stats(spikes_read + 1, **losses)
 
-    monkeypatch.setattr(build_rows, "CountsMeasure", Forgetful)
+    monkeypatch.setattr(build, "CountsMeasure", Forgetful)
     with pytest.raises(NeuralPileError, match="1 of 5,976 spikes unaccounted"):
         built(LocalStore(tmp_path), recording())
     assert list(LocalStore(tmp_path).keys(COUNTS)) == []

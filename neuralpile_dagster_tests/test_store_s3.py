@@ -13,8 +13,8 @@ import pytest
 
 from neuralpile_dagster.errors import DiskFull, StoreError, StoreUnavailable
 from neuralpile_dagster.store import of_each, open_store, put_file
-from neuralpile_dagster.store import s3 as s3_module
-from neuralpile_dagster.store.s3 import S3Store
+from neuralpile_dagster.store.s3 import store as s3_module
+from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import SECRET_KEY, S3Server

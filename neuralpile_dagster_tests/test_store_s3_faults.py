@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from neuralpile_dagster import waiting
+from neuralpile_dagster import progress
 from neuralpile_dagster.errors import StoreError, StoreUnavailable, TableError
-from neuralpile_dagster.store.s3 import S3Store
-from neuralpile_dagster.store.s3_client import S3Limits
+from neuralpile_dagster.store.s3.client import S3Limits
+from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.s3 import SECRET_KEY, S3Server
@@ -99,13 +99,13 @@ def test_that_the_store_is_waited_for_is_told_without_a_word_of_its_replies(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
     put(s3_store, "a/b", bytes(1000))
     assert caplog.records == []
     strike(s3, fault, method="GET", path="a/b", body=f"<Error>{SECRET_KEY}</Error>".encode())
     assert s3_store.read("a/b") == bytes(1000)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == waiting.LOG.name]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == progress.LOG.name]
     assert line.startswith((f"the store on S3 from {s3.front.url.removeprefix('http://')}: ", "s3://"))
     assert "; trying again" in line
     assert SECRET_KEY not in caplog.text

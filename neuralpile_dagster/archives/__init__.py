@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
-    from neuralpile_dagster.archives.patience import NetworkLimits
     from neuralpile_dagster.catalog.model import Source
+    from neuralpile_dagster.net.retry import NetworkLimits
     from neuralpile_dagster.settings import Settings
 
 
@@ -30,6 +30,6 @@ def open_archive(settings: Settings, source: Source, limits: NetworkLimits | Non
         from neuralpile_dagster.archives.figshare import FigshareArchive
 
         return FigshareArchive.from_environment(settings.home, limits)
-    from neuralpile_dagster.archives.dandi import DandiArchive
+    from neuralpile_dagster.archives.dandi.archive import DandiArchive
 
     return DandiArchive.from_environment(settings.home, limits)

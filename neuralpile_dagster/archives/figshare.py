@@ -9,19 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.download import local_copy
-from neuralpile_dagster.archives.http import get_json
-from neuralpile_dagster.archives.http_errors import NotFound
-from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
-from neuralpile_dagster.records import Citation
-from neuralpile_dagster.archives.opened import LocalFile
-from neuralpile_dagster.archives.network_settings import connections_from, download_cache_from
-from neuralpile_dagster.archives.patience import NetworkLimits
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
-from neuralpile_dagster.archives.updates import SourceState, pinned_besides
+from neuralpile_dagster.archives.downloads import DownloadCache, connections_from, download_cache_from, local_copy
+from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.errors import NotFound
+from neuralpile_dagster.net.http import get_json
+from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
-from neuralpile_dagster.archives.fields import FieldReader
+from neuralpile_dagster.archives.dandi.fields import FieldReader
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
-from neuralpile_dagster.records import Citation
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
@@ -144,7 +144,7 @@ def _variables(path: Path) -> tuple[str, ...] | None:
     import h5py
 
     from neuralpile_dagster.errors import DamagedRecording
-    from neuralpile_dagster.hdf5 import find
+    from neuralpile_dagster.hdf5.careful import find
 
     if path.suffix.lower() not in HDF5_SUFFIXES:
         return ()
@@ -185,6 +185,6 @@ def _dandiset_metadata(folder: Path) -> dict[str, object]:
 
 
 def _citation(metadata: dict[str, object], fields: FieldReader) -> Citation:
-    from neuralpile_dagster.archives.dandi_metadata import citation_of
+    from neuralpile_dagster.archives.dandi.metadata import citation_of
 
     return citation_of(metadata, fields, DANDISET_FILE)

@@ -72,7 +72,7 @@ def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSo
     """
     data = recording.data
     if not isinstance(data, BinnedCounts):
-        from neuralpile_dagster.binning.counts import Binner
+        from neuralpile_dagster.binning.binner import Binner
 
         return Binner(data, bin_width_s, name)
     if not math.isclose(data.bin_width_s, bin_width_s, rel_tol=1e-9):

@@ -10,13 +10,12 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.cite import bibtex
+from neuralpile_dagster.catalog.describe import READERS, bibtex, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.catalog.words import READERS, rule_in_words
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import write_bytes
-from neuralpile_dagster.hub.markdown import doi_link, link, table, text
+from neuralpile_dagster.markdown import doi_link, link, table, text
 
 BEGIN = "<!-- datasets:begin -->"
 END = "<!-- datasets:end -->"

@@ -7,8 +7,7 @@ Nothing here was recorded from an animal. These rows are shown only with
 from __future__ import annotations
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.rodent_first import HAS_UNITS
-from neuralpile_dagster.catalog.rodent_later import PROBES_OF_ONE_SESSION
+from neuralpile_dagster.catalog.rodent import HAS_UNITS, PROBES_OF_ONE_SESSION
 
 SYNTHETIC_SPECIES = "synthetic"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.archives.model import Archive
-from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.archives.sample.archive import sample_folder
 from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, NoUnits
+from neuralpile_dagster.files import ReadCost
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
@@ -112,7 +112,7 @@ class _Listed:
     def read_whole(self, session: Session) -> Finding:
         """Read a session as a build does."""
         from neuralpile_dagster.recordings.model import BinnedCounts
-        from neuralpile_dagster.recordings.read import read_session
+        from neuralpile_dagster.recordings.readers import read_session
 
         if self.row.source.archive == "figshare" and self._settings.archive == "dandi":
             return not_needed(f"{session.size / 1e6:,.1f} MB that figshare gives only as whole files: not downloaded")
@@ -144,7 +144,7 @@ def _is_there(settings: Settings, row: Dataset) -> bool:
 
 def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
     """Open a session's first file and read the first of its spike times, which costs little of any file."""
-    from neuralpile_dagster.hdf5 import find_dataset, reading
+    from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
     if row.reader != "units":
         return not_needed(f"{row.name} has no spike times; try it whole: neuralpile doctor --dataset {row.name}")
@@ -164,8 +164,8 @@ def compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Fi
     """Compare the size and digest that the archive states with what the storage answers."""
     from dandischema.digests.dandietag import DandiETag
 
-    from neuralpile_dagster.archives.digests import listed_digest
-    from neuralpile_dagster.archives.ranges.file import RangedFile
+    from neuralpile_dagster.archives.downloads import listed_digest
+    from neuralpile_dagster.hdf5.ranged.file import RangedFile
 
     file = session.files[0]
     listed_digest(file)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def open_hub(settings: Settings) -> LoadableHub:
     """The instance's hub: a folder ``hub`` in its home, or the Hugging Face Hub."""
     if settings.hub == "hf":
-        from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+        from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 
         return HuggingFaceHub.from_environment(settings.namespace)
     from neuralpile_dagster.hub.local import LocalHub

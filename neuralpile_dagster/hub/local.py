@@ -13,18 +13,23 @@ so the writers of such folders replace files by renaming, never in place.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pydantic import TypeAdapter
+
 from neuralpile_dagster.errors import HubConflict, HubError
-from neuralpile_dagster.files import explained
-from neuralpile_dagster.hub.contents import check_repository_name, list_folder, version_digest
-from neuralpile_dagster.hub.model import Publication, RepositoryFile
-from neuralpile_dagster.hub.versions import Versions
+from neuralpile_dagster.files import explained, locked, require_free, sync, temporary_name, write_bytes
+from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.store.fetching import NO_LINKS
 
 _ATTEMPTS = 5
 
@@ -118,3 +123,166 @@ class LocalHub:
 
 def _restless(link: Path) -> HubConflict:
     return HubConflict(f"{link} is replaced again and again", remedy="read it when nobody publishes")
+
+
+FOLDER = ".versions"
+Listing = tuple[RepositoryFile, ...]
+_LISTING = TypeAdapter(Listing)
+_LINK_FROM_BYTES = 1 << 20
+"""Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
+
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of the repository that readers find at ``link``."""
+
+    link: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the versions lie."""
+        return self.link.parent / FOLDER / self.link.name
+
+    def current(self) -> Path | None:
+        """Folder of the version that readers see; None when there is none."""
+        if not self.link.is_symlink():
+            return None
+        target = self.link.parent / self.link.readlink()
+        return target if target.is_dir() else None
+
+    def listing(self, version: Path) -> Listing:
+        """What a version was published with; raises `FileNotFoundError` when it is gone."""
+        return _LISTING.validate_json(self._listing_path(version).read_bytes())
+
+    def holds(self, files: Listing) -> bool:
+        """Whether readers see exactly these files, none lost or cut since (sizes are compared, not bytes)."""
+        current = self.current()
+        if current is None or not self._listing_path(current).exists() or self.listing(current) != files:
+            return False
+        return all(_size(current / file.path) == file.size for file in files)
+
+    @contextmanager
+    def locked(self, progress: Progress) -> Iterator[None]:
+        """Hold the repository's lock, which the operating system releases even when this process is killed."""
+        if self.link.is_symlink():
+            ours = self.link.readlink().parent == Path(FOLDER, self.link.name)
+        else:
+            ours = not self.link.exists()
+        if not ours:
+            raise HubError(
+                f"{self.link} was not made by this hub and is left as it is",
+                found="a link to somewhere else" if self.link.is_symlink() else "a folder or file",
+                remedy="move it away, or publish under another NEURALPILE_NAMESPACE",
+            )
+        with locked(self.folder / "lock", progress, f"{self.link.name} is being published"):
+            yield
+
+    def add(self, version: str, files: Listing, source: Path, progress: Progress) -> int:
+        """Make a version of the files in ``source`` the current one; give the bytes that had to be copied.
+
+        Only under the lock. Raises `DiskFull` before copying, and `HubConflict`
+        when a file of ``source`` is not, any more, what ``files`` says.
+        """
+        temporary = self.folder / temporary_name()
+        try:
+            copied = self._assemble(temporary, files, source, progress)
+        except FileNotFoundError as error:
+            raise _changed(source, f"{error.filename} is gone") from error
+        final = self._free_name(version)
+        write_bytes(self._listing_path(final), _LISTING.dump_json(files, indent=1))
+        temporary.rename(final)
+        sync(self.folder)
+        pointer = self.folder / temporary_name()
+        pointer.symlink_to(Path(FOLDER, self.link.name, final.name))  # relative, so that the home can be moved
+        pointer.replace(self.link)
+        sync(self.link.parent)
+        return copied
+
+    def remove_others(self) -> None:
+        """Remove all but the current version, and what interrupted publications left. Only under the lock."""
+        current = self.current()
+        kept = {"lock"} if current is None else {"lock", current.name, self._listing_path(current).name}
+        for path in self.folder.iterdir():
+            if path.name in kept:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _listing_path(self, version: Path) -> Path:
+        return version.with_name(f"{version.name}.json")
+
+    def _free_name(self, version: str) -> Path:
+        # the name is taken when the current version was damaged and is published again
+        names = (version, *(f"{version}-{n}" for n in range(2, 1000)))
+        return next(self.folder / name for name in names if not (self.folder / name).exists())
+
+    def _assemble(self, temporary: Path, files: Listing, source: Path, progress: Progress) -> int:
+        origins = self._link_origins(files, source)
+        copies = sum(file.size for file in files if file.path not in origins)
+        require_free(self.folder, copies, f"publishing {self.link.name}")
+        for file in files:
+            target = temporary / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if file.path in origins:
+                os.link(origins[file.path], target)
+            else:
+                _copy(source / file.path, target, file)
+            sync(target)
+            if file.size >= _LINK_FROM_BYTES:
+                progress(f"{self.link.name}: {file.path}, {file.size:,} bytes")
+        for folder in {(temporary / file.path).parent for file in files}:
+            sync(folder)
+        return copies
+
+    def _link_origins(self, files: Listing, source: Path) -> dict[str, Path]:
+        """What each file can be a hard link to; files that must be copied are absent."""
+        if _linkable(files, source, self.folder):
+            return {file.path: source / file.path for file in files if file.size >= _LINK_FROM_BYTES}
+        kept = self._kept()
+        return {file.path: kept[file.sha256] for file in files if file.sha256 in kept}
+
+    def _kept(self) -> dict[str, Path]:
+        """Files of the current version, by digest."""
+        current = self.current()
+        if current is None or not self._listing_path(current).exists():
+            return {}
+        return {f.sha256: current / f.path for f in self.listing(current) if _size(current / f.path) == f.size}
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _linkable(files: Sequence[RepositoryFile], source: Path, folder: Path) -> bool:
+    """Whether files of ``source`` can be hard links in ``folder``: found out, not guessed."""
+    probe = folder / temporary_name()
+    try:
+        os.link(source / files[0].path, probe)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    probe.unlink()
+    return True
+
+
+def _copy(source: Path, target: Path, file: RepositoryFile) -> None:
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while block := reader.read(_BLOCK):
+            digest.update(block)
+            writer.write(block)
+    if digest.hexdigest() != file.sha256:
+        raise _changed(source, f"sha256 {digest.hexdigest()}, was {file.sha256}")
+
+
+def _changed(source: Path, found: str) -> HubConflict:
+    return HubConflict(
+        f"{source} changed while it was published",
+        found=found,
+        remedy="publish again when nothing else writes to that folder; readers still see the version before",
+    )

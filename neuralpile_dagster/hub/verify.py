@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.contents import list_folder
-from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile
+from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, list_folder
 
 CARD = "README.md"
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.records import Model, StoredFile
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.tables.copy import RowRef
+    from neuralpile_dagster.tables.copying.copy import RowRef
 
 SplitBy = Literal["rows", "sessions"]
 SPLITS = ("train", "test")
@@ -106,7 +105,7 @@ class PilePlan:
 
     def refs(self, shard_name: str) -> list[RowRef]:
         """The rows of a shard, as `copy_rows` takes them."""
-        from neuralpile_dagster.tables.copy import RowRef
+        from neuralpile_dagster.tables.copying.copy import RowRef
 
         rows = self.shard_rows(shard_name)
         columns = (rows[name].to_pylist() for name in ("file", "row", "source_dataset"))

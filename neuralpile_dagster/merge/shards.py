@@ -10,8 +10,8 @@ from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.files import require_free, write_aside
 from neuralpile_dagster.merge.model import PilePlan, PileShard
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
-from neuralpile_dagster.tables.copy import CopyReport, copy_rows
-from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.copying.copy import CopyReport, copy_rows
+from neuralpile_dagster.tables.copying.sources import OpenFile
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 

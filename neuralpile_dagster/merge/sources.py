@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.errors import MergeError, TableError
 from neuralpile_dagster.merge.model import SourceFile
 from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
-from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.copying.source_footers import GroupSize, read_group_sizes
+from neuralpile_dagster.tables.copying.sources import OpenFile
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
-from neuralpile_dagster.tables.thrift_sources import GroupSize, read_group_sizes
 
 _IDS = ["subject_id", "session_id"]
 

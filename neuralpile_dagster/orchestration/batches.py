@@ -17,9 +17,9 @@ import dagster as dg
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access
-from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
+from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.batch_failure import batch_failure, told
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, file_is_as_recorded
@@ -115,7 +115,7 @@ class SessionBatch:
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
         """Read and store the session's spike trains unless they are there; log the materialization either way."""
-        from neuralpile_dagster.recordings.read import read_session
+        from neuralpile_dagster.recordings.readers import read_session
 
         started = time.monotonic()
         record, cost = self._current_trains(session), None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.hub.markdown import doi_link, link, one_line, text
+from neuralpile_dagster.markdown import doi_link, link, one_line, text
 from neuralpile_dagster.orchestration.locations import PILE
 from neuralpile_dagster.orchestration.summaries import plural
 

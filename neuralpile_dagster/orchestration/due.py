@@ -14,12 +14,12 @@ from fractions import Fraction
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.hub.component import component_inputs
-from neuralpile_dagster.hub.policy import publishable
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import locations, pile_store
 from neuralpile_dagster.orchestration.status import done_records
+from neuralpile_dagster.publish.completeness import publishable
+from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.settings import Settings

@@ -13,7 +13,6 @@ from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.hub.reading import published_sessions
 from neuralpile_dagster.orchestration import locations, names, pile_store
 from neuralpile_dagster.orchestration.abandoned import fail_abandoned
 from neuralpile_dagster.orchestration.due import current_sessions, publishable_records
@@ -23,6 +22,7 @@ from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of
 from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN
+from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store

@@ -6,11 +6,10 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from neuralpile_dagster.records import Model
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, TrainsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, of_each, read_record, write_record
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.catalog.describe import READERS, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.words import READERS, rule_in_words
 from neuralpile_dagster.orchestration import summaries
 from neuralpile_dagster.orchestration.metadata import place, table
 from neuralpile_dagster.recordings.manifest import Manifest

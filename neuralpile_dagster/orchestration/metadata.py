@@ -10,8 +10,8 @@ import dagster as dg
 import pyarrow as pa
 
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.hub.markdown import url
 from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.markdown import url
 from neuralpile_dagster.orchestration import summaries
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
-from neuralpile_dagster.hub.pile import PileSettings, hub_tables, write_pile
-from neuralpile_dagster.hub.pile_card import PileComponent
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import locations, pile_store
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.records import ComponentRecord, PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record, write_record

@@ -12,9 +12,9 @@ from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub
-from neuralpile_dagster.hub.reading import open_published
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.orchestration import locations
+from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
 

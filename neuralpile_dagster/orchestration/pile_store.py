@@ -8,12 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
-from neuralpile_dagster.records import Model
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.orchestration import locations
 from neuralpile_dagster.orchestration.locations import PILE
-from neuralpile_dagster.records import ComponentRecord, PileRecord
+from neuralpile_dagster.records import ComponentRecord, Model, PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.progress import LOG as WAITING
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.waiting import LOG as WAITING
 
 _MARK = "neuralpile_progress"
 """Attribute of log records; Dagster hands such on to its loggers, unlike where a record was made."""

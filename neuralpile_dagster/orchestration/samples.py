@@ -108,7 +108,7 @@ def _rows_of_file(path: Path, count: int, seed: int) -> list[RasterSample]:
 
 def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) -> list[RasterSample]:
     from neuralpile_dagster.hub import open_hub
-    from neuralpile_dagster.hub.reading import open_published
+    from neuralpile_dagster.publish.configs import open_published
 
     hub = open_hub(settings)
     names = [f.path for f in hub.files(source) if f.path.startswith("data/") and f.path.endswith(".parquet")]

@@ -16,7 +16,7 @@ from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.trying import patiently
-from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.copying.sources import OpenFile
 
 SHARDS_PER_RUN = 10
 """Shards that one run of a backfill makes: each takes seconds to a minute."""

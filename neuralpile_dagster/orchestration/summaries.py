@@ -8,8 +8,8 @@ from __future__ import annotations
 import dagster as dg
 
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.hub.markdown import link, text
 from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.markdown import link, text
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.orchestration import locations, names
 from neuralpile_dagster.orchestration.asking import not_asked_before
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -94,7 +94,7 @@ def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, cl
 
 
 def _compare(dataset: Dataset, instance: InstanceResource, seen: _Look) -> None:
-    from neuralpile_dagster.archives.updates import source_state
+    from neuralpile_dagster.archives.model import source_state
 
     manifest = read_record(instance.open_store(), locations.manifest_path(dataset), Manifest)
     if manifest is None:

@@ -6,12 +6,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from neuralpile_dagster.archives.opened import OpenFile
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, OutOfMemory
-from neuralpile_dagster.recordings.mat5 import read_columns
-from neuralpile_dagster.recordings.mat5_stream import Unexpected, Unreadable
+from neuralpile_dagster.hdf5.opened import OpenFile
+from neuralpile_dagster.recordings.mat5 import Unexpected, Unreadable, read_columns
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
-from neuralpile_dagster.recordings.nwb_table import MAX_ROWS
+from neuralpile_dagster.recordings.nwb.table import MAX_ROWS
 
 VARIABLE = "spks"
 FIELDS = ("st", "clu")  # spike times in seconds, cluster ids from 1

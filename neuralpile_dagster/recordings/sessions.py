@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from neuralpile_dagster.archives.model import ArchiveFile, Listing
-from neuralpile_dagster.archives.updates import listing_token
+from neuralpile_dagster.archives.model import ArchiveFile, Listing, listing_token
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, Session

@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.store.contents import is_intact, of_each, put_file, read_record, write_record
 from neuralpile_dagster.store.local import LocalStore
-from neuralpile_dagster.store.model import Store, check_key
+from neuralpile_dagster.store.model import Store, check_key, is_intact, of_each, put_file, read_record, write_record
 
 __all__ = [
     "LocalStore",
@@ -29,7 +28,7 @@ __all__ = [
 def open_store(location: str) -> Store:
     """The store at a folder or ``s3://bucket/prefix``; raises `StoreError` when it is neither."""
     if location.startswith("s3://"):
-        from neuralpile_dagster.store.s3 import open_s3_store  # the client takes its time to import
+        from neuralpile_dagster.store.s3.store import open_s3_store
 
         return open_s3_store(location)
     scheme, mark, _ = location.partition("://")

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pyarrow as pa
 
 from neuralpile_dagster.files import TEMPORARY_PREFIX, temporary_name
-from neuralpile_dagster.tables.copy import CopyReport, RowRef, copy_rows
+from neuralpile_dagster.tables.copying.copy import CopyReport, RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 

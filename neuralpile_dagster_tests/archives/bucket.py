@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.archives.patience import NetworkLimits
-from neuralpile_dagster.archives.ranges.file import RangedFile, open_ranged
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.hdf5.ranged.file import RangedFile, open_ranged
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster_tests.archives.serving import QUICK
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response
 

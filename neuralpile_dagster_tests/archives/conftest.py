@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster import waiting
+from neuralpile_dagster import progress
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import write_session
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
@@ -28,8 +28,8 @@ def bucket_server(bucket: Bucket) -> Iterator[Server]:
 @pytest.fixture
 def telling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait for a server is told, however short."""
-    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
 
 
 @pytest.fixture

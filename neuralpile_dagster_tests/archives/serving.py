@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.dandi import DandiArchive
+from neuralpile_dagster.archives.dandi.archive import DandiArchive
+from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.model import Access, Archive, ArchiveFile
-from neuralpile_dagster.archives.opened import LocalFile, OpenFile
-from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.archives.patience import NetworkLimits
-from neuralpile_dagster.binning.counts import Binner
+from neuralpile_dagster.binning.binner import Binner
 from neuralpile_dagster.catalog.model import Source
+from neuralpile_dagster.files import ReadCost
+from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.recordings.model import SpikeTrains
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 

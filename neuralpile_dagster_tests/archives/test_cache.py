@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from dandischema.digests.dandietag import DandiETag
 
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.digests import digest_of, listed_digest
+from neuralpile_dagster.archives.downloads import DownloadCache, digest_of, listed_digest
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch, DiskFull
 from neuralpile_dagster_tests.archives.serving import listed

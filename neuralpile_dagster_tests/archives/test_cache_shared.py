@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster.archives import cache as cache_module
-from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives import downloads as cache_module
+from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster_tests.archives.test_cache import Fetcher, content_of, kept, listed, put
 
 

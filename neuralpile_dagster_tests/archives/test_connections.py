@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.connections import Connections
 from neuralpile_dagster.archives.model import Access
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import (
     BLOBS,

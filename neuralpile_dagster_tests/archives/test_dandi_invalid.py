@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.archives.model import ArchiveFile, Listing
-from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.hub.component import component_inputs
 from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster_tests.archives.serving import archive_of
 from neuralpile_dagster_tests.orchestration.house import House, house, neuralpile
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server

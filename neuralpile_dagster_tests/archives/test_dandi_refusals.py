@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.http import USER_AGENT
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster_tests.archives.serving import (
     PATH,
     SOURCE,

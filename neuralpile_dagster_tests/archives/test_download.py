@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.download import local_copy
+from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import QUICK, listed
 from neuralpile_dagster_tests.servers.faults import Fault, status

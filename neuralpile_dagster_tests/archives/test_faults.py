@@ -187,8 +187,8 @@ def test_the_counts_are_never_wrong_whatever_request_breaks(server: DandiServer,
 
 
 def test_retry_after_is_honoured(server: DandiServer, tmp_path: Path):
-    from neuralpile_dagster.archives.http import get, open_pool
-    from neuralpile_dagster.archives.patience import Attempts, Interrupted, NetworkLimits
+    from neuralpile_dagster.net.http import get, open_pool
+    from neuralpile_dagster.net.retry import Attempts, Interrupted, NetworkLimits
 
     waits: list[float] = []
     limits = NetworkLimits(retries=3, backoff_s=0.5, retry_after_max_s=100)

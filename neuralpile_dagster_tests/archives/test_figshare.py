@@ -8,14 +8,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from neuralpile_dagster.archives.cache import DownloadCache
+from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import PAGE_SIZE, FigshareArchive
-from neuralpile_dagster.archives.http import USER_AGENT
-from neuralpile_dagster.archives.model import Access
-from neuralpile_dagster.archives.updates import listing_token, source_state
+from neuralpile_dagster.archives.model import Access, listing_token, source_state
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
+from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster_tests.archives.serving import QUICK, limits_for
 from neuralpile_dagster_tests.archives.test_faults import ALWAYS, PASSING

@@ -17,15 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.dandi import DandiArchive
+from neuralpile_dagster.archives.dandi.archive import DandiArchive
+from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.archives.patience import NetworkLimits
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import QUICK
 from neuralpile_dagster_tests.servers.faults import status
@@ -158,7 +158,7 @@ def test_a_servers_retry_after_binds_all_threads_that_read_the_same_object(
             reads.append(error.found)
 
     bucket_server.faults.add(status(429, 200))
-    log, handler = logging.getLogger("neuralpile_dagster.waiting"), Told()
+    log, handler = logging.getLogger("neuralpile_dagster.progress"), Told()
     log.addHandler(handler)
     first, second = (threading.Thread(target=read, args=(start,)) for start in (0, 1000))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from neuralpile_dagster.binning.counts import Binner
+from neuralpile_dagster.binning.binner import Binner
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 
 BIN = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from neuralpile_dagster.binning.counts import Binner, Losses
+from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 from neuralpile_dagster_tests.binning.reference import (

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.records import Citation
-from neuralpile_dagster.catalog.cite import bibtex
+from neuralpile_dagster.catalog.describe import bibtex, code, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.pages import (
     BEGIN,
@@ -22,8 +21,8 @@ from neuralpile_dagster.catalog.pages import (
 )
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.catalog.words import code, rule_in_words
 from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.records import Citation
 
 ROOT = Path(__file__).parents[2]
 NEW = Dataset(

@@ -14,7 +14,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster_aws.s3 import S3ComputeLogManager
 
-from neuralpile_dagster.archives.network_settings import DEFAULT_CONNECTIONS
+from neuralpile_dagster.archives.downloads import DEFAULT_CONNECTIONS
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from neuralpile_dagster.hub.huggingface import HuggingFaceHub
-from neuralpile_dagster.hub.retrying import RetryPolicy
+from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 QUICK = RetryPolicy(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralpile_dagster.hub.component import write_component
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.pile import PileSettings, hub_tables, write_pile
-from neuralpile_dagster.hub.pile_card import PileComponent
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import PileShard, build_shard
 from neuralpile_dagster.merge.sources import source_from_component
+from neuralpile_dagster.publish.component import write_component
+from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.records import ComponentRecord, PileRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.hub.folders import silent

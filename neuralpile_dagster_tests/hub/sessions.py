@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Dataset, Source
-from neuralpile_dagster.hub.component import write_component
+from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, FactsRecord, RowRecord
+from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord, CountsStats, FactsRecord, RowRecord
 from neuralpile_dagster.store import LocalStore, put_file
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import RowWriter

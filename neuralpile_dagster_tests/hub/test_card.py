@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from neuralpile_dagster.records import Citation
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.hub.component import write_component
-from neuralpile_dagster.hub.metadata import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
+from neuralpile_dagster.publish.component import write_component
+from neuralpile_dagster.records import Citation
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster_tests.hub.folders import silent

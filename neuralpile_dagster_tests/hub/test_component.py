@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, HubError, StoreError, TableError
-from neuralpile_dagster.hub.component import component_inputs
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.retrying import HubGaveUp, RetryPolicy, asked_wait_s, install
+from neuralpile_dagster.hub.huggingface.retry import HubGaveUp, RetryPolicy, asked_wait_s, install
 from neuralpile_dagster_tests.hub.huggingface_setup import QUICK
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response
@@ -185,7 +185,7 @@ def test_waits_double_up_to_the_longest_and_half_of_them_is_chance(attempt: int)
 
 def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
     code = (
-        "import json, os; from neuralpile_dagster.hub.retrying import RetryPolicy, install;"
+        "import json, os; from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install;"
         "install('http://127.0.0.1:9', RetryPolicy(attempts=4, first_wait_s=2.0, answer_timeout_s=33.0));"
         "import hf_xet; c = dict(hf_xet.XetConfig().items());"
         "print(json.dumps([str(c[f'client.{k}']) for k in ('retry_max_attempts', 'retry_base_delay', 'read_timeout')]))"
@@ -199,7 +199,7 @@ def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
 
 def test_proxies_of_the_environment_are_used_except_where_it_says_no():
     code = (
-        "import sys; from neuralpile_dagster.hub.retrying import RetryPolicy, install;"
+        "import sys; from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install;"
         "from huggingface_hub import get_session; install(sys.argv[1], RetryPolicy(attempts=1));"
         "print(get_session().get(sys.argv[2], timeout=5).text)"
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neuralpile_dagster.tables.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.hub.huggingface_setup import CARD, contents, hub_for, published, quiet

@@ -17,9 +17,9 @@ import pytest
 from datasets.packaged_modules.parquet.parquet import Parquet
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.component import write_component
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.verify import verify_publication
+from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.hub.huggingface_setup import hub_for, quiet
 from neuralpile_dagster_tests.hub.sessions import DATASET, SEGMENT_BINS, counts_of, manifest_of, put_session

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, HubConflict, HubError, StoreError
+from neuralpile_dagster.hub import local as versions_module
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.hub import versions as versions_module
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings

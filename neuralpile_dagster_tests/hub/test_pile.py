@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from neuralpile_dagster.errors import HubError, StoreError
-from neuralpile_dagster.hub.pile import PileSettings, hub_tables
+from neuralpile_dagster.publish.pile import PileSettings, hub_tables
 from neuralpile_dagster.records import PileRecord, ShardRecord
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 from neuralpile_dagster_tests.hub.folders import contents, silent
@@ -105,7 +105,7 @@ def test_from_another_disk_shards_are_copied(tmp_path: Path, pile: Pile, monkeyp
         raise OSError(18, "Invalid cross-device link")
 
     linked = pile.write(tmp_path / "a")
-    monkeypatch.setattr("neuralpile_dagster.hub.fetching.os.link", link)
+    monkeypatch.setattr("neuralpile_dagster.store.fetching.os.link", link)
     assert pile.write(tmp_path / "b") == linked
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from neuralpile_dagster.measures.counts import CountsMeasure
+from neuralpile_dagster.binning.measures import CountsMeasure
 from neuralpile_dagster.records import CountsStats
 
 

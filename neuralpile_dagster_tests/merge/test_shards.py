@@ -17,8 +17,8 @@ from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.copy import RowRef, copy_rows
-from neuralpile_dagster.tables.copy_sources import OpenFile
+from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.copying.sources import OpenFile
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.merge.components import store_component, store_session, stored, three_components

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.hub.contents import list_folder
+from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.orchestration import names, pile_store
 from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of, house
 

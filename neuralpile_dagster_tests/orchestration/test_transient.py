@@ -8,13 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from neuralpile_dagster import waiting
-from neuralpile_dagster.archives.cache import DownloadCache
-from neuralpile_dagster.archives.dandi import DandiArchive
+from neuralpile_dagster import progress
+from neuralpile_dagster.archives.dandi.archive import DandiArchive
+from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.model import Archive
-from neuralpile_dagster.archives.patience import NetworkLimits
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.definitions import dataset_definitions
+from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.orchestration import locations, names
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -85,8 +85,8 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
 def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     made: House, server: DandiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
     server.faults.add(status(503, path="/assets/", times=1))
     keys = made.discover()
     server.faults.add(status(503, path=BLOBS, times=1))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import h5py
 
-from neuralpile_dagster.archives.opened import LocalFile
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import Recording
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import poisson_trains
 
 TRAINS = poisson_trains(4, 20)

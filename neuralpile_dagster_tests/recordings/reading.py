@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.archives.sample.nwb import Electrodes
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import poisson_trains
 
 TRAINS = poisson_trains(4, 20)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pynwb import TimeSeries
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.archives.sample import nwb
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
-from neuralpile_dagster.recordings import nwb_firing_rates
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording
-from neuralpile_dagster.recordings.nwb_firing_rates import counts_of_rates
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.nwb import firing_rates
+from neuralpile_dagster.recordings.nwb.firing_rates import counts_of_rates
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
@@ -86,7 +86,7 @@ def test_what_is_no_rate_is_refused_with_its_place(tmp_path: Path, wrong: float)
 )
 def test_counts_equal_the_formula_whatever_the_block_and_dtype(rates: np.ndarray, block: int):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nwb_firing_rates, "BLOCK_TOKENS", block)
+        patch.setattr(firing_rates, "BLOCK_TOKENS", block)
         data = counts_of_rates(rates, "a.nwb")
     expected = np.round(rates.T / 50)
     np.testing.assert_array_equal(data.counts, np.minimum(expected, 255))

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pynwb import NWBHDF5IO
 
-from neuralpile_dagster.archives.opened import LocalFile
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.recordings.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
 

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import Electrodes, remove, write_units_nwb
 from neuralpile_dagster_tests.recordings.damaging import TRAINS, create, read, within
 

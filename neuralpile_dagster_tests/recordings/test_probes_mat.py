@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 
 Probe = tuple[Any, Any]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings import probes_mat
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.recordings.damaging import within
 from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of, write_mat
 

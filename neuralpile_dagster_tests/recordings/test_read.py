@@ -10,7 +10,7 @@ import pytest
 
 from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.recordings.read import READERS, read_session, reader_version
+from neuralpile_dagster.recordings.readers import READERS, read_session, reader_version
 
 
 def test_every_reader_of_the_catalog_has_a_version_of_its_own():
@@ -27,7 +27,7 @@ def test_an_unknown_reader_and_a_session_without_files_are_refused():
 
 def test_importing_the_readers_and_archives_loads_no_heavy_library():
     code = (
-        "import sys, neuralpile_dagster.recordings.read, neuralpile_dagster.archives, "
+        "import sys, neuralpile_dagster.recordings.readers, neuralpile_dagster.archives, "
         "neuralpile_dagster.archives.folder, neuralpile_dagster.archives.sample.archive; "
         "print(sorted({'h5py', 'scipy', 'pynwb', 'numba', 'dagster', 'yaml'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.tables.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 from neuralpile_dagster_tests.tables.row_files import open_path, synthetic_rows, write_rows

@@ -16,8 +16,7 @@ from hypothesis.extra import numpy as hnp
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.tables import spike_trains as tables
-from neuralpile_dagster.tables.clocks import RATES_HZ, from_ticks, to_ticks
-from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
+from neuralpile_dagster.tables.spike_trains import RATES_HZ, from_ticks, read_recording, to_ticks, write_recording
 
 FACTS = SessionFacts(subject="Cori", sex="F", age="P90D", start_time="2020-01-01T12:00:00+01:00")
 ANY_BITS = hnp.arrays(np.int64, st.integers(0, 40)).map(lambda bits: bits.view(np.float64))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
-from neuralpile_dagster.records import Citation
-from neuralpile_dagster.archives.opened import LocalFile
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.files import explained, remove_abandoned, temporary_name
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source

@@ -6,7 +6,6 @@ import dagster as dg
 from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.hub.policy import publishable
 from neuralpile_dagster.orchestration import locations, metadata, names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.due import publishable_records
@@ -14,6 +13,7 @@ from neuralpile_dagster.orchestration.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
 
 
@@ -46,7 +46,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: InstanceResource
     ) -> dg.MaterializeResult:
-        from neuralpile_dagster.hub.component import write_component
+        from neuralpile_dagster.publish.component import write_component
 
         with waits_told(context):
             started, tell = time.monotonic(), progress_of(context)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.hub.component import component_inputs
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.orchestration.checks.published import (
     card_counts_equal_footers,
@@ -16,6 +15,7 @@ from neuralpile_dagster.orchestration.checks.published import (
     users_read_what_was_made,
 )
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
+from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 

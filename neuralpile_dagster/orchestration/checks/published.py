@@ -11,9 +11,8 @@ import pyarrow as pa
 import yaml
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
-from neuralpile_dagster.hub.contents import list_folder
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Hub, LoadableHub
+from neuralpile_dagster.hub.model import Hub, LoadableHub, list_folder
 from neuralpile_dagster.orchestration.checks.verdict import Verdict, capped
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.tables.footer import read_footer

@@ -11,11 +11,11 @@ import pytest
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.archives.opened import LocalFile
+from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.orchestration.checks import session as checks
 from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.recordings.read import read_session
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.records import CountsRecord, RowRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore

@@ -1,0 +1,130 @@
+"""The DANDI client's HTTP, made patient: time-outs on every request, retries of all that may pass.
+
+`dandi` 0.81 sets no time-outs, does not retry 408, 520 or broken bodies, and
+waits a fixed 53 s in all. Its `requests` session takes adapters, which is where
+all of this is put right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.net.errors import host
+from neuralpile_dagster.net.responses import read_answer, understand_json
+from neuralpile_dagster.net.retry import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
+
+
+class PatientAdapter(HTTPAdapter):
+    """Sends a request until its whole answer is there; then nothing is left to retry for the client above.
+
+    Raises `ArchiveUnavailable`, which the client's own retries let through.
+    """
+
+    def __init__(self, limits: NetworkLimits) -> None:
+        super().__init__(max_retries=0)
+        self._limits = limits
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float | None, float | None] | None = None,
+        verify: bool | str = True,
+        cert: str | tuple[str, str] | None = None,
+        proxies: dict[str, str] | None = None,
+    ) -> requests.Response:
+        """Send a request; see `requests.adapters.HTTPAdapter.send`."""
+        limits = self._limits
+        waits = timeout or (limits.connect_timeout_s, limits.read_timeout_s)
+
+        url = request.url or ""
+        what = f"the API at {host(url)}"
+
+        def attempt() -> requests.Response:
+            with interruptions(what, url):
+                response = HTTPAdapter.send(self, request, True, waits, verify, cert, proxies)
+                if not stream:
+                    _take_body(what, response, limits)
+            if worth_retrying(response.status_code):
+                response.close()
+                raise Interrupted(f"HTTP status {response.status_code}", response.raw)
+            if not stream and response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
+                understand_json(what, response.content)
+            return response
+
+        return persevere(attempt, what, url, limits)
+
+
+def _take_body(what: str, response: requests.Response, limits: NetworkLimits) -> None:
+    """Read the body here, where one that breaks off, trickles or does not end is noticed."""
+    try:
+        response._content = read_answer(what, response.raw, limits)
+        response._content_consumed = True
+    except BaseException:
+        response.close()
+        raise
+    response.raw.release_conn()
+
+
+@contextmanager
+def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
+    """Turn what the client raises inside the block into `ArchiveError` and `ArchiveUnavailable`.
+
+    ``what`` names what is asked for; ``has_key`` says whether an API key was sent.
+    """
+    try:
+        yield
+    except requests.HTTPError as error:
+        raise _refused(what, api_url, error, has_key) from error
+    except ArchiveUnavailable as error:  # of `PatientAdapter`, which does not know what was asked for
+        raise _unavailable(what, api_url, error.found) from error
+    except (InvalidURL, InvalidSchema, MissingSchema) as error:  # whose texts repeat the URL
+        raise _not_understood(what, api_url, f"a URL that is none ({type(error).__name__})") from None
+    except requests.RequestException as error:
+        raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
+    except RecursionError:
+        raise _not_understood(what, api_url, "JSON that is nested too deeply") from None
+    # pydantic's ValidationError is a ValueError; the client asserts that a page is a list
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise _not_understood(what, api_url, found) from error
+
+
+def _not_understood(what: str, api_url: str, found: str) -> ArchiveError:
+    return ArchiveError(
+        f"{what}: the answer of {api_url} was not understood",
+        found=found,
+        expected="what the DANDI API gives",
+        remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
+    )
+
+
+def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:
+    return ArchiveUnavailable(
+        f"{what} could not be read from {api_url}",
+        found=found,
+        expected="an answer",
+        remedy="try again later; check DANDI_API_URL and this machine's network if it lasts",
+    )
+
+
+def _refused(what: str, api_url: str, error: requests.HTTPError, has_key: bool) -> ArchiveError:
+    status = 404 if error.response is None else error.response.status_code
+    if status in (401, 403):
+        return ArchiveError(
+            f"{what} may not be read from {api_url}",
+            found=f"HTTP status {status}, {'with' if has_key else 'without'} an API key",
+            expected="a public dandiset, or the key of somebody who may read it",
+            remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
+        )
+    return ArchiveError(
+        f"{what} is not on {api_url}" if status == 404 else f"{what} cannot be read from {api_url}",
+        found=f"HTTP status {status}",
+        remedy="check the id and version in the catalog; if files are gone, materialize the manifest again",
+    )

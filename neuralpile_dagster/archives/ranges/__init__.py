@@ -1,1 +1,0 @@
-"""Reading single datasets of a remote HDF5 file by byte ranges."""

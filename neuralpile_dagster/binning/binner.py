@@ -1,0 +1,255 @@
+"""Spike trains -> counts, bit for bit as in the published pile (shared/binning.md).
+
+Never the whole dense session: `Binner` gives any range of bins, in rising
+order, and holds about a byte per spike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from neuralpile_dagster.binning import kernels
+from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
+from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Spikes that are in no bin, and why; all are numbers of spikes but ``saturated_bins``.
+
+    Attributes
+    ----------
+    negative, nan : int
+        Times below 0, and times that are no number.
+    beyond : int
+        Times later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike outside.
+    lost_to_saturation : int
+        Spikes above 255 in one bin.
+    saturated_bins : int
+        Bins with more than 255 spikes.
+    """
+
+    negative: int = 0
+    nan: int = 0
+    beyond: int = 0
+    lost_to_saturation: int = 0
+    saturated_bins: int = 0
+
+
+class Binner:
+    """Counts of a session's spike trains, range by range of bins.
+
+    Parameters
+    ----------
+    trains : SpikeTrains
+        Neither changed nor kept: they may be freed.
+    bin_width_s : float
+        Seconds per bin.
+    name : str
+        What errors call the recording.
+
+    Attributes
+    ----------
+    n_units, n_bins : int
+    bin_width_s : float
+    spikes_read : int
+    duplicate_spikes : int
+        Spikes at exactly the time of another one of the same unit.
+
+    Raises
+    ------
+    DamagedRecording
+        ``ends`` contradicts ``spike_times``; infinite times; more than 10^9
+        bins; with the rule ``from_first_spike`` also NaN.
+    EmptyRecording
+        No spike later than 0 (``histogram``), or no time span (``from_first_spike``).
+    """
+
+    def __init__(self, trains: SpikeTrains, bin_width_s: float, name: str = "the recording") -> None:
+        if not 0 < bin_width_s < math.inf:
+            raise ValueError(f"bins of {bin_width_s} s")
+        self.bin_width_s = float(bin_width_s)
+        self.spikes_read = trains.n_spikes
+        self._bins = pack_bins(trains, self.bin_width_s, name)
+        self.n_units = len(self._bins.ends)
+        self.n_bins = self._bins.n_bins
+        self.duplicate_spikes = self._bins.duplicates
+        self._begins = np.concatenate([np.zeros(1, np.int64), self._bins.ends[:-1]])
+        self._at = np.zeros(self.n_units, np.int64)
+        self._tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
+        self._done = 0
+
+    def counts(self, start: int, stop: int) -> np.ndarray:
+        """Counts of bins ``[start, stop)``: uint8, shape (n_units, stop - start), saturated at 255.
+
+        Ranges must be asked for in rising order and leave nothing out.
+        """
+        if start != self._done or not start < stop <= self.n_bins:
+            raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
+        counts = np.zeros((self.n_units, stop - start), np.uint8)
+        kernels.fill_counts(
+            self._bins.packed, self._begins, self._bins.ends, self._at, start, stop, counts, self._tally
+        )
+        self._done = stop
+        return counts
+
+    @property
+    def kept(self) -> int:
+        """Spikes in the counts given so far."""
+        return int(self._tally[kernels.TALLY_KEPT])
+
+    @property
+    def losses(self) -> Losses:
+        """Spikes that are in no bin; complete once all bins were asked for."""
+        return Losses(
+            negative=self._bins.negative,
+            nan=self._bins.nan,
+            beyond=self._bins.beyond,
+            lost_to_saturation=int(self._tally[kernels.TALLY_LOST]),
+            saturated_bins=int(self._tally[kernels.TALLY_SATURATED_BINS]),
+        )
+
+    def lost(self) -> dict[str, int]:
+        """`losses` and duplicates as fields of `records.CountsStats`."""
+        losses = self.losses
+        return {
+            "dropped_negative": losses.negative,
+            "dropped_nan": losses.nan,
+            "dropped_beyond": losses.beyond,
+            "lost_to_saturation": losses.lost_to_saturation,
+            "saturated_bins": losses.saturated_bins,
+            "duplicate_spikes": self.duplicate_spikes,
+        }
+
+
+MAX_BINS = 1_000_000_000
+"""More bins than this (231 days of 20 ms) are a wrong clock, not a session."""
+
+
+@dataclass(frozen=True)
+class PackedBins:
+    """The bin of every spike, as bytes (see `kernels`), and what is not among them.
+
+    Attributes
+    ----------
+    packed : numpy.ndarray, uint8
+        Unit k has ``packed[ends[k-1]:ends[k]]`` (first start 0); about one byte per spike.
+    ends : numpy.ndarray, int64, shape (n_units,)
+    n_bins : int
+    negative, nan, beyond : int
+        Spikes left out; see `counts.Losses`.
+    duplicates : int
+        Spikes at the very time of another one of their unit; they are not left out.
+    """
+
+    packed: np.ndarray
+    ends: np.ndarray
+    n_bins: int
+    negative: int
+    nan: int
+    beyond: int
+    duplicates: int
+
+
+class _Scan(NamedTuple):
+    """What `kernels.scan_unit` returns."""
+
+    low: float
+    high: float
+    rising: bool
+    nan: int
+    infinite: int
+    negative: int
+
+
+def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
+    """Find the bin of every spike; holds, besides the trains, the result and one unit.
+
+    Parameters
+    ----------
+    trains : SpikeTrains
+        Not kept, not changed.
+    width : float
+        Bin width in seconds.
+    name : str
+        What errors call the recording.
+
+    Raises
+    ------
+    DamagedRecording, EmptyRecording
+        See `counts.Binner`.
+    """
+    units = _split(trains, name)
+    scans = [_Scan(*kernels.scan_unit(unit)) for unit in units]
+    nan, negative = sum(scan.nan for scan in scans), sum(scan.negative for scan in scans)
+    from_first = trains.bin_rule == "from_first_spike"
+    _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
+    low = min((scan.low for scan in scans), default=math.inf)
+    high = max((scan.high for scan in scans), default=-math.inf)
+    n_bins = count_bins(trains.bin_rule, low, high, width, name)
+    # no more than touched is taken from the system
+    packed = np.empty(trains.n_spikes + len(units) * (n_bins // kernels.FURTHER), np.uint8)
+    ends = np.empty(len(units), np.int64)
+    end = beyond = duplicates = 0
+    for row, (times, scan) in enumerate(zip(units, scans, strict=True)):
+        rising = times if scan.rising else np.sort(times)
+        end, late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, end)
+        ends[row] = end
+        beyond += late
+        duplicates += twice
+    return PackedBins(packed, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
+
+
+def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
+    """Each unit's spike times as float64, a view where they are that already."""
+    times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
+    ends = np.asarray(trains.ends, dtype=np.int64)
+    last = int(ends[-1]) if len(ends) else 0
+    if last != len(times) or np.any(np.diff(ends, prepend=0) < 0):
+        raise DamagedRecording(
+            f"{name}: the index of its spike times is damaged",
+            found=f"the index ends at {last:,}, for {len(times):,} spikes",
+            expected="rising ends of units, the last one equal to the number of spikes",
+        )
+    return np.split(times, ends[:-1])[: len(ends)]
+
+
+def _require_times(infinite: int, nan: int, name: str) -> None:
+    if infinite or nan:
+        raise DamagedRecording(
+            f"{name}: some spike times are no times",
+            found=f"{infinite:,} infinite and {nan:,} NaN",
+            expected="finite seconds",
+            remedy="ask the recording's authors, or leave the session out with the catalog rule's exclude",
+        )
+
+
+def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) -> int:
+    """Number of bins of a session whose spikes lie in ``[low, high]`` seconds (``inf, -inf``: no spikes).
+
+    For ``histogram`` the edges are ``numpy.arange(0, high + width, width)``,
+    whose length numpy computes in float64 as below; for ``from_first_spike``
+    bins span from the first spike to the last. Raises as `counts.Binner` does.
+    """
+    span = high + width if rule == "histogram" else high - low
+    bins = max(span / width, 0.0)
+    n_bins = (math.ceil(bins) if bins <= MAX_BINS + 2 else MAX_BINS + 2) - (rule == "histogram")
+    if n_bins < 1:
+        raise EmptyRecording(
+            f"{name} has nothing to bin",
+            found="no spikes" if high == -math.inf else f"spikes from {low} s to {high} s",
+            expected="a spike later than 0 s" if rule == "histogram" else "two different spike times",
+            remedy="leave the session out with the catalog rule's exclude",
+        )
+    if n_bins > MAX_BINS:
+        raise DamagedRecording(
+            f"{name} is too long to be one session",
+            found=f"a spike at {high} s, in bins of {width} s",
+            expected=f"at most {MAX_BINS:,} bins",
+            remedy="look at the file's unit of time; spike times must be in seconds",
+        )
+    return n_bins

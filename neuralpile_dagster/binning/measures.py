@@ -1,0 +1,149 @@
+"""Numbers about a session's counts, gathered segment by segment. Measures only: what is wrong is for checks to say."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+from numba import njit
+
+from neuralpile_dagster.binning import measures
+from neuralpile_dagster.records import CountsStats
+
+IMPLAUSIBLE_RATE_HZ = 1000.0
+"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms (issue 5)."""
+
+
+class CountsMeasure:
+    """What a session's counts hold, fed segment by segment in order of time.
+
+    Parameters
+    ----------
+    n_units : int
+    bin_width_s : float
+        Seconds per bin.
+    """
+
+    def __init__(self, n_units: int, bin_width_s: float) -> None:
+        self.bin_width_s = bin_width_s
+        self.n_bins = 0
+        self.unit_totals = np.zeros(n_units, np.int64)
+        """Spikes kept, per unit."""
+        self._histogram = np.zeros(256, np.int64)
+        self._implausible = np.zeros(n_units, np.int64)
+        # 1e-9 keeps a product such as 0.3 * 1000 = 299.99... from losing a whole spike
+        self._implausible_above = min(math.floor(IMPLAUSIBLE_RATE_HZ * bin_width_s + 1e-9), 255)
+        self._quiet_run = self._quiet_longest = 0
+
+    def add(self, counts: np.ndarray) -> None:
+        """Add one segment: uint8, shape (n_units, bins of the segment)."""
+        if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
+            raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
+        population = np.zeros(counts.shape[1], np.uint8)
+        measures.measure_segment(
+            counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population
+        )
+        self._quiet_run, self._quiet_longest = measures.longest_quiet(population, self._quiet_run, self._quiet_longest)
+        self.n_bins += counts.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Units times bins."""
+        return len(self.unit_totals) * self.n_bins
+
+    @property
+    def spikes_kept(self) -> int:
+        """Sum of all counts."""
+        return int(self.unit_totals.sum())
+
+    def stats(self, spikes_read: int, **losses: int) -> CountsStats:
+        """All numbers, with those that only the reader and the binner know.
+
+        ``losses`` are the fields of `CountsStats` of those names:
+        ``dropped_negative``, ``dropped_nan``, ``dropped_beyond``,
+        ``lost_to_saturation``, ``saturated_bins``, ``missing_bins``, ``duplicate_spikes``.
+        """
+        used = np.flatnonzero(self._histogram)
+        largest = int(used[-1]) if len(used) else 0
+        return CountsStats(
+            n_units=len(self.unit_totals),
+            n_bins=self.n_bins,
+            bin_width_s=self.bin_width_s,
+            tokens=self.tokens,
+            spikes_read=spikes_read,
+            spikes_kept=self.spikes_kept,
+            silent_units=int(np.count_nonzero(self.unit_totals == 0)),
+            max_count=largest,
+            histogram=tuple(self._histogram[: largest + 1].tolist()),
+            implausible_bins=int(self._implausible.sum()),
+            implausible_units=tuple(
+                (int(row), int(self._implausible[row])) for row in np.flatnonzero(self._implausible)
+            ),
+            longest_quiet_bins=self._quiet_longest,
+            fingerprint=self._fingerprint(),
+            **losses,
+        )
+
+    def _fingerprint(self) -> str:
+        """sha256 over the number of bins and each unit's spikes, as little-endian int64."""
+        numbers = np.concatenate([[self.n_bins], self.unit_totals]).astype("<i8")
+        return hashlib.sha256(numbers.tobytes()).hexdigest()
+
+
+COMMON = 8
+"""Counts up to this are tallied by one vectorized comparison each: 8 times faster than one look-up per token."""
+
+
+@njit(cache=True, nogil=True)
+def measure_segment(
+    counts: np.ndarray,
+    implausible_above: int,
+    histogram: np.ndarray,
+    totals: np.ndarray,
+    implausible: np.ndarray,
+    population: np.ndarray,
+) -> None:
+    """Add one segment of counts (uint8, units x bins) to what was measured so far.
+
+    ``histogram`` (int64, 256): bins by count. ``totals``, ``implausible``
+    (int64 per unit): spikes, and bins with more than ``implausible_above``.
+    ``population`` (uint8 per bin of this segment): becomes non-zero where any unit fired.
+    """
+    for unit in range(counts.shape[0]):
+        row = counts[unit]
+        total = 0
+        largest = np.uint8(0)
+        for j in range(len(row)):
+            total += row[j]
+        for j in range(len(row)):
+            largest = max(largest, row[j])
+        for j in range(len(row)):
+            population[j] |= row[j]
+        totals[unit] += total
+        rest = len(row)
+        for value in range(1, min(int(largest), COMMON) + 1):
+            wanted = np.uint8(value)
+            equal = 0
+            for j in range(len(row)):
+                equal += row[j] == wanted
+            histogram[value] += equal
+            rest -= equal
+        if largest > COMMON:
+            for j in range(len(row)):
+                if row[j] > COMMON:
+                    histogram[row[j]] += 1
+                    rest -= 1
+        histogram[0] += rest
+        if largest > implausible_above:
+            for j in range(len(row)):
+                implausible[unit] += row[j] > implausible_above
+
+
+@njit(cache=True, nogil=True)
+def longest_quiet(population: np.ndarray, run: int, longest: int) -> tuple[int, int]:
+    """Longest run of zeros so far, and the one still open at the end, after ``population`` (uint8 per bin)."""
+    for j in range(len(population)):
+        run = 0 if population[j] else run + 1
+        longest = max(longest, run)
+    return run, longest

@@ -1,0 +1,180 @@
+"""HDF5 files of strangers, read with care.
+
+Nothing is followed out of the file (external links, external storage, virtual
+datasets), and nothing is allocated before its declared shape and dtype are
+within bounds. What h5py cannot read becomes `DamagedRecording`, naming the file.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
+from neuralpile_dagster.hdf5.opened import OpenFile
+
+MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
+MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression Factor")
+MAX_FREE_BYTES = 1 << 16  # below this, what a dataset declares costs nothing
+
+_READ_ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError)
+
+
+@contextmanager
+def reading(name: str, what: str) -> Iterator[None]:
+    """Turn what h5py raises inside the block (and only h5py's calls belong there) into `DamagedRecording`.
+
+    Sizes are checked before this, so memory that is lacking is the machine's fault: `OutOfMemory`.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory.in_reading(name, what) from error
+    except _READ_ERRORS as error:
+        raise DamagedRecording(
+            f"{name}: {what} cannot be read",
+            found=f"{type(error).__name__}: {error}",
+            remedy="fetch the file again and compare its digest with the archive's; it is truncated or damaged",
+        ) from error
+
+
+def find(file: h5py.File, path: str, name: str) -> h5py.Group | h5py.Dataset | None:
+    """The object at an absolute path, or None; ``name`` is the file's, for messages.
+
+    Raises `DamagedRecording` for links that leave the file or never end.
+    """
+    with reading(name, path):
+        node: h5py.Group | h5py.Dataset = file["/"]
+        parts = deque(_parts(path))
+        links = 0
+        while parts:
+            part = parts.popleft()
+            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None:
+                return None
+            if isinstance(link, h5py.ExternalLink):
+                raise _leaves_the_file(name, path, f"a link to {link.filename!r}")
+            if isinstance(link, h5py.SoftLink):
+                links += 1
+                if links > MAX_LINKS:
+                    raise DamagedRecording(f"{name}: the links to {path} never end", found=f"more than {MAX_LINKS}")
+                node = file["/"] if link.path.startswith("/") else node
+                parts.extendleft(reversed(_parts(link.path)))
+            else:
+                node = node[part]
+        return node if isinstance(node, h5py.Group | h5py.Dataset) else None
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
+    return DamagedRecording(
+        f"{name}: {path} lies outside the file",
+        found=found,
+        expected="data inside the file itself",
+        remedy="copy the data into one file; nothing outside an archive file is read",
+    )
+
+
+def names_in(group: h5py.Group, name: str) -> str:
+    """What a group holds, for messages."""
+    with reading(name, group.name):
+        names = sorted(map(str, group))
+    return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "nothing"
+
+
+def child_paths(file: h5py.File, path: str, name: str) -> dict[int, str]:
+    """Paths of what a group itself holds, by address in the file; empty when there is no such group."""
+    group = find(file, path, name)
+    if not isinstance(group, h5py.Group):
+        return {}
+    with reading(name, path):
+        children = [child for child in group if isinstance(child, str)]  # bytes where a name is not UTF-8
+        links = [group.id.links.get_info(child.encode("utf-8", "surrogateescape")) for child in children]
+        is_hard = [link.type == h5py.h5l.TYPE_HARD for link in links]
+        return {link.u: f"{path}/{child}" for child, link, hard in zip(children, links, is_hard, strict=True) if hard}
+
+
+def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
+    """The dataset at an absolute path, or None; raises `DamagedRecording` when its data lie in other files."""
+    dataset = find(file, path, name)
+    if not isinstance(dataset, h5py.Dataset):
+        return None
+    with reading(name, path):
+        external, virtual = dataset.external, dataset.is_virtual
+    if external or virtual:
+        raise _leaves_the_file(name, path, "external storage" if external else "a virtual dataset")
+    return dataset
+
+
+def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) -> tuple[int, ...]:
+    """The declared shape; raises `DamagedRecording` when rank, size or claimed bytes are out of bounds.
+
+    ``max_values`` bounds the number of values. A dataset that claims more than
+    `MAX_EXPANSION` times the bytes that it stores is refused too: nothing that
+    was really written is like that, and reading it would only fill memory.
+    """
+    with reading(name, dataset.name):
+        shape, item_size, stored = dataset.shape, dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if shape is None or len(shape) != n_dims:
+        raise DamagedRecording(
+            f"{name}: {dataset.name} has the wrong form",
+            found="no values at all" if shape is None else f"shape {shape}",
+            expected=f"{n_dims} dimension{'s' * (n_dims > 1)}",
+        )
+    size = prod(shape)
+    if size > max_values:
+        raise DamagedRecording(
+            f"{name}: {dataset.name} claims to be larger than any recording",
+            found=f"{size:,} values",
+            expected=f"at most {max_values:,}",
+        )
+    if size * item_size > max(MAX_FREE_BYTES, stored * MAX_EXPANSION):
+        raise DamagedRecording(
+            f"{name}: {dataset.name} was never written in full",
+            found=f"{size * item_size:,} bytes claimed, {stored:,} stored",
+            remedy="fetch the file again, or ask its authors; the missing values cannot be recovered",
+        )
+    return tuple(int(length) for length in shape)
+
+
+def read_array(
+    opened: OpenFile, dataset: h5py.Dataset, *, kinds: str = "fiub", n_dims: int = 1, max_values: int
+) -> np.ndarray:
+    """All values of a dataset, checked before they are read.
+
+    Parameters
+    ----------
+    opened : OpenFile
+        The file that the dataset belongs to; its `OpenFile.read` does the reading.
+    kinds : str
+        Allowed `numpy.dtype.kind` letters.
+    n_dims, max_values : int
+        See `shape_of`.
+
+    Raises
+    ------
+    DamagedRecording
+        When the dtype is of another kind, the shape is out of bounds, or the values cannot be read.
+    """
+    shape = shape_of(dataset, opened.name, n_dims=n_dims, max_values=max_values)
+    with reading(opened.name, dataset.name):
+        kind, dtype = dataset.dtype.kind, dataset.dtype
+    if kind not in kinds:
+        raise DamagedRecording(
+            f"{opened.name}: {dataset.name} is not of numbers", found=f"dtype {dtype}", expected=f"dtype kind {kinds}"
+        )
+    with reading(opened.name, dataset.name):
+        values = opened.read(dataset)
+    if values.shape != shape:
+        raise DamagedRecording(
+            f"{opened.name}: {dataset.name} gave other values than it has", found=f"{values.shape}", expected=f"{shape}"
+        )
+    return values

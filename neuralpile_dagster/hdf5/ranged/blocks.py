@@ -1,0 +1,169 @@
+"""A remote object as a seekable file of blocks, held in bounded memory and read ahead where that pays.
+
+HDF5 reads a file's metadata in many small pieces. Where an index is scattered
+through the data (version 1 B-trees of files with many small chunks), walking it
+means one block after the other: such a walk is noticed and the following blocks
+are fetched in parallel, before they are asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from concurrent.futures import Executor, Future
+
+import numpy as np
+
+from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.net.ranges import RemoteObject
+
+BLOCK_BYTES = 1 << 20
+_STEPS_TO_TRUST = 2  # forward steps in a row before anything is read ahead
+_LONGEST_STEP = 2  # blocks; a longer step is a jump
+
+
+def empty(size: int) -> memoryview:
+    """Room for bytes, not zeroed: that takes as long as a fast network, and holds up all threads."""
+    return np.empty(size, np.uint8).data
+
+
+class Blocks:
+    """The blocks of one object, least recently used ones dropped beyond ``capacity_bytes``; thread-safe."""
+
+    def __init__(
+        self,
+        remote: RemoteObject,
+        fetchers: Executor,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        capacity_bytes: int,
+        ahead: int,
+    ) -> None:
+        self.remote = remote
+        self.block_bytes = block_bytes
+        self.count = -(-remote.size // block_bytes)
+        self._fetchers = fetchers
+        self._capacity = max(4, capacity_bytes // block_bytes)
+        self._max_ahead = min(ahead, self._capacity // 2)
+        self._lock = threading.Lock()
+        self._held: OrderedDict[int, Future[memoryview]] = OrderedDict()
+        self._last, self._steps = -1, 0
+
+    def get(self, index: int) -> memoryview:
+        """One block (the last may be shorter), fetched now unless it is held or on its way."""
+        with self._lock:
+            block = self._held.get(index)
+            mine = block is None
+            if block is None:
+                block = self._add(index)
+            else:
+                self._held.move_to_end(index)
+        if mine:
+            # in this thread, not behind whatever is queued for the fetchers
+            self._fetch(index, block)
+        self._read_ahead(index)
+        return block.result()
+
+    def held(self, index: int) -> Future[memoryview] | None:
+        """The block if it is held or on its way; nothing is requested."""
+        with self._lock:
+            return self._held.get(index)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget the blocks ``start`` to ``stop`` (excluded), which will hardly be needed again."""
+        with self._lock:
+            for index in [index for index in self._held if start <= index < stop]:
+                del self._held[index]
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        with self._lock:
+            self._held.clear()
+
+    def _add(self, index: int) -> Future[memoryview]:
+        block: Future[memoryview] = Future()
+        self._held[index] = block
+        while len(self._held) > self._capacity:
+            self._held.popitem(last=False)
+        return block
+
+    def _fetch(self, index: int, block: Future[memoryview]) -> None:
+        start = index * self.block_bytes
+        content = empty(min(self.block_bytes, self.remote.size - start))
+        try:
+            self.remote.read_into(start, content)
+        except BaseException as error:
+            self.drop(index, index + 1)
+            block.set_exception(error)
+            if not isinstance(error, NeuralPileError):
+                raise
+        else:
+            block.set_result(content)
+
+    def _read_ahead(self, index: int) -> None:
+        with self._lock:
+            step, self._last = index - self._last, index
+            if step == 0:
+                return
+            self._steps = self._steps + 1 if 0 < step <= _LONGEST_STEP else 0
+            trust = self._steps - _STEPS_TO_TRUST
+            if trust < 0:
+                return
+            until = min(index + min(2 << min(trust, 8), self._max_ahead), self.count - 1)
+            wanted = [(ahead, self._add(ahead)) for ahead in range(index + 1, until + 1) if ahead not in self._held]
+        for ahead, block in wanted:
+            self._fetchers.submit(self._fetch, ahead, block)
+
+
+class BlockFile(io.RawIOBase):
+    """`Blocks` as the file object that h5py reads from; it remembers the first failure.
+
+    HDF5 may swallow what its file object raises (``"units" in file`` is then
+    False), so ``failure`` must be looked at before any result is believed.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__()
+        self.failure: NeuralPileError | None = None
+        self._blocks = blocks
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to ``offset`` from the start, from here or from the end."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blocks.remote.size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, target: memoryview) -> int:  # type: ignore[override]
+        """Fill ``target`` up to the end of the object."""
+        if self.failure is not None:
+            raise self.failure
+        view = memoryview(target).cast("B")
+        size = self._blocks.block_bytes
+        end = min(self._at + len(view), self._blocks.remote.size)
+        done = 0
+        try:
+            with self._blocks.remote.waiting():
+                while self._at < end:
+                    index, inside = divmod(self._at, size)
+                    part = self._blocks.get(index)[inside : inside + end - self._at]
+                    view[done : done + len(part)] = part
+                    done += len(part)
+                    self._at += len(part)
+        except NeuralPileError as error:
+            self.failure = error
+            raise
+        return done

@@ -1,0 +1,183 @@
+"""The Hugging Face Hub as a `neuralpile_dagster.hub.model.Hub`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.hf_api import RepoFile
+
+from neuralpile_dagster.errors import ConfigurationError, HubError
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
+from neuralpile_dagster.hub.huggingface.publishing import Publishing, remote_files, repository_info
+from neuralpile_dagster.hub.huggingface.read import RangeFile, buffered
+from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install
+from neuralpile_dagster.hub.huggingface.upload import Limits
+from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder
+from neuralpile_dagster.net.http import USER_AGENT
+from neuralpile_dagster.progress import Progress
+
+_CHOICES = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+
+
+class HuggingFaceHub:
+    """A `neuralpile_dagster.hub.model.Hub` on huggingface.co, or wherever ``endpoint`` is.
+
+    Reading methods also take ``owner/name``: any repository that the token may read.
+
+    Parameters
+    ----------
+    namespace : str
+        User or organization that owns the published repositories.
+    endpoint, token : str, optional
+        As huggingface_hub finds them when not given (HF_ENDPOINT, HF_TOKEN, a stored login).
+    private : bool
+        Whether new repositories are private. When true, nothing is sent to a public one.
+    policy : RetryPolicy
+        Time-outs and waits of every call.
+    plans : int
+        How often a publication is planned anew after trouble.
+    files_per_commit : int
+        Files that one commit may change; more go through a pull request.
+    batch_bytes, xet_batch_bytes : int
+        Bytes of files that are sent between two questions to the Hub (and lines of progress).
+        Xet batches are smaller: of what is going on within one, nothing is told.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        endpoint: str | None = None,
+        token: str | None = None,
+        private: bool = False,
+        *,
+        policy: RetryPolicy | None = None,
+        plans: int = Limits.plans,
+        files_per_commit: int = Limits.files_per_commit,
+        batch_bytes: int = Limits.batch_bytes,
+        xet_batch_bytes: int = Limits.xet_batch_bytes,
+    ) -> None:
+        self.namespace = check_repository_name(namespace)
+        # huggingface_hub takes an empty HF_ENDPOINT for an endpoint
+        self.endpoint = (endpoint or constants.ENDPOINT or "https://huggingface.co").rstrip("/")
+        self._private = private
+        self._policy = policy or RetryPolicy()
+        self._limits = Limits(plans, files_per_commit, batch_bytes, xet_batch_bytes)
+        self._secrets = Secrets(token or get_token())
+        self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, user_agent=USER_AGENT)
+
+    @classmethod
+    def from_environment(
+        cls, namespace: str, environment: Mapping[str, str] | None = None, policy: RetryPolicy | None = None
+    ) -> HuggingFaceHub:
+        """Configured by HF_TOKEN, HF_ENDPOINT and NEURALPILE_PRIVATE (1 or 0; default 0)."""
+        env = os.environ if environment is None else environment
+        choice = env.get("NEURALPILE_PRIVATE", "").strip().lower()
+        if choice not in _CHOICES:
+            raise ConfigurationError("NEURALPILE_PRIVATE is wrong", found=choice, expected="1 or 0")
+        token = env.get("HF_TOKEN") or None
+        return cls(namespace, env.get("HF_ENDPOINT") or None, token, _CHOICES[choice], policy=policy)
+
+    def __repr__(self) -> str:
+        return f"HuggingFaceHub({self.namespace!r}, {self.endpoint!r}, private={self._private})"
+
+    def path(self, name: str) -> str:
+        """The repository's full name, which `datasets.load_dataset` takes; ``owner/name`` stays as it is."""
+        owner, slash, short = name.rpartition("/")
+        return f"{check_repository_name(owner if slash else self.namespace)}/{check_repository_name(short)}"
+
+    def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
+        """See `Hub.publish`; the version is the tag ``v<date>-<digest>``.
+
+        Raises `HubError` when the token is missing or may not write.
+        """
+        started = time.monotonic()
+        repository = self.path(name)
+        if self._secrets.token is None:
+            raise HubError(f"{repository} cannot be published", found="no token", remedy="set HF_TOKEN")
+        progress(f"{repository}: reading {folder}")
+        files = list_folder(folder)
+        install(self.endpoint, self._policy)
+        publishing = Publishing(
+            self._api, repository, self._private, folder, files, self._policy, self._limits, self._secrets, progress
+        )
+        tag = publishing.run()
+        progress(f"{repository}: version {tag} {'published' if publishing.committing else 'was there already'}")
+        return Publication(
+            repository=repository,
+            version=tag,
+            url=f"{self.endpoint}/datasets/{repository}",
+            changed=publishing.committing,
+            files=files,
+            bytes_sent=publishing.bytes_sent,
+            seconds=time.monotonic() - started,
+        )
+
+    def account(self) -> dict[str, Any]:
+        """Whose the token is and what it may do: the response of ``/api/whoami-v2``.
+
+        Raises `HubError` when there is no token or the Hub refuses it.
+        """
+        if self._secrets.token is None:
+            raise HubError(f"{self.endpoint} cannot be published to", found="no token", remedy="set HF_TOKEN")
+        with self._explained(self.namespace, f"asking {self.endpoint} whose the token is"):
+            return self._api.whoami()
+
+    def files(self, name: str) -> tuple[RepositoryFile, ...]:
+        """See `Hub.files`. Small files, whose sha256 the Hub does not know, are read."""
+        repository = self.path(name)
+        with self._explained(repository, "listing its files"):
+            info = repository_info(self._api, repository)
+            if info is None:
+                return ()
+            head = info.sha or "main"
+            rows = remote_files(self._api, repository, head)
+            return tuple(self._described(repository, head, row) for _, row in sorted(rows.items()))
+
+    def _described(self, repository: str, head: str, row: RepoFile) -> RepositoryFile:
+        if row.lfs is not None:
+            return RepositoryFile(row.path, row.size, row.lfs.sha256)
+        with self._range_file(repository, head, row) as file:
+            return RepositoryFile(row.path, row.size, hashlib.sha256(file.read()).hexdigest())
+
+    def _range_file(self, repository: str, head: str, row: RepoFile) -> BinaryIO:
+        file = RangeFile(repository, row.path, head, row.size, self.endpoint, self._secrets, self._policy)
+        return cast("BinaryIO", buffered(file))
+
+    @contextmanager
+    def open(self, name: str, path: str) -> Iterator[BinaryIO]:
+        """See `Hub.open`. Raises `HubError` when the repository has no such file.
+
+        All reads see the commit that was current when the file was opened.
+        """
+        repository = self.path(name)
+        with self._explained(repository, f"opening {path}"):
+            head = self._api.dataset_info(repository, revision="main").sha or "main"
+            rows = self._api.get_paths_info(repository, [path], revision=head, repo_type="dataset")
+        found = [row for row in rows if isinstance(row, RepoFile)]
+        if not found:
+            raise HubError(f"{repository} has no file {path}", remedy="correct the name, or publish the dataset first")
+        with self._range_file(repository, head, found[0]) as file:
+            yield file
+
+    def repositories(self) -> Iterator[str]:
+        """See `Hub.repositories`; sorted. Private ones are seen only with a token that may."""
+        with self._explained(self.namespace, "listing its repositories"):
+            names = sorted(info.id.rpartition("/")[2] for info in self._api.list_datasets(author=self.namespace))
+        yield from names
+
+    @contextmanager
+    def _explained(self, repository: str, doing: str) -> Iterator[None]:
+        install(self.endpoint, self._policy)
+        try:
+            yield
+            return
+        except FAILURES as error:
+            problem = explain(error, repository, doing, self._secrets)
+        raise problem.error from problem.cause

@@ -1,0 +1,284 @@
+"""One publication: plan, upload, one commit; on any trouble look again and plan anew.
+
+Contents are sent before a commit names them and are found there by the next
+attempt, so what the Hub has taken is not sent again; the commit is pinned to the head that the
+plan was made for, so it lands whole on what was seen, or not at all. A commit
+whose reply was lost is found by looking, never by sending it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import DatasetInfo, RepoFile
+
+from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
+from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
+from neuralpile_dagster.hub.huggingface.upload import Limits, upload
+from neuralpile_dagster.hub.model import RepositoryFile, version_digest
+from neuralpile_dagster.progress import Progress
+
+
+@dataclass
+class Publishing:
+    """Makes ``repository`` hold exactly ``files``, which lie below ``folder``.
+
+    ``committing`` and ``bytes_sent`` tell afterwards what it took;
+    ``doing`` completes "failed while ...".
+    """
+
+    api: HfApi
+    repository: str
+    private: bool
+    folder: Path
+    files: tuple[RepositoryFile, ...]
+    policy: RetryPolicy
+    limits: Limits
+    secrets: Secrets
+    progress: Progress
+    doing: str = "looking at the repository"
+    committing: bool = False
+    bytes_sent: int = 0
+
+    def run(self) -> str:
+        """The version's tag, once the repository holds the files.
+
+        Raises `HubUnavailable` or `HubConflict` when ``limits.plans`` plans
+        failed, `HubError` at once when trying again cannot help.
+        """
+        for attempt in range(self.limits.plans):
+            try:
+                return self._attempt()
+            except FAILURES as error:
+                problem = explain(error, self.repository, self.doing, self.secrets)
+            if attempt + 1 == self.limits.plans or not problem.passing:
+                raise problem.error from problem.cause
+            wait = min(self.policy.wait_s(attempt, problem.headers), self.policy.longest_asked_wait_s)
+            self.progress(f"{self.repository}: {problem.error} Looking again in {wait:.0f} s.")
+            time.sleep(wait)
+        raise AssertionError("Limits.plans is at least 1")
+
+    def _attempt(self) -> str:
+        """Make one plan, apply it, look at what came of it, and give the version's tag."""
+        self.doing = "looking at the repository"
+        try:
+            head = self._head()
+        except RevisionNotFoundError:  # somebody else creates it at this moment; `run` looks again
+            raise HubUnavailable(f"{self.repository} has no main yet", remedy="try again") from None
+        plan = self._plan(head)
+        if not plan.nothing:
+            made = self._apply(plan)
+            head = made or self._head()
+            self._require_whole(head, merged=made is None)
+        self.doing = "tagging the version"
+        tags = {tag.name for tag in self.api.list_repo_refs(self.repository, repo_type="dataset").tags}
+        version = version_tag(self.files, tags)
+        if version not in tags:
+            self.api.create_tag(self.repository, tag=version, revision=head, repo_type="dataset", exist_ok=True)
+        return version
+
+    def _plan(self, head: str) -> Plan:
+        return make_plan(self.folder, self.files, head, remote_files(self.api, self.repository, head))
+
+    def _require_whole(self, made: str, merged: bool) -> None:
+        """Raise `HubError` unless our commit holds all files: the Hub leaves out what a .gitignore names.
+
+        After a merge it is a `HubConflict`: somebody's commit may have slipped in before or after it.
+        """
+        self.doing = "looking at the new commit"
+        left = self._plan(made)
+        if left.nothing:
+            return
+        found = f"other or missing: {[file.path for file in left.add][:5]}, left: {list(left.delete)[:5]}"
+        if merged:
+            remedy = "publish again when nobody else publishes to the same repository"
+            raise HubConflict(f"{self.repository} changed while it was published", found=found, remedy=remedy)
+        raise HubError(
+            f"{self.repository}: commit {made} is not what was sent",
+            found=found,
+            remedy="remove .gitignore and .gitattributes rules for these paths from the repository, publish again",
+        )
+
+    def _apply(self, plan: Plan) -> str | None:
+        self.doing = "sending files"
+        additions, sent = upload(
+            self.api, self.repository, self.folder, plan.add, self.limits, self.policy, self.progress
+        )
+        self.bytes_sent += sent
+        self.doing = "committing"
+        self.committing = True
+        operations: list[Operation] = [
+            *additions,
+            *(CommitOperationCopy(source, path, src_revision=plan.head) for source, path in plan.copy),
+            *(CommitOperationDelete(path, is_folder=False) for path in plan.delete),
+        ]
+        title = f"Publish {version_digest(self.files)}"
+        return commit(
+            self.api, self.repository, operations, plan.head, title, self.limits.files_per_commit, self.progress
+        )
+
+    def _head(self) -> str:
+        """The commit that main is at; the repository is created when there is none."""
+        info = repository_info(self.api, self.repository)
+        if info is None:
+            self.api.create_repo(self.repository, repo_type="dataset", private=self.private, exist_ok=True)
+            info = self.api.dataset_info(self.repository, revision="main")
+        if self.private and not info.private:
+            raise HubError(
+                f"{self.repository} is public, and NEURALPILE_PRIVATE is set",
+                remedy="make the repository private on the Hub, or unset NEURALPILE_PRIVATE; nothing was sent",
+            )
+        assert info.sha is not None  # always given for a revision
+        return info.sha
+
+
+def repository_info(api: HfApi, repository: str) -> DatasetInfo | None:
+    """What main is; None when there is no such repository (or none that the token may see)."""
+    try:
+        return api.dataset_info(repository, revision="main")
+    except RepositoryNotFoundError:
+        return None
+
+
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+
+
+def commit(
+    api: HfApi,
+    repository: str,
+    operations: Sequence[Operation],
+    head: str,
+    title: str,
+    files_per_commit: int,
+    progress: Progress,
+) -> str | None:
+    """Apply all operations on top of commit ``head``; readers of main see none of them or all.
+
+    Gives the new commit. More operations than ``files_per_commit`` become
+    several commits of a pull request, merged once: then None, because what the
+    merge made must be looked at (somebody's commit may have come between).
+    Raises `HubConflict`, or what huggingface_hub raises (412 when main is not at ``head`` any more).
+    """
+    if len(operations) <= files_per_commit:
+        progress(f"{repository}: committing {len(operations):,} changed files")
+        made = api.create_commit(repository, operations, commit_message=title, repo_type="dataset", parent_commit=head)
+        return made.oid
+    _close_leftovers(api, repository, title, progress)
+    parts = list(_parts(operations, files_per_commit))
+    progress(f"{repository}: committing {len(operations):,} changed files in {len(parts):,} parts, then merging them")
+    # not create_commit(create_pr=True): this one is a draft, which nobody can merge while it is incomplete
+    pull = api.create_pull_request(repository, title, repo_type="dataset")
+    try:
+        _fill_and_merge(api, repository, parts, pull.num, title, head)
+    except FAILURES:
+        _close(api, repository, pull.num, progress)
+        raise
+    return None
+
+
+def _fill_and_merge(
+    api: HfApi, repository: str, parts: Sequence[Sequence[Operation]], number: int, title: str, head: str
+) -> None:
+    branch, parent = f"refs/pr/{number}", head
+    for part in parts:
+        made = api.create_commit(
+            repository, part, commit_message=title, repo_type="dataset", revision=branch, parent_commit=parent
+        )
+        parent = made.oid
+    api.change_discussion_status(repository, number, "open", repo_type="dataset")
+    current = api.dataset_info(repository, revision="main").sha
+    if current != head:  # a merge cannot be pinned to its parent: what slips through here is found by the next plan
+        raise HubConflict(f"{repository} changed while it was published", found=f"main is at {current}, not {head}")
+    api.merge_pull_request(repository, number, repo_type="dataset")
+
+
+def _parts(operations: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
+    for start in range(0, len(operations), size):
+        yield operations[start : start + size]
+
+
+def _close_leftovers(api: HfApi, repository: str, title: str, progress: Progress) -> None:
+    """Close pull requests of the same title, drafts and open: an earlier attempt to publish this version died."""
+    leftovers = api.get_repo_discussions(repository, repo_type="dataset", discussion_type="pull_request")
+    for found in list(leftovers):
+        if found.title == title and found.status in ("draft", "open"):
+            _close(api, repository, found.num, progress)
+
+
+def _close(api: HfApi, repository: str, number: int, progress: Progress) -> None:
+    try:
+        api.change_discussion_status(repository, number, "closed", repo_type="dataset")
+    except FAILURES as error:
+        progress(f"{repository}: pull request {number} could not be closed ({type(error).__name__}); it is harmless")
+
+
+KEPT = (".gitattributes",)
+"""Files that the Hub itself adds to a repository: neither published, nor listed, nor deleted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do on top of commit ``head``.
+
+    ``add`` are files to send, ``delete`` paths, ``copy`` pairs of a path that
+    ``head`` has and a new path with the same content (a shard under a new number).
+    """
+
+    head: str
+    add: tuple[RepositoryFile, ...]
+    copy: tuple[tuple[str, str], ...]
+    delete: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the repository already holds exactly the wanted files."""
+        return not (self.add or self.copy or self.delete)
+
+
+def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
+    """The files of a revision, by path."""
+    rows = api.list_repo_tree(repository, recursive=True, revision=revision, repo_type="dataset")
+    return {row.path: row for row in rows if isinstance(row, RepoFile) and row.path not in KEPT}
+
+
+def make_plan(folder: Path, files: Iterable[RepositoryFile], head: str, remote: dict[str, RepoFile]) -> Plan:
+    """Compare local ``files`` (below ``folder``) with the remote ones by digest, sha256 or git's own."""
+    wanted = {file.path: file for file in files}
+    there = {row.lfs.sha256: path for path, row in remote.items() if row.lfs is not None}
+    differing = [file for path, file in wanted.items() if not _same(folder, file, remote.get(path))]
+    return Plan(
+        head,
+        add=tuple(file for file in differing if file.sha256 not in there),
+        copy=tuple((there[file.sha256], file.path) for file in differing if file.sha256 in there),
+        delete=tuple(sorted(remote.keys() - wanted.keys())),
+    )
+
+
+def _same(folder: Path, local: RepositoryFile, remote: RepoFile | None) -> bool:
+    if remote is None or remote.size != local.size:
+        return False
+    if remote.lfs is not None:
+        return remote.lfs.sha256 == local.sha256
+    return remote.blob_id == git_blob_id((folder / local.path).read_bytes())
+
+
+def git_blob_id(content: bytes) -> str:
+    """Git's id of a file's content (hex sha1), which the Hub lists for files that are not in large storage."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def version_tag(files: Iterable[RepositoryFile], tags: Iterable[str]) -> str:
+    """The name ``v<date>-<digest>`` of a version: the tag that its digest has already, or today's."""
+    digest = version_digest(files)
+    for tag in sorted(tags):
+        if tag.startswith("v") and tag.endswith(f"-{digest}"):
+            return tag
+    return f"v{datetime.now(UTC):%Y%m%d}-{digest}"

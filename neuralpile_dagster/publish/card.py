@@ -1,0 +1,248 @@
+"""The card (README.md) of a component: what it is, where it comes from, what it lacks, how to use it.
+
+Every number comes from the records of the published sessions and from the
+files beside the card. Nothing depends on the time or the machine: the same
+inputs give the same card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from neuralpile_dagster.catalog.describe import bibtex
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
+from neuralpile_dagster.publish import card
+from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
+
+NOT_STATED = "not stated by the source"
+PROGRAM = "neuralpile-dagster"
+TAGS = ("neuroscience", "electrophysiology", "spike-counts", "neural-population-activity")
+
+
+def component_card(
+    dataset: Dataset,
+    manifest: Manifest,
+    component: ComponentRecord,
+    counts: Sequence[CountsRecord],
+    configs: Sequence[Config],
+) -> str:
+    """The whole text of a component's README.md.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    manifest : Manifest
+    component : ComponentRecord
+        What is published.
+    counts : sequence of CountsRecord
+        Of the published sessions.
+    configs : sequence of Config
+        As written, ``default`` among them.
+    """
+    species = _species(dataset, counts)
+    tags = [*TAGS, *(["synthetic"] if component.synthetic else [])]
+    header = metadata_block(
+        configs,
+        pretty_name=dataset.title,
+        licenses=hub_licenses(manifest.citation.license),
+        tags=tags,
+        n_rows=component.totals.rows,
+    )
+    default = next(config for config in configs if config.name == "default")
+    lines = [
+        *[f"# {text(dataset.title)}", ""],
+        *_warnings(manifest, component),
+        *_summary(dataset, component, species),
+        *["", *_numbers(component), ""],
+        *["## Source", "", *_source(dataset, manifest, counts), ""],
+        *["## Use", "", *card.loading(component.repository, "train", units=True), ""],
+        *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
+        *[*card.configs(sorted(config.name for config in configs)), ""],
+        *["## Binning", "", *_binning(component, counts), ""],
+        *_missing(component),
+    ]
+    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
+    lines = []
+    if component.synthetic:
+        lines += card.warning(
+            "SYNTHETIC: these recordings were made by a program, to test this software. They are not neural data."
+        )
+    if not component.frozen:
+        lines += card.warning(
+            f"The source is not frozen: it was read from a version that can change ({text(manifest.version)}). "
+            "The sessions config lists the digests of the files that were read."
+        )
+    if manifest.version_note:
+        lines += card.warning(text(manifest.version_note))
+    published = {session.key for session in component.sessions}
+    vanished = sum(session.vanished and session.key in published for session in manifest.sessions)
+    if vanished:
+        lines += card.warning(f"The source no longer lists {vanished:,} of these sessions.")
+    if component.missing:
+        total = len(component.missing) + component.totals.sessions
+        lines += card.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
+    return lines
+
+
+def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
+    found = sorted({record.facts.species for record in counts if record.facts.species})
+    return dataset.species or ", ".join(found) or NOT_STATED
+
+
+def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list[str]:
+    about = [text(dataset.description, 2_000), ""] if dataset.description else []
+    return [
+        *about,
+        f"Spike counts of sorted units ({text(species)}) in bins of {component.bin_width_s * 1000:g} ms, for "
+        f"foundation models of neural activity: one row is a segment of a session, a matrix of units x bins. "
+        f"Made from {text(component.source)} by {PROGRAM}.",
+    ]
+
+
+def _numbers(component: ComponentRecord) -> list[str]:
+    totals = component.totals
+    rows = [
+        ("tokens (one unit in one bin)", f"{totals.tokens:,}"),
+        ("sessions", f"{totals.sessions:,}"),
+        ("subjects", f"{totals.subjects:,}"),
+        ("units", f"{totals.units:,}"),
+        ("spikes", f"{totals.spikes:,}"),
+        ("recorded minutes", f"{totals.minutes:,.1f}"),
+        ("rows (segments)", f"{totals.rows:,}"),
+        ("bin width", f"{component.bin_width_s:g} s"),
+    ]
+    return table(["", ""], rows)
+
+
+def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]) -> list[str]:
+    citation = manifest.citation
+    address = citation.url or dataset.source.url
+    versions = sorted({record.source_version for record in counts})
+    rows = [
+        ("archive", link(dataset.source.label, address)),
+        ("title", text(citation.title) if citation.title else NOT_STATED),
+        ("version", ", ".join(map(text, versions))),
+        ("DOI", doi_link(citation.doi or dataset.doi) or NOT_STATED),
+        *([("paper", doi_link(dataset.paper_doi) or "")] if dataset.paper_doi else []),
+        ("license", text(citation.license) if citation.license else NOT_STATED),
+        ("authors", "; ".join(map(text, citation.authors)) or NOT_STATED),
+    ]
+    return [*table(["", ""], rows), *_citation(dataset, citation, ", ".join(versions))]
+
+
+def _citation(dataset: Dataset, citation: Citation, version: str) -> list[str]:
+    quoted = ["", f"> {text(citation.citation, 2_000)}"] if citation.citation else []
+    entry = bibtex(dataset, citation, version)
+    block = ["", *code_block(entry, "bibtex")] if entry else []
+    return ["", "If you use these data, please cite the source:", *quoted, *block] if quoted or block else []
+
+
+def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
+    stats = [record.stats for record in counts]
+    silent = sum(s.silent_units for s in stats)
+    outside = [
+        ("with negative times", sum(s.dropped_negative for s in stats)),
+        ("with NaN times", sum(s.dropped_nan for s in stats)),
+        ("beyond the last bin", sum(s.dropped_beyond for s in stats)),
+    ]
+    spikes_read = sum(s.spikes_read for s in stats)
+    return [
+        f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts. Not counted:",
+        *(f"{number:,} {what}," for what, number in outside),
+        f"and {sum(s.lost_to_saturation for s in stats):,} above the maximum count of 255, "
+        f"in {sum(s.saturated_bins for s in stats):,} saturated bins.",
+        f"The largest count is {max(s.max_count for s in stats)}.",
+        f"{silent:,} of {component.totals.units:,} units have no spikes; their rows are zeros.",
+        f"{sum(s.missing_bins for s in stats):,} bins were missing in the source and are 0.",
+    ]
+
+
+def _missing(component: ComponentRecord) -> list[str]:
+    if not component.missing:
+        return []
+    return ["## Missing sessions", "", *card.missing_table(component.missing)]
+
+
+_MISSING_NAMED = 50
+
+CONFIG_TEXTS = {
+    "units": "one row per unit of a session, in the row order of `spike_counts` (`row`): id, brain area and how it was "
+    "found, probe, quality label, spikes, mean rate, and when it was observed where the source says so",
+    "sessions": "one row per session: subject, sex, age, species, start time, duration, sizes, and its source files "
+    "with their digests",
+    "preview": "the first bins of a few sessions, for the web viewer",
+}
+
+
+def loading(repository: str, split: str, units: bool) -> list[str]:
+    """How to load: Python that runs as it stands, and ends; ``units`` where the repository has a ``units`` config."""
+    pandas = "\nimport pandas as pd" if units else ""
+    read_units = '\n\nunits = pd.read_parquet(f"{repository}/units/units.parquet")  # one row per unit' if units else ""
+    return f'''\
+```python
+# pip install huggingface_hub pandas pyarrow
+import fsspec
+import numpy as np{pandas}
+import pyarrow.parquet as pq
+
+repository = "hf://datasets/{repository}"  # or the folder of a local copy
+
+
+def read_rows(split):
+    for shard in fsspec.open_files(f"{{repository}}/data/{{split}}-*.parquet"):
+        with shard as file:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=1)
+
+
+for row in read_rows("{split}"):
+    by_unit = row["spike_counts"].flatten()
+    counts = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # uint8, units x bins: a view, nothing is copied
+    print(row["session_id"][0], row["segment_id"][0], counts.shape)
+    break{read_units}
+```
+
+- This fetches only the rows that you ask for and writes nothing to disk. A row is up to about 10 million tokens: use
+  small batches.
+- It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
+  (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
+- Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
+- `with_format("numpy")` gives int64, eight times the memory; `with_format("numpy", dtype=np.uint8)` gives the counts as
+  they are.'''.splitlines()
+
+
+def columns(schema: pa.Schema) -> list[str]:
+    """What the columns of a row mean."""
+    meanings = {
+        "spike_counts": "`list<list<uint8>>`: units x bins, spikes of each unit in each bin, at most 255",
+        "subject_id": "`string`: the animal, as its folder in the source is named",
+        "session_id": "`string`: the recording session",
+        "segment_id": "`string`: `segment_0`, `segment_1`, ...: consecutive pieces of a session, in order of time",
+        "source_dataset": "`string`: the dataset that the row comes from",
+    }
+    return [f"- `{name}` {meanings[name]}" for name in schema.names]
+
+
+def configs(names: Iterable[str]) -> list[str]:
+    """What the extra configs hold."""
+    return [f"- `{name}`: {CONFIG_TEXTS[name]}" for name in names if name in CONFIG_TEXTS]
+
+
+def warning(words: str) -> list[str]:
+    """A paragraph that stands out; ``words`` are Markdown."""
+    return [f"> **{words}**", ""]
+
+
+def missing_table(missing: Mapping[str, str]) -> list[str]:
+    """The sessions that are missing and why; the first ones by name, the others as a number."""
+    named = list(missing.items())[:_MISSING_NAMED]
+    lines = table(["session", "reason"], [(text(key), text(public(reason), 300)) for key, reason in named])
+    more = len(missing) - len(named)
+    return [*lines, *(["", f"and {more:,} more."] if more else [])]

@@ -1,0 +1,198 @@
+"""A component as a folder of files: all that a hub needs to publish it, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import HubError
+from neuralpile_dagster.files import explained, locked, write_bytes
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.card import component_card
+from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.configs import first_rows, sessions_table, units_tables, write_config, write_preview
+from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
+from neuralpile_dagster.publish.shards import ShardWriter
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, ShardRecord, TotalsRecord
+from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+
+FORMAT = 1
+"""Raised when the same inputs are to give other files, so that everything is published anew."""
+
+_NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
+"""Fields of a manifest that change nothing in what is published."""
+
+Pairs = Sequence[tuple[Session, CountsRecord]]
+
+
+def component_inputs(
+    dataset: Dataset,
+    manifest: Manifest,
+    records: Mapping[str, CountsRecord],
+    *,
+    missing: Mapping[str, str],
+    repository: str,
+) -> str:
+    """Hash of all that `write_component` makes its files from; cheap, to see whether anything changed.
+
+    When the archive was listed does not matter, what it listed does.
+    """
+    content = {
+        "format": FORMAT,
+        "repository": repository,
+        "dataset": dataset.model_dump(mode="json"),
+        "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
+        "counts": [records[s.key].model_dump(mode="json") for s in manifest.sessions if s.key in records],
+        "missing": dict(missing),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_component(
+    folder: Path,
+    store: Store,
+    dataset: Dataset,
+    manifest: Manifest,
+    records: Mapping[str, CountsRecord],
+    *,
+    missing: Mapping[str, str],
+    repository: str,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress = print,
+) -> ComponentRecord:
+    """Make ``folder`` hold exactly the component's files: shards, units, sessions, preview and card.
+
+    Rows are in the manifest's order of sessions, a session's in order of time.
+    The same inputs give the same bytes. May be called again after any
+    failure: shards whose rows did not change are kept.
+
+    Parameters
+    ----------
+    folder : Path
+        Given over to this function: other files in it are removed. Beside it
+        are kept ``.<name>.shards`` (what shards were made from) and ``.<name>.lock``.
+    store : Store
+        Where the files that the records name are.
+    dataset, manifest
+        The catalog's row, and what the archive listed.
+    records : mapping of str to CountsRecord
+        The finished sessions, by key.
+    missing : mapping of str to str
+        What the card says about sessions that are not in ``records`` (`policy.publishable`).
+    repository : str
+        ``namespace/name``.
+    max_shard_bytes : int
+        See `sharding.plan_shards`.
+    progress : callable
+
+    Raises
+    ------
+    HubError
+        No session, or sessions that were not binned alike.
+    TableError, StoreError
+        A session's file is damaged or gone; names it.
+    DiskFull
+        Before the shards are written.
+    """
+    pairs = [(session, records[session.key]) for session in manifest.sessions if session.key in records]
+    _require_alike(dataset, pairs)
+    sessions = {session.key: _session(session, record) for session, record in pairs}
+    with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
+        shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
+        units = units_tables(store, (session.units for session in sessions.values()))
+        configs = [
+            _default_config(sessions.values(), shards),
+            write_config(folder, "units", UNITS_SCHEMA, units),
+            write_config(folder, "sessions", SESSIONS_SCHEMA, [sessions_table(pairs)]),
+            write_preview(folder, first_rows(store, (s.counts.key for s in sessions.values())), ROW_SCHEMA),
+        ]
+        component = ComponentRecord(
+            dataset=dataset.name,
+            repository=repository,
+            inputs=component_inputs(dataset, manifest, records, missing=missing, repository=repository),
+            title=dataset.title,
+            source=dataset.source.label,
+            source_version=manifest.version,
+            frozen=manifest.frozen,
+            synthetic=manifest.synthetic or dataset.synthetic,
+            license=manifest.citation.license,
+            bin_width_s=pairs[0][1].stats.bin_width_s,
+            sessions=tuple(sessions.values()),
+            shards=shards,
+            totals=_totals([record for _, record in pairs]),
+            missing=dict(missing),
+        )
+        card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
+        write_bytes(folder / "README.md", card.encode())
+        keep_only(
+            folder, ["README.md", *(s.path for s in shards), *(s.path for c in configs for s in c.splits.values())]
+        )
+    return component
+
+
+def _require_alike(dataset: Dataset, pairs: Pairs) -> None:
+    if not pairs:
+        raise HubError(
+            f"{dataset.name} has no finished session",
+            found="no spike counts",
+            remedy=f"materialize {dataset.key}/spike_counts, or run: neuralpile build {dataset.name}",
+        )
+    widths = sorted({(record.stats.bin_width_s, record.max_tokens) for _, record in pairs})
+    if len(widths) > 1:
+        raise HubError(
+            f"the sessions of {dataset.name} were not binned alike",
+            found=", ".join(f"bins of {width:g} s in segments of {tokens:,} tokens" for width, tokens in widths),
+            expected="one bin width and one segment size",
+            remedy=f"materialize {dataset.key}/spike_counts again",
+        )
+
+
+def _session(session: Session, record: CountsRecord) -> ComponentSession:
+    return ComponentSession(
+        key=session.key,
+        subject_id=record.subject_id,
+        session_id=record.session_id,
+        n_units=record.stats.n_units,
+        tokens=record.stats.tokens,
+        counts=record.file,
+        units=record.units_file,
+        rows=record.rows,
+    )
+
+
+def _totals(records: Sequence[CountsRecord]) -> TotalsRecord:
+    return TotalsRecord(
+        sessions=len(records),
+        subjects=len({record.subject_id for record in records}),
+        units=sum(record.stats.n_units for record in records),
+        rows=sum(len(record.rows) for record in records),
+        tokens=sum(record.stats.tokens for record in records),
+        spikes=sum(record.stats.spikes_kept for record in records),
+        minutes=sum(record.stats.duration_s for record in records) / 60,
+    )
+
+
+def _default_config(sessions: Iterable[ComponentSession], shards: Sequence[ShardRecord]) -> Config:
+    size = sum(
+        row_arrow_bytes(s.n_units, row.n_bins, [s.subject_id, s.session_id, row.segment_id])
+        for s in sessions
+        for row in s.rows
+    )
+    split = Split("data/train-*", sum(shard.rows for shard in shards), size)
+    return Config("default", ROW_SCHEMA, {"train": split}, sum(shard.bytes for shard in shards))
+
+
+def keep_only(folder: Path, paths: Iterable[str]) -> None:
+    """Remove every file of ``folder`` that is not one of ``paths``, and folders that are empty then."""
+    kept = {folder / path for path in paths}
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after what is in it
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()

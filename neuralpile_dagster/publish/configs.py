@@ -1,0 +1,154 @@
+"""The extra configs of a repository: what does not fit the rows' schema goes here, never into extra columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.files import write_aside
+from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.recordings.manifest import Session
+from neuralpile_dagster.records import CountsRecord, StoredFile
+from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.footer import read_footer
+from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
+from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA
+from neuralpile_dagster.tables.units import read_units
+
+
+def config_path(name: str) -> str:
+    """Where an extra config's only file lies in a repository."""
+    return f"{name}/{name}.parquet"
+
+
+def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> Config:
+    """Write the tables, one row group each, as an extra config of one split; memory is that of one table."""
+    path = folder / config_path(name)
+    rows = size = 0
+    with (
+        write_aside(path) as aside,
+        pq.ParquetWriter(aside, schema, compression="zstd", write_page_index=True, write_page_checksum=True) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
+            rows += table.num_rows
+            size += table.nbytes
+    return Config(name, schema, {"train": Split(config_path(name), rows, size)}, path.stat().st_size)
+
+
+def units_tables(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table]:
+    """The units tables of sessions; raises `TableError` when one is damaged or has other columns."""
+    for file in files:
+        with store.open(file.key) as opened:
+            yield read_units(opened, file.key)
+
+
+def sessions_table(sessions: Sequence[tuple[Session, CountsRecord]]) -> pa.Table:
+    """The ``sessions`` config: one row per session, in the order given."""
+    return pa.Table.from_pylist([_session_row(*pair) for pair in sessions], SESSIONS_SCHEMA)
+
+
+def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
+    stats, facts = record.stats, record.facts
+    return {
+        "subject_id": record.subject_id,
+        "session_id": record.session_id,
+        "subject": facts.subject,
+        "sex": facts.sex,
+        "age": facts.age,
+        "species": facts.species,
+        "start_time": facts.start_time,
+        "reference_time": facts.reference_time,
+        "duration_s": stats.duration_s,
+        "bin_width_s": stats.bin_width_s,
+        "n_units": stats.n_units,
+        "n_bins": stats.n_bins,
+        "n_segments": len(record.rows),
+        "n_spikes": stats.spikes_kept,
+        "tokens": stats.tokens,
+        "source_version": record.source_version,
+        "files": [
+            {"path": file.path, "file_id": file.file_id, "size": file.size, "digest": _digest(file)}
+            for file in session.files
+        ],
+    }
+
+
+def _digest(file: ArchiveFile) -> str | None:
+    """``algorithm:hex``, sha256 where the archive gives it."""
+    names = sorted(file.digests, key=lambda name: (name != "sha256", name))
+    return f"{names[0]}:{file.digests[names[0]]}" if names else None
+
+
+MAX_ROWS = 8
+MAX_BINS = 500
+"""10 s at 20 ms: a raster that fits a screen."""
+MAX_TOKENS = 200_000
+"""The Hub's viewer refuses rows above ~2 MB and sends them as JSON, two to four characters a token."""
+
+
+def preview_bins(n_units: int, n_bins: int) -> int:
+    """How many bins of a segment a preview row holds; at least one."""
+    return min(n_bins, MAX_BINS, max(1, MAX_TOKENS // n_units))
+
+
+def write_preview(folder: Path, rows: Iterable[Row], schema: pa.Schema) -> Config:
+    """Write the first bins of each row; no more rows are taken than fit a preview, one at a time.
+
+    ``schema`` is that of the repository: `ROW_SCHEMA` or `PILE_SCHEMA`.
+    """
+    path = folder / config_path("preview")
+    size = written = 0
+    with write_aside(path) as aside, RowWriter(aside, schema) as writer:
+        for row in islice(rows, MAX_ROWS):
+            n_units, n_bins = row.counts.shape
+            counts = row.counts[:, : preview_bins(n_units, n_bins)]
+            writer.write(counts, row.subject_id, row.session_id, row.segment_id, row.source_dataset)
+            texts = [row.subject_id, row.session_id, row.segment_id, row.source_dataset]
+            size += row_arrow_bytes(n_units, counts.shape[1], [text for text in texts if text is not None])
+            written += 1
+    return Config("preview", schema, {"train": Split(config_path("preview"), written, size)}, path.stat().st_size)
+
+
+def first_rows(store: Store, keys: Iterable[str]) -> Iterator[Row]:
+    """The first row of each file."""
+    for key in keys:
+        with store.open(key) as file, RowReader(file, key) as reader:
+            yield reader.row(0)
+
+
+class _Held:
+    """An open file together with what it was opened with, so that closing one closes the other."""
+
+    def __init__(self, opened: AbstractContextManager[BinaryIO]) -> None:
+        self._opened = opened
+        self._file = opened.__enter__()
+
+    def close(self) -> None:
+        """Close the file and what it was opened with; again does nothing."""
+        if not self._file.closed:
+            self._opened.__exit__(None, None, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def open_published(hub: Hub, repository: str, path: str) -> pa.NativeFile:
+    """Open a published file for random access; the caller closes it. Raises as `Hub.open` does."""
+    return pa.PythonFile(_Held(hub.open(repository, path)), "r")
+
+
+def published_sessions(hub: Hub, repository: str) -> int:
+    """How many sessions a component of ours on a hub holds; 0 when there is none, or it lists no sessions."""
+    path = config_path("sessions")
+    if path not in {file.path for file in hub.files(repository)}:
+        return 0
+    return read_footer(open_published(hub, repository, path), f"{repository}/{path}").n_rows

@@ -1,0 +1,275 @@
+"""The merged pile as a folder of files: its shards, its components' units and sessions, preview and card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from neuralpile_dagster.errors import HubError, TableError
+from neuralpile_dagster.files import explained, locked, write_bytes
+from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.component import keep_only
+from neuralpile_dagster.publish.configs import config_path, write_config, write_preview
+from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
+from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
+from neuralpile_dagster.store import Store
+from neuralpile_dagster.store.fetching import fetch
+from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.rows import Row, RowReader
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+
+SPLITS = ("train", "test")
+_SOURCE = pa.field("source_dataset", pa.string())
+_EXTRA = {"units": UNITS_SCHEMA, "sessions": SESSIONS_SCHEMA}
+
+
+class StoredShard(Protocol):
+    """A shard of the pile in the store, e.g. `neuralpile_dagster.merge.shards.PileShard`."""
+
+    @property
+    def split(self) -> str:
+        """``train`` or ``test``."""
+        ...
+
+    @property
+    def file(self) -> StoredFile:
+        """Where it is."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class PileSettings:
+    """How a pile was made: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
+
+    plan: str
+    seed: int
+    split_by: str
+    test_size: float
+
+
+def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
+    """Reads the ``units`` and ``sessions`` tables of a published repository; nothing where it has none of our form."""
+
+    def tables(config: str) -> Iterator[pa.Table]:
+        path = config_path(config)
+        if path not in {file.path for file in hub.files(repository)}:
+            return
+        with hub.open(repository, path) as file:
+            parquet = open_parquet(pa.PythonFile(file, "r"), f"{repository}/{path}")
+            if parquet.schema_arrow.equals(_EXTRA[config]):
+                yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
+
+    return tables
+
+
+def write_pile(
+    folder: Path,
+    store: Store,
+    shards: Sequence[StoredShard],
+    components: Sequence[PileComponent],
+    settings: PileSettings,
+    *,
+    repository: str,
+    progress: Progress = print,
+) -> PileRecord:
+    """Make ``folder`` hold exactly the pile's files; the same inputs give the same bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        Given over to this function: other files in it are removed. On the
+        store's disk the shards in it are hard links.
+    store : Store
+    shards : sequence of StoredShard
+        In the plan's order.
+    components : sequence of PileComponent
+        In the plan's order.
+    settings : PileSettings
+    repository : str
+        ``namespace/name``.
+    progress : callable
+
+    Raises
+    ------
+    HubError
+        There are no shards, or one is not what its record says.
+    StoreError, TableError
+        A shard is damaged or gone; names it.
+    """
+    if not shards:
+        raise HubError("the pile has no shards", remedy="materialize neural_pile/shards")
+    tables = {name: _extra_tables(name, components) for name in _EXTRA}
+    known = _known_units(tables["sessions"])
+    with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
+        placed: dict[str, list[ShardRecord]] = {}
+        scans: dict[str, list[ShardScan]] = {}
+        for shard in shards:
+            earlier = placed.setdefault(shard.split, [])
+            earlier.append(_place(folder, store, shard, len(earlier)))
+            scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
+            _require_as_recorded(shard, scans[shard.split][-1])
+            progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
+        present = {session for some in scans.values() for scan in some for session in scan.sessions}
+        configs = [
+            _default_config(placed, scans),
+            *(_write_extra(folder, name, some) for name in _EXTRA if (some := _only(tables[name], present))),
+            write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
+        ]
+        record = PileRecord(
+            repository=repository,
+            plan=settings.plan,
+            seed=settings.seed,
+            split_by=settings.split_by,
+            test_size=settings.test_size,
+            components=tuple(component.name for component in components),
+            shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
+        )
+        write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        extra = [split.path for config in configs for split in config.splits.values()]
+        keep_only(folder, ["README.md", *(s.path for some in placed.values() for s in some), *extra])
+    return record
+
+
+def _place(folder: Path, store: Store, shard: StoredShard, number: int) -> ShardRecord:
+    path = f"data/{shard.split}-{number:05d}-{shard.file.sha256[:8]}.parquet"
+    fetch(store, shard.file, folder / path)
+    return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
+
+
+def _require_as_recorded(shard: StoredShard, scan: ShardScan) -> None:
+    if (scan.rows, scan.tokens) != (shard.rows, shard.tokens):
+        raise HubError(
+            f"{shard.file.key} is not what its record says",
+            found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
+            expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
+            remedy="materialize neural_pile/shards again",
+        )
+
+
+def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.Table]:
+    """Every component's tables with ``source_dataset``, one table a component that has any."""
+    found = []
+    for component in components:
+        tables = list(component.tables(config))
+        if tables:
+            table = pa.concat_tables(tables)
+            found.append(table.append_column(_SOURCE, pa.array([component.name] * table.num_rows, pa.string())))
+    return found
+
+
+def _known_units(tables: Iterable[pa.Table]) -> dict[Session, int]:
+    """Units of each session, by (source_dataset, subject_id, session_id)."""
+    columns = ("source_dataset", "subject_id", "session_id", "n_units")
+    return {
+        (source, subject, session): n_units
+        for table in tables
+        for source, subject, session, n_units in zip(*(table[name].to_pylist() for name in columns), strict=True)
+    }
+
+
+def _only(tables: Iterable[pa.Table], sessions: set[Session]) -> list[pa.Table]:
+    """The rows about sessions of the pile: a component may have been published anew since the pile was planned."""
+    found = []
+    for table in tables:
+        ids = zip(*(table[name].to_pylist() for name in ("source_dataset", "subject_id", "session_id")), strict=True)
+        chosen = table.filter(pa.array([session in sessions for session in ids], pa.bool_()))
+        if chosen.num_rows:
+            found.append(chosen)
+    return found
+
+
+def _write_extra(folder: Path, name: str, tables: Sequence[pa.Table]) -> Config:
+    return write_config(folder, name, _EXTRA[name].append(_SOURCE), tables)
+
+
+def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[ShardScan]]) -> Config:
+    splits = {
+        split: Split(
+            path=f"data/{split}-*",
+            num_examples=sum(scan.rows for scan in scans[split]),
+            num_bytes=sum(scan.arrow_bytes for scan in scans[split]),
+        )
+        for split in SPLITS
+        if split in scans
+    }
+    return Config("default", PILE_SCHEMA, splits, sum(shard.bytes for some in placed.values() for shard in some))
+
+
+def _rows(paths: Iterable[Path]) -> Iterator[Row]:
+    for path in paths:
+        with RowReader(path) as reader:
+            for number in range(reader.n_rows):
+                yield reader.row(number)
+
+
+Session = tuple[str, str, str]
+"""source_dataset, subject_id, session_id."""
+
+_TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
+
+
+@dataclass(frozen=True)
+class ShardScan:
+    """Sums over the rows of a shard, and whose sessions they are of; ``arrow_bytes`` as `datasets` counts them."""
+
+    rows: int
+    tokens: int
+    arrow_bytes: int
+    sessions: frozenset[Session]
+
+
+def scan_shard(path: Path, n_units: MutableMapping[Session, int]) -> ShardScan:
+    """Read footer and ids of a shard with one row in each row group.
+
+    Parameters
+    ----------
+    path : Path
+    n_units : mutable mapping of Session to int
+        Units of each session. What is not known yet is found by decoding one
+        row of the session, and added.
+
+    Raises
+    ------
+    TableError
+        The file is damaged or is not a shard of the pile.
+    """
+    parquet = open_parquet(path, str(path))
+    require_schema(parquet.schema_arrow, PILE_SCHEMA, str(path))
+    groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
+    if any(group.num_rows != 1 for group in groups):
+        raise TableError(f"{path} has row groups of several rows", expected="one row in each")
+    with damaged(str(path)):
+        ids = parquet.read(columns=_TEXTS)
+    arrow_bytes = 0
+    sessions: set[Session] = set()
+    for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
+        subject, session_id, _, source = texts
+        session = (source, subject, session_id)
+        sessions.add(session)
+        if session not in n_units:
+            n_units[session] = _count_units(path, row)
+        units = n_units[session]
+        arrow_bytes += row_arrow_bytes(units, groups[row].column(0).num_values // units if units else 0, texts)
+    tokens = sum(group.column(0).num_values for group in groups)
+    return ShardScan(len(groups), tokens, arrow_bytes, frozenset(sessions))
+
+
+def _count_units(path: Path, row: int) -> int:
+    with RowReader(path) as reader:
+        return int(reader.row(row).counts.shape[0])

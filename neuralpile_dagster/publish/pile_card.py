@@ -1,0 +1,129 @@
+"""The card (README.md) of the merged pile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from neuralpile_dagster.markdown import table, text
+from neuralpile_dagster.publish import card
+from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
+from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.records import ComponentRecord, PileRecord
+
+
+@dataclass(frozen=True)
+class PileComponent:
+    """One component of a pile.
+
+    Attributes
+    ----------
+    name : str
+        Its ``source_dataset``.
+    rows, sessions, tokens : int
+        What the pile has of it.
+    record : ComponentRecord or None
+        None for somebody else's repository, of which only the rows are known.
+    tables : callable
+        Gives the tables of its ``units`` or ``sessions`` config, by the config's name; nothing where it has none.
+    """
+
+    name: str
+    rows: int
+    sessions: int
+    tokens: int
+    record: ComponentRecord | None
+    tables: Callable[[str], Iterable[pa.Table]]
+
+
+def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
+    """The whole text of the pile's README.md; the same inputs give the same card."""
+    records = [component.record for component in components if component.record is not None]
+    default = next(config for config in configs if config.name == "default")
+    synthetic = any(record.synthetic for record in records)
+    header = metadata_block(
+        configs,
+        pretty_name="Neural pile",
+        licenses=_licenses(components),
+        tags=[*TAGS, *(["synthetic"] if synthetic else [])],
+        n_rows=sum(split.num_examples for split in default.splits.values()),
+    )
+    tokens = sum(component.tokens for component in components)
+    lines = [
+        *["# Neural pile", "", *_warnings(components)],
+        f"{tokens:,} tokens of spike counts from {len(components):,} datasets, merged, shuffled and split for "
+        "foundation models of neural activity: one row is a segment of a recording session, a matrix of units x bins"
+        f"{_bin_width(records)}. A token is one unit in one bin. Made by {PROGRAM}.",
+        *["", "## Components", "", *_components(components), ""],
+        *["## Splits", "", *_splits(pile), ""],
+        *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
+        *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
+        *card.configs(sorted(config.name for config in configs)),
+    ]
+    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _licenses(components: Sequence[PileComponent]) -> list[str]:
+    """The Hub's identifiers of all components' licenses; empty when one of them is not known."""
+    found = [hub_licenses(component.record.license) if component.record else [] for component in components]
+    return sorted({name for names in found for name in names}) if all(found) else []
+
+
+def _warnings(components: Sequence[PileComponent]) -> list[str]:
+    def named(some: Iterable[str]) -> str:
+        return ", ".join(map(text, some))
+
+    lines = []
+    records = [(component.name, component.record) for component in components if component.record]
+    if synthetic := [name for name, record in records if record.synthetic]:
+        lines += card.warning(
+            f"SYNTHETIC: made by a program to test this software, not neural data: {named(synthetic)}."
+        )
+    if drafts := [name for name, record in records if not record.frozen]:
+        lines += card.warning(
+            f"The sources of these components are not frozen (versions that can change): {named(drafts)}."
+        )
+    if partial := [f"{name} ({len(record.missing):,})" for name, record in records if record.missing]:
+        lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
+    if unknown := [component.name for component in components if component.record is None]:
+        lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
+    return lines
+
+
+def _bin_width(records: Sequence[ComponentRecord]) -> str:
+    widths = sorted({record.bin_width_s for record in records})
+    return f", in bins of {' and '.join(f'{width * 1000:g}' for width in widths)} ms" if widths else ""
+
+
+def _components(components: Sequence[PileComponent]) -> list[str]:
+    rows: list[list[str | int]] = []
+    for component in components:
+        record = component.record
+        source = f"{text(record.source)}, version {text(record.source_version)}" if record else NOT_STATED
+        stated = text(record.license) if record and record.license else NOT_STATED
+        rows.append([text(component.name), source, stated, component.sessions, component.rows, component.tokens])
+    sums = (sum(c.sessions for c in components), sum(c.rows for c in components), sum(c.tokens for c in components))
+    header = ["source_dataset", "source", "license", "sessions", "rows", "tokens"]
+    return table(header, [*rows, ["all", "", "", *sums]])
+
+
+def _splits(pile: PileRecord) -> list[str]:
+    rows: list[list[str | int]] = [
+        [split, sum(s.rows for s in shards), sum(s.tokens for s in shards), len(shards), sum(s.bytes for s in shards)]
+        for split, shards in pile.shards.items()
+    ]
+    if pile.split_by == "rows":
+        how = (
+            "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
+            "has seen."
+        )
+    else:
+        how = "by sessions: all segments of a session are in the same split."
+    return [
+        *table(["split", "rows", "tokens", "files", "bytes"], rows),
+        "",
+        f"Split {how} test_size {pile.test_size:g}, seed {pile.seed}, plan {text(pile.plan[:8])}: the same components "
+        "and seed give the same files, byte for byte.",
+    ]

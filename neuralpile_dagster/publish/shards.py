@@ -1,0 +1,124 @@
+"""A component's shards: made by copying the sessions' rows as they are encoded, and kept while they still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from neuralpile_dagster.errors import HubError
+from neuralpile_dagster.files import require_free, sha256_of, write_bytes
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
+from neuralpile_dagster.records import ComponentSession, Model, ShardRecord
+from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+
+
+class _Made(Model):
+    """What a shard with these inputs turned out to be."""
+
+    bytes: int
+    sha256: str
+
+
+_Placed = tuple[_Made, Path]
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Write the shards of one component into ``folder/data``.
+
+    What was made of which inputs is noted beside the folder (never in it, for
+    all that is in it is published), so that a shard whose rows did not change
+    is taken over, also after an interruption and also under a new number.
+    """
+
+    folder: Path
+    store: Store
+    sessions: Mapping[str, ComponentSession]
+    progress: Progress
+
+    @property
+    def notes(self) -> Path:
+        """Folder of the notes, and of the shard being made."""
+        return self.folder.parent / f".{self.folder.name}.shards"
+
+    def write(self, max_bytes: int = MAX_SHARD_BYTES) -> tuple[ShardRecord, ...]:
+        """Write what is not there yet, all sessions in the mapping's order; give all shards in order.
+
+        Raises `DiskFull` before anything is written when the disk is too small.
+        """
+        placed = [SessionRows(s.key, tuple(row.bytes for row in s.rows)) for s in self.sessions.values()]
+        plan = plan_shards(placed, max_bytes)
+        kept = [self._kept(self._inputs(shard)) for shard in plan]
+        needed = sum(self._row_bytes(shard) for shard, there in zip(plan, kept, strict=True) if there is None)
+        require_free(self.folder, needed, f"the shards of {self.folder.name}")
+        records = []
+        for number, (shard, there) in enumerate(zip(plan, kept, strict=True)):
+            made = there or self._make(shard, f"shard {number + 1} of {len(plan)}")
+            records.append(self._name(number, shard, made))
+        self._forget([self._inputs(shard) for shard in plan])
+        return tuple(records)
+
+    def _inputs(self, shard: Shard) -> str:
+        """Hash of all that decides a shard's bytes."""
+        rows = [[self.sessions[part.key].counts.sha256, part.start, part.stop] for part in shard]
+        return hashlib.sha256(json.dumps([pa.__version__, rows]).encode()).hexdigest()
+
+    def _row_bytes(self, shard: Shard) -> int:
+        return sum(row.bytes for part in shard for row in self.sessions[part.key].rows[part.start : part.stop])
+
+    def _kept(self, inputs: str) -> _Placed | None:
+        """What was made of these inputs earlier, if it is still there and its bytes are what they were."""
+        note = self.notes / f"{inputs}.json"
+        if not note.is_file():
+            return None
+        made = _Made.model_validate_json(note.read_bytes())
+        for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
+            if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:
+                return made, path
+        return None
+
+    def _make(self, shard: Shard, label: str) -> _Placed:
+        inputs = self._inputs(shard)
+        rows = [
+            RowRef(self.sessions[part.key].counts.key, row) for part in shard for row in range(part.start, part.stop)
+        ]
+        path = self.notes / f"{inputs}.parquet"
+        report = copy_rows(rows, self.store.open, path, ROW_SCHEMA)
+        if report.rows != len(rows):
+            raise HubError(f"{label} has the wrong rows", found=f"{report.rows}", expected=f"{len(rows)}")
+        made = _Made(bytes=report.bytes, sha256=sha256_of(path))
+        # in the folder under a name that no shard has, so that none is overwritten before it has its new number
+        target = self.folder / "data" / f"train-{inputs}-{made.sha256[:8]}.parquet"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        write_bytes(self.notes / f"{inputs}.json", made.model_dump_json().encode())
+        decoded = f", {report.decoded_rows:,} rows encoded again: {report.reasons}" if report.decoded_rows else ""
+        self.progress(f"{self.folder.name}: {label}, {report.rows:,} rows, {report.bytes:,} bytes{decoded}")
+        return made, target
+
+    def _name(self, number: int, shard: Shard, placed: _Placed) -> ShardRecord:
+        made, path = placed
+        name = f"data/train-{number:05d}-{made.sha256[:8]}.parquet"
+        path.replace(self.folder / name)
+        rows = [(self.sessions[p.key].n_units, self.sessions[p.key].rows[p.start : p.stop]) for p in shard]
+        return ShardRecord(
+            path=name,
+            rows=sum(len(some) for _, some in rows),
+            tokens=sum(n_units * row.n_bins for n_units, some in rows for row in some),
+            bytes=made.bytes,
+            sha256=made.sha256,
+        )
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        """Remove notes that belong to no shard any more."""
+        for note in self.notes.glob("*"):
+            if note.stem not in ids:
+                note.unlink()

@@ -1,0 +1,262 @@
+"""Columns of an NWB table (hdmf's DynamicTable), read one at a time with h5py.
+
+pynwb loads whole tables; a units table holds arrays as big as the spikes.
+Layout: https://hdmf-common-schema.readthedocs.io (DynamicTable, VectorIndex, DynamicTableRegion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.hdf5.careful import child_paths, find_dataset, read_array, reading, shape_of
+from neuralpile_dagster.hdf5.opened import OpenFile
+from neuralpile_dagster.hdf5.text import (
+    Labels,
+    TooMuchText,
+    bounded,
+    holds_labels,
+    joined,
+    read_attribute,
+    read_text,
+    read_texts,
+    text_of,
+)
+from neuralpile_dagster.recordings.model import SessionFacts
+
+MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
+MAX_VALUES = 10_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
+
+ELECTRODE_GROUPS = "/general/extracellular_ephys"  # where NWB keeps what most references point to
+
+
+def broken_index_rule(index: np.ndarray, n_values: int, n_rows: int) -> str | None:
+    """Which rule a ragged column's index breaks, or None.
+
+    Parameters
+    ----------
+    index : numpy.ndarray, any integer dtype, shape (n,)
+        Where each row's values end.
+    n_values, n_rows : int
+        Length of the flat values, and of the table's ``id``.
+    """
+    if index.dtype.kind not in "ui":
+        return f"the index must be of integers, not {index.dtype}"
+    if len(index) != n_rows:
+        return f"the index has {len(index):,} entries for {n_rows:,} ids"
+    if not len(index):
+        return f"the index is empty, but there are {n_values:,} values" if n_values else None
+    if index.min() < 0:
+        return f"the index has negative entries, e.g. {index.min():,} for row {int(index.argmin())}"
+    falls = np.flatnonzero(index[1:] < index[:-1])
+    if len(falls):
+        row = int(falls[0]) + 1
+        return f"the index is not monotone: {index[row - 1]:,} is followed by {index[row]:,} (row {row})"
+    if int(index[-1]) != n_values:
+        return f"the index ends at {index[-1]:,}, but there are {n_values:,} values"
+    return None
+
+
+class _Unusable(Exception):
+    """A side column contradicts its table."""
+
+
+Read = TypeVar("Read")
+
+
+def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read | None]:
+    """Give None for a column that is not there, and for one that is unusable, with a note."""
+
+    @wraps(read)
+    def read_or_note(table: Table, column: str) -> Read | None:
+        if table.dataset(column) is None:
+            return None
+        try:
+            return read(table, column)
+        except (_Unusable, TooMuchText) as reason:
+            table.notes.append(f"{table.path}/{column} is not used: {reason}")
+            return None
+
+    return read_or_note
+
+
+@dataclass
+class Table:
+    """One table of an open file.
+
+    A side column is never worth a session: one that contradicts the table
+    or is too large reads as None, as if it were not there, and ``notes`` says so. One that
+    cannot be *read* raises `DamagedRecording`, because then the file is damaged.
+    """
+
+    opened: OpenFile
+    file: h5py.File
+    path: str
+    n_rows: int
+    notes: list[str] = field(default_factory=list)
+    _paths: dict[int, str | None] = field(default_factory=dict)  # by address in the file
+
+    def dataset(self, column: str) -> h5py.Dataset | None:
+        """The dataset of a column, or None."""
+        dataset = find_dataset(self.file, f"{self.path}/{column}", self.opened.name)
+        with reading(self.opened.name, f"{self.path}/{column}"):
+            # h5py says only when asked that numpy has no such dtype
+            return dataset if dataset is None or dataset.dtype is not None else None
+
+    @_or_none
+    def labels(self, column: str) -> Labels:
+        """A column as text, one entry per row.
+
+        Numbers become text, enumerations and references their names; the
+        different labels of a row of a ragged column are joined by ``", "``.
+        """
+        dataset = self._usable(column, n_dims=1, kinds="fiubSO")
+        rows = self._spans(column, dataset.shape[0])
+        flat = self._flat_labels(dataset)
+        return bounded(joined(flat[start:stop]) for start, stop in rows)
+
+    @_or_none
+    def numbers(self, column: str) -> np.ndarray:
+        """A column of one number per row."""
+        values = read_array(self.opened, self._usable(column, n_dims=1, kinds="fiu"), max_values=MAX_ROWS)
+        if len(values) != self.n_rows:
+            raise _Unusable(f"{len(values):,} values for {self.n_rows:,} rows")
+        return values
+
+    @_or_none
+    def region(self, column: str) -> list[np.ndarray]:
+        """Row numbers (of another table) that each row refers to: several, or one per row."""
+        dataset = self._usable(column, n_dims=1, kinds="iu")
+        rows = self._spans(column, dataset.shape[0])
+        targets = read_array(self.opened, dataset, max_values=MAX_VALUES)
+        return [targets[start:stop] for start, stop in rows]
+
+    @_or_none
+    def intervals(self, column: str) -> list[tuple[tuple[float, float], ...]]:
+        """A column of (start, stop) pairs, in seconds: several, or one per row."""
+        dataset = self._usable(column, n_dims=2, kinds="fiu")
+        if dataset.shape[1] != 2:
+            raise _Unusable(f"shape {dataset.shape}, not (n, 2)")
+        rows = self._spans(column, dataset.shape[0])
+        values = read_array(self.opened, dataset, n_dims=2, max_values=MAX_VALUES)
+        return [tuple((float(start), float(stop)) for start, stop in values[a:b]) for a, b in rows]
+
+    @_or_none
+    def targets(self, column: str) -> list[str | None]:
+        """Paths of the objects that a column of references points to (None for a null reference)."""
+        dataset = self._usable(column, n_dims=1, kinds="O")
+        if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference or dataset.shape != (self.n_rows,):
+            raise _Unusable(f"dtype {dataset.dtype}, {dataset.shape[0]:,} values for {self.n_rows:,} rows")
+        return self._referred(read_array(self.opened, dataset, kinds="O", max_values=MAX_ROWS))
+
+    def _usable(self, column: str, *, n_dims: int, kinds: str) -> h5py.Dataset:
+        dataset = self.dataset(column)
+        if dataset is None or len(dataset.shape or ()) != n_dims or dataset.dtype.kind not in kinds:
+            raise _Unusable("not there" if dataset is None else f"dtype {dataset.dtype}, shape {dataset.shape}")
+        limit = MAX_ROWS if dataset.dtype.kind == "O" else MAX_VALUES  # references become objects, which are large
+        if dataset.size > limit:
+            raise _Unusable(f"{dataset.size:,} values, more than {limit:,}")
+        return dataset
+
+    def _spans(self, column: str, n_values: int) -> list[tuple[int, int]]:
+        """(start, stop) of each row's values in a column of ``n_values``, ragged or not."""
+        dataset = self.dataset(f"{column}_index")
+        if dataset is None:
+            if n_values != self.n_rows:
+                raise _Unusable(f"{n_values:,} values for {self.n_rows:,} rows, and no index")
+            return [(row, row + 1) for row in range(n_values)]
+        index = read_array(self.opened, dataset, kinds="ui", max_values=MAX_ROWS)
+        broken = broken_index_rule(index, n_values, self.n_rows)
+        if broken:
+            raise _Unusable(broken)
+        stops = index.astype(np.int64).tolist()
+        return list(pairwise([0, *stops]))
+
+    def _flat_labels(self, dataset: h5py.Dataset) -> Labels:
+        dtype = dataset.dtype
+        is_reference = h5py.check_ref_dtype(dtype) is h5py.Reference
+        if not is_reference and not holds_labels(dtype):
+            raise _Unusable(f"dtype {dtype}")
+        if dtype.kind in "SO" and not is_reference:
+            return [text_of(text) for text in read_texts(self.opened, dataset)]
+        values = read_array(self.opened, dataset, kinds="fiubO", max_values=MAX_VALUES)
+        if is_reference:
+            paths = self._referred(values)
+            group_names = {path: PurePosixPath(path).name for path in set(paths) if path is not None}
+            return [None if path is None else group_names[path] for path in paths]
+        names = self._names_of_numbers(dataset) if dtype.kind in "iu" else None
+        if names is not None:
+            return [names.get(int(value), str(value)) for value in values]
+        return [text_of(value) for value in values]
+
+    def _names_of_numbers(self, dataset: h5py.Dataset) -> dict[int, str | None] | None:
+        """What the numbers of an HDF5 enumeration, or of an hdmf ``EnumData`` column, stand for."""
+        enumeration = h5py.check_enum_dtype(dataset.dtype)
+        if enumeration is not None:
+            return {number: text_of(name) for name, number in enumeration.items()}
+        reference = read_attribute(dataset, "elements", self.opened.name)
+        if not isinstance(reference, h5py.Reference):
+            return None
+        (path,) = self._referred([reference])
+        target = find_dataset(self.file, path, self.opened.name) if path else None
+        if target is None or h5py.check_string_dtype(target.dtype) is None:
+            return None
+        return dict(enumerate(map(text_of, read_texts(self.opened, target))))
+
+    def _referred(self, references: Iterable[h5py.Reference]) -> list[str | None]:
+        """Paths of referred objects. HDF5 finds a path by walking the whole file, so that is done once per object."""
+        paths: list[str | None] = []
+        for reference in references:
+            with reading(self.opened.name, f"a reference in {self.path}"):
+                if not reference:
+                    paths.append(None)
+                    continue
+                address = h5py.h5o.get_info(h5py.h5r.dereference(reference, self.file.id)).addr
+                if not self._paths:
+                    self._paths.update(child_paths(self.file, ELECTRODE_GROUPS, self.opened.name))
+                if address not in self._paths:
+                    path = h5py.h5r.get_name(reference, self.file.id)
+                    self._paths[address] = path.decode("utf-8", errors="replace") if path else None
+            paths.append(self._paths[address])
+        return paths
+
+
+def open_table(opened: OpenFile, file: h5py.File, path: str) -> Table | None:
+    """The table at a path; None when there is none. Raises `DamagedRecording` when it has no ids."""
+    ids = find_dataset(file, f"{path}/id", opened.name)
+    if ids is None:
+        return None
+    (n_rows,) = shape_of(ids, opened.name, n_dims=1, max_values=MAX_ROWS)
+    return Table(opened, file, path, n_rows)
+
+
+_WHERE = {
+    "subject": "/general/subject/subject_id",
+    "sex": "/general/subject/sex",
+    "age": "/general/subject/age",
+    "species": "/general/subject/species",
+    "start_time": "/session_start_time",
+    "reference_time": "/timestamps_reference_time",
+    "description": "/session_description",
+}
+
+
+def read_facts(file: h5py.File, name: str) -> SessionFacts:
+    """The session's facts as the file states them; empty text counts as not stated."""
+    return SessionFacts(**{fact: read_text(file, path, name) for fact, path in _WHERE.items()})
+
+
+def first_facts(facts: Sequence[SessionFacts]) -> SessionFacts:
+    """The facts of a session of several files: each from the first file that states it."""
+    stated = {
+        field.name: next((value for one in facts if (value := getattr(one, field.name)) is not None), None)
+        for field in fields(SessionFacts)
+    }
+    return SessionFacts(**stated)

@@ -1,0 +1,166 @@
+"""Reader ``units``: spike times of an NWB units table, and the few columns that say what the units are.
+
+Only ``spike_times``, its index, ``id`` and small per-unit columns are read;
+never amplitudes or waveforms, which are larger than the spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from neuralpile_dagster.errors import DamagedRecording, NoUnits
+from neuralpile_dagster.hdf5.careful import find, find_dataset, names_in, read_array, shape_of
+from neuralpile_dagster.hdf5.opened import OpenFile
+from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.recordings.nwb.labels import read_units
+from neuralpile_dagster.recordings.nwb.table import (
+    MAX_ROWS,
+    Table,
+    broken_index_rule,
+    first_facts,
+    open_table,
+    read_facts,
+)
+
+MAX_SPIKES = 2_000_000_000  # of one session, 16 GB; the largest session seen has 131 million
+
+UNITS = "/units"
+
+
+def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
+    """Read a session's files, units of one after units of the other.
+
+    Parameters
+    ----------
+    files : sequence of OpenFile
+        The session's NWB files in order; all of them must be readable.
+
+    Returns
+    -------
+    Recording
+        `SpikeTrains` with bin rule ``"histogram"``: spike times in seconds as
+        stored, cast to float64. Holds one session's spikes, and while several
+        files are joined those of one file more.
+
+    Raises
+    ------
+    NoUnits
+        A file has no units table, or no spike times.
+    DamagedRecording
+        A file cannot be read, or its index breaks a rule; the message names both.
+    """
+    with ExitStack() as stack:
+        parts = [_find_units(file, stack.enter_context(file.hdf5())) for file in files]
+        n_spikes = sum(part.n_spikes for part in parts)
+        if n_spikes > MAX_SPIKES:
+            raise DamagedRecording(
+                f"{files[0].name} and the files with it claim more spikes than any recording",
+                found=f"{n_spikes:,} spikes",
+                expected=f"at most {MAX_SPIKES:,}",
+            )
+        contents = [_read_small(part) for part in parts]
+        spike_times = _read_spikes(parts, n_spikes)
+    starts = np.cumsum([0] + [part.n_spikes for part in parts[:-1]])
+    ends = np.concatenate([content.ends + start for content, start in zip(contents, starts, strict=True)])
+    return Recording(
+        data=SpikeTrains(spike_times, ends),
+        units=tuple(unit for content in contents for unit in content.units),
+        facts=first_facts([content.facts for content in contents]),
+        notes=tuple(note for content in contents for note in content.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The units of one open file, before their values are read."""
+
+    opened: OpenFile
+    file: h5py.File
+    table: Table
+    spike_times: h5py.Dataset
+    n_spikes: int
+
+
+@dataclass(frozen=True)
+class _Small:
+    """All of one file but its spike times."""
+
+    ends: np.ndarray
+    units: tuple[Unit, ...]
+    facts: SessionFacts
+    notes: list[str]
+
+
+def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
+    name = opened.name
+    units = find(file, UNITS, name)
+    if not isinstance(units, h5py.Group):
+        raise NoUnits(
+            f"{name} has no units table",
+            found=names_in(file, name),
+            expected="a group /units",
+            remedy="exclude the file with the dataset's session rule, or choose another reader",
+        )
+    spike_times = find_dataset(file, f"{UNITS}/spike_times", name)
+    if spike_times is None:
+        raise NoUnits(
+            f"{name} has units without spike times",
+            found=f"columns {names_in(units, name)}",
+            expected="a column /units/spike_times",
+            remedy="exclude the file with the dataset's session rule",
+        )
+    table = open_table(opened, file, UNITS)
+    if table is None:
+        raise _damaged(name, "there is no column id")
+    (n_spikes,) = shape_of(spike_times, name, n_dims=1, max_values=MAX_SPIKES)
+    if table.n_rows == 0:
+        raise NoUnits(f"{name} has a units table without units", found=f"0 ids, {n_spikes:,} spike times")
+    return _Part(opened, file, table, spike_times, n_spikes)
+
+
+def _read_small(part: _Part) -> _Small:
+    name = part.opened.name
+    dataset = part.table.dataset("spike_times_index")
+    if dataset is None:
+        raise _damaged(name, "there is no column spike_times_index")
+    index = read_array(part.opened, dataset, max_values=MAX_ROWS)
+    broken = broken_index_rule(index, part.n_spikes, part.table.n_rows)
+    if broken:
+        raise _damaged(name, broken)
+    id_dataset = part.table.dataset("id")
+    assert id_dataset is not None  # open_table found it
+    ids = read_array(part.opened, id_dataset, kinds="iu", max_values=MAX_ROWS)
+    if ids.max() > np.iinfo(np.int64).max:
+        raise _damaged(name, f"the id {ids.max():,} is no 64-bit number")
+    units = read_units(part.table, ids)
+    notes = [f"{name}: {note}" for note in part.table.notes]
+    return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
+
+
+def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
+    """Spike times of all files as one float64 array; for a single float64 file without a copy."""
+    if len(parts) == 1:
+        return _read_part(parts[0]).astype(np.float64, copy=False)
+    joined = np.empty(n_spikes, dtype=np.float64)
+    start = 0
+    for part in parts:
+        joined[start : start + part.n_spikes] = _read_part(part)
+        start += part.n_spikes
+    return joined
+
+
+def _read_part(part: _Part) -> np.ndarray:
+    return read_array(part.opened, part.spike_times, kinds="f", max_values=MAX_SPIKES)
+
+
+def _damaged(name: str, rule: str) -> DamagedRecording:
+    return DamagedRecording(
+        f"{name}: its units table is damaged: {rule}",
+        expected="one index entry per unit id, never falling, the last equal to the number of spike times",
+        remedy="fetch the file again and compare its digest with the archive's, or exclude it",
+    )

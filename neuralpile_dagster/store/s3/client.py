@@ -1,0 +1,167 @@
+"""The S3 client: configured the standard way of AWS's tools, patient, and its errors made ours.
+
+Credentials, region, endpoint, certificates and proxies come from where boto3
+looks for them (``AWS_*`` variables, profile, the machine's role). What an
+error says is made of fixed words and S3's error codes: a server's reply or an
+URL could hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3.session
+from boto3.exceptions import Boto3Error
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+)
+from botocore.parsers import ResponseParserError
+
+from neuralpile_dagster.errors import StoreError, StoreUnavailable
+from neuralpile_dagster.progress import tell
+
+_NETWORK_ERRORS = (HTTPClientError, ConnectionError, IncompleteReadError, ResponseParserError)
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
+_REGION = "set AWS_REGION to the region of the bucket"
+_PERMISSIONS = (
+    "allow these credentials s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and "
+    "s3:AbortMultipartUpload on what is in it"
+)
+_REMEDIES = {
+    "NoSuchBucket": "make the bucket, or correct NEURALPILE_STORE",
+    "AccessDenied": _PERMISSIONS,
+    "403": _PERMISSIONS,
+    "InvalidAccessKeyId": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "InvalidToken": _CREDENTIALS,
+    "ExpiredToken": "renew the credentials: they have expired",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "AuthorizationHeaderMalformed": _REGION,
+    "PermanentRedirect": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+}
+# besides the statuses that say so. NoSuchUpload: the reply to the request that completed an upload was lost, or
+# a lifecycle rule removed its parts; PreconditionFailed: the object was replaced while it was read
+_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "NoSuchUpload", "PreconditionFailed"}
+
+
+@dataclass(frozen=True)
+class S3Limits:
+    """How patient we are: seconds for a connection and for the next bytes on one, tries of one request."""
+
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+    attempts: int = 8
+
+
+def open_client(limits: S3Limits) -> Any:
+    """A boto3 S3 client; raises `StoreError` when the ``AWS_*`` configuration is unusable."""
+    config = Config(
+        connect_timeout=limits.connect_timeout_s,
+        read_timeout=limits.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": limits.attempts},
+        max_pool_connections=32,
+        tcp_keepalive=True,
+        user_agent_extra=f"neuralpile-dagster/{version('neuralpile-dagster')}",
+    )
+    with s3_errors("the store on S3 cannot be opened"):
+        try:
+            # boto3 itself reads only AWS_DEFAULT_REGION; the other AWS tools read AWS_REGION first
+            session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
+            client = session.client("s3", config=config)
+        except ValueError:  # the text would repeat the URL, which may hold a password
+            raise StoreError(
+                "the store on S3 cannot be opened: its endpoint is not a URL",
+                expected="https://host[:port] in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or neither",
+            ) from None
+    tell_waits(client, _host(client), limits.attempts)
+    return client
+
+
+@contextmanager
+def s3_errors(what: str, client: Any = None) -> Iterator[None]:
+    """Turn what boto3 raises into `StoreError` and `StoreUnavailable`, beginning with ``what``."""
+    try:
+        yield
+    except (BotoCoreError, Boto3Error, ClientError, ResponseParserError) as error:
+        # boto3 hides the error of an upload behind one of its own
+        cause = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
+        raise _translated(what, cause, client) from None
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether S3 says that there is no such key."""
+    return error_code(error) in ("404", "NoSuchKey", "NotFound")
+
+
+def error_code(error: ClientError) -> str:
+    """S3's word for an error, e.g. ``NoSuchBucket``; where a reply has no body, the HTTP status."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code if re.fullmatch(r"[A-Za-z0-9.]{1,64}", code) else str(_status(error))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translated(what: str, error: BaseException, client: Any) -> StoreError:
+    if isinstance(error, ClientError):
+        code, status = error_code(error), _status(error)
+        found = f"{code} (HTTP {status}) to {error.operation_name}"
+        if status >= 500 or status in (408, 429) or code in _PASSING:
+            return StoreUnavailable(what, found=found, remedy="try again later")
+        return StoreError(what, found=found, remedy=_REMEDIES.get(code, ""))
+    found = type(error).__name__
+    if isinstance(error, _NETWORK_ERRORS):
+        remedy = "try again later; check the network, and AWS_ENDPOINT_URL where the store is not Amazon's"
+        return StoreUnavailable(what, found=found + _host(client), remedy=remedy)
+    if "Credential" in found or "Profile" in found or "Token" in found:
+        return StoreError(what, found=found, expected="credentials that boto3 finds", remedy=_CREDENTIALS)
+    return StoreError(what, found=found)
+
+
+def _host(client: Any) -> str:
+    if client is None:
+        return ""
+    parts = urlsplit(client.meta.endpoint_url)
+    return f" from {parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+_BEGAN = "neuralpile_began"
+
+
+def tell_waits(client: Any, place: str, tries: int) -> None:
+    """Let a client that tries each request ``tries`` times say when that takes long; ``place`` names its host."""
+
+    def begin(context: dict[str, Any], **_: Any) -> None:
+        context[_BEGAN] = time.monotonic()
+
+    def look(attempts: int, request_dict: dict[str, Any], response: Any, caught_exception: Any, **_: Any) -> None:
+        trouble = _trouble(response, caught_exception)
+        if trouble and attempts < tries:
+            began = request_dict["context"].get(_BEGAN, time.monotonic())
+            tell(f"the store on S3{place}", trouble, None, time.monotonic() - began)
+
+    client.meta.events.register("before-call.s3", begin)
+    client.meta.events.register_first("needs-retry.s3", look)
+
+
+def _trouble(response: Any, error: Exception | None) -> str:
+    """What went wrong, in words that hold nothing of a reply; empty when nothing did."""
+    if error is not None:
+        return type(error).__name__
+    status = response[0].status_code if response is not None else 0
+    return f"HTTP status {status}" if status >= 500 or status in (408, 429) else ""

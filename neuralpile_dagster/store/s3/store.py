@@ -1,0 +1,141 @@
+"""The store on S3, Amazon's or any that speaks its protocol (``AWS_ENDPOINT_URL``)."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from boto3.s3.transfer import TransferConfig
+
+from neuralpile_dagster.errors import DiskFull, StoreError
+from neuralpile_dagster.files import explained, free_bytes, remove_abandoned
+from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
+from neuralpile_dagster.store.s3.client import S3Limits, open_client, s3_errors
+from neuralpile_dagster.store.s3.files import S3File, S3Object
+
+MAX_READ_BYTES = 256 * 1024**2
+"""Longest object that `S3Store.read` takes into memory."""
+MIN_FREE_BYTES = 64 * 1024**2
+"""Free disk below which no file is begun; what it will need is known only when it is written."""
+
+_UPLOAD_PREFIX = "neuralpile-upload-"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+
+# the classic client: another, where installed, knows nothing of our time-outs and retries
+_TRANSFER = TransferConfig(
+    multipart_threshold=16 * 1024**2,
+    multipart_chunksize=16 * 1024**2,
+    max_concurrency=4,
+    preferred_transfer_client="classic",
+)
+
+
+class S3Store:
+    """A `Store` below ``prefix`` in a bucket.
+
+    Files are written to the folder for temporary files (``TMPDIR``) and then
+    uploaded; an object appears with the last byte of its upload. What a killed
+    process leaves of an upload in parts is invisible; a lifecycle rule of the
+    bucket (AbortIncompleteMultipartUpload) removes it.
+    """
+
+    readers = 16
+
+    def __init__(self, bucket: str, prefix: str = "", limits: S3Limits | None = None) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.limits = limits or S3Limits()
+
+    @cached_property
+    def _client(self) -> Any:
+        return open_client(self.limits)
+
+    def _name(self, key: str) -> str:
+        check_key(key)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _object(self, key: str) -> S3Object:
+        return S3Object(self._client, self.bucket, self._name(key), self.limits)
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/prefix/key``."""
+        return f"s3://{self.bucket}/{self._name(key)}"
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """See `Store.writing`."""
+        uri, name = self.uri(key), self._name(key)
+        _require_room(uri)
+        remove_abandoned(Path(tempfile.gettempdir()), f"{_UPLOAD_PREFIX}*")
+        with tempfile.TemporaryDirectory(prefix=_UPLOAD_PREFIX) as folder:
+            path = Path(folder) / name.rpartition("/")[2]
+            with explained(path):
+                yield path
+            with s3_errors(f"{uri} cannot be written", self._client):
+                self._client.upload_file(str(path), self.bucket, name, Config=_TRANSFER)
+
+    def open(self, key: str) -> pa.NativeFile:
+        """See `Store.open`."""
+        return pa.PythonFile(S3File(self._object(key)), mode="r")
+
+    def read(self, key: str) -> bytes | None:
+        """See `Store.read`."""
+        return self._object(key).fetch(MAX_READ_BYTES)
+
+    def size(self, key: str) -> int | None:
+        """See `Store.size`."""
+        head = self._object(key).head()
+        return None if head is None else int(head["ContentLength"])
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """See `Store.keys`."""
+        pages = self._client.get_paginator("list_objects_v2")
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        with s3_errors(f"{self.uri(prefix)} cannot be listed", self._client):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._name(prefix) + "/"):
+                # names that end in / are folders that other programs "make"
+                yield from (each["Key"][skip:] for each in page.get("Contents", ()) if not each["Key"].endswith("/"))
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        with s3_errors(f"{self.uri(key)} cannot be deleted", self._client):
+            self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
+
+
+def open_s3_store(location: str, limits: S3Limits | None = None) -> S3Store:
+    """The store at ``s3://bucket/prefix``; raises `StoreError` when it is not of that form."""
+    bucket, _, prefix = location.removeprefix("s3://").rstrip("/").partition("/")
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket or not _is_prefix(prefix):
+        raise StoreError(  # what stands there is not repeated: some put their keys in it
+            "NEURALPILE_STORE is not a location on S3",
+            expected=f"s3://bucket/prefix without keys, port or options, the prefix of letters, digits and _.=+- "
+            f"separated by /, at most {MAX_PREFIX_LENGTH} characters",
+            remedy="credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, another endpoint in "
+            "AWS_ENDPOINT_URL",
+        )
+    return S3Store(bucket, prefix, limits)
+
+
+def _is_prefix(text: str) -> bool:
+    try:
+        return not text or len(check_key(text)) <= MAX_PREFIX_LENGTH
+    except StoreError:
+        return False
+
+
+def _require_room(uri: str) -> None:
+    folder = Path(tempfile.gettempdir())
+    free = free_bytes(folder)
+    if free < MIN_FREE_BYTES:
+        raise DiskFull(
+            f"not enough free disk at {folder} to write what is to become {uri}",
+            found=f"{free:,} bytes available",
+            expected=f"{MIN_FREE_BYTES:,} bytes at the very least",
+            remedy="free some space, or set TMPDIR to a larger disk, and run it again",
+        )
