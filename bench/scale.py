@@ -124,9 +124,9 @@ def _growth(title: str, size: str, runs: list[dict[str, Any]]) -> dict[str, floa
 def manifests(sizes: Sequence[int], folder: Path) -> dict[str, Any]:
     """Seconds to choose, write, read and register the sessions of one dataset (ten files that are none for each)."""
     from neuralpile_dagster.catalog.rodent import RODENT
-    from neuralpile_dagster.orchestration import locations
-    from neuralpile_dagster.orchestration.instance import open_instance
-    from neuralpile_dagster.orchestration.partitions import register, session_partitions
+    from neuralpile_dagster.ledger import documents
+    from neuralpile_dagster.orchestration.home import open_instance
+    from neuralpile_dagster.orchestration.names import register, session_partitions
     from neuralpile_dagster.recordings.manifest import Manifest
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.settings import Settings
@@ -143,9 +143,9 @@ def manifests(sizes: Sequence[int], folder: Path) -> dict[str, Any]:
 
         manifest = choose_sessions(row, listing)
         mark()
-        write_record(store, locations.manifest_path(row), manifest)
+        write_record(store, documents.manifest_path(row), manifest)
         mark()
-        read_record(store, locations.manifest_path(row), Manifest)
+        read_record(store, documents.manifest_path(row), Manifest)
         mark()
         if len(manifest.sessions) != number:
             raise RuntimeError(f"{len(manifest.sessions)} sessions chosen, not {number}")

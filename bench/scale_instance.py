@@ -59,7 +59,7 @@ def _store_sessions(home: Path, sessions: int) -> None:
     """Manifests and records of finished sessions, as many of each dataset as of any other, and nothing else."""
     from neuralpile_dagster.archives.model import ArchiveFile
     from neuralpile_dagster.catalog.rodent import RODENT
-    from neuralpile_dagster.orchestration import locations
+    from neuralpile_dagster.ledger import documents
     from neuralpile_dagster.recordings.manifest import Manifest, Session
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore, write_record
@@ -71,7 +71,7 @@ def _store_sessions(home: Path, sessions: int) -> None:
         for key in (f"sub-0_ses-{k:04d}" for k in range(number, sessions, len(RODENT))):
             file = ArchiveFile(path=f"sub-0/{key}.nwb", size=1, file_id=key)
             chosen.append(Session(key=key, subject_id="sub-0", session_id=key, files=(file,)))
-            write_record(store, f"{locations.counts_folder(row, settings)}/{key}.json", _counts_record(key))
+            write_record(store, f"{documents.counts_folder(row, settings)}/{key}.json", _counts_record(key))
         manifest = Manifest(
             dataset=row.name,
             archive="folder",
@@ -83,7 +83,7 @@ def _store_sessions(home: Path, sessions: int) -> None:
             dropped={},
             sessions=tuple(chosen),
         )
-        write_record(store, locations.manifest_path(row), manifest)
+        write_record(store, documents.manifest_path(row), manifest)
 
 
 def _counts_record(key: str) -> Any:
@@ -142,8 +142,8 @@ def _materialize(home: Path, sizes: Sequence[int]) -> dict[int, list[str]]:
     import dagster as dg
 
     from neuralpile_dagster.catalog.rodent import RODENT
-    from neuralpile_dagster.orchestration.instance import open_instance
-    from neuralpile_dagster.orchestration.partitions import register, session_partitions
+    from neuralpile_dagster.orchestration.home import open_instance
+    from neuralpile_dagster.orchestration.names import register, session_partitions
     from neuralpile_dagster.settings import Settings
 
     assets = {}

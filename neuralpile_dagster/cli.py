@@ -89,11 +89,11 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
 def catalog(check: bool) -> None:
     """List the datasets, their sources, and the published sessions and tokens."""
     from neuralpile_dagster.catalog.load import check_user_catalog, load_catalog, user_catalog_path
-    from neuralpile_dagster.orchestration.terminal import print_catalog
+    from neuralpile_dagster.terminal import print_catalog
 
     settings = Settings.from_environment()
     if check:
-        from neuralpile_dagster.orchestration.checks.policy import require_known_checks
+        from neuralpile_dagster.checks.policy import require_known_checks
 
         path = user_catalog_path(settings)
         rows = check_user_catalog(path)
@@ -113,8 +113,8 @@ def sessions(dataset: str, as_json: bool) -> None:
     """Ask the archive now and print the sessions that the catalog's rule chooses."""
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import get_dataset, load_catalog
-    from neuralpile_dagster.orchestration.terminal import print_sessions
     from neuralpile_dagster.recordings.sessions import choose_sessions
+    from neuralpile_dagster.terminal import print_sessions
 
     settings = Settings.from_environment()
     row = get_dataset(load_catalog(settings), dataset)
@@ -159,10 +159,9 @@ def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, mer
 def status(datasets: tuple[str, ...]) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
     from neuralpile_dagster.catalog.load import get_dataset, load_catalog
-    from neuralpile_dagster.orchestration.pile_status import pile_status
-    from neuralpile_dagster.orchestration.status import dataset_status
-    from neuralpile_dagster.orchestration.terminal import print_status
+    from neuralpile_dagster.ledger.status import dataset_status, pile_status
     from neuralpile_dagster.store import open_store
+    from neuralpile_dagster.terminal import print_status
 
     settings = Settings.from_environment()
     rows = load_catalog(settings)
@@ -183,7 +182,7 @@ def doctor(dataset: str | None, as_json: bool) -> None:
     the broker: each once, for ten seconds at most, writing nothing.
     """
     from neuralpile_dagster.doctor.registry import diagnose
-    from neuralpile_dagster.orchestration.terminal import print_line
+    from neuralpile_dagster.terminal import print_line
 
     lines = []
     try:
@@ -239,7 +238,7 @@ def raster(source: str, output: Path, rows: int, seed: int) -> None:
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """
     from neuralpile_dagster.files import write_bytes
-    from neuralpile_dagster.orchestration.samples import random_rows
+    from neuralpile_dagster.ledger.samples import random_rows
     from neuralpile_dagster.plots.raster import raster_png
 
     _require_target(output)
@@ -282,7 +281,7 @@ def _require_target(output: Path) -> None:
 
 def _serve(settings: Settings, port: int, host: str) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.checks.policy import require_known_checks
+    from neuralpile_dagster.checks.policy import require_known_checks
     from neuralpile_dagster.orchestration.serving import serve
 
     for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback

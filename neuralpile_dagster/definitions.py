@@ -13,11 +13,11 @@ from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
 from neuralpile_dagster.orchestration.assets.pile import pile_assets
 from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
-from neuralpile_dagster.orchestration.checks.assets import component_checks, manifest_checks, pile_checks
+from neuralpile_dagster.orchestration.automation.current import current_sensor
+from neuralpile_dagster.orchestration.automation.versions import version_sensor
+from neuralpile_dagster.orchestration.checks import component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.sensors import current_sensor
-from neuralpile_dagster.orchestration.version_sensor import version_sensor
 from neuralpile_dagster.settings import Settings
 
 

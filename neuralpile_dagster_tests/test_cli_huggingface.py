@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from neuralpile_dagster.orchestration.checks.policy import POLICIES
+from neuralpile_dagster.checks.policy import POLICIES
 from neuralpile_dagster_tests.hub.folders import contents
 from neuralpile_dagster_tests.hub.huggingface_setup import published
 from neuralpile_dagster_tests.orchestration.house import Ran, quick_folder

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger.documents import PILE
 from neuralpile_dagster.markdown import doi_link, link, one_line, text
-from neuralpile_dagster.orchestration.locations import PILE
-from neuralpile_dagster.orchestration.summaries import plural
+from neuralpile_dagster.orchestration.metadata.summaries import plural
 
 Layer = Literal["manifest", "spike_trains", "spike_counts", "hub_dataset"]
 OWNERS = ["team:neuralpile"]

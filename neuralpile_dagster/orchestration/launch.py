@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -13,15 +19,13 @@ from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.orchestration import locations, names, pile_store
-from neuralpile_dagster.orchestration.abandoned import fail_abandoned
-from neuralpile_dagster.orchestration.due import current_sessions, publishable_records
-from neuralpile_dagster.orchestration.instance import open_instance
-from neuralpile_dagster.orchestration.interrupts import noticing_interrupts
-from neuralpile_dagster.orchestration.outcomes import Outcome, reason_of
-from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.due import current_sessions, publishable_records
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
+from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
-from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.settings import Settings
@@ -86,11 +90,11 @@ class Launcher:
         if reason := self.run([names.manifest_key(dataset)]):
             self.outcome.failed[names.manifest_key(dataset).to_user_string()] = reason
             return
-        manifest = locations.read_manifest(self.store, dataset)
+        manifest = documents.read_manifest(self.store, dataset)
         chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
         wanted = {session.key for session in chosen} - self._finished(dataset, chosen)
         reasons = self._sessions(dataset, wanted)
-        failures = locations.read_failures(self.store, dataset, self.settings)
+        failures = documents.read_failures(self.store, dataset, self.settings)
         failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in (reasons | failed).items()}
         hub_dataset = names.hub_dataset_key(dataset)
@@ -113,9 +117,9 @@ class Launcher:
 
     def _would_shrink(self, dataset: Dataset) -> str | None:
         """Why a part is not published: the repository holds more sessions than are done here."""
-        manifest = locations.read_manifest(self.store, dataset)
+        manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
-        name = locations.repository_name(dataset, self.settings)
+        name = documents.repository_name(dataset, self.settings)
         held = published_sessions(open_hub(self.settings), name)
         if held <= len(records):
             return None
@@ -128,7 +132,7 @@ class Launcher:
     def _finished(self, dataset: Dataset, sessions: Sequence[Session]) -> set[str]:
         """Keys of the sessions that need no run: current in the store, and this instance has seen that."""
         made = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
-        seen = made - locations.read_failures(self.store, dataset, self.settings).keys()
+        seen = made - documents.read_failures(self.store, dataset, self.settings).keys()
         return current_sessions(self.store, dataset, self.settings, [s for s in sessions if s.key in seen])
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
@@ -139,14 +143,14 @@ class Launcher:
         reasons: dict[str, str] = {}
         for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
-                failures = locations.read_failures(self.store, dataset, self.settings)
-                manifest = locations.read_manifest(self.store, dataset)
+                failures = documents.read_failures(self.store, dataset, self.settings)
+                manifest = documents.read_manifest(self.store, dataset)
                 current = current_sessions(self.store, dataset, self.settings, manifest.sessions)
                 reasons |= {key: reason for key in batch if key not in current and key not in failures}
         return reasons
 
     def _tell_published(self, dataset: Dataset) -> None:
-        published = locations.read_published(self.store, dataset, self.settings)
+        published = documents.read_published(self.store, dataset, self.settings)
         if published is not None:
             totals, where = published.totals, self._where(published.repository)
             self.outcome.made.append(
@@ -160,12 +164,12 @@ class Launcher:
 
     def pile(self, built: Sequence[str] = ()) -> None:
         """Plan, make and publish the merged pile, as it was planned last; ``built`` are datasets that must be in it."""
-        if reason := self.run([names.PILE_MANIFEST], config=pile_store.plan_config(self.store, self.settings, built)):
+        if reason := self.run([names.PILE_MANIFEST], config=piles.plan_config(self.store, self.settings, built)):
             self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
             return
         assert PILE_SHARDS_PARTITIONS.name is not None
         known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
-        wanted = set(pile_store.planned_shards(self.store, self.settings))
+        wanted = set(piles.planned_shards(self.store, self.settings))
         reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
         if reason := next(filter(None, reasons), None):
             self.outcome.failed[names.PILE_SHARDS.to_user_string()] = reason
@@ -173,9 +177,9 @@ class Launcher:
         if reason := self.run([names.PILE_HUB_DATASET]):
             self.outcome.failed[names.PILE_HUB_DATASET.to_user_string()] = reason
         else:
-            published = pile_store.require_published(self.store, self.settings)
+            published = piles.require_published(self.store, self.settings)
             self.outcome.made.append(
-                f"{published.repository}: {pile_store.contents(published)}; {self._where(published.repository)}"
+                f"{published.repository}: {piles.contents(published)}; {self._where(published.repository)}"
             )
 
 
@@ -211,3 +215,66 @@ def build(
         if merge:
             launcher.pile([dataset.name for dataset in chosen])
         return launcher.outcome
+
+
+@contextmanager
+def noticing_interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether somebody asked this process to stop (SIGINT, SIGTERM) since the beginning.
+
+    Dagster ends a run that is interrupted within a step as failed; an interrupt
+    between its steps, or while a run begins or ends, it forgets. Python notes
+    every signal here, whatever handler there is. Of threads other than the main
+    one, which get no signals, always False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)  # as `signal.set_wakeup_fd` wants it
+        noted = bytearray()
+
+        def asked_to_stop() -> bool:
+            with suppress(BlockingIOError):  # no signal came
+                noted.extend(reader.recv(4096))
+            return signal.SIGINT in noted or signal.SIGTERM in noted
+
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield asked_to_stop
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+@dataclass
+class Outcome:
+    """What a build did: a line per thing made, failed checks that only warn, a reason per thing that failed.
+
+    ``warnings`` maps an asset's check to the sessions concerned and what it said of the first one.
+    """
+
+    made: list[str] = field(default_factory=list)
+    warnings: dict[str, tuple[list[str], str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """All of it as text."""
+        lines = [*self.made]
+        for check, (sessions, said) in self.warnings.items():
+            about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
+            lines.append(f"warning: {check}{about}: {said}")
+        if self.failed:
+            lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
+        return "\n".join(lines)
+
+
+def reason_of(result: dg.ExecuteInProcessResult) -> str:
+    """Why a run failed, in one paragraph: our own errors without the name of their class, others with the run's id."""
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            message = " ".join((error.cause or error).message.split())
+            told = re.sub(r"^(neuralpile_dagster\.errors\.\w+|dagster\.[\w.]*\.Failure): ", "", message)
+            return told if told != message else f"{message} (unexpected; the trace is in the UI, run {result.run_id})"
+    return f"run {result.run_id} failed; see its log in the UI"

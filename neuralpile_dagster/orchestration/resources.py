@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration.abandoned import going_on
+from neuralpile_dagster.orchestration.home import going_on
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 

@@ -38,8 +38,7 @@ from filelock import FileLock, Timeout
 
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import explained, write_bytes
-from neuralpile_dagster.orchestration.abandoned import fail_abandoned
-from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import Settings
 

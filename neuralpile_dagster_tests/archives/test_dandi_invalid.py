@@ -16,7 +16,8 @@ from neuralpile_dagster.archives.model import ArchiveFile, Listing
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
@@ -337,6 +338,6 @@ def test_notes_make_nothing_anew_and_manifests_from_before_them_open(draft: Draf
     old = manifest.model_dump(mode="json", exclude={"notes"})
     assert Manifest.model_validate(old) == manifest
     noted = manifest.model_copy(update={"notes": ("invalid license of version draft",)})
-    assert locations.manifest_digest(noted) == locations.manifest_digest(manifest)
+    assert documents.manifest_digest(noted) == documents.manifest_digest(manifest)
     one, other = (component_inputs(V2H, each, {}, missing={}, repository="a/b") for each in (manifest, noted))
     assert one == other

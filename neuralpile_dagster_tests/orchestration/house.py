@@ -20,7 +20,7 @@ from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.cli import main
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.partitions import session_partitions
+from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb

@@ -10,9 +10,10 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from neuralpile_dagster.orchestration import locations, names
-from neuralpile_dagster.orchestration.checks.policy import POLICIES
-from neuralpile_dagster.orchestration.status import dataset_status
+from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.status import dataset_status
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 
@@ -47,7 +48,7 @@ def test_the_batch_names_the_session_that_failed_and_why(broken: Broken) -> None
 
 def test_a_failed_session_leaves_a_record_with_its_reason_and_no_other_file(broken: Broken) -> None:
     made, result = broken
-    failures = locations.read_failures(made.store, MICE, made.settings)
+    failures = documents.read_failures(made.store, MICE, made.settings)
     assert list(failures) == [MIDDLE]
     assert failures[MIDDLE].error == "DamagedRecording"
     assert failures[MIDDLE].run_id == result.run_id
@@ -84,7 +85,7 @@ def test_a_second_batch_of_the_repaired_session_alone_completes_the_dataset(new_
     assert made.discover() == keys
     assert made.batch([MIDDLE]).success
     assert made.made(COUNTS) == set(SESSIONS)
-    assert locations.read_failures(made.store, MICE, made.settings) == {}
+    assert documents.read_failures(made.store, MICE, made.settings) == {}
     assert made.publish().success
 
 
@@ -182,10 +183,10 @@ def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(new_hous
     made = new_house()
     keys = made.discover()
     assert made.batch(keys).success
-    record = locations.read_counts_record(made.store, MICE, made.settings, MIDDLE)
+    record = documents.read_counts_record(made.store, MICE, made.settings, MIDDLE)
     assert record is not None
     forgetful = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
-    path = f"{locations.counts_folder(MICE, made.settings)}/{MIDDLE}.json"
+    path = f"{documents.counts_folder(MICE, made.settings)}/{MIDDLE}.json"
     write_record(made.store, path, record.model_copy(update={"stats": forgetful}))
     result = made.batch(keys)
     assert f"{MIDDLE} fails the check spikes_conserved" in failure_of(result)
@@ -198,7 +199,7 @@ def test_a_stored_file_that_changed_is_made_anew_when_its_session_is_materialize
     made = new_house()
     keys = made.discover()
     assert made.batch(keys).success
-    stored = made.store.root / locations.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
+    stored = made.store.root / documents.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
     right = stored.read_bytes()
     stored.write_bytes(right[:500] + bytes([right[500] ^ 0xFF]) + right[501:])
     assert made.batch(keys).success

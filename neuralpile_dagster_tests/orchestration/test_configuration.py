@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterInvalidConfigError
 
-from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 
 MANIFEST, SESSIONS_OP, PUBLISH = "neural_pile__manifest", "tiny_mice__sessions", "tiny_mice__hub_dataset"
@@ -88,7 +89,7 @@ Partial = tuple[House, dg.ExecuteInProcessResult]
 def test_a_lower_share_publishes_without_the_failed_session(partial: Partial) -> None:
     made, result = partial
     assert result.success
-    published = locations.require_published(made.store, MICE, made.settings)
+    published = documents.require_published(made.store, MICE, made.settings)
     assert [session.key for session in published.sessions] == [SESSIONS[0], SESSIONS[2]]
 
 

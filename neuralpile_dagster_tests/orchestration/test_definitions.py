@@ -13,10 +13,11 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
+from neuralpile_dagster.checks.policy import POLICIES
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.orchestration import locations, names, pile_store
-from neuralpile_dagster.orchestration.checks.policy import POLICIES
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, house, write_mice
 
@@ -138,7 +139,7 @@ def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
 def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
     """The last materialization of each asset of the built mice and of their pile."""
     assert built.run(names.PILE_MANIFEST).success
-    for shard in pile_store.planned_shards(built.store, built.settings):
+    for shard in piles.planned_shards(built.store, built.settings):
         assert built.run(names.PILE_SHARDS, partitions=[shard]).success
     assert built.run(names.PILE_HUB_DATASET).success
     keys = {layer: key(layer) for layer in LAYERS} | {
@@ -200,7 +201,7 @@ def test_data_versions_come_from_the_content(built: House, ran: dict[str, dg.Eve
     event = ran["spike_counts"].asset_materialization
     assert event is not None
     assert event.tags is not None
-    record = locations.read_counts_record(built.store, MICE, built.settings, str(event.partition))
+    record = documents.read_counts_record(built.store, MICE, built.settings, str(event.partition))
     assert record is not None
     assert event.tags["dagster/data_version"] == record.file.sha256[:32]
 

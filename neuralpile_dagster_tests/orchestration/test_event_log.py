@@ -8,7 +8,7 @@ import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from neuralpile_dagster.orchestration.event_log import MOST_OPEN, OpenSqliteEventLogStorage
-from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.home import open_instance
 from neuralpile_dagster.settings import Settings
 
 THING = dg.AssetKey("thing")

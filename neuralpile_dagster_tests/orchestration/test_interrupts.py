@@ -12,8 +12,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.interrupts import noticing_interrupts
-from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.launch import Launcher, noticing_interrupts
 from neuralpile_dagster_tests.orchestration.house import House
 
 

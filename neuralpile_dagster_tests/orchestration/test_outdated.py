@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.orchestration import locations, names
-from neuralpile_dagster.orchestration.due import dataset_due
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.due import dataset_due
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, failure_of, house, trains_of
@@ -76,10 +77,10 @@ def refused(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[House]:
     with house(tmp_path, new_archive()) as made:
         keys = made.discover()
         assert made.batch(keys).success
-        record = locations.read_counts_record(made.store, MICE, made.settings, SESSIONS[1])
+        record = documents.read_counts_record(made.store, MICE, made.settings, SESSIONS[1])
         assert record is not None
         stats = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
-        folder = locations.counts_folder(MICE, made.settings)
+        folder = documents.counts_folder(MICE, made.settings)
         write_record(made.store, f"{folder}/{SESSIONS[1]}.json", record.model_copy(update={"stats": stats}))
         assert not made.batch(keys).success
         yield made
@@ -87,7 +88,7 @@ def refused(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[House]:
 
 def test_spike_trains_alone_do_not_lift_what_a_check_of_the_counts_refused(refused: House) -> None:
     assert refused.run(TRAINS, partitions=[SESSIONS[1]]).success
-    assert list(locations.read_failures(refused.store, MICE, refused.settings)) == [SESSIONS[1]]
+    assert list(documents.read_failures(refused.store, MICE, refused.settings)) == [SESSIONS[1]]
     result = refused.publish()
     assert not result.success
     assert "spikes_conserved" in failure_of(result)

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import list_folder
-from neuralpile_dagster.orchestration import names, pile_store
+from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of, house
 
 
@@ -23,7 +24,7 @@ def merge(made: House, **config: Any) -> Path:
     """Plan, make and publish the pile; give its folder."""
     ops = {"neural_pile__manifest": {"config": config}} if config else None
     require(made.run(names.PILE_MANIFEST, ops=ops))
-    for shard in pile_store.planned_shards(made.store, made.settings):
+    for shard in piles.planned_shards(made.store, made.settings):
         require(made.run(names.PILE_SHARDS, partitions=[shard]))
     require(made.run(names.PILE_HUB_DATASET))
     return made.hub_folder("neural-pile")
@@ -51,7 +52,7 @@ def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_hou
     for file in (made.hub_folder(MICE.name) / "data").iterdir():
         shutil.copy(file, theirs / "data" / file.name)
     merge(made, extra_repositories=["other-lab/their-rats"], test_size=0.2)
-    published = pile_store.require_published(made.store, made.settings)
+    published = piles.require_published(made.store, made.settings)
     assert published.components == (MICE.name, "their-rats")
     assert sum(shard.rows for shards in published.shards.values() for shard in shards) == 6
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.orchestration.instance import open_instance
+from neuralpile_dagster.orchestration.home import open_instance
 from neuralpile_dagster.orchestration.pools import (
     ARCHIVE_POOL,
     LARGE_LIMIT,

@@ -9,7 +9,8 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 from neuralpile_dagster_tests.orchestration.house import House, failure_of, house
@@ -51,7 +52,7 @@ def test_both_recordings_have_the_known_units_bins_and_spikes(real: tuple[House,
     stats = {
         key: record.stats
         for key in (BIG, SMALL)
-        if (record := locations.read_counts_record(made.store, row, made.settings, key)) is not None
+        if (record := documents.read_counts_record(made.store, row, made.settings, key)) is not None
     }
     assert {key: (s.n_units, s.n_bins, s.spikes_kept) for key, s in stats.items()} == {
         BIG: (15, 59_999, 98_794),
@@ -60,14 +61,14 @@ def test_both_recordings_have_the_known_units_bins_and_spikes(real: tuple[House,
 
 
 def test_the_recording_without_units_is_counted_among_the_dropped_files(real: tuple[House, Dataset]) -> None:
-    manifest = locations.read_manifest(real[0].store, real[1])
+    manifest = documents.read_manifest(real[0].store, real[1])
     assert manifest.considered == 3
     assert manifest.dropped == {"metadata has no Units": 1}
     assert [session.key for session in manifest.sessions] == [BIG, SMALL]
 
 
 def test_the_pile_holds_all_tokens_of_the_component(real: tuple[House, Dataset]) -> None:
-    published = pile_store.require_published(real[0].store, real[0].settings)
+    published = piles.require_published(real[0].store, real[0].settings)
     tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
     assert tokens == 15 * 59_999 + 3 * 54_368
 
@@ -81,10 +82,10 @@ def test_without_the_rule_it_fails_with_the_reason_and_the_rest_can_be_published
         result = made.batch(made.discover(row), row)
         assert f"{CALCIUM}: sub-A0634/{CALCIUM}.nwb has no units table" in failure_of(result)
         assert made.made(names.spike_counts_key(row)) == {BIG, SMALL}
-        failures = locations.read_failures(made.store, row, made.settings)
+        failures = documents.read_failures(made.store, row, made.settings)
         assert {key: failure.error for key, failure in failures.items()} == {CALCIUM: "NoUnits"}
         assert not made.publish(row).success
         assert made.publish(row, min_session_share=0.6).success
-        published = locations.require_published(made.store, row, made.settings)
+        published = documents.require_published(made.store, row, made.settings)
         assert list(published.missing) == [CALCIUM]
         assert published.totals.spikes == 98_794 + 21_354

@@ -9,13 +9,13 @@ import dagster as dg
 
 from neuralpile_dagster.build import trains_inputs
 from neuralpile_dagster.errors import ArchiveUnavailable
-from neuralpile_dagster.orchestration import locations, names, pile_store
-from neuralpile_dagster.orchestration.asking import TRIES
-from neuralpile_dagster.orchestration.due import TRANSIENT_WAIT, dataset_due, pile_due
-from neuralpile_dagster.orchestration.pile_status import pile_status
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.due import TRANSIENT_WAIT, dataset_due, pile_due
+from neuralpile_dagster.ledger.status import pile_status
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor
+from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.sensors import current_sensor
-from neuralpile_dagster.orchestration.version_sensor import version_sensor
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.nwb import write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import MICE, House, cut, trains_of
@@ -62,7 +62,7 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
         ["neural_pile/shards"],
         ["neural_pile/hub_dataset"],
     ]
-    assert pile_store.require_published(house.store, house.settings).components == (MICE.name,)
+    assert piles.require_published(house.store, house.settings).components == (MICE.name,)
     assert pile_due(house.store, house.datasets, house.settings) is None
 
 
@@ -136,7 +136,7 @@ def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(new_hous
     house.discover()
     steps = [step for _ in range(8) for step in tick(house)]
     assert ["neural_pile/manifest"] in steps
-    plan = pile_store.require_published(house.store, house.settings)
+    plan = piles.require_published(house.store, house.settings)
     assert (plan.seed, plan.split_by, plan.test_size) == (7, "sessions", 0.3)
 
 
@@ -153,11 +153,11 @@ def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable
 def test_a_session_whose_archive_was_away_is_asked_for_again_after_a_while(new_house: Callable[..., House]):
     house = new_house()
     manifest_key = house.discover()[0]
-    session = locations.read_manifest(house.store, MICE).session(manifest_key)
+    session = documents.read_manifest(house.store, MICE).session(manifest_key)
     inputs = trains_inputs(session, MICE.reader)
-    locations.record_failure(house.store, MICE, house.settings, session.key, ArchiveUnavailable("away"), inputs, "run")
+    documents.record_failure(house.store, MICE, house.settings, session.key, ArchiveUnavailable("away"), inputs, "run")
     assert session.key not in dataset_due(house.store, MICE, house.settings, 1.0).sessions
-    failure = locations.read_failures(house.store, MICE, house.settings)[session.key]
+    failure = documents.read_failures(house.store, MICE, house.settings)[session.key]
     earlier = failure.model_copy(update={"at": failure.at - 2 * TRANSIENT_WAIT})
     write_record(house.store, f"{MICE.key}/failures/{session.key}.json", earlier)
     assert session.key in dataset_due(house.store, MICE, house.settings, 1.0).sessions

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut
 
@@ -23,10 +24,10 @@ def newest(made: House, name: str) -> tuple[bool, str]:
 
 def forget_spikes(made: House, key: str) -> None:
     """Make the record of a session claim fewer spikes than were read."""
-    record = locations.read_counts_record(made.store, MICE, made.settings, key)
+    record = documents.read_counts_record(made.store, MICE, made.settings, key)
     assert record is not None
     stats = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
-    path = f"{locations.counts_folder(MICE, made.settings)}/{key}.json"
+    path = f"{documents.counts_folder(MICE, made.settings)}/{key}.json"
     write_record(made.store, path, record.model_copy(update={"stats": stats}))
 
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from neuralpile_dagster.errors import StoreUnavailable
+from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.merge.shards import PileShard
-from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of
 
@@ -27,9 +28,9 @@ def planned(new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> None:
-    shards = pile_store.planned_shards(planned.store, planned.settings)
+    shards = piles.planned_shards(planned.store, planned.settings)
     assert len(shards) == 3
-    source = planned.store.root / locations.counts_folder(MICE, planned.settings) / f"{SESSIONS[1]}.parquet"
+    source = planned.store.root / documents.counts_folder(MICE, planned.settings) / f"{SESSIONS[1]}.parquet"
     hidden = source.rename(source.with_suffix(".away"))
 
     result = planned.run(names.PILE_SHARDS, partitions=shards)
@@ -50,8 +51,8 @@ def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> Non
 def test_a_store_that_is_away_for_a_moment_costs_a_shard_another_try(
     planned: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = pile_store.planned_shards(planned.store, planned.settings)
-    counts, reading, tried = locations.counts_folder(MICE, planned.settings), LocalStore.open, []
+    shards = piles.planned_shards(planned.store, planned.settings)
+    counts, reading, tried = documents.counts_folder(MICE, planned.settings), LocalStore.open, []
 
     def open_later(store: LocalStore, key: str) -> pa.NativeFile:
         if key.startswith(counts):
@@ -68,7 +69,7 @@ def test_a_store_that_is_away_for_a_moment_costs_a_shard_another_try(
 
 
 def test_a_shard_is_recorded_with_the_digest_of_its_file_as_data_version(planned: House) -> None:
-    shards = pile_store.planned_shards(planned.store, planned.settings)
+    shards = piles.planned_shards(planned.store, planned.settings)
     result = planned.run(names.PILE_SHARDS, partitions=shards)
     made = [event.materialization for event in result.all_events if event.is_step_materialization]
     assert [event.partition for event in made] == shards  # each once
@@ -83,7 +84,7 @@ def test_a_shard_is_recorded_with_the_digest_of_its_file_as_data_version(planned
 
 
 def shard_record(house: House, name: str) -> PileShard:
-    folder = pile_store.shards_folder(house.settings, name.split("-")[0])
+    folder = piles.shards_folder(house.settings, name.split("-")[0])
     record = read_record(house.store, f"{folder}/{name}.json", PileShard)
     assert record is not None
     return record

@@ -9,8 +9,9 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.errors import DamagedRecording
-from neuralpile_dagster.orchestration import locations, names
-from neuralpile_dagster.orchestration.status import dataset_status
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.status import dataset_status
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, house
 
 FIRST, MIDDLE, LAST = SESSIONS
@@ -70,6 +71,6 @@ def test_failures_of_sessions_that_are_unknown_or_gone_do_not_count(new_house: C
     (made.archive / MICE.source.folder / FILES[2]).unlink()
     made.discover()
     for key in (MIDDLE, LAST, "sub-Z_of-an-older-rule"):
-        locations.record_failure(made.store, MICE, made.settings, key, DamagedRecording("broken"), "", "run")
+        documents.record_failure(made.store, MICE, made.settings, key, DamagedRecording("broken"), "", "run")
     status = dataset_status(made.store, MICE, made.settings)
     assert (status.known, status.done, list(status.failed), status.to_do) == (2, 0, [MIDDLE], 1)

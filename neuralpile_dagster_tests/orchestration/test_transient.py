@@ -14,8 +14,9 @@ from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.definitions import dataset_definitions
+from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.net.retry import NetworkLimits
-from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster_tests.archives.serving import BLOBS, QUICK
@@ -78,7 +79,7 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
     assert [line.split(":")[0] for line in tries(made, result)] == [SESSIONS[0], SESSIONS[0]]
     assert "503" in tries(made, result)[0]
     assert "1 of 3 sessions" in failure_of(result)
-    failures = locations.read_failures(made.store, MICE, made.settings)
+    failures = documents.read_failures(made.store, MICE, made.settings)
     assert {key: failure.error for key, failure in failures.items()} == {SESSIONS[1]: "DamagedRecording"}
 
 

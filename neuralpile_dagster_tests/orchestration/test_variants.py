@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.orchestration import locations, names, pile_store
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of, house
 from neuralpile_dagster_tests.orchestration.test_batches import NewHouse, contents
@@ -59,12 +60,12 @@ def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_l
         assert "2 of 2 sessions of sample-rates failed" in message
         assert "bins of 0.02 s in the file, 0.01 s asked for" in message
         assert "set the bin width to 0.02 s, or leave this dataset out" in message
-        failures = locations.read_failures(made.store, RATES, made.settings)
+        failures = documents.read_failures(made.store, RATES, made.settings)
         assert {failure.error for failure in failures.values()} == {"ConfigurationError"}
         assert "0 of 2 sessions done" in failure_of(made.publish(RATES))
         made.build(PROBES)
         assert made.run(names.PILE_MANIFEST).success
-        current = pile_store.require_current(made.store, made.settings)
+        current = piles.require_current(made.store, made.settings)
         assert list(current.repositories.values()) == ["sample-probes-bin10ms"]
         assert current.left_out.keys() == {"sample-rates"}
         event = made.instance.get_latest_materialization_event(names.PILE_MANIFEST)

@@ -10,10 +10,11 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.model import Dataset, Source
-from neuralpile_dagster.orchestration import locations, names
-from neuralpile_dagster.orchestration.asking import TRIES
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.automation.current import TRIES
+from neuralpile_dagster.orchestration.automation.versions import IMPATIENT, LOOK_S, TICK_S, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.version_sensor import IMPATIENT, LOOK_S, TICK_S, version_sensor
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record
 from neuralpile_dagster_tests.nwb import write_units_nwb
@@ -77,7 +78,7 @@ def fail(house: House, request: dg.RunRequest) -> None:
 
 
 def manifest_of(house: House, dataset: Dataset) -> Manifest:
-    manifest = read_record(house.store, locations.manifest_path(dataset), Manifest)
+    manifest = read_record(house.store, documents.manifest_path(dataset), Manifest)
     assert manifest is not None
     return manifest
 
@@ -118,7 +119,7 @@ def test_a_manifest_that_could_not_be_made_is_asked_for_again_but_not_for_ever(l
 
 def test_a_manifest_from_before_states_were_kept_is_asked_for(listed: House):
     old = manifest_of(listed, MICE).model_dump(mode="json", exclude={"source_state", "newer_version", "replaced"})
-    write_record(listed.store, locations.manifest_path(MICE), Manifest.model_validate(old))
+    write_record(listed.store, documents.manifest_path(MICE), Manifest.model_validate(old))
     assert asked(listed) == [names.manifest_key(MICE)]
     listed.discover(MICE)
     assert asked(listed) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuralpile_dagster.orchestration.pictures import COMPONENT_CHARACTERS, SESSION_CHARACTERS, _pictures
+from neuralpile_dagster.orchestration.metadata.pictures import COMPONENT_CHARACTERS, SESSION_CHARACTERS, _pictures
 from neuralpile_dagster.plots.raster import RasterSample, as_markdown, raster_markdown, raster_png
 
 RNG = np.random.default_rng(0)

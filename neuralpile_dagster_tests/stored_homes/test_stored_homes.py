@@ -62,7 +62,7 @@ def test_a_failure_that_an_old_home_remembers_is_shown_and_tried_again(root: Pat
 
 def test_the_sensor_finds_nothing_to_do_in_an_old_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.due import dataset_due, pile_due
+    from neuralpile_dagster.ledger.due import dataset_due, pile_due
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store
 

@@ -6,10 +6,12 @@ import dagster as dg
 from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import locations, metadata, names
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.due import publishable_records
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
-from neuralpile_dagster.orchestration.due import publishable_records
-from neuralpile_dagster.orchestration.pictures import component_rasters
+from neuralpile_dagster.orchestration.metadata import sessions as metadata
+from neuralpile_dagster.orchestration.metadata.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -51,12 +53,12 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         with waits_told(context):
             started, tell = time.monotonic(), progress_of(context)
             store, settings = instance.open_store(), instance.settings
-            manifest = locations.read_manifest(store, dataset)
+            manifest = documents.read_manifest(store, dataset)
             records, reasons = publishable_records(store, dataset, settings, manifest)
             missing = publishable(manifest, list(records), reasons, config.min_session_share)
-            name = locations.repository_name(dataset, settings)
+            name = documents.repository_name(dataset, settings)
             component = write_component(
-                locations.staging_folder(settings, name),
+                documents.staging_folder(settings, name),
                 store,
                 dataset,
                 manifest,
@@ -65,8 +67,8 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 repository=f"{settings.namespace}/{name}",
                 progress=tell,
             )
-            publication = instance.open_hub().publish(name, locations.staging_folder(settings, name), tell)
-            write_record(store, locations.published_path(dataset, settings), component)
+            publication = instance.open_hub().publish(name, documents.staging_folder(settings, name), tell)
+            write_record(store, documents.published_path(dataset, settings), component)
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
             return dg.MaterializeResult(
                 metadata=metadata.component_metadata(

@@ -5,14 +5,15 @@ import time
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import locations, names
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.status import session_states
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
-from neuralpile_dagster.orchestration.manifest_metadata import manifest_metadata
-from neuralpile_dagster.orchestration.partitions import register, session_partitions
+from neuralpile_dagster.orchestration.metadata.manifest import manifest_metadata
+from neuralpile_dagster.orchestration.names import register, session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.status import session_states
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.store import read_record, write_record
@@ -32,7 +33,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
     )
     def manifest(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
-        path = locations.manifest_path(dataset)
+        path = documents.manifest_path(dataset)
         tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
         with waits_told(context):
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
@@ -45,7 +46,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         states = session_states(store, dataset, instance.settings, made)
         return dg.MaterializeResult(
             metadata=manifest_metadata(dataset, made, len(new), store.uri(path), time.monotonic() - started, states),
-            data_version=dg.DataVersion(locations.manifest_digest(made)),
+            data_version=dg.DataVersion(documents.manifest_digest(made)),
         )
 
     return manifest

@@ -6,13 +6,12 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, pile_status
 from neuralpile_dagster.orchestration.describe import OWNERS
-from neuralpile_dagster.orchestration.metadata import table
+from neuralpile_dagster.orchestration.metadata.sessions import table
+from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import OVERVIEW
-from neuralpile_dagster.orchestration.pile_status import pile_status
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.status import DatasetStatus, dataset_status
-from neuralpile_dagster.orchestration.summaries import plural
 from neuralpile_dagster.settings import Settings
 
 

@@ -9,16 +9,18 @@ import dagster as dg
 from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import locations, names, pile_metadata, pile_store
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.due import published_components
+from neuralpile_dagster.ledger.piles import CurrentPlan
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN, SHARDS_VERSION, ShardBatch
 from neuralpile_dagster.orchestration.describe import pile_facts
-from neuralpile_dagster.orchestration.due import published_components
-from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS, register
-from neuralpile_dagster.orchestration.pictures import files_rasters
-from neuralpile_dagster.orchestration.pile_store import CurrentPlan
+from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
+from neuralpile_dagster.orchestration.metadata.pictures import files_rasters
+from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.orchestration.shard_batches import SHARDS_PER_RUN, SHARDS_VERSION, ShardBatch
 from neuralpile_dagster.store import write_record
 
 
@@ -74,8 +76,8 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     def neural_pile_manifest(
         context: dg.AssetExecutionContext, config: PileConfig, instance: InstanceResource
     ) -> dg.MaterializeResult:
+        from neuralpile_dagster.ledger.piles import choose_components
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
-        from neuralpile_dagster.orchestration.pile_sources import choose_components
 
         with waits_told(context):
             started, store, settings = time.monotonic(), instance.open_store(), instance.settings
@@ -91,24 +93,24 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             plan = plan_pile(
                 chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size
             )
-            record = save_plan(store, pile_store.plan_path(settings, plan.record.plan_id), plan)
+            record = save_plan(store, piles.plan_path(settings, plan.record.plan_id), plan)
             published = published_components(store, datasets, settings)
             current = CurrentPlan(
                 plan_id=record.plan_id,
-                inputs=pile_store.inputs_digest(published),
+                inputs=piles.inputs_digest(published),
                 repositories=chosen.repositories,
                 left_out=chosen.left_out,
                 synthetic=chosen.synthetic,
                 choices=config.choices(),
             )
-            write_record(store, pile_store.current_path(settings), current)
+            write_record(store, piles.current_path(settings), current)
             register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
             progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
             return dg.MaterializeResult(
                 metadata={
                     **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
                     "seconds": round(time.monotonic() - started, 3),
-                    "dagster/uri": store.uri(f"{pile_store.plan_path(settings, record.plan_id)}.json"),
+                    "dagster/uri": store.uri(f"{piles.plan_path(settings, record.plan_id)}.json"),
                 },
                 data_version=dg.DataVersion(record.digest),
             )
@@ -153,12 +155,12 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         **pile_facts("hub_dataset"),
     )
     def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
-        from neuralpile_dagster.orchestration.pile_publishing import publish_pile
+        from neuralpile_dagster.ledger.publishing import publish_pile
 
         with waits_told(context):
             started = time.monotonic()
             store, settings = instance.open_store(), instance.settings
-            by_name = {locations.repository_name(dataset, settings): dataset for dataset in datasets}
+            by_name = {documents.repository_name(dataset, settings): dataset for dataset in datasets}
             done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
             shards = [shard.file.key for shard in done.shards]
             seed = int(done.plan.digest[:8], 16)

@@ -8,11 +8,10 @@ from pydantic import Field
 
 from neuralpile_dagster.build import BINNING_VERSION, TRAINS_VERSION
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches import SessionBatch
-from neuralpile_dagster.orchestration.checks import wiring
+from neuralpile_dagster.orchestration import checks, names
+from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
-from neuralpile_dagster.orchestration.partitions import session_partitions
+from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, session_pool
 from neuralpile_dagster.orchestration.progress import waits_told
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -60,7 +59,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 **spec_facts(dataset, "spike_counts"),
             ),
         ],
-        check_specs=wiring.specs(dataset, "spike_counts", partitions),
+        check_specs=checks.specs(dataset, "spike_counts", partitions),
         partitions_def=partitions,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster.orchestration import locations
-from neuralpile_dagster.orchestration.checks import dataset as checks
-from neuralpile_dagster.orchestration.checks.dataset import ComponentEvidence, judge_component, judge_manifest
-from neuralpile_dagster.orchestration.checks.policy import POLICIES
-from neuralpile_dagster.orchestration.status import done_records
+from neuralpile_dagster.checks import dataset as checks
+from neuralpile_dagster.checks.dataset import ComponentEvidence, judge_component, judge_manifest
+from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster_tests.hub.sessions import manifest_of
 from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House
@@ -22,13 +22,13 @@ def evidence(built: House) -> ComponentEvidence:
     """What lies behind the published mice."""
     from neuralpile_dagster.hub import open_hub
 
-    manifest = locations.read_manifest(built.store, MICE)
+    manifest = documents.read_manifest(built.store, MICE)
     return ComponentEvidence(
         dataset=MICE,
         manifest=manifest,
         records=done_records(built.store, MICE, built.settings, manifest),
         failed={},
-        published=locations.require_published(built.store, MICE, built.settings),
+        published=documents.require_published(built.store, MICE, built.settings),
         hub=open_hub(built.settings),
         repository_name="tiny-mice",
         folder=built.settings.home / "staging" / MICE.name,

@@ -12,16 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from neuralpile_dagster.checks import pile as checks
+from neuralpile_dagster.checks.pile import judge_pile
+from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.checks.published import hub_equals_record
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.orchestration import names, pile_store
-from neuralpile_dagster.orchestration.checks import pile as checks
-from neuralpile_dagster.orchestration.checks.pile import judge_pile
-from neuralpile_dagster.orchestration.checks.policy import POLICIES
-from neuralpile_dagster.orchestration.checks.published import hub_equals_record
-from neuralpile_dagster.orchestration.partitions import PILE_SHARDS_PARTITIONS
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS
 from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import MICE, House, house
@@ -47,16 +48,16 @@ def merge(made: House, **config: Any) -> Pile:
     """Plan, make and publish the pile of what is published."""
     ops = {"neural_pile__manifest": {"config": config}} if config else None
     assert made.run(names.PILE_MANIFEST, ops=ops).success
-    due = pile_store.planned_shards(made.store, made.settings)
+    due = piles.planned_shards(made.store, made.settings)
     assert PILE_SHARDS_PARTITIONS.name is not None
     known = [key for key in made.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name) if key in due]
     assert made.run(names.PILE_SHARDS, partitions=known).success
     assert made.run(names.PILE_HUB_DATASET).success
-    published = pile_store.require_published(made.store, made.settings)
-    plan = load_plan(made.store, pile_store.plan_path(made.settings, published.plan[:8]))
+    published = piles.require_published(made.store, made.settings)
+    plan = load_plan(made.store, piles.plan_path(made.settings, published.plan[:8]))
     hub = open_hub(made.settings)
     assert isinstance(hub, LocalHub)
-    return Pile(made, plan, published, hub, pile_store.repository_name(made.settings))
+    return Pile(made, plan, published, hub, piles.repository_name(made.settings))
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
+from neuralpile_dagster.checks.policy import POLICIES, require_known_checks, severity_of
+from neuralpile_dagster.checks.session import SESSION_CHECKS
+from neuralpile_dagster.checks.verdict import Verdict
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.orchestration.checks import wiring
-from neuralpile_dagster.orchestration.checks.policy import POLICIES, require_known_checks, severity_of
-from neuralpile_dagster.orchestration.checks.session import SESSION_CHECKS
-from neuralpile_dagster.orchestration.checks.verdict import Verdict
+from neuralpile_dagster.orchestration import checks
 from neuralpile_dagster_tests.orchestration.house import MICE, House, house
 
 
@@ -36,16 +36,16 @@ def test_a_row_overrides_a_severity_and_with_it_what_blocks() -> None:
     row = MICE.model_copy(update={"severity": {"no_saturated_bins": "error", "spikes_conserved": "warn"}})
     assert severity_of("no_saturated_bins", row) == "error"
     assert severity_of("no_saturated_bins", MICE) == "warn"
-    assert not wiring.is_blocking("spikes_conserved", row)
-    assert wiring.is_blocking("spikes_conserved", MICE)
-    (evaluation,) = wiring.evaluations({"no_saturated_bins": Verdict(False, 0, 3, "look")}, row, "ses-1")
+    assert not checks.is_blocking("spikes_conserved", row)
+    assert checks.is_blocking("spikes_conserved", MICE)
+    (evaluation,) = checks.evaluations({"no_saturated_bins": Verdict(False, 0, 3, "look")}, row, "ses-1")
     assert evaluation.severity == dg.AssetCheckSeverity.ERROR
     assert evaluation.partition == "ses-1"
 
 
 def test_a_failed_check_says_expected_found_and_what_to_do_and_a_passed_one_no_advice() -> None:
     failed, passed = (
-        wiring.results({"no_saturated_bins": Verdict(good, 0, 3, "look at the units", {"lost": 45})}, MICE)[0]
+        checks.results({"no_saturated_bins": Verdict(good, 0, 3, "look at the units", {"lost": 45})}, MICE)[0]
         for good in (False, True)
     )
     assert {name: value.value for name, value in failed.metadata.items()} == {

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from neuralpile_dagster.checks.published import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.orchestration import locations
-from neuralpile_dagster.orchestration.checks.published import (
-    card_counts_equal_footers,
-    hub_equals_record,
-    users_read_what_was_made,
-)
+from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster_tests.orchestration.house import MICE, House, house
 
@@ -29,7 +25,7 @@ def hub(built: House, tmp_path: Path) -> LocalHub:
 
 @pytest.fixture
 def shards(built: House) -> tuple[ShardRecord, ...]:
-    return locations.require_published(built.store, MICE, built.settings).shards
+    return documents.require_published(built.store, MICE, built.settings).shards
 
 
 def shard_of(hub: LocalHub) -> Path:

@@ -11,9 +11,9 @@ import pytest
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.checks import session as checks
+from neuralpile_dagster.checks.session import SessionEvidence, judge
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.orchestration.checks import session as checks
-from neuralpile_dagster.orchestration.checks.session import SessionEvidence, judge
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.records import CountsRecord, RowRecord

@@ -1,0 +1,123 @@
+"""Checks of the merged pile. One function is one check."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow.compute as pc
+
+from neuralpile_dagster.checks.published import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
+from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.merge.model import SPLITS, PilePlan
+from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.records import PileRecord, ShardRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store
+
+
+def shards_of(published: PileRecord) -> list[ShardRecord]:
+    """The published shards of all splits."""
+    return [shard for shards in published.shards.values() for shard in shards]
+
+
+def tokens_equal_components(published: PileRecord, plan: PilePlan) -> Verdict:
+    """The pile's tokens are the sum of its components', as they were when it was planned."""
+    due = {source.name: source.totals.tokens for source in plan.record.sources}
+    found = sum(shard.tokens for shard in shards_of(published))
+    return Verdict(
+        passed=sum(due.values()) == found,
+        expected=sum(due.values()),
+        found=found,
+        remedy="materialize neural_pile/manifest, the shards that it names and neural_pile/hub_dataset",
+        details={"components": due},
+    )
+
+
+def every_row_exactly_once(plan: PilePlan) -> Verdict:
+    """Every row of every component is in the plan once."""
+    rows = plan.rows
+    due = sum(source.totals.rows for source in plan.record.sources)
+    distinct = rows.group_by(["file", "row"]).aggregate([]).num_rows
+    return Verdict(
+        passed=distinct == rows.num_rows == due,
+        expected=f"{due} rows, each once",
+        found=f"{rows.num_rows} rows, {distinct} of them different",
+        remedy="this is a defect of the merge: report it with the plan's id",
+    )
+
+
+def train_and_test_disjoint(plan: PilePlan) -> Verdict:
+    """No row, and with ``split_by: sessions`` no session, is in both splits."""
+    columns = ["source_dataset", "subject_id", "session_id"] if plan.record.split_by == "sessions" else ["file", "row"]
+    parts = [
+        set(zip(*(part[name].to_pylist() for name in columns), strict=True))
+        for part in (plan.rows.filter(pc.equal(plan.rows["split"], split)) for split in SPLITS)
+    ]
+    both = sorted(str(item) for item in parts[0] & parts[1])
+    return Verdict(
+        passed=not both,
+        expected=f"no {'session' if plan.record.split_by == 'sessions' else 'row'} in both splits",
+        found=capped(both, 5) or "none in both",
+        remedy="this is a defect of the merge: report it with the plan's id",
+    )
+
+
+def split_sizes(plan: PilePlan) -> Verdict:
+    """The test split holds the share that was asked for."""
+    record = plan.record
+    by_sessions = record.split_by == "sessions"
+    total = record.totals.sessions if by_sessions else record.totals.rows
+    found = record.splits["test"].sessions if by_sessions else record.splits["test"].rows
+    due = math.ceil(record.test_size * total)
+    return Verdict(
+        passed=found == due,
+        expected=f"{due} of {total} {record.split_by} in test",
+        found=f"{found} of {total} {record.split_by} in test",
+        details={"train_rows": record.splits["train"].rows, "test_rows": record.splits["test"].rows},
+    )
+
+
+def shuffled(plan: PilePlan) -> Verdict:
+    """Runs test on ``source_dataset`` in train: components are mixed as a random order would mix them.
+
+    The number of runs of equal neighbours has, in a random order of ``n`` rows
+    with ``n_i`` of component i, mean ``n + 1 - S2/n`` and variance
+    ``(S2 (S2 + n (n + 1)) - 2 n S3 - n^3) / (n^2 (n - 1))`` with ``Sk = sum n_i^k``
+    (Barton and David 1957; Wald and Wolfowitz 1940 for two kinds).
+    """
+    train = plan.rows.filter(pc.equal(plan.rows["split"], "train"))
+    names = np.asarray(train["source_dataset"].combine_chunks().indices, dtype=np.int64)
+    n = len(names)
+    sizes = np.bincount(names).astype(float)
+    s2, s3 = float((sizes**2).sum()), float((sizes**3).sum())
+    mean = n + 1 - s2 / n
+    variance = (s2 * (s2 + n * (n + 1)) - 2 * n * s3 - n**3) / (n**2 * (n - 1)) if n > 1 else 0.0
+    runs = 1 + int(np.count_nonzero(np.diff(names)))
+    z = (runs - mean) / math.sqrt(variance) if variance > 0 else 0.0
+    return Verdict(
+        passed=abs(z) < 5,
+        expected=f"{mean:.1f} runs (within 5 standard deviations of {math.sqrt(max(variance, 0)):.1f})",
+        found=f"{runs} runs (z = {z:.2f})",
+        remedy="materialize neural_pile/manifest with another seed; report it when it stays",
+        details={"z": round(z, 3)},
+    )
+
+
+def judge_pile(store: Store, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
+    """All verdicts on the published pile."""
+    published = piles.require_published(store, settings)
+    plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
+    name = piles.repository_name(settings)
+    return {
+        "tokens_equal_components": tokens_equal_components(published, plan),
+        "every_row_exactly_once": every_row_exactly_once(plan),
+        "train_and_test_disjoint": train_and_test_disjoint(plan),
+        "split_sizes": split_sizes(plan),
+        "shuffled": shuffled(plan),
+        "card_counts_equal_pile": card_counts_equal_footers(hub, name),
+        "pile_reads_back": users_read_what_was_made(hub, name, documents.staging_folder(settings, name)),
+        "pile_is_as_published": hub_equals_record(hub, name, shards_of(published)),
+    }

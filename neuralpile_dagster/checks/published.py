@@ -1,0 +1,119 @@
+"""Checks of what lies on the hub, for components and the pile alike. One function is one check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.errors import NeuralPileError, TransientError
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.hub.model import Hub, LoadableHub, list_folder
+from neuralpile_dagster.records import ShardRecord
+from neuralpile_dagster.tables.footer import read_footer
+
+_FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
+
+
+def read_card(hub: Hub, name: str) -> dict[str, Any]:
+    """The YAML block at the top of a published README; empty when there is none."""
+    with hub.open(name, "README.md") as file:
+        text = file.read().decode(errors="replace")
+    block = _FRONT_MATTER.match(text)
+    content = yaml.safe_load(block[1]) if block else None
+    return content if isinstance(content, dict) else {}
+
+
+def _splits_of(card: dict[str, Any]) -> dict[str, int] | None:
+    """Rows per split as the card states them; None when it states none that `datasets` would understand."""
+    info = card.get("dataset_info")
+    configs: list[Any] = info if isinstance(info, list) else [info]
+    try:
+        default = next(config for config in configs if config.get("config_name", "default") == "default")
+        return {str(split["name"]): int(split["num_examples"]) for split in default["splits"]}
+    except (StopIteration, AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _counted(hub: Hub, name: str) -> dict[str, int]:
+    """Rows per split as the footers of the published files say."""
+    counted: dict[str, int] = {}
+    for file in hub.files(name):
+        if file.path.startswith("data/"):
+            split = file.path.removeprefix("data/").split("-")[0]
+            with hub.open(name, file.path) as stream:
+                counted[split] = counted.get(split, 0) + read_footer(pa.PythonFile(stream, "r"), file.path).n_rows
+    return counted
+
+
+def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
+    """The card's number of rows per split is what the published files' footers say."""
+    remedy = f"{_repair(hub, name)}; until then load_dataset fails for everybody"
+    try:
+        stated, counted = _splits_of(read_card(hub, name)), _counted(hub, name)
+    except TransientError:
+        raise  # says nothing about the dataset
+    except (NeuralPileError, yaml.YAMLError) as error:
+        return Verdict(False, "a card and the files that it describes", str(error), remedy)
+    return Verdict(
+        passed=stated == counted,
+        expected=_told(counted),
+        found="a card without split sizes" if stated is None else _told(stated),
+        remedy=remedy,
+    )
+
+
+def _repair(hub: Hub, name: str) -> str:
+    # publishing compares with what a hub says it holds; a local one says what was published, by size
+    deleting = f"delete {hub.path(name)}, then " if isinstance(hub, LocalHub) else ""
+    return f"{deleting}materialize hub_dataset again"
+
+
+def _told(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {rows}" for split, rows in sorted(splits.items())) or "no rows"
+
+
+def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Verdict:
+    """The hub holds exactly the shards that were recorded, with their digests."""
+    found = {path: digest for path, digest in _digests(hub, name).items() if path.startswith("data/")}
+    due = {shard.path: shard.sha256 for shard in shards}
+    wrong = sorted(path for path in found.keys() | due.keys() if found.get(path) != due.get(path))
+    return Verdict(
+        passed=not wrong,
+        expected=f"{len(due)} shards as recorded",
+        found=f"{len(found)} shards" + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
+        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
+    )
+
+
+def _digests(hub: Hub, name: str) -> dict[str, str]:
+    """sha256 by path. A server knows what it holds; a local hub's listing is what was published, so it is read."""
+    if not isinstance(hub, LocalHub):
+        return {file.path: file.sha256 for file in hub.files(name)}
+    folder = hub.path(name)
+    return {file.path: file.sha256 for file in list_folder(folder.resolve())} if folder.is_dir() else {}
+
+
+def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdict:
+    """`datasets.load_dataset` gives the first row of every split as it is in ``folder``; files and card agree too.
+
+    ``folder`` is where the publication was laid out; on another machine there
+    is none, and the other checks of the publication have to do.
+    """
+    from neuralpile_dagster.hub.verify import verify_publication
+
+    expected = "every file, the card's counts and the first row of every split as they were made"
+    if not folder.is_dir():
+        return Verdict(True, expected, f"not compared: {folder} is on the machine that published")
+    differences = verify_publication(hub, name, folder)
+    return Verdict(
+        passed=not differences,
+        expected=expected,
+        found=capped(differences, 5) or "all of it",
+        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
+    )

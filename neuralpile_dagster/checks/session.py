@@ -1,0 +1,215 @@
+"""Checks of one session's spike counts. One function is one check."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from neuralpile_dagster.binning.segments import plan_segments
+from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.records import CountsRecord, StoredFile
+from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer, require_schema
+from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+
+SILENT_SHARE = 0.2
+"""Share of silent units above which a person should look."""
+
+
+@dataclass(frozen=True)
+class SessionEvidence:
+    """What the checks of a session look at: its record, the store it is in, and the inputs hash it should have."""
+
+    record: CountsRecord
+    store: Store
+    inputs_now: str
+
+
+def spikes_conserved(evidence: SessionEvidence) -> Verdict:
+    """Kept, saturated and dropped spikes add up to the spikes read."""
+    stats = evidence.record.stats
+    return Verdict(
+        passed=stats.unaccounted == 0,
+        expected=stats.spikes_read,
+        found=stats.spikes_read - stats.unaccounted,
+        remedy="this is a defect of binning: report it with the file's name",
+        details={
+            "kept": stats.spikes_kept,
+            "dropped_negative": stats.dropped_negative,
+            "dropped_nan": stats.dropped_nan,
+            "dropped_beyond_last_edge": stats.dropped_beyond,
+            "lost_to_saturation": stats.lost_to_saturation,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _StoredRow:
+    """What a counts file says of one row without decoding its counts."""
+
+    subject_id: str
+    session_id: str
+    segment_id: str
+    tokens: int
+
+
+def _stored_rows(evidence: SessionEvidence) -> list[_StoredRow]:
+    key = evidence.record.file.key
+    with evidence.store.open(key) as stream:
+        file = open_parquet(stream, key)
+        require_schema(file.schema_arrow, ROW_SCHEMA, key)
+        with damaged(key):
+            texts = file.read(columns=[name for name in ROW_SCHEMA.names if name != COUNTS_COLUMN]).to_pylist()
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    if len(groups) != len(texts):
+        raise TableError(f"{key} has other row groups than rows", found=f"{len(groups)} groups, {len(texts)} rows")
+    # the first column of a group: COUNTS_COLUMN is the first of the schema
+    return [_StoredRow(**text, tokens=group.column(0).num_values) for text, group in zip(texts, groups, strict=True)]
+
+
+def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
+    """Schema, dtype, ids, and in every row as many units as the units table has.
+
+    The first and the last row are decoded; for the others the number of values tells.
+    """
+    record, stats = evidence.record, evidence.record.stats
+    expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
+    remedy = "delete the file and materialize the session again"
+    try:
+        stored = _stored_rows(evidence)
+        units = read_footer(evidence.store.open(record.units_file.key), record.units_file.key).n_rows
+        with RowReader(evidence.store.open(record.file.key), record.file.key) as reader:
+            decoded = {position: reader.row(position) for position in {0, reader.n_rows - 1}}
+    except TableError as error:
+        return Verdict(False, expected, str(error), remedy)
+    wrong = [
+        row.segment_id
+        for position, (row, due) in enumerate(zip(stored, record.rows, strict=False))
+        if (row.subject_id, row.session_id) != (record.subject_id, record.session_id)
+        or row.tokens != units * due.n_bins
+        or (position in decoded and decoded[position].counts.shape != (units, due.n_bins))
+    ]
+    good = not wrong and units == stats.n_units and len(stored) == len(record.rows)
+    found = f"{units} units in the units table, {len(stored)} rows" + (f"; wrong: {capped(wrong)}" if wrong else "")
+    return Verdict(good, expected, found, remedy)
+
+
+def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
+    """The segments in the file are those of the rule: every bin exactly once, ids in order."""
+    record, stats = evidence.record, evidence.record.stats
+    plan = plan_segments(stats.n_units, stats.n_bins, record.max_tokens)
+    due = [(segment.id, segment.n_bins * stats.n_units) for segment in plan]
+    expected = f"{len(due)} segments, {stats.n_bins} bins, {sum(tokens for _, tokens in due):,} tokens"
+    remedy = "delete the file and materialize the session again"
+    try:
+        stored = [(row.segment_id, row.tokens) for row in _stored_rows(evidence)]
+    except TableError as error:
+        return Verdict(False, expected, str(error), remedy)
+    recorded = [(row.segment_id, row.n_bins * stats.n_units) for row in record.rows]
+    wrong = [f"{name} of {tokens:,} tokens" for name, tokens in [*stored, *recorded] if (name, tokens) not in due]
+    return Verdict(
+        passed=due == stored == recorded and stats.tokens == stats.n_units * stats.n_bins,
+        expected=expected,
+        found=f"{len(stored)} segments in the file and {len(recorded)} in its record, {stats.tokens:,} tokens"
+        + (f"; wrong: {capped(wrong, 5)}" if wrong else "" if due == stored == recorded else "; not in order"),
+        remedy=remedy,
+    )
+
+
+def _digest(store: Store, file: StoredFile) -> str:
+    with store.open(file.key) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_is_as_recorded(evidence: SessionEvidence) -> Verdict:
+    """The bytes in the store are those that were written."""
+    record = evidence.record
+    changed = [f.key for f in (record.file, record.units_file) if _digest(evidence.store, f) != f.sha256]
+    return Verdict(
+        passed=not changed,
+        expected=f"sha256 {record.file.sha256[:16]}",
+        found=f"changed: {capped(changed)}" if changed else f"sha256 {record.file.sha256[:16]}",
+        remedy="delete the file and materialize the session again",
+    )
+
+
+def source_is_as_listed(evidence: SessionEvidence) -> Verdict:
+    """The counts were made from the source files that the manifest lists now, with today's code and settings."""
+    return Verdict(
+        passed=evidence.record.inputs == evidence.inputs_now,
+        expected=evidence.inputs_now[:16],
+        found=evidence.record.inputs[:16],
+        remedy="materialize the session again: its source, the code or a setting changed since",
+    )
+
+
+def no_saturated_bins(evidence: SessionEvidence) -> Verdict:
+    """No bin holds more than 255 spikes."""
+    stats = evidence.record.stats
+    return Verdict(
+        passed=stats.saturated_bins == 0,
+        expected=0,
+        found=stats.saturated_bins,
+        remedy="look at the units with the largest counts; a narrower bin width would keep their spikes",
+        details={"largest_count": stats.max_count, "spikes_lost": stats.lost_to_saturation},
+    )
+
+
+def few_silent_units(evidence: SessionEvidence) -> Verdict:
+    """At most a fifth of the units has no spike."""
+    stats = evidence.record.stats
+    share = stats.silent_units / max(stats.n_units, 1)
+    return Verdict(
+        passed=share <= SILENT_SHARE,
+        expected=f"at most {SILENT_SHARE:.0%} of {stats.n_units} units",
+        found=f"{stats.silent_units} silent units ({share:.1%})",
+        remedy="see the units table for their quality labels and obs_intervals",
+    )
+
+
+def plausible_rates(evidence: SessionEvidence) -> Verdict:
+    """No unit fires above 1 kHz in any bin."""
+    stats = evidence.record.stats
+    worst = sorted(stats.implausible_units, key=lambda unit: -unit[1])
+    return Verdict(
+        passed=stats.implausible_bins == 0,
+        expected="no bin above 1 kHz (20 spikes in 20 ms)",
+        found=f"{stats.implausible_bins} bins in {len(worst)} units",
+        remedy="look at these rows of the units table: noise, or several units merged in sorting",
+        details={"rows_and_bins": capped([f"row {row}: {bins} bins" for row, bins in worst])} if worst else {},
+    )
+
+
+def no_duplicate_spikes(evidence: SessionEvidence) -> Verdict:
+    """No two spikes of a unit have the same time."""
+    stats = evidence.record.stats
+    return Verdict(
+        passed=stats.duplicate_spikes == 0,
+        expected=0,
+        found=stats.duplicate_spikes,
+        remedy="they count as spikes, as in the published pile; ask the recording's authors",
+        details={"share": round(stats.duplicate_spikes / max(stats.spikes_read, 1), 6)},
+    )
+
+
+SESSION_CHECKS = {
+    check.__name__: check
+    for check in (
+        spikes_conserved,
+        rows_follow_the_contract,
+        segments_cover_the_session,
+        file_is_as_recorded,
+        source_is_as_listed,
+        no_saturated_bins,
+        few_silent_units,
+        plausible_rates,
+        no_duplicate_spikes,
+    )
+}
+
+
+def judge(evidence: SessionEvidence) -> dict[str, Verdict]:
+    """All verdicts on a session, by the name of the check."""
+    return {name: check(evidence) for name, check in SESSION_CHECKS.items()}

@@ -1,0 +1,151 @@
+"""Where the orchestration keeps its documents in the store (the layout is in docs/architecture.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import ConfigurationError, TransientError
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, TrainsRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, of_each, read_record, write_record
+
+PILE = "neural_pile"
+"""Folder of the pile in the store, and what its assets are called by."""
+PILE_REPOSITORY = "neural-pile"
+
+
+class FailureRecord(Model):
+    """Why a session could not be made the last time it was tried; ``inputs`` is the hash of what it was made from."""
+
+    session: str
+    error: str
+    message: str
+    transient: bool
+    inputs: str
+    run_id: str
+    at: datetime
+
+
+def manifest_path(dataset: Dataset) -> str:
+    """Store key of the manifest."""
+    return f"{dataset.key}/manifest.json"
+
+
+def published_path(dataset: Dataset, settings: Settings) -> str:
+    """Store key of the record of what was published last."""
+    return f"{dataset.key}/published{settings.variant}.json"
+
+
+def trains_folder(dataset: Dataset) -> str:
+    """Store prefix of the spike trains, which do not depend on how they are binned."""
+    return f"{dataset.key}/spike_trains"
+
+
+def counts_folder(dataset: Dataset, settings: Settings) -> str:
+    """Store prefix of the spike counts."""
+    return f"{dataset.key}/spike_counts{settings.variant}"
+
+
+def _failure_path(dataset: Dataset, settings: Settings, key: str) -> str:
+    return f"{dataset.key}/failures{settings.variant}/{key}.json"
+
+
+def read_manifest(store: Store, dataset: Dataset) -> Manifest:
+    """The dataset's manifest; raises `ConfigurationError` when it was never made."""
+    manifest = read_record(store, manifest_path(dataset), Manifest)
+    if manifest is None:
+        raise ConfigurationError(
+            f"{dataset.name} has no manifest yet",
+            found=f"nothing at {store.uri(manifest_path(dataset))}",
+            remedy=f"materialize {dataset.key}/manifest, or run: neuralpile build {dataset.name}",
+        )
+    return manifest
+
+
+def read_trains_record(store: Store, dataset: Dataset, key: str) -> TrainsRecord | None:
+    """The record of a session's spike trains."""
+    return read_record(store, f"{trains_folder(dataset)}/{key}.json", TrainsRecord)
+
+
+def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> CountsRecord | None:
+    """The record of a session's spike counts."""
+    return read_record(store, f"{counts_folder(dataset, settings)}/{key}.json", CountsRecord)
+
+
+def read_published(store: Store, dataset: Dataset, settings: Settings) -> ComponentRecord | None:
+    """What was published last for a dataset."""
+    return read_record(store, published_path(dataset, settings), ComponentRecord)
+
+
+def require_published(store: Store, dataset: Dataset, settings: Settings) -> ComponentRecord:
+    """What was published last; raises `ConfigurationError` when nothing was."""
+    published = read_published(store, dataset, settings)
+    if published is None:
+        raise ConfigurationError(
+            f"{dataset.name} is not published yet",
+            remedy=f"materialize {dataset.key}/hub_dataset, or run: neuralpile build {dataset.name}",
+        )
+    return published
+
+
+def record_failure(
+    store: Store, dataset: Dataset, settings: Settings, key: str, error: Exception, inputs: str, run_id: str
+) -> FailureRecord:
+    """Store why a session failed."""
+    failure = FailureRecord(
+        session=key,
+        error=type(error).__name__,
+        message=str(error),
+        transient=isinstance(error, TransientError),
+        inputs=inputs,
+        run_id=run_id,
+        at=datetime.now(UTC),
+    )
+    write_record(store, _failure_path(dataset, settings, key), failure)
+    return failure
+
+
+def forget_failure(store: Store, dataset: Dataset, settings: Settings, key: str) -> None:
+    """Remove a session's failure, after it succeeded."""
+    store.delete(_failure_path(dataset, settings, key))
+
+
+def read_failures(store: Store, dataset: Dataset, settings: Settings) -> dict[str, FailureRecord]:
+    """All sessions whose last try failed, by key."""
+    paths = store.keys(f"{dataset.key}/failures{settings.variant}")
+    failures = of_each(store, lambda path: read_record(store, path, FailureRecord), paths)
+    return {failure.session: failure for failure in failures if failure is not None}
+
+
+def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, CountsRecord]:
+    """The finished spike counts by partition key, in the manifest's order.
+
+    A session whose last try failed is not among them, even where older counts
+    (or counts that failed a blocking check) are there.
+    """
+    folder = counts_folder(dataset, settings)
+    made = set(store.keys(folder))
+    failed = read_failures(store, dataset, settings)
+    keys = [s.key for s in manifest.sessions if f"{folder}/{s.key}.json" in made and s.key not in failed]
+    records = of_each(store, lambda key: read_counts_record(store, dataset, settings, key), keys)
+    return {key: record for key, record in zip(keys, records, strict=True) if record is not None}
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """sha256 of what a manifest says about its sessions, whenever it was listed."""
+    content = manifest.model_dump_json(include={"dataset", "source_id", "version", "sessions"})
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def staging_folder(settings: Settings, repository: str) -> Path:
+    """Where a repository is laid out on this machine before it is published."""
+    return settings.home / "staging" / repository
+
+
+def repository_name(dataset: Dataset | None, settings: Settings) -> str:
+    """Name of a component's repository, or of the pile's; other settings than the default are part of it."""
+    return f"{dataset.name if dataset else PILE_REPOSITORY}{settings.variant}"

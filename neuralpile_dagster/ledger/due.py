@@ -1,0 +1,169 @@
+"""What has to be made, decided by our own hashes of inputs.
+
+Dagster's staleness ignores edges with 100 or more partitions, and knows
+nothing of source digests or settings; records do. The command line, the checks
+and the automation sensor all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+from neuralpile_dagster import build
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.publish.completeness import publishable
+from neuralpile_dagster.publish.component import component_inputs
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, is_intact, of_each, read_record
+
+TRANSIENT_WAIT = timedelta(hours=1)
+"""An archive that was away may be back after this long."""
+OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
+
+
+@dataclass(frozen=True)
+class DatasetDue:
+    """What a dataset lacks.
+
+    Attributes
+    ----------
+    sessions : dict of str to str
+        Keys of sessions to make, each with the hash of its inputs; those that failed with the same inputs are not
+        among them.
+    publish : str or None
+        Hash of the inputs of the publication that is due, or None.
+    """
+
+    sessions: dict[str, str]
+    publish: str | None
+
+
+def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
+    """Whether a session's spike trains and counts are there, made from its files, code and settings of today."""
+    trains = documents.read_trains_record(store, dataset, session.key)
+    if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
+        return False
+    counts = documents.read_counts_record(store, dataset, settings, session.key)
+    return build.is_current(store, counts, build.counts_inputs(trains, settings))
+
+
+def current_sessions(store: Store, dataset: Dataset, settings: Settings, sessions: Sequence[Session]) -> set[str]:
+    """Keys of those sessions that are current; see `session_is_current`."""
+    found = of_each(store, lambda session: session_is_current(store, dataset, settings, session), sessions)
+    return {session.key for session, current in zip(sessions, found, strict=True) if current}
+
+
+def publishable_records(
+    store: Store, dataset: Dataset, settings: Settings, manifest: Manifest
+) -> tuple[dict[str, CountsRecord], dict[str, str]]:
+    """Records of the sessions to publish, by key in the manifest's order, and why others cannot be.
+
+    Counts of other archive files than the manifest lists now are not published:
+    the files named beside them would not be those that were read. A session
+    that vanished from the archive keeps what was read of it.
+    """
+    records = done_records(store, dataset, settings, manifest)
+    reasons = {key: failure.message for key, failure in documents.read_failures(store, dataset, settings).items()}
+    for session in manifest.sessions:
+        record = records.get(session.key)
+        listed = build.trains_inputs(session, dataset.reader)
+        if record is not None and not session.vanished and record.trains_inputs != listed:
+            del records[session.key]
+            reasons[session.key] = OUT_OF_DATE
+    return records, reasons
+
+
+def publication_inputs(
+    dataset: Dataset,
+    settings: Settings,
+    manifest: Manifest,
+    records: Mapping[str, CountsRecord],
+    missing: Mapping[str, str],
+) -> str:
+    """Hash of what a publication of these sessions would be made from."""
+    repository = f"{settings.namespace}/{documents.repository_name(dataset, settings)}"
+    return component_inputs(dataset, manifest, records, missing=missing, repository=repository)
+
+
+def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_share: float) -> DatasetDue:
+    """What a dataset lacks; nothing while it has no manifest."""
+    manifest = read_record(store, documents.manifest_path(dataset), Manifest)
+    if manifest is None:
+        return DatasetDue({}, None)
+    failures = documents.read_failures(store, dataset, settings)
+    inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
+    waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
+    makable = [session for session in manifest.sessions if not session.vanished and session.key not in waiting]
+    current = current_sessions(store, dataset, settings, makable)
+    sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
+    if sessions:
+        return DatasetDue(sessions, None)
+    records, reasons = publishable_records(store, dataset, settings, manifest)
+    share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
+    if not records or share < Fraction(str(min_session_share)):
+        return DatasetDue({}, None)
+    missing = publishable(manifest, list(records), reasons, min_session_share)
+    inputs = publication_inputs(dataset, settings, manifest, records, missing)
+    published = documents.read_published(store, dataset, settings)
+    return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs)
+
+
+def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
+    """Whether a failed session is left alone: until something changes, or for a while when it may pass by itself."""
+    passing = failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT
+    return failure.inputs == inputs and not passing
+
+
+@dataclass(frozen=True)
+class PileDue:
+    """What the pile lacks: its plan, some shards, or its publication; ``inputs`` names what they are made from."""
+
+    plan: bool
+    shards: tuple[str, ...]
+    publish: bool
+    inputs: str
+
+
+def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
+    """What the pile lacks, or None when it is current or there is nothing to merge."""
+    published = published_components(store, datasets, settings)
+    if not published:
+        return None
+    inputs = piles.inputs_digest(published)
+    current = read_record(store, piles.current_path(settings), piles.CurrentPlan)
+    if current is None or current.inputs != inputs:
+        return PileDue(True, (), False, inputs)
+    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
+    if plan is None:
+        return PileDue(True, (), False, inputs)
+    shards = [shard.name for shard in plan.shards]
+    there = of_each(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
+    lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
+    if lacking:
+        return PileDue(False, lacking, False, plan.digest)
+    done = piles.read_published(store, settings)
+    return None if done is not None and done.plan == plan.digest else PileDue(False, (), True, plan.digest)
+
+
+def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: str) -> bool:
+    shard = read_record(store, f"{piles.shards_folder(settings, plan.plan_id)}/{name}.json", PileShard)
+    return shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
+
+
+def published_components(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, ComponentRecord]:
+    """What is published, by repository name, in catalog order."""
+    found = {}
+    for dataset in datasets:
+        record = documents.read_published(store, dataset, settings)
+        if record is not None:
+            found[documents.repository_name(dataset, settings)] = record
+    return found

@@ -1,0 +1,221 @@
+"""Where the pile's documents are in the store, and what is recorded of a published pile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from neuralpile_dagster.catalog.load import get_dataset
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import ConfigurationError, MergeError
+from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.documents import PILE
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
+from neuralpile_dagster.publish.configs import open_published
+from neuralpile_dagster.records import ComponentRecord, Model, PileRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, read_record
+
+PILE_MANIFEST_OP = f"{PILE}__manifest"
+"""What Dagster calls the step of ``neural_pile/manifest`` in run configuration."""
+
+
+class CurrentPlan(Model):
+    """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
+
+    ``inputs`` is the hash of all publications at that time, ``repositories`` maps
+    each ``source_dataset`` to the repository that the hub knows it by.
+    ``choices`` is the run configuration that a person gave; the next plan is
+    made with it, whoever asks for that.
+    """
+
+    plan_id: str
+    inputs: str
+    repositories: dict[str, str]
+    left_out: dict[str, str]
+    synthetic: bool
+    choices: dict[str, Any] = Field(default_factory=dict)
+
+
+def plan_config(store: Store, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Run configuration (``ops``) of ``neural_pile/manifest`` with the choices of the current plan.
+
+    ``also`` are datasets to merge in any case; where no components were named, all are.
+    """
+    current = read_record(store, current_path(settings), CurrentPlan)
+    choices = dict(current.choices) if current else {}
+    if named := choices.get("components"):
+        choices["components"] = list(dict.fromkeys([*named, *also]))
+    return {PILE_MANIFEST_OP: {"config": choices}} if choices else {}
+
+
+def current_path(settings: Settings) -> str:
+    """Store key of the pointer to the current plan."""
+    return f"{PILE}/manifest{settings.variant}.json"
+
+
+def plan_path(settings: Settings, plan_id: str) -> str:
+    """Store key of a plan, without ending."""
+    return f"{PILE}/plans{settings.variant}/{plan_id}"
+
+
+def shards_folder(settings: Settings, plan_id: str) -> str:
+    """Store prefix of a plan's shards."""
+    return f"{PILE}/shards{settings.variant}/{plan_id}"
+
+
+def published_path(settings: Settings) -> str:
+    """Store key of what was published last."""
+    return f"{PILE}/published{settings.variant}.json"
+
+
+def repository_name(settings: Settings) -> str:
+    """The pile's repository."""
+    return documents.repository_name(None, settings)
+
+
+def require_current(store: Store, settings: Settings) -> CurrentPlan:
+    """The current plan; raises `ConfigurationError` when there is none."""
+    current = read_record(store, current_path(settings), CurrentPlan)
+    if current is None:
+        raise ConfigurationError("the pile is not planned yet", remedy="materialize neural_pile/manifest")
+    return current
+
+
+def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the publications that a pile of all of them would be made from."""
+    text = "\n".join(f"{name} {record.inputs}" for name, record in published.items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_published(store: Store, settings: Settings) -> PileRecord | None:
+    """What was published last, or None."""
+    return read_record(store, published_path(settings), PileRecord)
+
+
+def require_published(store: Store, settings: Settings) -> PileRecord:
+    """What was published last; raises `ConfigurationError` when nothing was."""
+    record = read_published(store, settings)
+    if record is None:
+        raise ConfigurationError("the pile is not published yet", remedy="materialize neural_pile/hub_dataset")
+    return record
+
+
+def contents(record: PileRecord) -> str:
+    """What a published pile holds, in words: tokens, and the rows of each split."""
+    tokens = sum(shard.tokens for shards in record.shards.values() for shard in shards)
+    rows = (f"{sum(shard.rows for shard in shards):,} {split} rows" for split, shards in record.shards.items())
+    return ", ".join((f"{tokens:,} tokens", *rows))
+
+
+def planned_shards(store: Store, settings: Settings) -> list[str]:
+    """Names of the current plan's shards."""
+    plan = read_record(store, f"{plan_path(settings, require_current(store, settings).plan_id)}.json", PlanRecord)
+    return [shard.name for shard in plan.shards] if plan else []
+
+
+_ON_HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The components of a pile in catalog order, the repositories they are on the hub, and why others are left out."""
+
+    sources: tuple[PileSource, ...]
+    repositories: dict[str, str]
+    left_out: dict[str, str]
+    synthetic: bool
+
+
+def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
+    """Opens a planned file by its name, wherever it is."""
+
+    def open_file(name: str) -> pa.NativeFile:
+        return _open_planned(hub, name) if name.startswith(_ON_HUB) else store.open(name)
+
+    return open_file
+
+
+def _open_planned(hub: Hub, name: str) -> pa.NativeFile:
+    repository, path = name.removeprefix(_ON_HUB).split(":", 1)
+    return open_published(hub, repository, path)
+
+
+def _from_hub(hub: Hub, repository: str) -> PileSource:
+    files = [
+        SourceFile(name=f"{_ON_HUB}{repository}:{file.path}", size=file.size, sha256=file.sha256)
+        for file in hub.files(repository)
+        if file.path.startswith("data/train-") and file.path.endswith(".parquet")
+    ]
+    if not files:
+        raise MergeError(
+            f"{repository} cannot be merged",
+            found="no data/train-*.parquet in it",
+            expected="a published repository with the row schema",
+            remedy="correct `components` or `extra_repositories`, or publish it first",
+        )
+    return source_from_parquet(repository, files, partial(_open_planned, hub))
+
+
+def choose_components(
+    datasets: Sequence[Dataset],
+    store: Store,
+    hub: Hub,
+    settings: Settings,
+    *,
+    components: Sequence[str],
+    extra_repositories: Sequence[str],
+    merge_from: str,
+) -> Chosen:
+    """The sources of a pile.
+
+    Parameters
+    ----------
+    components : sequence of str
+        Names of datasets; empty for all that are published.
+    extra_repositories : sequence of str
+        Repositories of other people with the row schema, always read from the hub.
+    merge_from : {"store", "hub"}
+        Where the rows of our own components are read.
+
+    Raises
+    ------
+    MergeError, ConfigurationError
+        A named component is not published, or nothing is.
+    """
+    by_name = {dataset.name: dataset for dataset in datasets}
+    named = {get_dataset(by_name, name).name for name in components}
+    sources, left_out, synthetic = [], {}, False
+    for dataset in datasets:
+        published = documents.read_published(store, dataset, settings)
+        if named and dataset.name not in named:
+            continue
+        if published is None:
+            if named:
+                documents.require_published(store, dataset, settings)
+            left_out[dataset.name] = "not published with these settings"
+            continue
+        name = documents.repository_name(dataset, settings)
+        synthetic = synthetic or published.synthetic
+        in_store = merge_from == "store"
+        sources.append(source_from_component(name, published.sessions) if in_store else _from_hub(hub, name))
+    repositories = {source.name: source.name for source in sources}
+    for repository in extra_repositories:
+        sources.append(_from_hub(hub, repository))
+        repositories[sources[-1].name] = repository
+    if not sources:
+        raise MergeError(
+            "there is nothing to merge",
+            found="no published component",
+            expected="at least one",
+            remedy="publish a component first, e.g. neuralpile build steinmetz",
+        )
+    return Chosen(tuple(sources), repositories, left_out, synthetic)

@@ -1,0 +1,92 @@
+"""From the current plan and its shards to the published pile: gathers what `hub.pile` needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.hub.model import Hub, Publication
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.pile_card import PileComponent
+from neuralpile_dagster.records import ComponentRecord, PileRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, read_record, write_record
+
+
+@dataclass(frozen=True)
+class PublishedPile:
+    """What became of publishing the pile."""
+
+    plan: PlanRecord
+    shards: tuple[PileShard, ...]
+    record: PileRecord
+    publication: Publication
+    synthetic: bool
+    left_out: dict[str, str]
+
+
+def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
+    folder = piles.shards_folder(settings, plan.plan_id)
+    found = {shard.name: read_record(store, f"{folder}/{shard.name}.json", PileShard) for shard in plan.shards}
+    missing = [name for name, shard in found.items() if shard is None]
+    if missing:
+        raise MergeError(
+            f"the pile {plan.plan_id} is not complete",
+            found=f"{len(missing)} of {len(found)} shards missing, e.g. {missing[0]}",
+            expected="all shards of the current plan",
+            remedy="materialize these partitions of neural_pile/shards (older plans' partitions can be left alone)",
+        )
+    return tuple(shard for shard in found.values() if shard is not None)
+
+
+def publish_pile(
+    store: Store, settings: Settings, hub: Hub, datasets: dict[str, Dataset], progress: Progress
+) -> PublishedPile:
+    """Lay out and publish the current plan's pile; ``datasets`` by repository name.
+
+    Raises
+    ------
+    MergeError
+        A shard of the plan is not made yet.
+    HubError
+        See `Hub.publish`.
+    """
+    current = piles.require_current(store, settings)
+    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
+    if plan is None:
+        raise MergeError(f"the plan {current.plan_id} is gone", remedy="materialize neural_pile/manifest again")
+    shards = _made_shards(store, settings, plan)
+    records: dict[str, ComponentRecord | None] = {
+        name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
+    }
+    components = [
+        PileComponent(
+            name=source.name,
+            rows=source.totals.rows,
+            sessions=source.totals.sessions,
+            tokens=source.totals.tokens,
+            # somebody else's repository may bear the name of one of ours
+            record=records.get(source.name) if current.repositories[source.name] == source.name else None,
+            tables=hub_tables(hub, current.repositories[source.name]),
+        )
+        for source in plan.sources
+    ]
+    name = piles.repository_name(settings)
+    folder = documents.staging_folder(settings, name)
+    record = write_pile(
+        folder,
+        store,
+        shards,
+        components,
+        PileSettings(plan.digest, plan.seed, plan.split_by, plan.test_size),
+        repository=f"{settings.namespace}/{name}",
+        progress=progress,
+    )
+    publication = hub.publish(name, folder, progress)
+    write_record(store, piles.published_path(settings), record)
+    return PublishedPile(plan, shards, record, publication, current.synthetic, current.left_out)

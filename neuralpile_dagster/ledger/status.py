@@ -1,0 +1,103 @@
+"""Where each dataset stands, read from the store's records; the UI's overview and the terminal show the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+
+from neuralpile_dagster import build
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.ledger.due import PileDue, pile_due
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, read_record
+
+REASON_CHARACTERS = 160
+"""Of a failure's reason in a table of sessions."""
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """One dataset's standing; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
+
+    Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    """
+
+    dataset: Dataset
+    known: int | None
+    done: int
+    failed: dict[str, str]
+    tokens: int
+    published_tokens: int | None
+
+    @property
+    def to_do(self) -> int:
+        """Sessions neither done nor failed."""
+        return (self.known or 0) - self.done - len(self.failed)
+
+
+def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> DatasetStatus:
+    """Read one dataset's standing."""
+    manifest = read_record(store, documents.manifest_path(dataset), Manifest)
+    if manifest is None:
+        return DatasetStatus(dataset, None, 0, {}, 0, None)
+    records = done_records(store, dataset, settings, manifest)
+    counted = [session.key for session in manifest.sessions if session.key in records or not session.vanished]
+    failures = documents.read_failures(store, dataset, settings)
+    published = documents.read_published(store, dataset, settings)
+    return DatasetStatus(
+        dataset=dataset,
+        known=len(counted),
+        done=len(records),
+        failed={key: failure.message for key, failure in failures.items() if key in counted},
+        tokens=sum(record.stats.tokens for record in records.values()),
+        published_tokens=published.totals.tokens if published else None,
+    )
+
+
+def session_states(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, str]:
+    """Where each session of a manifest stands, in words, by key."""
+    done = done_records(store, dataset, settings, manifest)
+    failures = documents.read_failures(store, dataset, settings)
+
+    def state(session: Session) -> str:
+        if session.vanished:
+            return "gone from the archive; what was read is kept" if session.key in done else "gone from the archive"
+        if session.key in failures:
+            return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
+        if session.key not in done:
+            return "to do"
+        listed = build.trains_inputs(session, dataset.reader)
+        return "done" if done[session.key].trains_inputs == listed else "to do again: its files or the reader changed"
+
+    return {session.key: state(session) for session in manifest.sessions}
+
+
+def pile_status(store: Store, datasets: Sequence[Dataset], settings: Settings) -> str:
+    """What of the pile is published, and what it lacks."""
+    published = piles.read_published(store, settings)
+    due = pile_due(store, datasets, settings)
+    name = piles.repository_name(settings)
+    if published is None and due is None:
+        return f"{name}: no component is published yet"
+    return f"{name}: {_published(published)}; {_lacking(due)}"
+
+
+def _published(record: PileRecord | None) -> str:
+    if record is None:
+        return "not published yet"
+    return f"{piles.contents(record)} published (components: {', '.join(record.components)})"
+
+
+def _lacking(due: PileDue | None) -> str:
+    if due is None:
+        return "up to date"
+    if due.plan:
+        return "to be planned (neural_pile/manifest)"
+    if due.shards:
+        return f"{len(due.shards):,} shards to make (neural_pile/shards)"
+    return "to be published (neural_pile/hub_dataset)"

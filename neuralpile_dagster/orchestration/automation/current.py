@@ -1,0 +1,121 @@
+"""``keep_the_pile_current``: automation, off until a person turns it on in the UI."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.pools import batch_size
+from neuralpile_dagster.orchestration.resources import InstanceResource
+
+RUNS_PER_TICK = 20
+"""A queue of thousands of runs helps nobody; what is left comes with the next ticks."""
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
+    """``keep_the_pile_current``: sessions, publications and the pile, as soon as our hashes say that they are due."""
+    everything = [
+        key
+        for row in datasets
+        for key in (names.spike_trains_key(row), names.spike_counts_key(row), names.hub_dataset_key(row))
+    ]
+
+    @dg.sensor(
+        name="keep_the_pile_current",
+        asset_selection=dg.AssetSelection.assets(
+            *everything, names.PILE_MANIFEST, names.PILE_SHARDS, names.PILE_HUB_DATASET
+        ),
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
+        "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
+        "the pile, planned with the seed and split that a person chose last. Unchanged data are not made again, and a "
+        "session that failed waits until its file, the code or a person changes something.",
+    )
+    def keep_the_pile_current(
+        context: dg.SensorEvaluationContext, instance: InstanceResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        store, settings = instance.open_store(), instance.settings
+        requests: list[dg.RunRequest] = []
+        for dataset in datasets:
+            due = dataset_due(store, dataset, settings, settings.min_session_share)
+            if due.sessions:
+                requests += _session_requests(context.instance, dataset, due.sessions)
+            elif due.publish:
+                requests.append(_publish_request(dataset, due.publish, settings.min_session_share))
+        pile = None if requests else pile_due(store, datasets, settings)
+        if pile is not None:
+            requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
+        fresh = [again for request in requests if (again := not_asked_before(context.instance, request))]
+        if not fresh:
+            return dg.SkipReason("Everything that the manifests name is current, under way, or has failed and waits.")
+        return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
+
+    return keep_the_pile_current
+
+
+def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[str, str]) -> Iterator[dg.RunRequest]:
+    assets = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
+    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, dataset.name)
+
+
+def _batches(
+    instance: dg.DagsterInstance,
+    partitions: dg.DynamicPartitionsDefinition,
+    due: Mapping[str, str],
+    size: int,
+    assets: Sequence[dg.AssetKey],
+    what: str,
+) -> Iterator[dg.RunRequest]:
+    """Runs of neighbours for the partitions that are due; each has the hash of what it is made from."""
+    assert partitions.name is not None
+    for batch in contiguous_batches(instance.get_dynamic_partitions(partitions.name), set(due), size):
+        # the same partitions with the same inputs are asked for once
+        digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
+        tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=tags)
+
+
+def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{dataset.name}-publish-{inputs[:24]}",
+        asset_selection=[names.hub_dataset_key(dataset)],
+        run_config={"ops": {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": share}}}},
+    )
+
+
+def _pile_requests(instance: dg.DagsterInstance, due: PileDue, plan_config: dict[str, Any]) -> list[dg.RunRequest]:
+    if due.plan:
+        run_key = f"pile-plan-{due.inputs[:24]}"
+        run_config = {"ops": plan_config} if plan_config else {}
+        return [dg.RunRequest(run_key=run_key, asset_selection=[names.PILE_MANIFEST], run_config=run_config)]
+    if due.shards:
+        lacking = dict.fromkeys(due.shards, due.inputs)
+        return list(
+            _batches(instance, PILE_SHARDS_PARTITIONS, lacking, SHARDS_PER_RUN, [names.PILE_SHARDS], "pile-shards")
+        )
+    return [dg.RunRequest(run_key=f"pile-publish-{due.inputs[:24]}", asset_selection=[names.PILE_HUB_DATASET])]
+
+
+TRIES = 3
+"""Runs for the same thing with the same inputs, when runs die."""
+_ASKED = "neuralpile/asked"
+
+
+def not_asked_before(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
+    """The request, unless a run for it is under way or it was tried `TRIES` times: a killed run leaves no failure."""
+    earlier = instance.get_run_records(dg.RunsFilter(tags={_ASKED: str(request.run_key)}))
+    if len(earlier) >= TRIES or not all(record.dagster_run.is_finished for record in earlier):
+        return None
+    tags = {**request.tags, _ASKED: str(request.run_key)}
+    return request.with_replaced_attrs(run_key=f"{request.run_key}-{len(earlier)}", tags=tags)

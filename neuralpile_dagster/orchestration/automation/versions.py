@@ -1,0 +1,113 @@
+"""``new_dandiset_versions``: notices that a source changed since it was listed, and asks for its manifest."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.automation.current import not_asked_before
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.store import read_record
+
+TICK_S = 60.0
+"""When Dagster kills a tick (its default)."""
+LOOK_S = 30.0
+"""No source is asked later than this in a tick; the next tick goes on where this one ended."""
+IMPATIENT = NetworkLimits(connect_timeout_s=4.0, read_timeout_s=8.0, retries=1, retry_after_max_s=2.0)
+"""An archive that is away is asked again at the next tick; twice these time-outs are left after `LOOK_S`."""
+
+
+@dataclass
+class _Look:
+    """What one tick saw."""
+
+    position: int
+    changed: dict[str, str] = field(default_factory=dict)  # dataset -> state of its source
+    notes: list[str] = field(default_factory=list)
+    asked: int = 0
+
+
+def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = time.monotonic) -> dg.SensorDefinition:
+    """``new_dandiset_versions``: one or two API calls per dandiset and tick; asks for the manifest of what changed."""
+    watched = [dataset for dataset in datasets if not dataset.synthetic]
+
+    @dg.sensor(
+        name="new_dandiset_versions",
+        asset_selection=dg.AssetSelection.assets(*(names.manifest_key(row) for row in datasets)),
+        minimum_interval_seconds=3600,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Asks each source once an hour whether it changed since its manifest was listed, and materializes "
+        "the manifests of those that did, three times at most for the same change. A pinned version that exists does "
+        "not change when a newer one is published; the tick and the manifest's metadata (newer_version) say so. "
+        "Datasets without a manifest are left alone: a person decides to start a dataset.",
+    )
+    def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: InstanceResource) -> dg.SensorResult:
+        seen = _look(watched, _recall(context.cursor), instance, clock)
+        for note in seen.notes:
+            context.log.warning(note)
+        wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
+        requests = [fresh for request in wanted if (fresh := not_asked_before(context.instance, request))]
+        words = f"{seen.asked} sources asked, {len(seen.changed)} changed" + "".join(f"; {note}" for note in seen.notes)
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason(words),
+            cursor=json.dumps({"next": seen.position}),
+        )
+
+    return new_dandiset_versions
+
+
+def _recall(cursor: str | None) -> int:
+    """Where the last tick ended."""
+    position = json.loads(cursor or "{}").get("next", 0)
+    return position if isinstance(position, int) else 0
+
+
+def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, clock: Callable[[], float]) -> _Look:
+    """Ask sources for their state, as long as a tick may take."""
+    began, seen, away = clock(), _Look(0), set[str]()
+    for number in range(len(watched)):
+        position = (begin + number) % len(watched)
+        dataset = watched[position]
+        if clock() - began > LOOK_S:
+            seen.position = position
+            return seen
+        if dataset.source.archive in away:
+            continue
+        try:
+            _compare(dataset, instance, seen)
+        except NeuralPileError as error:
+            seen.notes.append(f"{dataset.name} could not be asked: {error}")
+            if isinstance(error, ArchiveUnavailable):
+                away.add(dataset.source.archive)  # it would cost the same for each of its datasets
+                # perhaps only this one is in trouble: the others must have their turn
+                seen.position = (position + 1) % len(watched)
+    return seen
+
+
+def _compare(dataset: Dataset, instance: InstanceResource, seen: _Look) -> None:
+    from neuralpile_dagster.archives.model import source_state
+
+    manifest = read_record(instance.open_store(), documents.manifest_path(dataset), Manifest)
+    if manifest is None:
+        return
+    state = source_state(instance.open_archive(dataset.source, IMPATIENT), dataset.source)
+    seen.asked += 1
+    if state.newer_version:
+        seen.notes.append(f"{dataset.name}: {state.newer_version}")
+    if (manifest.source_id, manifest.source_state) != (dataset.source.id, state.token):
+        seen.changed[dataset.name] = state.token
+
+
+def _request(dataset: Dataset, state: str) -> dg.RunRequest:
+    digest = hashlib.sha256(f"{dataset.source.id} {state}".encode()).hexdigest()[:24]
+    return dg.RunRequest(run_key=f"{dataset.name}-listed-{digest}", asset_selection=[names.manifest_key(dataset)])

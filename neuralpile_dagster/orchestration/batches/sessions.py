@@ -1,0 +1,204 @@
+"""A batch of sessions, one after the other: a session that fails costs only itself.
+
+The pattern of shared/platform.md: a step that raises records nothing, so every
+session's results are logged as events at once, and the batch fails at its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster import build
+from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.checks.session import SessionEvidence, file_is_as_recorded
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
+from neuralpile_dagster.files import ReadCost
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches.base import batch_failure, patiently, told
+from neuralpile_dagster.orchestration.checks import SessionJudge
+from neuralpile_dagster.orchestration.metadata import sessions as metadata
+from neuralpile_dagster.orchestration.metadata.pictures import session_raster
+from neuralpile_dagster.orchestration.progress import our_log
+from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
+from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import CountsRecord, TrainsRecord
+
+
+@dataclass
+class SessionBatch:
+    """The sessions of one run of a dataset's multi-asset.
+
+    Raises `dagster.Failure` at the end of `run` when any session failed.
+    """
+
+    context: dg.AssetExecutionContext
+    dataset: Dataset
+    instance: InstanceResource
+    access: Access
+    failed: dict[str, str] = field(default_factory=dict)
+    manifest_version: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self.log = our_log(self.context)
+        self.judge = SessionJudge(self.context, self.dataset)
+        self.settings = self.instance.settings
+        self.store = self.instance.open_store()
+        self.archive = self.instance.open_archive(self.dataset.source)
+        selected = self.context.selected_asset_keys
+        self.wants_trains = names.spike_trains_key(self.dataset) in selected
+        self.wants_counts = names.spike_counts_key(self.dataset) in selected
+
+    def run(self) -> None:
+        """Make every session of the batch; see `SessionBatch`."""
+        manifest = documents.read_manifest(self.store, self.dataset)
+        self.manifest_version = documents.manifest_digest(manifest)
+        keys = self._keys(manifest)
+        for number, key in enumerate(keys, 1):
+            try:
+                patiently(partial(self._session, manifest, key), key, self.log)
+            except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
+                self._record(manifest, key, error)
+            self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
+        if len(keys) > 1:
+            self.judge.sum_up()
+        if self.failed:
+            raise batch_failure(f"sessions of {self.dataset.name}", self.failed, len(keys))
+
+    def _keys(self, manifest: Manifest) -> Sequence[str]:
+        """The partitions of this run; without any ("Execute all" on the Checks page), all that are done."""
+        if self.context.has_partition_key or self.context.has_partition_key_range:
+            return self.context.partition_keys
+        return list(done_records(self.store, self.dataset, self.settings, manifest))
+
+    def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
+        self.failed[key] = told(error, f"{self.dataset.name} {key}", self.log)
+        known = {session.key: session for session in manifest.sessions}
+        inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
+        run_id = self.context.run.run_id
+        try:
+            documents.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
+        except NeuralPileError as trouble:  # the batch goes on, and fails at its end all the same
+            self.failed[key] += f" (which could not be stored: {trouble})"
+
+    def _session(self, manifest: Manifest, key: str) -> None:
+        session = _session_of(manifest, key)
+        if not (self.wants_trains or self.wants_counts):  # checks alone
+            self._check_again(session)
+        else:
+            trains = None if self.wants_trains else self._current_trains(session)
+            if trains is None:  # counts alone were asked for, of files that were never read: both are made
+                trains = self._trains(manifest, session)
+            if self.wants_counts:
+                self._counts(session, trains, manifest.synthetic)
+        if self.wants_counts or not self.wants_trains or not self._has_counts(session):
+            # spike trains say nothing about counts that failed a check
+            documents.forget_failure(self.store, self.dataset, self.settings, session.key)
+
+    def _has_counts(self, session: Session) -> bool:
+        return documents.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
+
+    def _current_trains(self, session: Session) -> TrainsRecord | None:
+        """The stored spike trains, when they are of the files that the manifest lists now."""
+        record = documents.read_trains_record(self.store, self.dataset, session.key)
+        inputs = build.trains_inputs(session, self.dataset.reader)
+        return record if record is not None and build.is_current(self.store, record, inputs) else None
+
+    def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
+        """Read and store the session's spike trains unless they are there; log the materialization either way."""
+        from neuralpile_dagster.recordings.readers import read_session
+
+        started = time.monotonic()
+        record, cost = self._current_trains(session), None
+        if record is None:
+            cost = ReadCost()
+            inputs = build.trains_inputs(session, self.dataset.reader)
+            with ExitStack() as stack:
+                files = [
+                    stack.enter_context(self.archive.open(self.dataset.source, file, self.access))
+                    for file in session.files
+                ]
+                recording = read_session(self.dataset.reader, files)
+                for file in files:
+                    cost.add(file.cost)
+            record = build.store_recording(
+                self.store, documents.trains_folder(self.dataset), session, recording, manifest.version, inputs
+            )
+        uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
+        facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
+        source, version = names.manifest_key(self.dataset), self.manifest_version
+        tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
+        self._log(names.spike_trains_key(self.dataset), session.key, facts, tags)
+        return record
+
+    def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
+        """Bin and store the session unless that is done; log materialization and checks either way."""
+        started = time.monotonic()
+        inputs = build.counts_inputs(trains, self.settings)
+        record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        reused = record is not None and build.is_current(self.store, record, inputs) and self._is_undamaged(record)
+        if record is None or not reused:
+            record = build.build_spike_counts(
+                self.store,
+                documents.counts_folder(self.dataset, self.settings),
+                session.key,
+                None,  # read back, so that this run never holds spikes and segments at once
+                trains,
+                self.settings,
+                self.log.info,
+            )
+        uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
+        pictures = session_raster(self.store, record, synthetic)
+        facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)
+        source = names.spike_trains_key(self.dataset)
+        event = latest_event(self.context.instance, source, session.key)
+        made_from = source, trains.file.sha256[:32], event.storage_id if event else None
+        tags = version_tags(record.file.sha256[:32], build.BINNING_VERSION, *made_from)
+        self._log(names.spike_counts_key(self.dataset), session.key, facts, tags)
+        self.log.info(
+            f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
+            + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
+        )
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
+
+    def _check_again(self, session: Session) -> None:
+        trains = documents.read_trains_record(self.store, self.dataset, session.key)
+        record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        if trains is None or record is None:
+            raise ConfigurationError(
+                f"{session.key} has no spike counts to check yet",
+                remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
+            )
+        listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
+        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(listed, self.settings)))
+
+    def _is_undamaged(self, record: CountsRecord) -> bool:
+        verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))
+        if not verdict.passed:
+            self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
+        return verdict.passed
+
+    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], tags: dict[str, str]) -> None:
+        self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
+
+
+def _session_of(manifest: Manifest, key: str) -> Session:
+    try:
+        session = manifest.session(key)
+    except KeyError:
+        raise ConfigurationError(
+            f"{key} is not a session of {manifest.dataset}",
+            found=f"a manifest of {len(manifest.sessions)} sessions without it",
+            remedy="materialize the manifest again; partitions of sessions that are gone can be left alone",
+        ) from None
+    return session

@@ -1,0 +1,80 @@
+"""The Dagster instance in ``NEURALPILE_HOME``, shared by the command line, the web server and the daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import dagster as dg
+
+from neuralpile_dagster.files import explained, write_bytes
+from neuralpile_dagster.orchestration.pools import limit_pools
+from neuralpile_dagster.settings import Settings
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home folder with its ``dagster.yaml`` (kept when there is one) and point ``DAGSTER_HOME`` at it."""
+    target = settings.home / "dagster.yaml"
+    if not target.exists():
+        write_bytes(target, resources.files(__package__).joinpath("dagster.yaml").read_bytes())
+    os.environ["DAGSTER_HOME"] = str(settings.home)
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance, for use in a ``with``."""
+    prepare_home(settings)
+    instance = dg.DagsterInstance.from_config(str(settings.home))
+    limit_pools(instance)
+    return instance
+
+
+_ENDING = ".lock"
+
+
+def _folder(home: Path) -> Path:
+    return home / "runs"
+
+
+@contextmanager
+def going_on(home: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run."""
+    path = _folder(home) / f"{run_id}{_ENDING}"
+    aside = path.with_suffix(".new")  # under its final name it is locked from the first moment
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = aside.open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        aside.replace(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
+    """Mark the runs that nobody works on any more as failed, free their places in the pools, and give their ids."""
+    failed = []
+    for path in sorted(_folder(home).glob(f"*{_ENDING}")):
+        try:
+            lock = path.open("r+")
+        except FileNotFoundError:
+            continue  # it ended just now
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            run = instance.get_run_by_id(path.stem)
+            if run is not None and not run.is_finished:
+                instance.report_run_failed(
+                    run, "The process of this run was killed. What it had finished is kept: run the same again."
+                )
+                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                failed.append(run.run_id)
+            path.unlink(missing_ok=True)
+    return failed

@@ -1,0 +1,199 @@
+"""Records -> Dagster metadata: the numbers and tables that the UI shows. Derives, never computes anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from neuralpile_dagster.files import ReadCost
+from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.markdown import url
+from neuralpile_dagster.orchestration.metadata import summaries
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, TrainsRecord
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+
+TABLE_ROWS = 400
+"""Rows of a table shown at most: the largest dataset has 349 sessions."""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A table for the UI; all rows need the same columns. A longer one says how many rows it left out."""
+    shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
+    if len(rows) > TABLE_ROWS:
+        first = next(iter(rows[0]))
+        note = {name: ("" if isinstance(value, str) else 0) for name, value in rows[0].items()}
+        shown.append(dg.TableRecord({**note, first: f"(and {len(rows) - TABLE_ROWS} more)"}))
+    columns = []
+    for name, value in (rows[0] if rows else {"empty": ""}).items():
+        kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
+        columns.append(dg.TableColumn(name, "float" if isinstance(value, float) else kind))
+    return dg.MetadataValue.table(shown, schema=dg.TableSchema(columns))
+
+
+def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
+    """An Arrow schema as the UI's column view shows it."""
+    descriptions = {
+        "spike_counts": "units x bins, spikes per bin (saturating at 255)",
+        "subject_id": "name of the archive file's parent folder",
+        "session_id": "name of the archive file without extension (or of the group of files)",
+        "segment_id": "consecutive bins of the session, numbered from 0",
+        "source_dataset": "repository that the row comes from",
+        "ticks": "spike times: ticks / ticks_per_s are seconds; without ticks_per_s, bit patterns of float64 seconds",
+        "counts": "spikes per bin, as the file has them",
+    }
+    columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
+    return dg.TableSchema(columns)
+
+
+def _plain(kind: pa.DataType) -> str:
+    return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
+def place(address: str) -> dg.MetadataValue:
+    """A web address that can be clicked, or a path or store address that can be copied."""
+    return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
+
+
+def trains_metadata(
+    record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
+) -> dict[str, Any]:
+    """What a session's spike trains are; ``cost`` is None when they were there already."""
+    from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
+
+    metadata: dict[str, Any] = {
+        "summary": summaries.trains_summary(record, cost, synthetic),
+        "units": record.n_units,
+        "source_version": record.source_version,
+        "bytes": record.file.size,
+        "seconds": round(seconds, 3),
+        "reused": cost is None,
+        "dagster/uri": uri,
+        "dagster/column_schema": column_schema(BINNED_SCHEMA if record.n_spikes is None else TRAINS_SCHEMA),
+    }
+    if record.notes:
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in record.notes[:20]))
+    if record.n_spikes is not None:
+        metadata["spikes"] = record.n_spikes
+    if cost is not None:
+        metadata |= {"archive_bytes_read": cost.bytes_read, "archive_requests": cost.requests}
+        metadata |= {"archive_retries": cost.retries, "archive_seconds": round(cost.seconds, 3)}
+    return metadata
+
+
+def counts_metadata(
+    record: CountsRecord, uri: str, seconds: float, reused: bool, synthetic: bool, pictures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a session's spike counts are."""
+    stats = record.stats
+    return {
+        "summary": summaries.counts_summary(record, mean_rate(record), synthetic),
+        **pictures,
+        "tokens": stats.tokens,
+        "units": stats.n_units,
+        "bins": stats.n_bins,
+        "minutes": round(stats.duration_s / 60, 2),
+        "spikes": stats.spikes_kept,
+        "mean_rate_hz": mean_rate(record),
+        "spikes_dropped": _dropped(stats),
+        "spikes_saturated": stats.lost_to_saturation,
+        "saturated_bins": stats.saturated_bins,
+        "silent_units": stats.silent_units,
+        "largest_count": stats.max_count,
+        "bin_width_s": stats.bin_width_s,
+        "bytes": record.file.size,
+        "seconds": round(seconds, 3),
+        "reused": reused,
+        "source_version": record.source_version,
+        "dagster/partition_row_count": len(record.rows),
+        "dagster/uri": uri,
+        "dagster/column_schema": column_schema(),
+    }
+
+
+def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
+    """A capped Markdown list of things and their reasons, with the total."""
+    if not reasons:
+        return "none"
+    kinds = Counter(reasons.values())
+    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
+    if len(reasons) > limit:
+        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
+    return "\n".join(lines)
+
+
+def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:
+    """What publishing did."""
+    return {
+        "repository": publication.repository,
+        "published_at": place(publication.url),
+        "version": publication.version,
+        "changed": publication.changed,
+        "files": len(publication.files),
+        "bytes": sum(file.size for file in publication.files),
+        "bytes_sent": publication.bytes_sent,
+        "seconds": round(seconds, 3),
+        "dagster/uri": publication.url,
+    }
+
+
+def component_metadata(
+    component: ComponentRecord,
+    publication: Publication,
+    records: Mapping[str, CountsRecord],
+    seconds: float,
+    pictures: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a published component holds; sessions that are missing come first in its table."""
+    totals = component.totals
+    published = [records[session.key] for session in component.sessions]
+    stats = [record.stats for record in published]
+    rows: list[dict[str, Any]] = [
+        {"session": key, "status": why, "units": 0, "minutes": "", "tokens": "", "rate (Hz)": "", "subject": ""}
+        for key, why in component.missing.items()
+    ]
+    rows += [
+        {
+            "session": record.session_id,
+            "status": "published",
+            "units": record.stats.n_units,
+            "minutes": f"{record.stats.duration_s / 60:,.1f}",
+            "tokens": f"{record.stats.tokens:,}",
+            "rate (Hz)": f"{mean_rate(record):.2f}",
+            "subject": record.subject_id,
+        }
+        for record in published
+    ]
+    return {
+        "summary": summaries.component_summary(component, publication),
+        **pictures,
+        "tokens": totals.tokens,
+        "sessions": totals.sessions,
+        "subjects": totals.subjects,
+        "units": totals.units,
+        "bins": sum(one.n_bins for one in stats),
+        "spikes": totals.spikes,
+        "spikes_dropped": sum(_dropped(one) for one in stats),
+        "spikes_saturated": sum(one.lost_to_saturation for one in stats),
+        "saturated_bins": sum(one.saturated_bins for one in stats),
+        "minutes": round(totals.minutes, 1),
+        "dagster/row_count": totals.rows,
+        "dagster/column_schema": column_schema(),
+        "source_version": component.source_version,
+        "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
+        "sessions_table": table(rows),
+        **publication_metadata(publication, seconds),
+    }
+
+
+def _dropped(stats: CountsStats) -> int:
+    return stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond
+
+
+def mean_rate(record: CountsRecord) -> float:
+    """Spikes per unit and second, over the whole session."""
+    stats = record.stats
+    return round(stats.spikes_kept / max(stats.n_units * stats.duration_s, 1e-9), 3)

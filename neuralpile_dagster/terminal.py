@@ -1,0 +1,125 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:  # nothing is imported to print what is wrong with an installation
+    from neuralpile_dagster.catalog.model import Dataset
+    from neuralpile_dagster.doctor.model import Line, Status
+    from neuralpile_dagster.ledger.status import DatasetStatus
+    from neuralpile_dagster.recordings.manifest import Manifest
+
+REASONS_SHOWN = 3
+_COLORS: dict[Status, str] = {"ok": "green", "failed": "red", "warning": "yellow", "not needed": "dim"}
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=False)
+    # a pipe has no width: do not fold rows that a script will read
+    return console if console.is_terminal else Console(width=200)
+
+
+def number(value: int | None) -> str:
+    """An integer with thousands separators, or a dash."""
+    return "-" if value is None else f"{value:,}"
+
+
+def print_catalog(datasets: Sequence[Dataset]) -> None:
+    """Print the catalog with its totals."""
+    numbers = ("sessions", "subjects", "tokens published")
+    table = _table("dataset", "source", "version", "species", *numbers, right=numbers)
+    for row in datasets:
+        table.add_row(
+            row.name,
+            row.source.label,
+            row.source.version,
+            row.species or "-",
+            number(row.sessions_due),
+            number(row.subjects_published),
+            number(row.tokens_published),
+        )
+    sessions = sum(row.sessions_due or 0 for row in datasets)
+    tokens = sum(row.tokens_published or 0 for row in datasets)
+    table.add_row(f"{len(datasets)} datasets", "", "", "", number(sessions), "", number(tokens), style="bold")
+    _console().print(table)
+
+
+def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
+    """Print the sessions that the rule chose, and what it dropped."""
+    table = _table("session", "subject", "files", "MB", right=("files", "MB"))
+    for session in manifest.sessions:
+        table.add_row(
+            escape(session.session_id),
+            escape(session.subject_id),
+            str(len(session.files)),
+            f"{session.size / 1e6:,.1f}",
+        )
+    console = _console()
+    console.print(table)
+    frozen = "" if manifest.frozen else " (not frozen: it may change)"
+    console.print(
+        f"{dataset.name}: {len(manifest.sessions)} sessions; {dataset.source.label} version {manifest.version}{frozen}"
+    )
+    if manifest.version_note:
+        console.print(escape(manifest.version_note))
+    if manifest.newer_version:
+        console.print(escape(manifest.newer_version))
+    for note in manifest.notes:
+        console.print(escape(note))
+    console.print(f"{manifest.considered} files considered")
+    for reason, count in sorted(manifest.dropped.items()):
+        console.print(f"  {count} dropped: {escape(reason)}")
+
+
+def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "") -> None:
+    """Print where datasets and the pile stand, with the reasons of failures (all of them when ``verbose``)."""
+    numbers = ("sessions", "done", "failed", "to do", "tokens", "published by us", "reference")
+    table = _table("dataset", *numbers, right=numbers)
+    for status in statuses:
+        table.add_row(
+            status.dataset.name,
+            number(status.known if status.known is not None else status.dataset.sessions_due),
+            str(status.done),
+            f"[red]{len(status.failed)}[/red]" if status.failed else "0",
+            "no manifest" if status.known is None else str(status.to_do),
+            number(status.tokens),
+            number(status.published_tokens),
+            number(status.dataset.tokens_published),
+        )
+    console = _console()
+    console.print(table)
+    if pile:
+        console.print(pile, soft_wrap=True)
+    for status in statuses:
+        shown = list(status.failed.items())[: None if verbose else REASONS_SHOWN]
+        for key, reason in shown:
+            line = f"[red]failed[/red] {status.dataset.name} {escape(key)}: {escape(reason)}"
+            console.print(line, soft_wrap=True)
+        if len(shown) < len(status.failed):
+            console.print(f"  and {len(status.failed) - len(shown)} more: neuralpile status {status.dataset.name}")
+
+
+def print_line(line: Line) -> None:
+    """Print a line of the doctor's report: a row of a table whose other rows are not known yet."""
+    finding = line.finding
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=10, style=_COLORS[finding.status])
+    row.add_column(width=18, overflow="fold")
+    row.add_column(width=6, justify="right")
+    row.add_column(overflow="fold", ratio=1)
+    advice = f"\nwhat to do: {escape(finding.remedy)}" if finding.remedy else ""
+    row.add_row(finding.status, escape(line.name), f"{line.seconds:.1f} s", f"{escape(finding.found)}{advice}")
+    _console().print(row)
