@@ -69,7 +69,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
     ) -> Iterator[dg.MaterializeResult]:
         with waits_told(context):
-            SessionBatch(context, dataset, instance, config.access.value).run()
+            SessionBatch(context, instance, dataset, config.access.value).run()
         yield from ()  # every session's results are logged by then
 
     return sessions

@@ -1,29 +1,131 @@
-"""How a batch fails: one thing in the log, all at its end, with the first reasons in the message."""
+"""The partitions of one run, made one after the other: a partition that fails costs only itself.
+
+A step that raises records nothing, and its retry repeats the whole batch; so every partition's results are logged as
+events at once, transient errors are retried per partition, and the batch fails once, at its end. What a partition is
+and how one is made belongs in a subclass (`sessions`, `shards`, `analyses`); what is due belongs in `ledger`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import dagster as dg
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.orchestration.metadata.sessions import counted
+from neuralpile_dagster.orchestration.progress import our_log
+from neuralpile_dagster.orchestration.resources import InstanceResource
 
+ATTEMPTS = 4
+"""Attempts per partition when an archive, a store or a hub is unavailable; their clients retry single requests too."""
 REASONS_SHOWN = 3
-"""Things whose reasons are in the message of a batch that failed; the run's log has all."""
+"""Partitions whose reasons are in the message of a failed batch; the run's log has all of them."""
 
 
-def told(error: Exception, what: str, log: logging.LoggerAdapter[Any]) -> str:
-    """Say in the log why one thing of a batch failed, with the trace where it is not one of our errors; the reason."""
+@dataclass
+class PartitionBatch(ABC):
+    """The partitions of one run; a subclass says only how to make one of them.
+
+    Parameters
+    ----------
+    context : dagster.AssetExecutionContext
+        Of the run; its partition keys are those to make.
+    instance : InstanceResource
+        Settings, store, archives and hub.
+    """
+
+    context: dg.AssetExecutionContext
+    instance: InstanceResource
+    failed: dict[str, str] = field(default_factory=dict, init=False)
+    thing: ClassVar[str]
+    """One partition, in words: ``session``, ``shard``."""
+
+    def __post_init__(self) -> None:
+        self.log = our_log(self.context)
+        self.settings = self.instance.settings
+        self.store = self.instance.open_store()
+
+    @abstractmethod
+    def make(self, key: str) -> None:
+        """Make one partition and log its materialization; do nothing that a second call would repeat."""
+
+    @property
+    @abstractmethod
+    def whole(self) -> str:
+        """What the partitions belong to, in words: a dataset's name, ``the pile``."""
+
+    def keys(self) -> Sequence[str]:
+        """The partitions to make."""
+        return self.context.partition_keys
+
+    def label(self, key: str) -> str:
+        """One partition in a line of the log."""
+        return f"{self.whole} {key}"
+
+    def record_failure(self, key: str, error: Exception) -> None:  # noqa: B027 - a hook, optional
+        """Keep the reason of a failure where others look for it; raises `NeuralPileError` when that fails too."""
+
+    def finish(self, made: int) -> None:  # noqa: B027 - a hook, optional
+        """Called once after all ``made`` partitions were attempted, before the batch fails."""
+
+    def run(self) -> None:
+        """Make every partition; raises `dagster.Failure` at the end when any of them failed."""
+        keys = self.keys()
+        for number, key in enumerate(keys, 1):
+            try:
+                self._make_with_retries(key)
+            except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
+                self._fail(key, error)
+            self.log.info(f"{self.whole}: {number} of {len(keys)} {self.thing}s of this batch")
+        self.finish(len(keys))
+        if self.failed:
+            raise batch_failure(f"{self.thing}s of {self.whole}", self.failed, len(keys))
+
+    def _make_with_retries(self, key: str) -> None:
+        def log_wait(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            seconds = state.next_action.sleep if state.next_action else 0
+            self.log.warning(f"{self.label(key)}: {error} Trying again in {seconds:.0f} s.")
+
+        for attempt in Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential_jitter(multiplier=2, max=60),
+            before_sleep=log_wait,
+            reraise=True,
+        ):
+            with attempt:
+                self.make(key)
+
+    def _fail(self, key: str, error: Exception) -> None:
+        self.failed[key] = log_failure(error, self.label(key), self.log)
+        try:
+            self.record_failure(key, error)
+        except NeuralPileError as another:  # the batch goes on, and fails at its end all the same
+            self.failed[key] += f" (which could not be stored: {another})"
+
+    def log_materialization(
+        self, asset: dg.AssetKey, partition: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Record a partition as made, at once: what a later partition does cannot undo it."""
+        self.context.log_event(
+            dg.AssetMaterialization(asset, partition=partition, metadata=dict(metadata), tags=dict(tags))
+        )
+
+
+def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) -> str:
+    """Log why an item failed (with a traceback for unexpected errors) and return the reason."""
     log.error(f"{what} failed: {error}", exc_info=None if isinstance(error, NeuralPileError) else error)
     return str(error) or type(error).__name__
 
 
 def batch_failure(what: str, failed: Mapping[str, str], wanted: int) -> dg.Failure:
-    """The failure of a batch of ``wanted`` things, which ``what`` names; ``failed`` are the reasons by partition."""
+    """The failure of a batch of ``wanted`` items, which ``what`` names; ``failed`` are the reasons by partition."""
     reasons = [f"{key}: {reason}" for key, reason in failed.items()]
     more = len(reasons) - REASONS_SHOWN
     return dg.Failure(
@@ -34,26 +136,3 @@ def batch_failure(what: str, failed: Mapping[str, str], wanted: int) -> dg.Failu
         metadata={"failed_partitions": dg.MetadataValue.md(counted(failed))},
         allow_retries=False,
     )
-
-
-ATTEMPTS = 4
-"""Tries of what an archive, a store or a hub that was away had part in; the clients below retry single requests too."""
-
-
-def patiently(make: Callable[[], None], what: str, log: logging.LoggerAdapter[Any]) -> None:
-    """Call ``make`` until it raises no `TransientError`, `ATTEMPTS` times at most; each wait is a line of the log."""
-
-    def tell(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        seconds = state.next_action.sleep if state.next_action else 0
-        log.warning(f"{what}: {error} Trying again in {seconds:.0f} s.")
-
-    for attempt in Retrying(
-        retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(multiplier=2, max=60),
-        before_sleep=tell,
-        reraise=True,
-    ):
-        with attempt:
-            make()

@@ -1,7 +1,7 @@
-"""A batch of sessions, one after the other: a session that fails costs only itself.
+"""One session after the other: spike trains, then counts, with the checks of each.
 
-The pattern of shared/platform.md: a step that raises records nothing, so every
-session's results are logged as events at once, and the batch fails at its end.
+What is stored already, made from the same inputs, is not made again. How a session is read and binned belongs in
+`build`, what a check finds in `checks`, what a batch does with failures in `base`.
 """
 
 from __future__ import annotations
@@ -9,89 +9,75 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
-
-import dagster as dg
+from dataclasses import dataclass
+from functools import cached_property
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.session import SessionEvidence, file_is_as_recorded
-from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
+from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import batch_failure, patiently, told
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.checks import SessionJudge
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import session_raster
-from neuralpile_dagster.orchestration.progress import our_log
 from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
-from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 
 
 @dataclass
-class SessionBatch:
-    """The sessions of one run of a dataset's multi-asset.
+class SessionBatch(PartitionBatch):
+    """The sessions of one run of a dataset's multi-asset: spike trains, then counts, then the next session."""
 
-    Raises `dagster.Failure` at the end of `run` when any session failed.
-    """
-
-    context: dg.AssetExecutionContext
     dataset: Dataset
-    instance: InstanceResource
     access: Access
-    failed: dict[str, str] = field(default_factory=dict)
-    manifest_version: str = field(init=False, default="")
+    thing = "session"
 
     def __post_init__(self) -> None:
-        self.log = our_log(self.context)
+        super().__post_init__()
         self.judge = SessionJudge(self.context, self.dataset)
-        self.settings = self.instance.settings
-        self.store = self.instance.open_store()
         self.archive = self.instance.open_archive(self.dataset.source)
         selected = self.context.selected_asset_keys
         self.wants_trains = names.spike_trains_key(self.dataset) in selected
         self.wants_counts = names.spike_counts_key(self.dataset) in selected
 
-    def run(self) -> None:
-        """Make every session of the batch; see `SessionBatch`."""
-        manifest = documents.read_manifest(self.store, self.dataset)
-        self.manifest_version = documents.manifest_digest(manifest)
-        keys = self._keys(manifest)
-        for number, key in enumerate(keys, 1):
-            try:
-                patiently(partial(self._session, manifest, key), key, self.log)
-            except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
-                self._record(manifest, key, error)
-            self.log.info(f"{self.dataset.name}: {number} of {len(keys)} sessions of this batch")
-        if len(keys) > 1:
-            self.judge.sum_up()
-        if self.failed:
-            raise batch_failure(f"sessions of {self.dataset.name}", self.failed, len(keys))
+    @property
+    def whole(self) -> str:
+        """The dataset."""
+        return self.dataset.name
 
-    def _keys(self, manifest: Manifest) -> Sequence[str]:
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest, as it is when the run begins."""
+        return documents.read_manifest(self.store, self.dataset)
+
+    def keys(self) -> Sequence[str]:
         """The partitions of this run; without any ("Execute all" on the Checks page), all that are done."""
+        manifest = self.manifest  # without one the run fails as a whole, not session by session
         if self.context.has_partition_key or self.context.has_partition_key_range:
             return self.context.partition_keys
         return list(done_records(self.store, self.dataset, self.settings, manifest))
 
-    def _record(self, manifest: Manifest, key: str, error: Exception) -> None:
-        self.failed[key] = told(error, f"{self.dataset.name} {key}", self.log)
-        known = {session.key: session for session in manifest.sessions}
+    def finish(self, made: int) -> None:
+        """Log a verdict per check on all sessions of the dataset."""
+        if made > 1:
+            self.judge.sum_up()
+
+    def record_failure(self, key: str, error: Exception) -> None:
+        """Store the failure, which `neuralpile status` shows and automation waits for."""
+        known = {session.key: session for session in self.manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         run_id = self.context.run.run_id
-        try:
-            documents.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
-        except NeuralPileError as trouble:  # the batch goes on, and fails at its end all the same
-            self.failed[key] += f" (which could not be stored: {trouble})"
+        documents.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
 
-    def _session(self, manifest: Manifest, key: str) -> None:
+    def make(self, key: str) -> None:
+        """Make or check one session."""
+        manifest = self.manifest
         session = _session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
@@ -136,9 +122,9 @@ class SessionBatch:
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
-        source, version = names.manifest_key(self.dataset), self.manifest_version
+        source, version = names.manifest_key(self.dataset), documents.manifest_digest(manifest)
         tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
-        self._log(names.spike_trains_key(self.dataset), session.key, facts, tags)
+        self.log_materialization(names.spike_trains_key(self.dataset), session.key, facts, tags)
         return record
 
     def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
@@ -164,7 +150,7 @@ class SessionBatch:
         event = latest_event(self.context.instance, source, session.key)
         made_from = source, trains.file.sha256[:32], event.storage_id if event else None
         tags = version_tags(record.file.sha256[:32], build.BINNING_VERSION, *made_from)
-        self._log(names.spike_counts_key(self.dataset), session.key, facts, tags)
+        self.log_materialization(names.spike_counts_key(self.dataset), session.key, facts, tags)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
@@ -187,9 +173,6 @@ class SessionBatch:
         if not verdict.passed:
             self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
         return verdict.passed
-
-    def _log(self, key: dg.AssetKey, partition: str, facts: dict[str, Any], tags: dict[str, str]) -> None:
-        self.context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=facts, tags=tags))
 
 
 def _session_of(manifest: Manifest, key: str) -> Session:
