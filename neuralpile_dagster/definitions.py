@@ -8,6 +8,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.orchestration.assets.analyses import analysis_assets
 from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
@@ -24,7 +25,12 @@ from neuralpile_dagster.settings import Settings
 def dataset_definitions(dataset: Dataset) -> dg.Definitions:
     """The assets of one dataset."""
     return dg.Definitions(
-        assets=[manifest_asset(dataset), sessions_asset(dataset), hub_dataset_asset(dataset)],
+        assets=[
+            manifest_asset(dataset),
+            sessions_asset(dataset),
+            *analysis_assets(dataset),
+            hub_dataset_asset(dataset),
+        ],
         asset_checks=[manifest_checks(dataset), component_checks(dataset)],
     )
 

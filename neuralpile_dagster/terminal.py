@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -104,12 +104,19 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
     if pile:
         console.print(pile, soft_wrap=True)
     for status in statuses:
-        shown = list(status.failed.items())[: None if verbose else REASONS_SHOWN]
-        for key, reason in shown:
-            line = f"[red]failed[/red] {status.dataset.name} {escape(key)}: {escape(reason)}"
-            console.print(line, soft_wrap=True)
-        if len(shown) < len(status.failed):
-            console.print(f"  and {len(status.failed) - len(shown)} more: neuralpile status {status.dataset.name}")
+        _print_failures(console, status.dataset.name, status.failed, status.dataset.name, verbose)
+        for standing in status.analyses:
+            name = f"{status.dataset.name} {standing.analysis.name}"
+            console.print(f"{name}: {standing.done} done, {len(standing.failed)} failed, {len(standing.due)} to do")
+            _print_failures(console, name, standing.failed, status.dataset.name, verbose)
+
+
+def _print_failures(console: Console, what: str, failed: Mapping[str, str], dataset: str, verbose: bool) -> None:
+    shown = list(failed.items())[: None if verbose else REASONS_SHOWN]
+    for key, reason in shown:
+        console.print(f"[red]failed[/red] {what} {escape(key)}: {escape(reason)}", soft_wrap=True)
+    if len(shown) < len(failed):
+        console.print(f"  and {len(failed) - len(shown)} more: neuralpile status {dataset}")
 
 
 def print_line(line: Line) -> None:

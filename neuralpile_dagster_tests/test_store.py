@@ -20,7 +20,7 @@ from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import (
     Store,
     is_intact,
-    of_each,
+    map_items,
     open_store,
     put_file,
     read_record,
@@ -213,9 +213,9 @@ def test_many_small_things_are_read_in_their_order_and_a_failure_is_raised(store
     keys = [f"a/{number:02}" for number in range(25)]
     for key in keys:
         put(store, key, key.encode())
-    assert of_each(store, store.read, reversed(keys)) == [key.encode() for key in reversed(keys)]
+    assert map_items(store, store.read, reversed(keys)) == [key.encode() for key in reversed(keys)]
     with pytest.raises(StoreError, match="not a key"):
-        of_each(store, store.read, [*keys, "../a"])
+        map_items(store, store.read, [*keys, "../a"])
 
 
 def test_rows_are_read_from_the_store(store: Store):

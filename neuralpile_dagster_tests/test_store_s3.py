@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, StoreError, StoreUnavailable
-from neuralpile_dagster.store import of_each, open_store, put_file
+from neuralpile_dagster.store import map_items, open_store, put_file
 from neuralpile_dagster.store.s3 import store as s3_module
 from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
@@ -57,7 +57,7 @@ def test_several_records_are_on_their_way_at_once(s3_store: S3Store):
         together.wait(timeout=60)
         return s3_store.read(key)
 
-    assert of_each(s3_store, look, [f"a/{number}" for number in range(8)]) == [None] * 8
+    assert map_items(s3_store, look, [f"a/{number}" for number in range(8)]) == [None] * 8
 
 
 def test_folders_that_other_programs_make_are_no_keys(s3: S3Server, s3_store: S3Store):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, TransientError
+from neuralpile_dagster.ledger.kinds import MANIFEST, SPIKE_COUNTS, SPIKE_TRAINS
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, TrainsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, of_each, read_record, write_record
+from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
-PILE = "neural_pile"
-"""Folder of the pile in the store, and what its assets are called by."""
 PILE_REPOSITORY = "neural-pile"
 
 
@@ -32,7 +31,7 @@ class FailureRecord(Model):
 
 def manifest_path(dataset: Dataset) -> str:
     """Store key of the manifest."""
-    return f"{dataset.key}/manifest.json"
+    return f"{dataset.key}/{MANIFEST.name}.json"
 
 
 def published_path(dataset: Dataset, settings: Settings) -> str:
@@ -40,18 +39,18 @@ def published_path(dataset: Dataset, settings: Settings) -> str:
     return f"{dataset.key}/published{settings.variant}.json"
 
 
-def trains_folder(dataset: Dataset) -> str:
+def trains_folder(dataset: Dataset, settings: Settings) -> str:
     """Store prefix of the spike trains, which do not depend on how they are binned."""
-    return f"{dataset.key}/spike_trains"
+    return SPIKE_TRAINS.folder(dataset, settings)
 
 
 def counts_folder(dataset: Dataset, settings: Settings) -> str:
     """Store prefix of the spike counts."""
-    return f"{dataset.key}/spike_counts{settings.variant}"
+    return SPIKE_COUNTS.folder(dataset, settings)
 
 
-def _failure_path(dataset: Dataset, settings: Settings, key: str) -> str:
-    return f"{dataset.key}/failures{settings.variant}/{key}.json"
+def _failures_folder(dataset: Dataset, settings: Settings, analysis: str) -> str:
+    return f"{dataset.key}/failures{f'-{analysis}' if analysis else ''}{settings.variant}"
 
 
 def read_manifest(store: Store, dataset: Dataset) -> Manifest:
@@ -66,9 +65,9 @@ def read_manifest(store: Store, dataset: Dataset) -> Manifest:
     return manifest
 
 
-def read_trains_record(store: Store, dataset: Dataset, key: str) -> TrainsRecord | None:
+def read_trains_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> TrainsRecord | None:
     """The record of a session's spike trains."""
-    return read_record(store, f"{trains_folder(dataset)}/{key}.json", TrainsRecord)
+    return read_record(store, f"{trains_folder(dataset, settings)}/{key}.json", TrainsRecord)
 
 
 def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> CountsRecord | None:
@@ -93,9 +92,16 @@ def require_published(store: Store, dataset: Dataset, settings: Settings) -> Com
 
 
 def record_failure(
-    store: Store, dataset: Dataset, settings: Settings, key: str, error: Exception, inputs: str, run_id: str
+    store: Store,
+    dataset: Dataset,
+    settings: Settings,
+    key: str,
+    error: Exception,
+    inputs: str,
+    run_id: str,
+    analysis: str = "",
 ) -> FailureRecord:
-    """Store why a session failed."""
+    """Store why a session failed, in being read and binned or in an analysis."""
     failure = FailureRecord(
         session=key,
         error=type(error).__name__,
@@ -105,19 +111,19 @@ def record_failure(
         run_id=run_id,
         at=datetime.now(UTC),
     )
-    write_record(store, _failure_path(dataset, settings, key), failure)
+    write_record(store, f"{_failures_folder(dataset, settings, analysis)}/{key}.json", failure)
     return failure
 
 
-def forget_failure(store: Store, dataset: Dataset, settings: Settings, key: str) -> None:
+def forget_failure(store: Store, dataset: Dataset, settings: Settings, key: str, analysis: str = "") -> None:
     """Remove a session's failure, after it succeeded."""
-    store.delete(_failure_path(dataset, settings, key))
+    store.delete(f"{_failures_folder(dataset, settings, analysis)}/{key}.json")
 
 
-def read_failures(store: Store, dataset: Dataset, settings: Settings) -> dict[str, FailureRecord]:
-    """All sessions whose last try failed, by key."""
-    paths = store.keys(f"{dataset.key}/failures{settings.variant}")
-    failures = of_each(store, lambda path: read_record(store, path, FailureRecord), paths)
+def read_failures(store: Store, dataset: Dataset, settings: Settings, analysis: str = "") -> dict[str, FailureRecord]:
+    """All sessions whose last attempt failed, by key."""
+    paths = store.keys(_failures_folder(dataset, settings, analysis))
+    failures = map_items(store, lambda path: read_record(store, path, FailureRecord), paths)
     return {failure.session: failure for failure in failures if failure is not None}
 
 
@@ -131,7 +137,7 @@ def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: M
     made = set(store.keys(folder))
     failed = read_failures(store, dataset, settings)
     keys = [s.key for s in manifest.sessions if f"{folder}/{s.key}.json" in made and s.key not in failed]
-    records = of_each(store, lambda key: read_counts_record(store, dataset, settings, key), keys)
+    records = map_items(store, lambda key: read_counts_record(store, dataset, settings, key), keys)
     return {key: record for key, record in zip(keys, records, strict=True) if record is not None}
 
 

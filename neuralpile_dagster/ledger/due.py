@@ -8,13 +8,14 @@ and the automation sensor all ask here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fractions import Fraction
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
@@ -23,10 +24,8 @@ from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, of_each, read_record
+from neuralpile_dagster.store import Store, is_intact, map_items, read_record
 
-TRANSIENT_WAIT = timedelta(hours=1)
-"""An archive that was away may be back after this long."""
 OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
 
 
@@ -41,15 +40,18 @@ class DatasetDue:
         among them.
     publish : str or None
         Hash of the inputs of the publication that is due, or None.
+    analyses : dict of str to dict
+        The same as ``sessions``, by name of the analysis; publishing does not wait for them.
     """
 
     sessions: dict[str, str]
     publish: str | None
+    analyses: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
     """Whether a session's spike trains and counts are there, made from its files, code and settings of today."""
-    trains = documents.read_trains_record(store, dataset, session.key)
+    trains = documents.read_trains_record(store, dataset, settings, session.key)
     if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
         return False
     counts = documents.read_counts_record(store, dataset, settings, session.key)
@@ -58,7 +60,7 @@ def session_is_current(store: Store, dataset: Dataset, settings: Settings, sessi
 
 def current_sessions(store: Store, dataset: Dataset, settings: Settings, sessions: Sequence[Session]) -> set[str]:
     """Keys of those sessions that are current; see `session_is_current`."""
-    found = of_each(store, lambda session: session_is_current(store, dataset, settings, session), sessions)
+    found = map_items(store, lambda session: session_is_current(store, dataset, settings, session), sessions)
     return {session.key for session, current in zip(sessions, found, strict=True) if current}
 
 
@@ -99,6 +101,11 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     manifest = read_record(store, documents.manifest_path(dataset), Manifest)
     if manifest is None:
         return DatasetDue({}, None)
+    analyses = {
+        row.name: due
+        for row in analyses_of(dataset)
+        if (due := analysis_standing(store, dataset, settings, row, manifest).due)
+    }
     failures = documents.read_failures(store, dataset, settings)
     inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
     waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
@@ -106,15 +113,15 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     current = current_sessions(store, dataset, settings, makable)
     sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
     if sessions:
-        return DatasetDue(sessions, None)
+        return DatasetDue(sessions, None, analyses)
     records, reasons = publishable_records(store, dataset, settings, manifest)
     share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
     if not records or share < Fraction(str(min_session_share)):
-        return DatasetDue({}, None)
+        return DatasetDue({}, None, analyses)
     missing = publishable(manifest, list(records), reasons, min_session_share)
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = documents.read_published(store, dataset, settings)
-    return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs)
+    return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs, analyses)
 
 
 def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
@@ -146,7 +153,7 @@ def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> P
     if plan is None:
         return PileDue(True, (), False, inputs)
     shards = [shard.name for shard in plan.shards]
-    there = of_each(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
+    there = map_items(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
     lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
     if lacking:
         return PileDue(False, lacking, False, plan.digest)

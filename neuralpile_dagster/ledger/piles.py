@@ -16,7 +16,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, MergeError
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.documents import PILE
+from neuralpile_dagster.ledger.kinds import PILE, PILE_SHARDS
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
@@ -69,7 +69,7 @@ def plan_path(settings: Settings, plan_id: str) -> str:
 
 def shards_folder(settings: Settings, plan_id: str) -> str:
     """Store prefix of a plan's shards."""
-    return f"{PILE}/shards{settings.variant}/{plan_id}"
+    return f"{PILE_SHARDS.folder(None, settings)}/{plan_id}"
 
 
 def published_path(settings: Settings) -> str:

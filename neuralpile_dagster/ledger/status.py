@@ -9,6 +9,7 @@ from textwrap import shorten
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.analyses import AnalysisStanding, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.ledger.due import PileDue, pile_due
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -33,6 +34,7 @@ class DatasetStatus:
     failed: dict[str, str]
     tokens: int
     published_tokens: int | None
+    analyses: tuple[AnalysisStanding, ...] = ()
 
     @property
     def to_do(self) -> int:
@@ -56,6 +58,9 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
         failed={key: failure.message for key, failure in failures.items() if key in counted},
         tokens=sum(record.stats.tokens for record in records.values()),
         published_tokens=published.totals.tokens if published else None,
+        analyses=tuple(
+            analysis_standing(store, dataset, settings, analysis, manifest) for analysis in analyses_of(dataset)
+        ),
     )
 
 

@@ -20,8 +20,8 @@ from neuralpile_dagster.checks.session import SessionEvidence, judge
 from neuralpile_dagster.checks.verdict import Verdict, capped
 from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.documents import PILE
 from neuralpile_dagster.ledger.due import publishable_records
+from neuralpile_dagster.ledger.kinds import PILE
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.provenance import latest_event, target_of
 from neuralpile_dagster.orchestration.resources import InstanceResource

@@ -20,6 +20,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
@@ -97,6 +98,8 @@ class Launcher:
         failures = documents.read_failures(self.store, dataset, self.settings)
         failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in (reasons | failed).items()}
+        for analysis in analyses_of(dataset):
+            self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
         partial = pattern is not None or limit is not None
         if reasons or failed:
@@ -148,6 +151,22 @@ class Launcher:
                 current = current_sessions(self.store, dataset, self.settings, manifest.sessions)
                 reasons |= {key: reason for key in batch if key not in current and key not in failures}
         return reasons
+
+    def _analyse(self, dataset: Dataset, analysis: Analysis, chosen: set[str]) -> None:
+        """Make what is due of an analysis; its failures are told, and do not stop the publication."""
+        manifest = documents.read_manifest(self.store, dataset)
+        standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
+        name = session_partitions(dataset).name
+        assert name is not None
+        known, wanted = self.instance.get_dynamic_partitions(name), (set(standing.due) | set(standing.failed)) & chosen
+        for batch in contiguous_batches(known, wanted, batch_size(dataset)):
+            self.run([names.asset_key(dataset, analysis)], batch)
+        failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
+        self.outcome.failed |= {
+            f"{dataset.name} {analysis.name} {key}": failure.message
+            for key, failure in failures.items()
+            if key in chosen
+        }
 
     def _tell_published(self, dataset: Dataset) -> None:
         published = documents.read_published(self.store, dataset, self.settings)

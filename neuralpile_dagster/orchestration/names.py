@@ -7,34 +7,46 @@ from collections.abc import Sequence
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.ledger.documents import PILE
+from neuralpile_dagster.ledger import kinds
+from neuralpile_dagster.ledger.analyses import Analysis
+from neuralpile_dagster.ledger.kinds import PILE, AssetKind
 
 OVERVIEW = dg.AssetKey(["overview", "datasets"])
-PILE_MANIFEST = dg.AssetKey([PILE, "manifest"])
-PILE_SHARDS = dg.AssetKey([PILE, "shards"])
-PILE_HUB_DATASET = dg.AssetKey([PILE, "hub_dataset"])
+
+
+def asset_key(dataset: Dataset | None, kind: AssetKind) -> dg.AssetKey:
+    """``<dataset>/<kind>``, or ``neural_pile/<kind>``."""
+    return dg.AssetKey([dataset.key if dataset else PILE, kind.name])
 
 
 def manifest_key(dataset: Dataset) -> dg.AssetKey:
     """``<dataset>/manifest``."""
-    return dg.AssetKey([dataset.key, "manifest"])
+    return asset_key(dataset, kinds.MANIFEST)
 
 
 def spike_trains_key(dataset: Dataset) -> dg.AssetKey:
     """``<dataset>/spike_trains``, one partition per session."""
-    return dg.AssetKey([dataset.key, "spike_trains"])
+    return asset_key(dataset, kinds.SPIKE_TRAINS)
 
 
 def spike_counts_key(dataset: Dataset) -> dg.AssetKey:
     """``<dataset>/spike_counts``, one partition per session."""
-    return dg.AssetKey([dataset.key, "spike_counts"])
+    return asset_key(dataset, kinds.SPIKE_COUNTS)
 
 
 def hub_dataset_key(dataset: Dataset) -> dg.AssetKey:
     """``<dataset>/hub_dataset``."""
-    return dg.AssetKey([dataset.key, "hub_dataset"])
+    return asset_key(dataset, kinds.HUB_DATASET)
 
 
+def upstream_key(dataset: Dataset, analysis: Analysis) -> dg.AssetKey:
+    """What an analysis is made from."""
+    return spike_counts_key(dataset) if analysis.made_from == "spike_counts" else manifest_key(dataset)
+
+
+PILE_MANIFEST = asset_key(None, kinds.PILE_MANIFEST)
+PILE_SHARDS = asset_key(None, kinds.PILE_SHARDS)
+PILE_HUB_DATASET = asset_key(None, kinds.PILE_HUB_DATASET)
 PILE_SHARDS_PARTITIONS = dg.DynamicPartitionsDefinition(name=f"{PILE}_shards")
 
 

@@ -6,6 +6,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger.kinds import AssetKind
 
 ARCHIVE_POOL = "neuralpile_archive"
 """Steps that talk to an archive; times the connections per step, this is what the archive sees."""
@@ -29,6 +30,13 @@ def session_pool(dataset: Dataset) -> str:
     """The pool of a dataset's sessions."""
     tokens = _tokens_per_session(dataset)
     return LARGE_POOL if tokens and tokens >= LARGE_TOKENS else ARCHIVE_POOL
+
+
+def pool_of(kind: AssetKind, dataset: Dataset | None) -> str | None:
+    """The pool of a kind of asset."""
+    if kind.pool == "sessions" and dataset is not None:
+        return session_pool(dataset)
+    return {"archive": ARCHIVE_POOL, "sessions": ARCHIVE_POOL, "hub": HUB_POOL}[kind.pool] if kind.pool else None
 
 
 def batch_size(dataset: Dataset) -> int:

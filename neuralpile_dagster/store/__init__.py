@@ -10,14 +10,14 @@ from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.store.local import LocalStore
-from neuralpile_dagster.store.model import Store, check_key, is_intact, of_each, put_file, read_record, write_record
+from neuralpile_dagster.store.model import Store, check_key, is_intact, map_items, put_file, read_record, write_record
 
 __all__ = [
     "LocalStore",
     "Store",
     "check_key",
     "is_intact",
-    "of_each",
+    "map_items",
     "open_store",
     "put_file",
     "read_record",

@@ -121,10 +121,10 @@ def is_intact(store: Store, file: StoredFile) -> bool:
     return store.size(file.key) == file.size
 
 
-def of_each(store: Store, look: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What ``look``, which reads small things in the store, gives for each item, in their order.
+def map_items(store: Store, look: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply ``look`` to every item, in parallel on S3; results keep the order.
 
-    On S3 several are read at once: one after the other, the records of 2,000 sessions take minutes.
+    One after the other, the records of 2,000 sessions would take minutes there.
     """
     if store.readers == 1:
         return [look(item) for item in items]

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
@@ -41,9 +41,8 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             dg.AssetDep(names.manifest_key(dataset)),
             dg.AssetDep(names.spike_counts_key(dataset), partition_mapping=dg.AllPartitionMapping()),
         ],
-        code_version="1",
         pool=HUB_POOL,
-        **asset_facts(dataset, "hub_dataset"),
+        **asset_facts(dataset, kinds.HUB_DATASET),
     )
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: InstanceResource

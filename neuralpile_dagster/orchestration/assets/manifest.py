@@ -5,7 +5,7 @@ import time
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.status import session_states
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
@@ -18,8 +18,6 @@ from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.store import read_record, write_record
 
-MANIFEST_VERSION = "1"
-
 
 def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
     """The asset that asks the archive, chooses the sessions and registers their partition keys."""
@@ -27,9 +25,8 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        code_version=MANIFEST_VERSION,
         pool=ARCHIVE_POOL,
-        **asset_facts(dataset, "manifest"),
+        **asset_facts(dataset, kinds.MANIFEST),
     )
     def manifest(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)

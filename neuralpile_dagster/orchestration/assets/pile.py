@@ -9,11 +9,11 @@ import dagster as dg
 from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.piles import CurrentPlan
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN, SHARDS_VERSION, ShardBatch
+from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN, ShardBatch
 from neuralpile_dagster.orchestration.describe import pile_facts
 from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
 from neuralpile_dagster.orchestration.metadata.pictures import files_rasters
@@ -70,8 +70,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     @dg.asset(
         key=names.PILE_MANIFEST,
         deps=[names.hub_dataset_key(dataset) for dataset in datasets],
-        code_version="1",
-        **pile_facts("manifest"),
+        **pile_facts(kinds.PILE_MANIFEST),
     )
     def neural_pile_manifest(
         context: dg.AssetExecutionContext, config: PileConfig, instance: InstanceResource
@@ -126,8 +125,7 @@ def _shards() -> dg.AssetsDefinition:
                 names.PILE_SHARDS,
                 deps=[names.PILE_MANIFEST],
                 skippable=True,
-                code_version=SHARDS_VERSION,
-                **pile_facts("shards"),
+                **pile_facts(kinds.PILE_SHARDS),
             )
         ],
         partitions_def=PILE_SHARDS_PARTITIONS,
@@ -150,9 +148,8 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             dg.AssetDep(names.PILE_MANIFEST),
             dg.AssetDep(names.PILE_SHARDS, partition_mapping=dg.AllPartitionMapping()),
         ],
-        code_version="1",
         pool=HUB_POOL,
-        **pile_facts("hub_dataset"),
+        **pile_facts(kinds.PILE_HUB_DATASET),
     )
     def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.publishing import publish_pile

@@ -6,8 +6,8 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from neuralpile_dagster.build import BINNING_VERSION, TRAINS_VERSION
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
@@ -46,17 +46,15 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 trains,
                 deps=[names.manifest_key(dataset)],
                 skippable=True,
-                code_version=TRAINS_VERSION,
                 group_name=dataset.key,
-                **spec_facts(dataset, "spike_trains"),
+                **spec_facts(dataset, kinds.SPIKE_TRAINS),
             ),
             dg.AssetSpec(
                 counts,
                 deps=[trains],
                 skippable=True,
-                code_version=BINNING_VERSION,
                 group_name=dataset.key,
-                **spec_facts(dataset, "spike_counts"),
+                **spec_facts(dataset, kinds.SPIKE_COUNTS),
             ),
         ],
         check_specs=checks.specs(dataset, "spike_counts", partitions),

@@ -10,6 +10,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
@@ -27,7 +28,12 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
     everything = [
         key
         for row in datasets
-        for key in (names.spike_trains_key(row), names.spike_counts_key(row), names.hub_dataset_key(row))
+        for key in (
+            names.spike_trains_key(row),
+            names.spike_counts_key(row),
+            *(names.asset_key(row, analysis) for analysis in analyses_of(row)),
+            names.hub_dataset_key(row),
+        )
     ]
 
     @dg.sensor(
@@ -49,6 +55,9 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         requests: list[dg.RunRequest] = []
         for dataset in datasets:
             due = dataset_due(store, dataset, settings, settings.min_session_share)
+            for analysis in analyses_of(dataset):
+                if lacking := due.analyses.get(analysis.name):
+                    requests += _analysis_requests(context.instance, dataset, analysis, lacking)
             if due.sessions:
                 requests += _session_requests(context.instance, dataset, due.sessions)
             elif due.publish:
@@ -67,6 +76,14 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[str, str]) -> Iterator[dg.RunRequest]:
     assets = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
     return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, dataset.name)
+
+
+def _analysis_requests(
+    instance: dg.DagsterInstance, dataset: Dataset, analysis: Analysis, due: dict[str, str]
+) -> Iterator[dg.RunRequest]:
+    what = f"{dataset.name}-{analysis.name}"
+    assets = [names.asset_key(dataset, analysis)]
+    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, what)
 
 
 def _batches(

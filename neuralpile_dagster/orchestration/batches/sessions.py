@@ -78,7 +78,7 @@ class SessionBatch(PartitionBatch):
     def make(self, key: str) -> None:
         """Make or check one session."""
         manifest = self.manifest
-        session = _session_of(manifest, key)
+        session = session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
         else:
@@ -96,7 +96,7 @@ class SessionBatch(PartitionBatch):
 
     def _current_trains(self, session: Session) -> TrainsRecord | None:
         """The stored spike trains, when they are of the files that the manifest lists now."""
-        record = documents.read_trains_record(self.store, self.dataset, session.key)
+        record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
         inputs = build.trains_inputs(session, self.dataset.reader)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
@@ -118,7 +118,12 @@ class SessionBatch(PartitionBatch):
                 for file in files:
                     cost.add(file.cost)
             record = build.store_recording(
-                self.store, documents.trains_folder(self.dataset), session, recording, manifest.version, inputs
+                self.store,
+                documents.trains_folder(self.dataset, self.settings),
+                session,
+                recording,
+                manifest.version,
+                inputs,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
@@ -158,7 +163,7 @@ class SessionBatch(PartitionBatch):
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
 
     def _check_again(self, session: Session) -> None:
-        trains = documents.read_trains_record(self.store, self.dataset, session.key)
+        trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
         record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
         if trains is None or record is None:
             raise ConfigurationError(
@@ -175,7 +180,8 @@ class SessionBatch(PartitionBatch):
         return verdict.passed
 
 
-def _session_of(manifest: Manifest, key: str) -> Session:
+def session_of(manifest: Manifest, key: str) -> Session:
+    """The session of a partition; raises `ConfigurationError` when the manifest has none."""
     try:
         session = manifest.session(key)
     except KeyError:

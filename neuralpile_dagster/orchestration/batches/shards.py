@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import names
@@ -17,7 +18,6 @@ from neuralpile_dagster.tables.copying.sources import OpenFile
 
 SHARDS_PER_RUN = 10
 """Shards that one run of a backfill makes: each takes seconds to a minute."""
-SHARDS_VERSION = "1"
 
 
 @dataclass
@@ -60,5 +60,5 @@ class ShardBatch(PartitionBatch):
     def _record(self, plan: PilePlan, shard: PileShard, seconds: float) -> None:
         uri = self.store.uri(shard.file.key)
         facts = pile_metadata.shard_metadata(plan, shard, uri, seconds)
-        tags = version_tags(shard.file.sha256[:32], SHARDS_VERSION, names.PILE_MANIFEST, plan.record.digest, None)
+        tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, names.PILE_MANIFEST, plan.record.digest, None)
         self.log_materialization(names.PILE_SHARDS, shard.name, facts, tags)
