@@ -13,8 +13,7 @@ from neuralpile_dagster.doctor import machine
 from neuralpile_dagster.doctor.cluster import broker, postgres
 from neuralpile_dagster.doctor.hub import judge
 from neuralpile_dagster.doctor.model import Finding, Probe, ok
-from neuralpile_dagster.doctor.redaction import Redaction
-from neuralpile_dagster.doctor.run import examine
+from neuralpile_dagster.doctor.run import Redaction, examine
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.servers.hf_hub_account import whoami
