@@ -40,10 +40,9 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settings_help() -> str:
-    rows = [
-        f"{name}  {text.replace('`', '')} [default: {default.replace('`', '')}]" for name, default, text in documented()
-    ]
-    return "\b\nSettings (environment variables):\n" + "\n".join(f"  {row}" for row in rows)
+    rows = [f"  {variable} [{default}]: {text}" for variable, default, text in documented()]
+    # click keeps the lines of a paragraph that begins with \b
+    return "\n".join(["\b", "Settings (environment variables) [and their defaults]:", *rows]).replace("`", "")
 
 
 @click.group(
