@@ -108,11 +108,11 @@ def _fsspec(url: str, size: int) -> Any:
 
 
 def _ranges(url: str, size: int) -> Any:
-    from neuralpile_dagster.archives.downloads import DEFAULT_CONNECTIONS
     from neuralpile_dagster.hdf5.ranged.file import open_ranged
     from neuralpile_dagster.net.connections import Connections
     from neuralpile_dagster.net.ranges import RemoteObject
     from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
 
     connections = Connections(DEFAULT_CONNECTIONS, NetworkLimits())
     remote = RemoteObject("bench.nwb", size, url, lambda: url, connections)

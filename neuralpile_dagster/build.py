@@ -28,7 +28,7 @@ from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
-from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, thread_count
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_file, write_record
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row
@@ -306,7 +306,7 @@ def write_session_rows(
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.bin_width_s)
     rows = _rows(source, _told(segments, name, progress), measure, subject_id, session_id)
-    write_rows(path, rows, threads=thread_count())
+    write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
     stats = measure.stats(source.spikes_read, **source.lost())
     _require_conserved(stats, name)
     group_bytes = read_footer(path, name).group_bytes

@@ -14,7 +14,7 @@ import click
 
 from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
-from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, documented
 
 DEMO_HOME = "~/.neuralpile-demo"
 LOCALHOST = "127.0.0.1"
@@ -39,15 +39,21 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def _settings_help() -> str:
+    rows = [f"  {variable} [{default}]: {text}" for variable, default, text in documented()]
+    # click keeps the lines of a paragraph that begins with \b
+    return "\n".join(["\b", "Settings (environment variables) [and their defaults]:", *rows]).replace("`", "")
+
+
+@click.group(
+    epilog=_settings_help(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="neuralpile-dagster")
 @_plain_errors
 def main() -> None:
     """Build the neural pile: recordings in, spike counts out, as Hugging Face datasets.
 
-    Where things are is set by environment variables: NEURALPILE_HOME (default ~/.neuralpile),
-    NEURALPILE_ARCHIVE (dandi, sample, or a folder of dandisets), NEURALPILE_STORE, NEURALPILE_HUB
-    (local or hf), NEURALPILE_NAMESPACE, NEURALPILE_BIN_WIDTH, NEURALPILE_MAX_TOKENS. See the README.
+    Environment variables, listed below, set where things are and how sessions are binned.
     """
     if sys.platform == "win32":  # file locks are fcntl's
         raise ConfigurationError(

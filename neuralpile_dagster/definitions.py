@@ -42,7 +42,7 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
         assets=[overview_asset(rows), *pile_assets(rows)],
         asset_checks=[pile_checks()],
         sensors=[version_sensor(rows), current_sensor(rows)],
-        resources={"instance": InstanceResource.from_settings(settings)},
+        resources={"instance": InstanceResource(settings).definition()},
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         # one process per run: a batch of sessions shares its imports (shared/platform.md, backfills)
         executor=dg.in_process_executor,

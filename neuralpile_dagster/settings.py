@@ -1,76 +1,198 @@
-"""Settings of an instance, read from the environment once; see README for the list."""
+"""The settings: each is one field with its variable, default, validation and help, read from the environment.
+
+`Settings` are of an instance: where things are and what is made there. `ProcessSettings` are of one process, change no
+result, and may differ between machines. Credentials and endpoints (``HF_TOKEN``, ``DANDI_API_URL``, ...) do not belong
+here: the clients that need them read them when they need them.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from neuralpile_dagster.errors import ConfigurationError
 
 DEFAULT_BIN_WIDTH_S = 0.02
 DEFAULT_MAX_TOKENS = 10_000_000
+DEFAULT_CONNECTIONS = 8
+DEFAULT_CACHE_BYTES = 50_000_000_000
+
+_SETTING = "setting"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a field is read from the environment, and what the documentation says of it.
+
+    Attributes
+    ----------
+    variable : str
+        The environment variable; set to nothing it counts as not set.
+    help : str
+        One line of Markdown.
+    parse : callable
+        The value of a text; raises `ValueError` with what is expected instead.
+    derive : callable, optional
+        The value when the variable is not set, from those of the fields before; without it, the field's default.
+    default : str, optional
+        The default in words, where the value itself would not say it.
+    """
+
+    variable: str
+    help: str
+    parse: Callable[[str], Any] = str
+    derive: Callable[[Mapping[str, Any]], Any] | None = None
+    default: str = ""
+
+    def value(self, text: str) -> Any:
+        """The value of a text; raises `ConfigurationError` naming the variable."""
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{self.variable} is wrong", found=text, expected=str(error)) from None
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and value.is_integer()):
+            raise ValueError(f"a whole number from {low:,} to {high:,}")
+        return int(value)
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(" or ".join(repr(choice) for choice in choices))
+        return text
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    choice = text.strip().lower()
+    if choice not in ("", "0", "false", "no", "1", "true", "yes"):
+        raise ValueError("1 or 0")
+    return choice in ("1", "true", "yes")
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _archive(text: str) -> str:
+    return text if text in ("dandi", "sample") else str(_folder(text))
+
+
+def _namespace(before: Mapping[str, Any]) -> str:
+    if before.get("hub", "local") == "local":
+        return "local"
+    raise ConfigurationError(
+        "NEURALPILE_NAMESPACE is not set",
+        expected="the user or organization on the Hugging Face Hub that will own the datasets",
+        remedy="set NEURALPILE_NAMESPACE, or NEURALPILE_HUB=local",
+    )
+
+
+def _threads() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
+
+
+def _setting(*facts: Any, **more: Any) -> dict[str, Setting]:
+    return {_SETTING: Setting(*facts, **more)}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are and how sessions are binned, for one instance.
+    """Where things are and how sessions are binned, for one instance."""
 
-    Attributes
-    ----------
-    home : Path
-        Dagster home, store, local hub and ``catalog.yaml``.
-    store : str
-        A folder, or ``s3://bucket/prefix``.
-    archive : str
-        ``"dandi"``, ``"sample"``, or a folder of dandisets.
-    hub : {"local", "hf"}
-    namespace : str
-        Owner of the published repositories.
-    bin_width_s : float
-        Seconds per bin.
-    max_tokens : int
-        Nominal tokens per segment.
-    min_session_share : float
-        Share of a dataset's sessions that must be done before automation publishes it, 0 to 1.
-    """
-
-    home: Path
-    store: str
-    archive: str = "dandi"
-    hub: str = "local"
-    namespace: str = "local"
-    bin_width_s: float = DEFAULT_BIN_WIDTH_S
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    min_session_share: float = 1.0
+    home: Path = field(
+        metadata=_setting(
+            "NEURALPILE_HOME",
+            "Dagster home, store, local hub, `catalog.yaml`",
+            _folder,
+            derive=lambda _: _folder("~/.neuralpile"),
+            default="`~/.neuralpile`",
+        )
+    )
+    store: str = field(
+        metadata=_setting(
+            "NEURALPILE_STORE",
+            "a folder, or `s3://bucket/prefix`",
+            derive=lambda before: str(before["home"] / "store"),
+            default="`<home>/store`",
+        )
+    )
+    archive: str = field(
+        default="dandi",
+        metadata=_setting(
+            "NEURALPILE_ARCHIVE",
+            "`dandi` (figshare datasets come from figshare), `sample` (synthetic), or a folder of dandisets",
+            _archive,
+        ),
+    )
+    hub: str = field(
+        default="local",
+        metadata=_setting("NEURALPILE_HUB", "`local` (`<home>/hub`), or `hf`", _one_of("local", "hf")),
+    )
+    namespace: str = field(
+        default="local",
+        metadata=_setting(
+            "NEURALPILE_NAMESPACE", "owner of the repositories; required for `hf`", derive=_namespace, default="`local`"
+        ),
+    )
+    bin_width_s: float = field(
+        default=DEFAULT_BIN_WIDTH_S,
+        metadata=_setting(
+            "NEURALPILE_BIN_WIDTH",
+            "seconds per bin: of the whole instance, part of store paths and hub names",
+            _number(1e-4, 3600.0),
+        ),
+    )
+    max_tokens: int = field(
+        default=DEFAULT_MAX_TOKENS,
+        metadata=_setting(
+            "NEURALPILE_MAX_TOKENS",
+            "nominal tokens per segment: of the whole instance, part of store paths and hub names",
+            _whole_number(1, 1_000_000_000),
+        ),
+    )
+    min_session_share: float = field(
+        default=1.0,
+        metadata=_setting(
+            "NEURALPILE_MIN_SESSION_SHARE",
+            "share of a dataset's sessions from which automation publishes it",
+            _number(0.0, 1.0),
+        ),
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong."""
-        env = os.environ if environment is None else environment
-        home = Path(env.get("NEURALPILE_HOME") or "~/.neuralpile").expanduser().absolute()
-        hub = env.get("NEURALPILE_HUB") or "local"
-        if hub not in ("local", "hf"):
-            raise ConfigurationError("NEURALPILE_HUB is wrong", found=hub, expected="'local' or 'hf'")
-        namespace = env.get("NEURALPILE_NAMESPACE") or ("local" if hub == "local" else "")
-        if not namespace:
-            raise ConfigurationError(
-                "NEURALPILE_NAMESPACE is not set",
-                expected="the user or organization on the Hugging Face Hub that will own the datasets",
-                remedy="set NEURALPILE_NAMESPACE, or NEURALPILE_HUB=local",
-            )
-        return cls(
-            home=home,
-            store=env.get("NEURALPILE_STORE") or str(home / "store"),
-            archive=_archive(env.get("NEURALPILE_ARCHIVE") or "dandi"),
-            hub=hub,
-            namespace=namespace,
-            bin_width_s=_number(env, "NEURALPILE_BIN_WIDTH", DEFAULT_BIN_WIDTH_S, 1e-4, 3600.0),
-            max_tokens=int(_number(env, "NEURALPILE_MAX_TOKENS", DEFAULT_MAX_TOKENS, 1, 1e9)),
-            min_session_share=_number(env, "NEURALPILE_MIN_SESSION_SHARE", 1.0, 0.0, 1.0),
-        )
+        return cls(**_values(cls, environment))
 
     @property
     def variant(self) -> str:
@@ -83,28 +205,59 @@ class Settings:
         return "".join("-" + part for part in parts)
 
 
-def thread_count(environment: Mapping[str, str] | None = None) -> int:
-    """Threads that one process may use: ``NEURALPILE_THREADS``, else one per core and at most 4.
+@dataclass(frozen=True)
+class ProcessSettings:
+    """What one process may use, and how it publishes."""
 
-    Each thread that encodes spike counts takes ~0.3 GB while it does.
-    """
+    threads: int = field(
+        default_factory=_threads,
+        metadata=_setting(
+            "NEURALPILE_THREADS",
+            "threads per process; each takes ~0.3 GB while it encodes spike counts",
+            _whole_number(1, 1024),
+            default="one per core, at most 4",
+        ),
+    )
+    connections: int = field(
+        default=DEFAULT_CONNECTIONS,
+        metadata=_setting("NEURALPILE_CONNECTIONS", "requests to an archive at a time, per step", _whole_number(1, 64)),
+    )
+    cache_bytes: int = field(
+        default=DEFAULT_CACHE_BYTES,
+        metadata=_setting(
+            "NEURALPILE_CACHE_BYTES",
+            "limit of the cache of whole files (`access: download`)",
+            _whole_number(0, 1 << 60),
+        ),
+    )
+    private: bool = field(
+        default=False,
+        metadata=_setting("NEURALPILE_PRIVATE", "1 makes new repositories on the Hugging Face Hub private", _switch),
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> ProcessSettings:
+        """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong."""
+        return cls(**_values(cls, environment))
+
+
+def _values(of: type[Any], environment: Mapping[str, str] | None) -> dict[str, Any]:
+    """The fields of a class of settings that an environment gives, `os.environ` unless another is given."""
     env = os.environ if environment is None else environment
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(_number(env, "NEURALPILE_THREADS", min(cores, 4), 1, 1024))
+    values: dict[str, Any] = {}
+    for described in fields(of):
+        setting: Setting = described.metadata[_SETTING]
+        if text := env.get(setting.variable):
+            values[described.name] = setting.value(text)
+        elif setting.derive:
+            values[described.name] = setting.derive(values)
+    return values
 
 
-def _archive(value: str) -> str:
-    return value if value in ("dandi", "sample") else str(Path(value).expanduser().absolute())
-
-
-def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
-    text = env.get(name)
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise ConfigurationError(f"{name} is wrong", found=text, expected=f"a number from {low:g} to {high:g}")
-    return value
+def documented() -> Iterator[tuple[str, str, str]]:
+    """Variable, default and help of every setting, in Markdown."""
+    for described in (*fields(Settings), *fields(ProcessSettings)):
+        setting: Setting = described.metadata[_SETTING]
+        value = described.default
+        shown = f"`{value}`" if isinstance(value, str) else f"{int(value) if isinstance(value, bool) else value}"
+        yield setting.variable, setting.default or shown, setting.help

@@ -15,19 +15,19 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, ConfigurationError, DigestMismatch
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.files import ReadCost, explained, require_free, sync
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.net.ranges import RemoteObject, piece_bytes
+from neuralpile_dagster.settings import DEFAULT_CACHE_BYTES
 
-DEFAULT_CACHE_BYTES = 50_000_000_000
 _TRIES = 2  # a damaged transfer is likely to be right the second time; a damaged object never
 _LOOK_AGAIN_S = 0.05
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.=+-]")
@@ -291,27 +291,3 @@ def digest_of(path: Path, algorithm: str) -> str:
         return etag
     with path.open("rb") as content:
         return hashlib.file_digest(content, algorithm).hexdigest()
-
-
-DEFAULT_CONNECTIONS = 8
-MAX_CONNECTIONS = 64
-
-
-def connections_from(environment: Mapping[str, str]) -> int:
-    """NEURALPILE_CONNECTIONS: parallel requests of one step."""
-    return _whole_number(environment, "NEURALPILE_CONNECTIONS", DEFAULT_CONNECTIONS, 1, MAX_CONNECTIONS)
-
-
-def download_cache_from(environment: Mapping[str, str], home: Path) -> DownloadCache:
-    """The cache of whole files under ``<home>/cache``, of at most NEURALPILE_CACHE_BYTES."""
-    most = _whole_number(environment, "NEURALPILE_CACHE_BYTES", DEFAULT_CACHE_BYTES, 0, 1 << 60)
-    return DownloadCache(home / "cache", most)
-
-
-def _whole_number(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = environment.get(name)
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise ConfigurationError(f"{name} is wrong", found=text, expected=f"a whole number from {low:,} to {high:,}")
-    return int(text)

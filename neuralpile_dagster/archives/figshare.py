@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralpile_dagster.archives.downloads import DownloadCache, connections_from, download_cache_from, local_copy
+from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.hdf5.opened import LocalFile
@@ -19,6 +19,7 @@ from neuralpile_dagster.net.http import get_json
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.records import Citation
+from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
@@ -43,7 +44,11 @@ class FigshareArchive:
     """
 
     def __init__(
-        self, api_url: str, cache: DownloadCache, connections: int = 8, limits: NetworkLimits | None = None
+        self,
+        api_url: str,
+        cache: DownloadCache,
+        connections: int = DEFAULT_CONNECTIONS,
+        limits: NetworkLimits | None = None,
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self.connections = connections
@@ -53,14 +58,15 @@ class FigshareArchive:
 
     @classmethod
     def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> FigshareArchive:
-        """Read FIGSHARE_API_URL, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
+        """Read FIGSHARE_API_URL and the `ProcessSettings`.
 
         Raises `ConfigurationError` naming the variable that is wrong.
         """
+        process = ProcessSettings.from_environment()
         return cls(
             api_url=os.environ.get("FIGSHARE_API_URL") or DEFAULT_API_URL,
-            cache=download_cache_from(os.environ, home),
-            connections=connections_from(os.environ),
+            cache=DownloadCache(home / "cache", process.cache_bytes),
+            connections=process.connections,
             limits=limits,
         )
 

@@ -7,10 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import (
-    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-    AssetCheckExecutionRecordStatus,
-)
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks import dataset as judges
@@ -23,8 +19,12 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.kinds import PILE
 from neuralpile_dagster.orchestration import checks, names
+from neuralpile_dagster.orchestration.private_dagster import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecordStatus,
+)
 from neuralpile_dagster.orchestration.provenance import latest_event, target_of
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -105,7 +105,7 @@ def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a manifest."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=checks.specs(dataset, "manifest"))
-    def check_manifest(instance: InstanceResource) -> Iterator[dg.AssetCheckResult]:
+    def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         manifest = documents.read_manifest(instance.open_store(), dataset)
         yield from checks.results(judges.judge_manifest(dataset, manifest), dataset)
 
@@ -116,7 +116,7 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a published component."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=checks.specs(dataset, "hub_dataset"))
-    def check_hub_dataset(instance: InstanceResource) -> Iterator[dg.AssetCheckResult]:
+    def check_hub_dataset(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         store, settings = instance.open_store(), instance.settings
         manifest = documents.read_manifest(store, dataset)
         records, reasons = publishable_records(store, dataset, settings, manifest)
@@ -139,7 +139,7 @@ def pile_checks() -> dg.AssetChecksDefinition:
     """All checks of the published pile."""
 
     @dg.multi_asset_check(name=f"{PILE}__hub_dataset_checks", specs=checks.specs(None, "pile"))
-    def check_pile(instance: InstanceResource) -> Iterator[dg.AssetCheckResult]:
+    def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         verdicts = judge_pile(instance.open_store(), instance.settings, instance.open_hub())
         yield from checks.results(verdicts, None)
 

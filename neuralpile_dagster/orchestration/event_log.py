@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from dagster import StringSource
-from dagster._config.config_schema import UserConfigSchema
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.sql import create_engine
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
+
+from neuralpile_dagster.orchestration.private_dagster import (
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    ConfigurableClassData,
+    SqliteEventLogStorage,
+    UserConfigSchema,
+    create_engine,
+)
 
 MOST_OPEN = 8
 """Run logs kept open; what was used longest ago is closed. A web server reads those of many runs."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
+
+from neuralpile_dagster.orchestration.private_dagster import ConfigurableClassData
 
 OPEN_S = 600
 """How long a connection is kept at most: proxies before databases close older ones."""

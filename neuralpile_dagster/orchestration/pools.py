@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger.kinds import AssetKind
+from neuralpile_dagster.orchestration.private_dagster import SqliteEventLogStorage
 
 ARCHIVE_POOL = "neuralpile_archive"
 """Steps that talk to an archive; times the connections per step, this is what the archive sees."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from neuralpile_dagster.orchestration.private_dagster import AssetCheckEvaluationTargetMaterializationData
 
 
 def latest_event(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:

@@ -1,15 +1,14 @@
-"""Dagster resources: configured ways to the store, the archives and the hub.
+"""The instance as Dagster's resource: its settings, and the places that they name.
 
-They hold locations only. Secrets (HF_TOKEN, DANDI_API_KEY, AWS keys) are read
-from the environment by the client at the moment of use and are never part of a
-resource's configuration.
+It takes no run configuration: settings come from the environment of the process alone, so no run can be launched with
+others than its neighbors'. Secrets (HF_TOKEN, DANDI_API_KEY, AWS keys) are read by the clients when they need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -25,55 +24,20 @@ if TYPE_CHECKING:
     from neuralpile_dagster.net.retry import NetworkLimits
 
 
-class InstanceResource(dg.ConfigurableResource):
-    """The instance's settings (`neuralpile_dagster.settings.Settings`), and the places they name."""
+@dataclass(frozen=True)
+class InstanceResource:
+    """What assets, checks and sensors are given as ``instance``."""
 
-    home: str
-    store_location: str
-    archive: str
-    hub: str
-    namespace: str
-    bin_width_s: float
-    max_tokens: int
-    min_session_share: float = 1.0
+    settings: Settings
 
     @classmethod
     def from_settings(cls, settings: Settings) -> InstanceResource:
         """The resource of an instance."""
-        return cls(
-            home=str(settings.home),
-            store_location=settings.store,
-            archive=settings.archive,
-            hub=settings.hub,
-            namespace=settings.namespace,
-            bin_width_s=settings.bin_width_s,
-            max_tokens=settings.max_tokens,
-            min_session_share=settings.min_session_share,
-        )
-
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[InstanceResource]:
-        """Serve a run, which is known to go on as long as its process does."""
-        with going_on(Path(self.home), context.run.run_id) if context.run else nullcontext():
-            yield self
-
-    @property
-    def settings(self) -> Settings:
-        """The settings as the pure rooms take them."""
-        return Settings(
-            home=Path(self.home),
-            store=self.store_location,
-            archive=self.archive,
-            hub=self.hub,
-            namespace=self.namespace,
-            bin_width_s=self.bin_width_s,
-            max_tokens=self.max_tokens,
-            min_session_share=self.min_session_share,
-        )
+        return cls(settings)
 
     def open_store(self) -> Store:
         """The store of intermediate results."""
-        return open_store(self.store_location)
+        return open_store(self.settings.store)
 
     def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
         """The archive that serves a source."""
@@ -86,3 +50,21 @@ class InstanceResource(dg.ConfigurableResource):
         from neuralpile_dagster.hub import open_hub
 
         return open_hub(self.settings)
+
+    def definition(self) -> dg.ResourceDefinition:
+        """The resource as `dagster.Definitions` take it."""
+
+        def serve(context: dg.InitResourceContext) -> Iterator[InstanceResource]:
+            """Serve a run, which is known to go on as long as its process does."""
+            with going_on(self.settings.home, context.run.run_id) if context.run else nullcontext():
+                yield self
+
+        return dg.ResourceDefinition(
+            serve,
+            config_schema={},  # nothing; without a schema Dagster takes anything
+            description="Settings, store, archives and hub of this instance, from its environment.",
+        )
+
+
+Instance = dg.ResourceParam[InstanceResource]
+"""The annotation of the parameter ``instance``."""

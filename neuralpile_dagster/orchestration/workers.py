@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+
+from neuralpile_dagster.orchestration.private_dagster import CheckRunHealthResult, WorkerStatus
 
 MISSES_UNTIL_GONE = 3
 """Times that workers are asked (at each ``run_monitoring.poll_interval_seconds``) until a run on none has failed."""

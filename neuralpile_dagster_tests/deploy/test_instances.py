@@ -14,7 +14,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster_aws.s3 import S3ComputeLogManager
 
-from neuralpile_dagster.archives.downloads import DEFAULT_CONNECTIONS
+from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -168,11 +168,11 @@ def test_compose_gives_every_process_what_the_instance_reads_and_every_setting_o
 
 READ_SETTINGS = """
 from pathlib import Path
-from neuralpile_dagster.archives.dandi import DandiArchive
+from neuralpile_dagster.archives.dandi.archive import DandiArchive
 from neuralpile_dagster.archives.figshare import FigshareArchive
-from neuralpile_dagster.hub.huggingface import HuggingFaceHub
-from neuralpile_dagster.settings import Settings, thread_count
-print(Settings.from_environment(), thread_count(), HuggingFaceHub.from_environment("lab"))
+from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.settings import ProcessSettings, Settings
+print(Settings.from_environment(), ProcessSettings.from_environment(), HuggingFaceHub.from_environment("lab"))
 for archive in (DandiArchive.from_environment(Path("x")), FigshareArchive.from_environment(Path("x"))):
     print(archive.api_url, archive.connections, archive._cache.max_bytes)
 """

@@ -214,3 +214,17 @@ def test_a_raster_is_a_picture_small_enough_for_the_event_log(ran: dict[str, dg.
         assert isinstance(value, str)
         assert "](data:image/png;base64," in value
         assert len(value) < limit
+
+
+def test_no_setting_can_be_edited_in_the_configuration_of_a_run(settings: Settings) -> None:
+    job = build_definitions(settings, [MICE]).resolve_implicit_global_asset_job_def()
+    resources = job.run_config_schema.config_type.fields["resources"].config_type.fields
+    assert set(resources) == {"instance", "io_manager"}, "io_manager: Dagster's own, which no asset of ours uses"
+    assert resources["instance"].config_type.fields["config"].config_type.fields == {}
+
+
+def test_a_run_of_an_earlier_version_that_names_settings_is_refused_by_their_names(settings: Settings) -> None:
+    job = build_definitions(settings, [MICE]).resolve_implicit_global_asset_job_def()
+    old = {"resources": {"instance": {"config": {"home": "/elsewhere", "bin_width_s": 0.5}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r"bin_width_s.*root:resources:instance:config"):
+        dg.validate_run_config(job, old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -27,6 +28,7 @@ from neuralpile_dagster_tests.servers.faults import status
 REQUESTS_PER_TRY = QUICK.retries + 1
 
 
+@dataclass(frozen=True)
 class ServedInstance(InstanceResource):
     """An instance whose archive is a DANDI server of this machine, which it is less patient with."""
 
@@ -34,7 +36,7 @@ class ServedInstance(InstanceResource):
 
     def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
         """The server's dandisets."""
-        return DandiArchive(self.api_url, None, DownloadCache(Path(self.home) / "cache"), 1, QUICK)
+        return DandiArchive(self.api_url, None, DownloadCache(self.settings.home / "cache"), 1, QUICK)
 
 
 @pytest.fixture
@@ -51,10 +53,9 @@ def server(new_archive: Callable[[], Path]) -> Iterator[DandiServer]:
 @pytest.fixture
 def made(server: DandiServer, tmp_path: Path) -> Iterator[House]:
     with house(tmp_path, "dandi") as opened:
-        settings = InstanceResource.from_settings(opened.settings).model_dump()
         opened.definitions = dg.Definitions.merge(
             dg.Definitions(
-                resources={"instance": ServedInstance(**settings, api_url=server.api_url)},
+                resources={"instance": ServedInstance(opened.settings, server.api_url).definition()},
                 loggers={"progress": progress_logger},
                 executor=dg.in_process_executor,
             ),

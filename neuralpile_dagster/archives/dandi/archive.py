@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.dandi.fields import FieldReader
 from neuralpile_dagster.archives.dandi.metadata import COUNT, DANDISET, OBJECT, TIME, VERSION, archive_file, citation_of
-from neuralpile_dagster.archives.downloads import DownloadCache, connections_from, download_cache_from, local_copy
+from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
@@ -23,6 +23,7 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 
 if TYPE_CHECKING:
     from dandi.dandiapi import DandiAPIClient
@@ -82,7 +83,7 @@ class DandiArchive:
         api_url: str,
         api_key: str | None,
         cache: DownloadCache,
-        connections: int = 8,
+        connections: int = DEFAULT_CONNECTIONS,
         limits: NetworkLimits | None = None,
     ) -> None:
         self.api_url = api_url.rstrip("/")
@@ -95,15 +96,16 @@ class DandiArchive:
 
     @classmethod
     def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> DandiArchive:
-        """Read DANDI_API_URL, DANDI_API_KEY, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
+        """Read DANDI_API_URL, DANDI_API_KEY and the `ProcessSettings`.
 
         Raises `ConfigurationError` naming the variable that is wrong.
         """
+        process = ProcessSettings.from_environment()
         return cls(
             api_url=os.environ.get("DANDI_API_URL") or DEFAULT_API_URL,
             api_key=os.environ.get("DANDI_API_KEY") or None,
-            cache=download_cache_from(os.environ, home),
-            connections=connections_from(os.environ),
+            cache=DownloadCache(home / "cache", process.cache_bytes),
+            connections=process.connections,
             limits=limits,
         )
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
 
-from neuralpile_dagster.errors import ConfigurationError, HubError
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, remote_files, repository_info
 from neuralpile_dagster.hub.huggingface.read import RangeFile, buffered
@@ -22,8 +22,7 @@ from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.progress import Progress
-
-_CHOICES = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+from neuralpile_dagster.settings import ProcessSettings
 
 
 class HuggingFaceHub:
@@ -76,13 +75,11 @@ class HuggingFaceHub:
     def from_environment(
         cls, namespace: str, environment: Mapping[str, str] | None = None, policy: RetryPolicy | None = None
     ) -> HuggingFaceHub:
-        """Configured by HF_TOKEN, HF_ENDPOINT and NEURALPILE_PRIVATE (1 or 0; default 0)."""
+        """Read HF_TOKEN, HF_ENDPOINT and the `ProcessSettings`."""
         env = os.environ if environment is None else environment
-        choice = env.get("NEURALPILE_PRIVATE", "").strip().lower()
-        if choice not in _CHOICES:
-            raise ConfigurationError("NEURALPILE_PRIVATE is wrong", found=choice, expected="1 or 0")
+        private = ProcessSettings.from_environment(env).private
         token = env.get("HF_TOKEN") or None
-        return cls(namespace, env.get("HF_ENDPOINT") or None, token, _CHOICES[choice], policy=policy)
+        return cls(namespace, env.get("HF_ENDPOINT") or None, token, private, policy=policy)
 
     def __repr__(self) -> str:
         return f"HuggingFaceHub({self.namespace!r}, {self.endpoint!r}, private={self._private})"

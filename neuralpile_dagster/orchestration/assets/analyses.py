@@ -13,7 +13,7 @@ from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, pool_of
 from neuralpile_dagster.orchestration.progress import waits_told
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 
 
 def analysis_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
@@ -38,7 +38,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         pool=pool_of(analysis, dataset),
     )
     def sessions(
-        context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
+        context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
         with waits_told(context):
             AnalysisBatch(context, instance, dataset, analysis, config.access.value).run()

@@ -14,7 +14,7 @@ from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import component_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
 
@@ -45,7 +45,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         **asset_facts(dataset, kinds.HUB_DATASET),
     )
     def hub_dataset(
-        context: dg.AssetExecutionContext, config: PublishConfig, instance: InstanceResource
+        context: dg.AssetExecutionContext, config: PublishConfig, instance: Instance
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.publish.component import write_component
 

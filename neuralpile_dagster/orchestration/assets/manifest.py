@@ -13,7 +13,7 @@ from neuralpile_dagster.orchestration.metadata.manifest import manifest_metadata
 from neuralpile_dagster.orchestration.names import register, session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.store import read_record, write_record
@@ -28,7 +28,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         pool=ARCHIVE_POOL,
         **asset_facts(dataset, kinds.MANIFEST),
     )
-    def manifest(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
+    def manifest(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
         path = documents.manifest_path(dataset)
         tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")

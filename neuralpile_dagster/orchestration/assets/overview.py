@@ -11,7 +11,7 @@ from neuralpile_dagster.orchestration.describe import OWNERS
 from neuralpile_dagster.orchestration.metadata.sessions import table
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import OVERVIEW
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.settings import Settings
 
 
@@ -28,7 +28,7 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         "what the pile lacks. It only reads records: materialize it whenever you want to see where things stand. "
         "Numbers plot over time.",
     )
-    def overview(instance: InstanceResource) -> dg.MaterializeResult:
+    def overview(instance: Instance) -> dg.MaterializeResult:
         store, settings = instance.open_store(), instance.settings
         statuses = [dataset_status(store, dataset, settings) for dataset in datasets]
         pile = pile_status(store, datasets, settings)

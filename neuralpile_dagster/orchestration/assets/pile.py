@@ -20,7 +20,7 @@ from neuralpile_dagster.orchestration.metadata.pictures import files_rasters
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import progress_of, waits_told
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.store import write_record
 
 
@@ -73,7 +73,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         **pile_facts(kinds.PILE_MANIFEST),
     )
     def neural_pile_manifest(
-        context: dg.AssetExecutionContext, config: PileConfig, instance: InstanceResource
+        context: dg.AssetExecutionContext, config: PileConfig, instance: Instance
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.piles import choose_components
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
@@ -131,9 +131,7 @@ def _shards() -> dg.AssetsDefinition:
         partitions_def=PILE_SHARDS_PARTITIONS,
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
     )
-    def neural_pile_shards(
-        context: dg.AssetExecutionContext, instance: InstanceResource
-    ) -> Iterator[dg.MaterializeResult]:
+    def neural_pile_shards(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
         with waits_told(context):
             ShardBatch(context, instance).run()
         yield from ()  # every shard is recorded by then
@@ -151,7 +149,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         pool=HUB_POOL,
         **pile_facts(kinds.PILE_HUB_DATASET),
     )
-    def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
+    def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.publishing import publish_pile
 
         with waits_told(context):

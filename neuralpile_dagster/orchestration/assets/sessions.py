@@ -14,7 +14,7 @@ from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, session_pool
 from neuralpile_dagster.orchestration.progress import waits_told
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 
 
 class Access(Enum):
@@ -64,7 +64,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         pool=session_pool(dataset),
     )
     def sessions(
-        context: dg.AssetExecutionContext, config: SessionConfig, instance: InstanceResource
+        context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
         with waits_told(context):
             SessionBatch(context, instance, dataset, config.access.value).run()

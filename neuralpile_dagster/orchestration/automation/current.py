@@ -16,7 +16,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance
 
 RUNS_PER_TICK = 20
 """A queue of thousands of runs helps nobody; what is left comes with the next ticks."""
@@ -49,7 +49,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         "session that failed waits until its file, the code or a person changes something.",
     )
     def keep_the_pile_current(
-        context: dg.SensorEvaluationContext, instance: InstanceResource
+        context: dg.SensorEvaluationContext, instance: Instance
     ) -> dg.SensorResult | dg.SkipReason:
         store, settings = instance.open_store(), instance.settings
         requests: list[dg.RunRequest] = []

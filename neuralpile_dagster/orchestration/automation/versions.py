@@ -14,7 +14,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.net.retry import NetworkLimits
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import not_asked_before
-from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
 
@@ -50,7 +50,7 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         "not change when a newer one is published; the tick and the manifest's metadata (newer_version) say so. "
         "Datasets without a manifest are left alone: a person decides to start a dataset.",
     )
-    def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: InstanceResource) -> dg.SensorResult:
+    def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: Instance) -> dg.SensorResult:
         seen = _look(watched, _recall(context.cursor), instance, clock)
         for note in seen.notes:
             context.log.warning(note)

@@ -1,0 +1,32 @@
+"""All that we import from Dagster's private modules, in one place: what a new minor version of it may break.
+
+A test (`test_private_dagster`) names the version this was written for and holds the form of each thing that we rely on.
+Nothing else belongs here; what `dagster` itself exports is imported from there.
+"""
+
+from __future__ import annotations
+
+from dagster._config.config_schema import UserConfigSchema
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecordStatus,
+)
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.sql import create_engine
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._serdes import ConfigurableClassData
+
+__all__ = [
+    "COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES",
+    "SQLITE_BUSY_TIMEOUT_SECONDS",
+    "AssetCheckEvaluationTargetMaterializationData",
+    "AssetCheckExecutionRecordStatus",
+    "CheckRunHealthResult",
+    "ConfigurableClassData",
+    "SqliteEventLogStorage",
+    "UserConfigSchema",
+    "WorkerStatus",
+    "create_engine",
+]
