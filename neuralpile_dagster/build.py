@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuralpile_dagster.binning.measures import CountsMeasure
 from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.catalog.model import ReaderName
@@ -32,7 +31,9 @@ from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS,
 from neuralpile_dagster.store import Store, is_intact, put_file, write_record
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row
-from neuralpile_dagster.tables.rows_threads import write_rows
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.binning.measures import CountsMeasure
 
 TRAINS_VERSION = "trains-1"
 """Of the form of stored spike trains (`tables.spike_trains`); a new one makes all of them anew."""
@@ -302,6 +303,9 @@ def write_session_rows(
     DiskFull
         Too little space beside ``path``.
     """
+    from neuralpile_dagster.binning.measures import CountsMeasure  # numba: not for those who only compare hashes
+    from neuralpile_dagster.tables.rows_threads import write_rows
+
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.bin_width_s)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-from neuralpile_dagster.tables.rows import Row, RowReader
+from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster_tests.documented import Block, at, documented_blocks, reading_code, run
 from neuralpile_dagster_tests.hub.huggingface_setup import QUICK, quiet
 from neuralpile_dagster_tests.hub.piles import Pile
@@ -161,6 +161,26 @@ def test_the_cards_show_the_code_of_the_readme(places: Places) -> None:
     for kind in ("synthetic component", "synthetic pile", "component", "pile"):
         card = (places.cards[kind] / "README.md").read_text("utf-8")
         assert of_any_repository(reading_code(card)) == of_any_repository(README)
+
+
+def test_leaving_the_loop_at_the_first_row_fetches_no_other_row_from_the_hub(
+    places: Places, script: Script, tmp_path: Path
+) -> None:
+    folder, n_rows, row_bytes = tmp_path / "large", 8, 8_000_000
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    noise = np.random.default_rng(0)
+    with RowWriter(folder / "data" / "train-00000.parquet") as writer:
+        for k in range(n_rows):
+            counts = np.frombuffer(noise.bytes(row_bytes), np.uint8).reshape(1_000, -1)
+            writer.write(counts, "sub-1", "ses-1", f"segment_{k}")
+    hub = HuggingFaceHub("local", places.server.url, places.server.token, policy=QUICK)
+    hub.publish("large", folder, quiet)
+    places.server.log.clear()
+    reading, _ = at(README, "hf://datasets/local/large").split("units = pd")
+    assert script(reading)[0] == 0
+    fetched = sum(size for *_, size in places.server.requests("GET", "/lfs/get/"))
+    assert row_bytes < fetched < 3 * row_bytes
 
 
 @pytest.mark.parametrize("place", ["demo", "several shards", "hub"])

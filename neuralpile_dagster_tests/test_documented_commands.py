@@ -36,7 +36,11 @@ def named(shown: list[tuple[str, tuple[str, ...]]]) -> list[object]:
 @pytest.mark.parametrize("arguments", named(commands_of("neuralpile")))
 def test_neuralpile_has_the_command_and_its_options(arguments: tuple[str, ...]) -> None:
     name, *rest = arguments
-    command = main.commands[name]
+    command: click.Command = main
+    if name.startswith("-"):
+        rest = list(arguments)
+    else:
+        command = main.commands[name]
     _, left, _ = command.make_parser(click.Context(command)).parse_args(rest)
     assert not left
 

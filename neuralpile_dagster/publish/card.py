@@ -199,7 +199,7 @@ repository = "hf://datasets/{repository}"  # or the folder of a local copy
 def read_rows(split):
     for shard in fsspec.open_files(f"{{repository}}/data/{{split}}-*.parquet"):
         with shard as file:
-            yield from pq.ParquetFile(file).iter_batches(batch_size=1)
+            yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1)
 
 
 for row in read_rows("{split}"):
@@ -209,8 +209,8 @@ for row in read_rows("{split}"):
     break{read_units}
 ```
 
-- This fetches only the rows that you ask for and writes nothing to disk. A row is up to about 10 million tokens: use
-  small batches.
+- This fetches what you read in blocks of about 5 MB, and writes nothing to disk (`pre_buffer=False` keeps pyarrow from
+  reading 32 MB ahead). A row is up to about 10 million tokens: use small batches.
 - It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
   (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.

@@ -219,10 +219,10 @@ def test_reading_many_files_leaves_no_thread_and_no_paused_collection(bucket_ser
 CRASH = """
 import sys
 from pathlib import Path
-from neuralpile_dagster.archives.connections import Connections
-from neuralpile_dagster.archives.patience import NetworkLimits
-from neuralpile_dagster.archives.ranges.file import open_ranged
-from neuralpile_dagster.archives.ranges.remote import RemoteObject
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.hdf5.ranged.file import open_ranged
+from neuralpile_dagster.net.ranges import RemoteObject
 url, size = sys.argv[1], int(sys.argv[2])
 remote = RemoteObject("file.h5", size, url, lambda: url, Connections(2, NetworkLimits(retries=0)))
 with open_ranged(remote, Path, connections=2) as opened:

@@ -77,4 +77,4 @@ def test_somebody_elses_repository_of_the_name_of_one_of_ours_is_not_taken_for_o
         shutil.copytree((made.hub_folder("more-mice") / "data").resolve(), theirs)
         pile = merge(made, components=[MICE.name], extra_repositories=["other-lab/more-mice"], test_size=0.2)
         card = (pile / "README.md").read_text()
-    assert "Somebody else" in card
+    assert "Repositories of other owners" in card
