@@ -114,8 +114,9 @@ class _Listed:
         from neuralpile_dagster.recordings.model import BinnedCounts
         from neuralpile_dagster.recordings.readers import read_session
 
-        if self.row.source.archive == "figshare" and self._settings.archive == "dandi":
-            return not_needed(f"{session.size / 1e6:,.1f} MB that figshare gives only as whole files: not downloaded")
+        if not self.row.source.facts.has_ranges and self._settings.archive == "dandi":
+            archive = self.row.source.archive
+            return not_needed(f"{session.size / 1e6:,.1f} MB that {archive} gives only as whole files: not downloaded")
         with ExitStack() as stack:
             opened = [stack.enter_context(self.archive.open(self.row.source, file)) for file in session.files]
             data = read_session(self.row.reader, opened).data
