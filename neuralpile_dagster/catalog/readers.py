@@ -95,12 +95,12 @@ def all_readers() -> Mapping[str, Reader]:
                 remedy=_UNINSTALL,
             )
         rows.append(row)
-    for values, what in (
-        ([row.name for row in rows], "are named"),
-        ([row.version for row in rows], "have the version"),
-    ):
+    for field in ("name", "version"):
+        values = [getattr(row, field) for row in rows]
         if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise CatalogError(f"two readers {what} {twice[0]}", expected="one reader of each", remedy=_UNINSTALL)
+            raise CatalogError(
+                f"a reader's {field} is taken", found=f"two readers with {field} {twice[0]!r}", remedy=_UNINSTALL
+            )
     return {row.name: row for row in rows}
 
 
