@@ -16,7 +16,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.catalog.sources import ARCHIVES
@@ -143,11 +142,6 @@ def _problems(path: Path, label: str, content: Any) -> Iterable[CatalogError]:
             found=repr(dataset.source.archive),
             expected=f"{known} (also for a folder laid out like them); the sample has rows of its own",
         )
-    try:
-        get_reader(dataset.reader)
-    except ConfigurationError as error:
-        where = f"{path}, {label}, field reader: {error.what}"
-        yield CatalogError(where, found=error.found, expected=error.expected, remedy=error.remedy)
 
 
 def _problem(path: Path, label: str, error: Any) -> CatalogError:

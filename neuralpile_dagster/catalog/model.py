@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from neuralpile_dagster.catalog import readers
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
-from neuralpile_dagster.errors import CatalogError, did_you_mean
+from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
 RESERVED_NAMES = frozenset({"neural-pile"})
 Severity = Literal["warn", "error"]
@@ -47,7 +48,17 @@ def _known_archive(name: str) -> str:
     return name
 
 
+def _known_reader(name: str) -> str:
+    if name not in readers.BUILT_IN:  # those of other packages are not looked for to import the package's own rows
+        try:
+            readers.get_reader(name)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+    return name
+
+
 ArchiveName = Annotated[str, AfterValidator(_known_archive)]
+ReaderName = Annotated[str, AfterValidator(_known_reader)]
 PathPattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_compiles)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
@@ -136,15 +147,15 @@ class Dataset(Row):
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
     what the rule gives where that differs, ``notes`` the known doubts about them.
-    ``reader`` is a name in `catalog.readers`, ``severity`` overrides the severity
-    of asset checks by name; both are checked where the catalog is loaded.
+    ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
+    of asset checks by name.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
     source: Source
     sessions: SessionRule = SessionRule()
-    reader: str = Field(default="units", min_length=1, max_length=60)
+    reader: ReaderName = "units"
     species: Text | None = None
     doi: Doi | None = None
     paper_doi: Doi | None = None

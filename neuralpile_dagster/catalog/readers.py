@@ -48,7 +48,7 @@ class Reader:
         return f"`{self.name}`: {self.text}"
 
 
-BUILT_IN = (
+_ROWS = (
     Reader(
         name="units",
         version="units-2",
@@ -72,12 +72,13 @@ BUILT_IN = (
         reads="neuralpile_dagster.recordings.probes_mat:read_probes_mat",
     ),
 )
+BUILT_IN: Mapping[str, Reader] = {row.name: row for row in _ROWS}
 
 
 @cache
 def all_readers() -> Mapping[str, Reader]:
     """Every row by name; raises `CatalogError` when two have one name or version, or one cannot be loaded."""
-    rows = [*BUILT_IN]
+    rows = [*_ROWS]
     for point in entry_points(group=ENTRY_POINTS):
         try:
             row = point.load()

@@ -54,7 +54,7 @@ class ArchiveRow:
         return page and page.format(id=source_id, version=version)
 
 
-BUILT_IN = (
+_ROWS = (
     ArchiveRow(
         name="dandi",
         opens="neuralpile_dagster.archives.dandi.archive:DandiArchive.from_environment",
@@ -78,4 +78,4 @@ BUILT_IN = (
         synthetic=True,
     ),
 )
-ARCHIVES: Mapping[str, ArchiveRow] = {row.name: row for row in BUILT_IN}
+ARCHIVES: Mapping[str, ArchiveRow] = {row.name: row for row in _ROWS}

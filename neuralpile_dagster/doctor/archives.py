@@ -148,7 +148,7 @@ def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Findi
     from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
     if row.reader != "units":
-        return not_needed(f"{row.name} has no spike times; try it whole: neuralpile doctor --dataset {row.name}")
+        return not_needed(f"{row.name} is read by {row.reader}; try it whole: neuralpile doctor --dataset {row.name}")
     file = session.files[0]
     with archive.open(row.source, file) as opened:
         with opened.hdf5() as content:
