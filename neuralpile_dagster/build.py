@@ -19,7 +19,6 @@ import numpy as np
 
 from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
-from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import require_free, write_aside
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
@@ -44,7 +43,7 @@ _BYTES_PER_SPIKE = 9
 """Disk to have free while spike trains are written: at worst they do not get smaller than float64."""
 
 
-def trains_inputs(session: Session, reader: ReaderName) -> str:
+def trains_inputs(session: Session, reader: str) -> str:
     """Hash (sha256, hex) of all that a session's spike trains are made from: its files as listed, and the code."""
     from neuralpile_dagster.recordings.readers import reader_version
 
@@ -74,7 +73,7 @@ def build_spike_trains(
     prefix: str,
     session: Session,
     files: Sequence[OpenFile],
-    reader: ReaderName,
+    reader: str,
     source_version: str,
     inputs: str,
 ) -> TrainsRecord:
@@ -220,7 +219,7 @@ def bin_files(
     output: Path,
     bin_width_s: float = DEFAULT_BIN_WIDTH_S,
     max_tokens: int = DEFAULT_MAX_TOKENS,
-    reader: ReaderName = "units",
+    reader: str = "units",
     progress: Progress = silent,
 ) -> SessionRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from neuralpile_dagster.catalog.model import ReaderName
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, documented
 
@@ -99,7 +98,7 @@ def catalog(check: bool) -> None:
 
     settings = Settings.from_environment()
     if check:
-        from neuralpile_dagster.checks.policy import require_known_checks
+        from neuralpile_dagster.checks.registry import require_known_checks
 
         path = user_catalog_path(settings)
         rows = check_user_catalog(path)
@@ -210,14 +209,30 @@ def doctor(dataset: str | None, as_json: bool) -> None:
         sys.exit(1)
 
 
+def _known_reader(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Refuse an unknown reader as click refuses a choice; other packages' readers are looked up only here."""
+    from neuralpile_dagster.catalog.readers import get_reader
+
+    try:
+        return get_reader(name).name
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 @main.command("bin")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
 @click.option("--bin-width", default=DEFAULT_BIN_WIDTH_S, show_default=True, help="Seconds per bin.")
 @click.option("--max-tokens", default=DEFAULT_MAX_TOKENS, show_default=True, help="Nominal tokens per segment.")
-@click.option("--reader", default="units", show_default=True, type=click.Choice(get_args(ReaderName)))
+@click.option(
+    "--reader",
+    default="units",
+    show_default=True,
+    callback=_known_reader,
+    help="How the files are read: units, firing_rates, eight_probe_mat, or one that an installed package adds.",
+)
 @_plain_errors
-def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: ReaderName) -> None:
+def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str) -> None:
     """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
     from neuralpile_dagster.build import bin_files
 
@@ -287,7 +302,7 @@ def _require_target(output: Path) -> None:
 
 def _serve(settings: Settings, port: int, host: str) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.checks.policy import require_known_checks
+    from neuralpile_dagster.checks.registry import require_known_checks
     from neuralpile_dagster.orchestration.serving import serve
 
     for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback

@@ -28,6 +28,8 @@ the same call is made again (network, 5xx, a busy hub); every other
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -66,6 +68,12 @@ class NeuralPileError(Exception):
 
 def _rebuild(kind: type[NeuralPileError], what: str, fields: dict[str, str]) -> NeuralPileError:
     return kind(what, **fields)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Remedy for an unknown name: the closest known one, or nothing when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 class TransientError(NeuralPileError):

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster_tests.hub.folders import contents
 from neuralpile_dagster_tests.hub.huggingface_setup import published
 from neuralpile_dagster_tests.orchestration.house import Ran, quick_folder
@@ -113,7 +113,7 @@ def test_dagster_evaluated_every_check_of_the_publication_and_all_passed(
     instance: dg.DagsterInstance, name: str
 ) -> None:
     asset, layer = ASSETS[name]
-    due = {check for check, policy in POLICIES.items() if policy.layer == layer}
+    due = {name for name, check in CHECKS.items() if check.layer == layer}
     assert due & {"component_reads_back", "pile_reads_back"}
     for check in due:
         key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check)

@@ -1,9 +1,16 @@
-"""Archives: where recordings come from. `open_archive` picks the one that the settings name."""
+"""Archives: where recordings come from. `open_archive` picks the one that the settings and a source name.
+
+Which archives there are is in `catalog.sources`; how each is asked is in a module of its own, imported when it is
+needed.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from neuralpile_dagster.catalog.sources import ARCHIVES
 
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
@@ -16,20 +23,12 @@ def open_archive(settings: Settings, source: Source, limits: NetworkLimits | Non
     """The archive that serves ``source`` on this instance; ``limits`` are other ones than the usual.
 
     ``NEURALPILE_ARCHIVE`` decides: the sample, a local folder of dandisets, or
-    (``dandi``) the source's own archive on the network.
+    (``dandi``) the source's own archive. Synthetic recordings are in no folder.
     """
-    if settings.archive == "sample" or source.archive == "sample":
-        from neuralpile_dagster.archives.sample.archive import SampleArchive
-
-        return SampleArchive(settings.home)
-    if settings.archive != "dandi":
+    row = ARCHIVES["sample" if settings.archive == "sample" else source.archive]
+    if settings.archive not in ("dandi", "sample") and not row.synthetic:
         from neuralpile_dagster.archives.folder import FolderArchive
 
         return FolderArchive(Path(settings.archive))
-    if source.archive == "figshare":
-        from neuralpile_dagster.archives.figshare import FigshareArchive
-
-        return FigshareArchive.from_environment(settings.home, limits)
-    from neuralpile_dagster.archives.dandi.archive import DandiArchive
-
-    return DandiArchive.from_environment(settings.home, limits)
+    archive: Archive = pkgutil.resolve_name(row.opens)(settings.home, limits)
+    return archive

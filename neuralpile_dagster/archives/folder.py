@@ -90,13 +90,13 @@ class FolderArchive:
             return folder
         there = sorted(path.name for path in self.root.iterdir() if path.is_dir()) if self.root.is_dir() else []
         near = difflib.get_close_matches(source.folder, there, n=3, cutoff=0.5) or there[:5]
+        download = source.facts.download.format(id=source.id, root=self.root)
+        get = f"run `{download}`" if download else f"put the files into {folder}"
         raise ArchiveError(
             f"{source.label} is not in the archive folder {self.root}",
             found=_what_is_there(self.root, folder, near, len(there)),
             expected=f"a folder {folder}",
-            remedy=f"run `dandi download DANDI:{source.id} -o {self.root}`, or set NEURALPILE_ARCHIVE to another folder"
-            if source.archive == "dandi"
-            else f"put the files into {folder}, or set NEURALPILE_ARCHIVE to another folder",
+            remedy=f"{get}, or set NEURALPILE_ARCHIVE to another folder",
         )
 
     def _files(self, folder: Path) -> Iterator[ArchiveFile]:

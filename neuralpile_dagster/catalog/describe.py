@@ -5,16 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from neuralpile_dagster.catalog.model import Dataset, ReaderName, SessionRule
+from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.records import Citation
 
-READERS: dict[ReaderName, str] = {
-    "units": "`units`: the spike times of the NWB file's units table (seconds), binned by the project",
-    "firing_rates": "`firing_rates`: firing rates that the NWB file holds in bins already; "
-    "the counts are the rates times the file's bin width, rounded",
-    "eight_probe_mat": "`eight_probe_mat`: spike times and cluster ids of the eight probes of a MATLAB file, "
-    "from the first spike on",
-}
 _SEVERAL = {
     "refuse": "More than one file for a session is an error.",
     "prefer": "Of a session's files only one is read: that which matches the earliest of the patterns above.",
@@ -54,7 +47,6 @@ def _either(patterns: Iterable[str]) -> str:
     return " or ".join(code(pattern) for pattern in patterns)
 
 
-_PUBLISHERS = {"dandi": "DANDI Archive", "figshare": "figshare"}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -79,7 +71,7 @@ def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | No
     fields = {
         "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors),
         "title": f"{{{_latex(said.title or dataset.title)}}}",
-        "publisher": _PUBLISHERS.get(dataset.source.archive, ""),
+        "publisher": dataset.source.facts.publisher,
         "version": _latex(version or pinned),
         "doi": _verbatim(doi),
         "url": _verbatim(url),

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.errors import CatalogError, ConfigurationError
+from neuralpile_dagster.catalog.sources import ARCHIVES
+from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 from neuralpile_dagster.settings import Settings
 
 USER_CATALOG = "catalog.yaml"
@@ -134,11 +135,12 @@ def _problems(path: Path, label: str, content: Any) -> Iterable[CatalogError]:
         for problem in error.errors():
             yield _problem(path, label, problem)
         return
-    if dataset.source.archive == "sample":
+    if dataset.source.facts.synthetic:
+        known = " or ".join(repr(row.name) for row in ARCHIVES.values() if not row.synthetic)
         yield CatalogError(
             f"{path}, {label}, field source.archive",
-            found="'sample'",
-            expected="'dandi' or 'figshare' (also for a folder laid out like them); the sample has rows of its own",
+            found=repr(dataset.source.archive),
+            expected=f"{known} (also for a folder laid out like them); the sample has rows of its own",
         )
 
 
@@ -150,11 +152,10 @@ def _problem(path: Path, label: str, error: Any) -> CatalogError:
         return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...` to the row")
     if error["type"] == "extra_forbidden":
         fields = list(_FIELDS[".".join(map(str, location[:-1]))].model_fields)
-        close = difflib.get_close_matches(str(location[-1]), fields, n=1)
         return CatalogError(
             f"{where}: there is no such field",
             expected=f"one of {', '.join(fields)}",
-            remedy=f"did you mean {close[0]!r}?" if close else "",
+            remedy=did_you_mean(str(location[-1]), fields),
         )
     message = error["msg"].removeprefix("Value error, ")
     if not location or error["type"] == "value_error":

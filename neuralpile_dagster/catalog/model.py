@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from neuralpile_dagster.catalog import readers
+from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
+from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
+
 RESERVED_NAMES = frozenset({"neural-pile"})
-ReaderName = Literal["units", "firing_rates", "eight_probe_mat"]
-ArchiveName = Literal["dandi", "figshare", "sample"]
 Severity = Literal["warn", "error"]
 
 
@@ -35,6 +37,28 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _known_archive(name: str) -> str:
+    if name not in ARCHIVES:
+        error = CatalogError(
+            f"there is no archive {name[:60]!r}",
+            expected=f"one of {', '.join(repr(row.name) for row in ARCHIVES.values() if not row.synthetic)}",
+            remedy=did_you_mean(name, ARCHIVES),
+        )
+        raise ValueError(str(error))
+    return name
+
+
+def _known_reader(name: str) -> str:
+    if name not in readers.BUILT_IN:  # those of other packages are not looked for to import the package's own rows
+        try:
+            readers.get_reader(name)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+    return name
+
+
+ArchiveName = Annotated[str, AfterValidator(_known_archive)]
+ReaderName = Annotated[str, AfterValidator(_known_reader)]
 PathPattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_compiles)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
@@ -60,9 +84,14 @@ class Source(Row):
     version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
 
     @property
+    def facts(self) -> ArchiveRow:
+        """What is known of its archive."""
+        return ARCHIVES[self.archive]
+
+    @property
     def folder(self) -> str:
         """Name of this source's folder in a folder archive."""
-        return f"figshare-{self.id}" if self.archive == "figshare" else self.id
+        return self.facts.folder.format(id=self.id)
 
     @property
     def label(self) -> str:
@@ -72,12 +101,7 @@ class Source(Row):
     @property
     def url(self) -> str | None:
         """The web page where people look at it; None for the synthetic sample."""
-        if self.archive == "dandi":
-            page = f"https://dandiarchive.org/dandiset/{self.id}"
-            return page if self.version == "latest" else f"{page}/{self.version}"
-        if self.archive == "figshare":
-            return f"https://figshare.com/articles/dataset/_/{self.id}"
-        return None
+        return self.facts.url(self.id, self.version)
 
 
 class SessionRule(Row):
@@ -123,7 +147,8 @@ class Dataset(Row):
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
     what the rule gives where that differs, ``notes`` the known doubts about them.
-    ``severity`` overrides the severity of asset checks by name.
+    ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
+    of asset checks by name.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)

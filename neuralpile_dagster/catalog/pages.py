@@ -10,8 +10,9 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.describe import READERS, bibtex, rule_in_words
+from neuralpile_dagster.catalog.describe import bibtex, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import write_bytes
@@ -91,14 +92,12 @@ def _synthetic(dataset: Dataset) -> list[str]:
 
 def _source(dataset: Dataset) -> list[str]:
     source = dataset.source
-    version = _VERSIONS.get(source.version, f"`{source.version}`")
-    if source.archive == "figshare":
-        version = "the article as it is published"
+    version = source.facts.version_text or _VERSIONS.get(source.version, f"`{source.version}`")
     lines = [
         f"- Archive: {link(source.label, source.url)}",
         f"- Version: {version}",
         f"- Species: {text(dataset.species or 'not stated')}",
-        f"- Reader: {READERS[dataset.reader]}",
+        f"- Reader: {get_reader(dataset.reader).markdown}",
     ]
     lines += [f"- DOI: {doi_link(dataset.doi)}"] if dataset.doi else []
     return lines + ([f"- Paper: {doi_link(dataset.paper_doi)}"] if dataset.paper_doi else [])

@@ -1,4 +1,4 @@
-"""Checks of a whole dataset: its manifest and what was published of it. One function is one check."""
+"""Checks of a whole dataset: its manifest and what was published of it. A function is a check, listed in `registry`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.checks.published import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
-from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
+
+
+@dataclass(frozen=True)
+class ManifestEvidence:
+    """What the checks of a manifest look at."""
+
+    dataset: Dataset
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class ComponentEvidence:
+    """What the checks of a published component look at."""
+
+    dataset: Dataset
+    manifest: Manifest
+    records: Mapping[str, CountsRecord]
+    failed: Mapping[str, str]
+    published: ComponentRecord
+    hub: LoadableHub
+    repository_name: str
+    folder: Path
+
+    @property
+    def inputs_now(self) -> str:
+        """Hash of what a publication would be made from now."""
+        return component_inputs(
+            self.dataset,
+            self.manifest,
+            self.records,
+            missing=self.published.missing,
+            repository=self.published.repository,
+        )
 
 
 def sessions_expected(dataset: Dataset, manifest: Manifest) -> Verdict:
@@ -104,47 +136,3 @@ def hub_dataset_is_current(published: ComponentRecord, inputs_now: str) -> Verdi
         found=published.inputs[:16],
         remedy="materialize hub_dataset again: sessions, the catalog row or the manifest changed since",
     )
-
-
-@dataclass(frozen=True)
-class ComponentEvidence:
-    """What the checks of a published component look at."""
-
-    dataset: Dataset
-    manifest: Manifest
-    records: Mapping[str, CountsRecord]
-    failed: Mapping[str, str]
-    published: ComponentRecord
-    hub: LoadableHub
-    repository_name: str
-    folder: Path
-
-
-def judge_manifest(dataset: Dataset, manifest: Manifest) -> dict[str, Verdict]:
-    """All verdicts on a manifest."""
-    return {
-        "sessions_expected": sessions_expected(dataset, manifest),
-        "subjects_published": subjects_published(dataset, manifest),
-        "no_session_vanished": no_session_vanished(manifest),
-    }
-
-
-def judge_component(evidence: ComponentEvidence) -> dict[str, Verdict]:
-    """All verdicts on a published component."""
-    published = evidence.published
-    inputs_now = component_inputs(
-        evidence.dataset,
-        evidence.manifest,
-        evidence.records,
-        missing=published.missing,
-        repository=published.repository,
-    )
-    return {
-        "no_sessions_left_failed": no_sessions_left_failed(evidence.manifest, list(evidence.records), evidence.failed),
-        "tokens_published": tokens_published(evidence.dataset, published),
-        "no_twin_sessions": no_twin_sessions(evidence.records),
-        "card_counts_equal_footers": card_counts_equal_footers(evidence.hub, evidence.repository_name),
-        "hub_equals_record": hub_equals_record(evidence.hub, evidence.repository_name, published.shards),
-        "component_reads_back": users_read_what_was_made(evidence.hub, evidence.repository_name, evidence.folder),
-        "hub_dataset_is_current": hub_dataset_is_current(published, inputs_now),
-    }

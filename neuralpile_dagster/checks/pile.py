@@ -1,14 +1,15 @@
-"""Checks of the merged pile. One function is one check."""
+"""Checks of the merged pile. One function is one check, listed in `registry`."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
-from neuralpile_dagster.checks.published import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
-from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import SPLITS, PilePlan
@@ -16,6 +17,25 @@ from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.records import PileRecord, ShardRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
+
+
+@dataclass(frozen=True)
+class PileEvidence:
+    """What the checks of the published pile look at."""
+
+    published: PileRecord
+    plan: PilePlan
+    hub: LoadableHub
+    repository_name: str
+    folder: Path
+
+
+def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvidence:
+    """The pile as it is published now, and its plan."""
+    published = piles.require_published(store, settings)
+    plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
+    name = piles.repository_name(settings)
+    return PileEvidence(published, plan, hub, name, documents.staging_folder(settings, name))
 
 
 def shards_of(published: PileRecord) -> list[ShardRecord]:
@@ -104,20 +124,3 @@ def shuffled(plan: PilePlan) -> Verdict:
         remedy="materialize neural_pile/manifest with another seed; report it when it stays",
         details={"z": round(z, 3)},
     )
-
-
-def judge_pile(store: Store, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
-    """All verdicts on the published pile."""
-    published = piles.require_published(store, settings)
-    plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
-    name = piles.repository_name(settings)
-    return {
-        "tokens_equal_components": tokens_equal_components(published, plan),
-        "every_row_exactly_once": every_row_exactly_once(plan),
-        "train_and_test_disjoint": train_and_test_disjoint(plan),
-        "split_sizes": split_sizes(plan),
-        "shuffled": shuffled(plan),
-        "card_counts_equal_pile": card_counts_equal_footers(hub, name),
-        "pile_reads_back": users_read_what_was_made(hub, name, documents.staging_folder(settings, name)),
-        "pile_is_as_published": hub_equals_record(hub, name, shards_of(published)),
-    }

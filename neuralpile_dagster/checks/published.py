@@ -1,4 +1,4 @@
-"""Checks of what lies on the hub, for components and the pile alike. One function is one check."""
+"""Checks of what lies on the hub, for components and the pile alike. A function is a check, listed in `registry`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Hub, LoadableHub, list_folder

@@ -1,4 +1,4 @@
-"""Checks of one session's spike counts. One function is one check."""
+"""Checks of one session's spike counts. One function is one check, listed in `registry`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from neuralpile_dagster.binning.segments import plan_segments
-from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store
@@ -192,24 +192,3 @@ def no_duplicate_spikes(evidence: SessionEvidence) -> Verdict:
         remedy="they count as spikes, as in the published pile; ask the recording's authors",
         details={"share": round(stats.duplicate_spikes / max(stats.spikes_read, 1), 6)},
     )
-
-
-SESSION_CHECKS = {
-    check.__name__: check
-    for check in (
-        spikes_conserved,
-        rows_follow_the_contract,
-        segments_cover_the_session,
-        file_is_as_recorded,
-        source_is_as_listed,
-        no_saturated_bins,
-        few_silent_units,
-        plausible_rates,
-        no_duplicate_spikes,
-    )
-}
-
-
-def judge(evidence: SessionEvidence) -> dict[str, Verdict]:
-    """All verdicts on a session, by the name of the check."""
-    return {name: check(evidence) for name, check in SESSION_CHECKS.items()}

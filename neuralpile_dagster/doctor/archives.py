@@ -114,8 +114,9 @@ class _Listed:
         from neuralpile_dagster.recordings.model import BinnedCounts
         from neuralpile_dagster.recordings.readers import read_session
 
-        if self.row.source.archive == "figshare" and self._settings.archive == "dandi":
-            return not_needed(f"{session.size / 1e6:,.1f} MB that figshare gives only as whole files: not downloaded")
+        if not self.row.source.facts.has_ranges and self._settings.archive == "dandi":
+            archive = self.row.source.archive
+            return not_needed(f"{session.size / 1e6:,.1f} MB that {archive} gives only as whole files: not downloaded")
         with ExitStack() as stack:
             opened = [stack.enter_context(self.archive.open(self.row.source, file)) for file in session.files]
             data = read_session(self.row.reader, opened).data
@@ -147,7 +148,7 @@ def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Findi
     from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
     if row.reader != "units":
-        return not_needed(f"{row.name} has no spike times; try it whole: neuralpile doctor --dataset {row.name}")
+        return not_needed(f"{row.name} is read by {row.reader}; try it whole: neuralpile doctor --dataset {row.name}")
     file = session.files[0]
     with archive.open(row.source, file) as opened:
         with opened.hdf5() as content:

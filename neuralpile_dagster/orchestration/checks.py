@@ -9,16 +9,25 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.checks import dataset as judges
-from neuralpile_dagster.checks.pile import judge_pile
-from neuralpile_dagster.checks.policy import POLICIES, Layer, require_known_checks, severity_of
-from neuralpile_dagster.checks.session import SessionEvidence, judge
-from neuralpile_dagster.checks.verdict import Verdict, capped
+from neuralpile_dagster.checks.dataset import ComponentEvidence
+from neuralpile_dagster.checks.model import Layer, Verdict, capped
+from neuralpile_dagster.checks.registry import (
+    CHECKS,
+    checks_of,
+    is_blocking,
+    judge_component,
+    judge_manifest,
+    judge_pile,
+    judge_session,
+    require_known_checks,
+    severity_of,
+)
+from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.kinds import PILE
-from neuralpile_dagster.orchestration import checks, names
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.private_dagster import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
     AssetCheckExecutionRecordStatus,
@@ -44,20 +53,14 @@ def specs(
         require_known_checks(dataset)
     return [
         dg.AssetCheckSpec(
-            name,
+            check.name,
             asset=asset_of(layer, dataset),
-            description=policy.why,
-            blocking=is_blocking(name, dataset),
+            description=check.why,
+            blocking=is_blocking(check.name, dataset),
             partitions_def=partitions,
         )
-        for name, policy in POLICIES.items()
-        if policy.layer == layer
+        for check in checks_of(layer)
     ]
-
-
-def is_blocking(name: str, dataset: Dataset | None) -> bool:
-    """Whether a failure of the check stops what is downstream: a warning never does."""
-    return POLICIES[name].blocking and severity_of(name, dataset) == "error"
 
 
 def _metadata(verdict: Verdict) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _metadata(verdict: Verdict) -> dict[str, Any]:
 
 def _event(name: str, verdict: Verdict, dataset: Dataset | None) -> dict[str, Any]:
     return {
-        "asset_key": asset_of(POLICIES[name].layer, dataset),
+        "asset_key": asset_of(CHECKS[name].layer, dataset),
         "check_name": name,
         "passed": verdict.passed,
         "severity": _SEVERITY[severity_of(name, dataset)],
@@ -104,10 +107,10 @@ def evaluations(
 def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a manifest."""
 
-    @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=checks.specs(dataset, "manifest"))
+    @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=specs(dataset, "manifest"))
     def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         manifest = documents.read_manifest(instance.open_store(), dataset)
-        yield from checks.results(judges.judge_manifest(dataset, manifest), dataset)
+        yield from results(judge_manifest(dataset, manifest), dataset)
 
     return check_manifest
 
@@ -115,12 +118,12 @@ def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
 def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a published component."""
 
-    @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=checks.specs(dataset, "hub_dataset"))
+    @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=specs(dataset, "hub_dataset"))
     def check_hub_dataset(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         store, settings = instance.open_store(), instance.settings
         manifest = documents.read_manifest(store, dataset)
         records, reasons = publishable_records(store, dataset, settings, manifest)
-        evidence = judges.ComponentEvidence(
+        evidence = ComponentEvidence(
             dataset=dataset,
             manifest=manifest,
             records=records,
@@ -130,7 +133,7 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
             repository_name=(name := documents.repository_name(dataset, settings)),
             folder=documents.staging_folder(settings, name),
         )
-        yield from checks.results(judges.judge_component(evidence), dataset)
+        yield from results(judge_component(evidence), dataset)
 
     return check_hub_dataset
 
@@ -138,10 +141,10 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
 def pile_checks() -> dg.AssetChecksDefinition:
     """All checks of the published pile."""
 
-    @dg.multi_asset_check(name=f"{PILE}__hub_dataset_checks", specs=checks.specs(None, "pile"))
+    @dg.multi_asset_check(name=f"{PILE}__hub_dataset_checks", specs=specs(None, "pile"))
     def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         verdicts = judge_pile(instance.open_store(), instance.settings, instance.open_hub())
-        yield from checks.results(verdicts, None)
+        yield from results(verdicts, None)
 
     return check_pile
 
@@ -156,14 +159,14 @@ class SessionJudge:
 
     def judge(self, key: str, evidence: SessionEvidence) -> None:
         """Log every check's verdict on a session; raises `RecordingError` when a blocking one failed."""
-        verdicts = judge(evidence)
+        verdicts = judge_session(evidence)
         event = latest_event(self.context.instance, names.spike_counts_key(self.dataset), key)
-        for evaluation in checks.evaluations(verdicts, self.dataset, key, event):
+        for evaluation in evaluations(verdicts, self.dataset, key, event):
             self.context.log_event(evaluation)
         for name, verdict in verdicts.items():
             self.said.setdefault(name, {})[key] = verdict
         for name, verdict in verdicts.items():
-            if not verdict.passed and checks.is_blocking(name, self.dataset):
+            if not verdict.passed and is_blocking(name, self.dataset):
                 raise RecordingError(
                     f"{key} fails the check {name}",
                     found=str(verdict.found),
@@ -192,7 +195,7 @@ class SessionJudge:
             unjudged = [key for key in batch if key not in said]  # what was said of them earlier is of other counts
             passed = {key: states[key] for key in known if key in states and key not in unjudged}
             verdicts[name] = _together(passed, len(known), len(unjudged), said)
-        for evaluation in checks.evaluations(verdicts, self.dataset, None):
+        for evaluation in evaluations(verdicts, self.dataset, None):
             self.context.log_event(evaluation)
 
 

@@ -1,12 +1,15 @@
-"""Readers by name: a session's open files -> `Recording`."""
+"""Reading a session: its open files -> `Recording`, by the reader that its catalog row names.
+
+Which readers there are is in `catalog.readers`; how each reads is in a module of its own, imported when it is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import pkgutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from neuralpile_dagster.catalog.model import ReaderName
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
 from neuralpile_dagster.hdf5.opened import OpenFile
 
@@ -14,51 +17,15 @@ if TYPE_CHECKING:
     from neuralpile_dagster.recordings.model import Recording
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How files of one form are read.
-
-    ``version`` changes whenever the same file would give another `Recording`:
-    it is part of what stored spike trains are identified by.
-    """
-
-    version: str
-    read: Callable[[Sequence[OpenFile]], Recording]
-
-
-def _units(files: Sequence[OpenFile]) -> Recording:
-    from neuralpile_dagster.recordings.nwb.units import read_nwb_units
-
-    return read_nwb_units(files)
-
-
-def _firing_rates(files: Sequence[OpenFile]) -> Recording:
-    from neuralpile_dagster.recordings.nwb.firing_rates import read_nwb_firing_rates
-
-    return read_nwb_firing_rates(_only(files))
-
-
-def _eight_probe_mat(files: Sequence[OpenFile]) -> Recording:
-    from neuralpile_dagster.recordings.probes_mat import read_probes_mat
-
-    return read_probes_mat(_only(files))
-
-
-READERS: Mapping[ReaderName, Reader] = {
-    "units": Reader("units-2", _units),
-    "firing_rates": Reader("firing-rates-2", _firing_rates),
-    "eight_probe_mat": Reader("eight-probe-mat-1", _eight_probe_mat),
-}
-
-
-def read_session(reader: ReaderName, files: Sequence[OpenFile]) -> Recording:
+def read_session(reader: str, files: Sequence[OpenFile]) -> Recording:
     """Read a session's files, in their order.
 
     Parameters
     ----------
-    reader : {"units", "firing_rates", "eight_probe_mat"}
+    reader : str
+        Its name (`catalog.readers`), e.g. ``"units"``.
     files : sequence of OpenFile
-        At least one; only ``units`` takes several (probes of one session).
+        At least one; several (e.g. the probes of one session) only for a reader that takes several.
 
     Raises
     ------
@@ -67,27 +34,20 @@ def read_session(reader: ReaderName, files: Sequence[OpenFile]) -> Recording:
     RecordingError
         A file has nothing to read, or is damaged; the message names it.
     """
+    row = get_reader(reader)
     if not files:
         raise ConfigurationError("a session without files cannot be read")
-    return _reader(reader).read(files)
-
-
-def reader_version(reader: ReaderName) -> str:
-    """The reader's code version; raises `ConfigurationError` when there is no such reader."""
-    return _reader(reader).version
-
-
-def _reader(name: ReaderName) -> Reader:
-    if name not in READERS:
-        raise ConfigurationError(f"there is no reader {name!r}", expected=", ".join(READERS))
-    return READERS[name]
-
-
-def _only(files: Sequence[OpenFile]) -> OpenFile:
-    if len(files) > 1:
+    if len(files) > 1 and not row.several_files:
         raise CatalogError(
-            "this reader takes one file per session",
+            f"the reader {row.name} takes one file per session",
             found=f"{len(files)} files, the first {files[0].name}",
             remedy="change `same_session` and `several` of the dataset's session rule",
         )
-    return files[0]
+    read = pkgutil.resolve_name(row.reads)
+    recording: Recording = read(files if row.several_files else files[0])
+    return recording
+
+
+def reader_version(reader: str) -> str:
+    """The reader's code version; raises `ConfigurationError` when there is no such reader."""
+    return get_reader(reader).version

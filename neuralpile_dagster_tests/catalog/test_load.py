@@ -126,6 +126,11 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         ("source: {", "source: {archive: zenodo, ", ["field source.archive", "'zenodo'", "'dandi'"]),
         ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
         ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
+        (
+            "title:",
+            "reader: unit\n    titel: x\n    title:",
+            ["field titel", "field reader: there is no reader 'unit'; expected: one of 'units',", "mean 'units'?"],
+        ),
         ("title:", "tokens_published: many\n    title:", ["field tokens_published", "'many'", "integer"]),
         ("title:", "tokens_published: -1\n    title:", ["field tokens_published", "greater than or equal to 0"]),
         ("title:", "sessions: {include: ['(']}\n    title:", ["field sessions.include.0", "not a regular expression"]),

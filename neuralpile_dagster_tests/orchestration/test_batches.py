@@ -10,7 +10,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
@@ -21,7 +21,7 @@ TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS
 Broken = tuple[House, dg.ExecuteInProcessResult]
 NewHouse = Callable[..., House]
-PER_SESSION = [name for name, policy in POLICIES.items() if policy.layer == "spike_counts"]
+PER_SESSION = [name for name, check in CHECKS.items() if check.layer == "spike_counts"]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
-from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents, piles
@@ -77,7 +77,7 @@ def test_data_only_moves_forward(graph: dg.AssetGraph) -> None:
 
 def test_a_row_gets_every_check_of_the_table_on_the_asset_that_it_names(graph: dg.AssetGraph) -> None:
     mine = {(k.asset_key.path[1], k.name) for k in graph.asset_check_keys if k.asset_key.path[0] == "tiny_mice"}
-    assert mine == {(policy.layer, name) for name, policy in POLICIES.items() if policy.layer != "pile"}
+    assert mine == {(check.layer, name) for name, check in CHECKS.items() if check.layer != "pile"}
 
 
 def test_the_assets_say_what_they_are_where_from_and_in_which_code_version(graph: dg.AssetGraph) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 
-from neuralpile_dagster.catalog.model import ReaderName
+from neuralpile_dagster.catalog.readers import all_readers
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.recordings.readers import READERS, read_session, reader_version
+from neuralpile_dagster.recordings.readers import read_session, reader_version
 
 
-def test_every_reader_of_the_catalog_has_a_version_of_its_own():
-    assert set(READERS) == set(get_args(ReaderName))
-    assert len({reader_version(name) for name in READERS}) == len(READERS)
+def test_versions_of_readers_stay_so_that_stored_spike_trains_do():
+    assert {name: reader_version(name) for name in all_readers()} == {
+        "units": "units-2",
+        "firing_rates": "firing-rates-2",
+        "eight_probe_mat": "eight-probe-mat-1",
+    }
+
+
+@pytest.mark.parametrize("name", ["units", "firing_rates", "eight_probe_mat"])
+def test_the_function_that_a_row_names_is_there(name: str):
+    assert callable(pkgutil.resolve_name(all_readers()[name].reads))
 
 
 def test_an_unknown_reader_and_a_session_without_files_are_refused():
-    with pytest.raises(ConfigurationError, match="no reader 'spikes'; expected: units"):
-        reader_version("spikes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="no reader 'spikes'; expected: one of 'units', 'firing_rates'"):
+        reader_version("spikes")
     with pytest.raises(ConfigurationError, match="without files"):
         read_session("units", [])
 

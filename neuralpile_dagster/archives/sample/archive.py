@@ -17,6 +17,7 @@ from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
+    from neuralpile_dagster.net.retry import NetworkLimits
 
 GENERATOR_VERSION = "1"  # changes whenever the generator would write other recordings
 SAMPLES = ("sample-units", "sample-probes", "sample-rates", "sample-eight-probe")
@@ -28,6 +29,11 @@ class SampleArchive:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+
+    @classmethod
+    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> SampleArchive:
+        """The sample in ``home``; it needs no network, so ``limits`` mean nothing to it."""
+        return cls(home)
 
     def list_files(self, source: Source) -> Listing:
         """See `Archive.list_files`. Makes the recordings first (some seconds, once)."""

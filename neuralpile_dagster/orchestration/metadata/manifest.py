@@ -7,8 +7,9 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.describe import READERS, rule_in_words
+from neuralpile_dagster.catalog.describe import rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import place, table
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -31,7 +32,7 @@ def manifest_metadata(
         "files_considered": manifest.considered,
         "files_dropped": dict(sorted(manifest.dropped.items())),
         "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
-        "reader": dg.MetadataValue.md(READERS[dataset.reader]),
+        "reader": dg.MetadataValue.md(get_reader(dataset.reader).markdown),
         "bytes": sum(session.size for session in present),
         "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
         "seconds": round(seconds, 3),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.checks import dataset as checks
-from neuralpile_dagster.checks.dataset import ComponentEvidence, judge_component, judge_manifest
-from neuralpile_dagster.checks.policy import POLICIES
+from neuralpile_dagster.checks.dataset import ComponentEvidence
+from neuralpile_dagster.checks.registry import CHECKS, judge_component, judge_manifest
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -41,7 +41,7 @@ def row(**changes: Any) -> Any:
 
 def test_the_built_mice_pass_all_but_what_the_catalog_states_otherwise(evidence: ComponentEvidence) -> None:
     verdicts = judge_manifest(MICE, evidence.manifest) | judge_component(evidence)
-    assert sorted(verdicts) == sorted(n for n, p in POLICIES.items() if p.layer in ("manifest", "hub_dataset"))
+    assert sorted(verdicts) == sorted(n for n, p in CHECKS.items() if p.layer in ("manifest", "hub_dataset"))
     assert [name for name, verdict in verdicts.items() if not verdict.passed] == ["tokens_published"]
 
 

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pytest
 
 from neuralpile_dagster.checks import pile as checks
-from neuralpile_dagster.checks.pile import judge_pile
-from neuralpile_dagster.checks.policy import POLICIES
 from neuralpile_dagster.checks.published import hub_equals_record
+from neuralpile_dagster.checks.registry import CHECKS, judge_pile
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import piles
@@ -77,12 +76,12 @@ def doctored(plan: PilePlan, rows: pa.Table) -> PilePlan:
 def test_a_right_pile_passes_every_check(pile: Pile) -> None:
     verdicts = judge_pile(pile.house.store, pile.house.settings, pile.hub)
     assert {name: v.passed for name, v in verdicts.items()} == {
-        name: True for name, policy in POLICIES.items() if policy.layer == "pile"
+        name: True for name, check in CHECKS.items() if check.layer == "pile"
     }
 
 
 def test_the_checks_ran_with_the_run_that_published(pile: Pile) -> None:
-    for name in (name for name, policy in POLICIES.items() if policy.layer == "pile"):
+    for name in (name for name, check in CHECKS.items() if check.layer == "pile"):
         assert [said.passed for said in pile.house.checks(names.PILE_HUB_DATASET, name)] == [True], name
 
 

@@ -7,24 +7,91 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.checks.policy import POLICIES, require_known_checks, severity_of
-from neuralpile_dagster.checks.session import SESSION_CHECKS
-from neuralpile_dagster.checks.verdict import Verdict
+from neuralpile_dagster.checks.model import Layer, Verdict
+from neuralpile_dagster.checks.registry import (
+    ALL_CHECKS,
+    CHECKS,
+    checks_of,
+    is_blocking,
+    require_known_checks,
+    severity_of,
+)
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.orchestration import checks
 from neuralpile_dagster_tests.orchestration.house import MICE, House, house
 
+SEVERITIES = {
+    "manifest": {
+        "sessions_expected": ("warn", False),
+        "subjects_published": ("warn", False),
+        "no_session_vanished": ("warn", False),
+    },
+    "spike_counts": {
+        "spikes_conserved": ("error", True),
+        "rows_follow_the_contract": ("error", True),
+        "segments_cover_the_session": ("error", True),
+        "file_is_as_recorded": ("error", True),
+        "source_is_as_listed": ("warn", False),
+        "no_saturated_bins": ("warn", False),
+        "few_silent_units": ("warn", False),
+        "plausible_rates": ("warn", False),
+        "no_duplicate_spikes": ("warn", False),
+    },
+    "hub_dataset": {
+        "no_sessions_left_failed": ("warn", False),
+        "tokens_published": ("warn", False),
+        "no_twin_sessions": ("warn", False),
+        "card_counts_equal_footers": ("error", True),
+        "hub_equals_record": ("error", True),
+        "component_reads_back": ("error", False),
+        "hub_dataset_is_current": ("warn", False),
+    },
+    "pile": {
+        "tokens_equal_components": ("error", True),
+        "every_row_exactly_once": ("error", True),
+        "train_and_test_disjoint": ("error", True),
+        "split_sizes": ("error", True),
+        "shuffled": ("warn", False),
+        "card_counts_equal_pile": ("error", True),
+        "pile_is_as_published": ("error", True),
+        "pile_reads_back": ("error", False),
+    },
+}
+"""What operators rely on, written down a second time on purpose: (severity, blocking) of every check."""
 
-def test_every_check_of_a_session_has_a_policy_and_every_policy_a_check() -> None:
-    assert set(SESSION_CHECKS) == {name for name, policy in POLICIES.items() if policy.layer == "spike_counts"}
+
+@pytest.mark.parametrize("layer", SEVERITIES)
+def test_severities_and_what_blocks_are_those_that_operators_rely_on(layer: Layer) -> None:
+    assert {check.name: (check.severity, check.blocking) for check in checks_of(layer)} == SEVERITIES[layer]
+
+
+@pytest.mark.parametrize("layer", SEVERITIES)
+def test_dagster_is_told_which_checks_block_and_why_each_is_made(layer: Layer) -> None:
+    specs = checks.specs(None if layer == "pile" else MICE, layer)
+    assert {spec.name: spec.blocking for spec in specs} == {
+        name: blocking for name, (_, blocking) in SEVERITIES[layer].items()
+    }
+    assert {spec.name: spec.description for spec in specs} == {check.name: check.why for check in checks_of(layer)}
+
+
+def test_a_failed_check_has_the_severity_of_its_row() -> None:
+    for layer, rows in SEVERITIES.items():
+        said = checks.results(dict.fromkeys(rows, Verdict(False, 0, 1)), None if layer == "pile" else MICE)
+        assert {result.check_name: result.severity.value.lower() for result in said} == {
+            name: severity for name, (severity, _) in rows.items()
+        }
+
+
+def test_no_two_checks_have_one_name() -> None:
+    assert len(ALL_CHECKS) == len(CHECKS) == sum(map(len, SEVERITIES.values()))
 
 
 def test_only_errors_block() -> None:
-    assert all(policy.severity == "error" for policy in POLICIES.values() if policy.blocking)
+    assert all(check.severity == "error" for check in ALL_CHECKS if check.blocking)
 
 
-def test_every_policy_says_why() -> None:
-    assert all(policy.why.endswith(".") for policy in POLICIES.values())
+def test_every_check_says_why() -> None:
+    assert all(check.why.endswith(".") for check in ALL_CHECKS)
 
 
 @pytest.mark.parametrize("row", [*RODENT, *SAMPLE], ids=lambda row: row.name)
@@ -36,8 +103,8 @@ def test_a_row_overrides_a_severity_and_with_it_what_blocks() -> None:
     row = MICE.model_copy(update={"severity": {"no_saturated_bins": "error", "spikes_conserved": "warn"}})
     assert severity_of("no_saturated_bins", row) == "error"
     assert severity_of("no_saturated_bins", MICE) == "warn"
-    assert not checks.is_blocking("spikes_conserved", row)
-    assert checks.is_blocking("spikes_conserved", MICE)
+    assert not is_blocking("spikes_conserved", row)
+    assert is_blocking("spikes_conserved", MICE)
     (evaluation,) = checks.evaluations({"no_saturated_bins": Verdict(False, 0, 3, "look")}, row, "ses-1")
     assert evaluation.severity == dg.AssetCheckSeverity.ERROR
     assert evaluation.partition == "ses-1"

@@ -12,7 +12,8 @@ import pytest
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.checks import session as checks
-from neuralpile_dagster.checks.session import SessionEvidence, judge
+from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge_session
+from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.readers import read_session
@@ -71,8 +72,8 @@ def rewritten(evidence: SessionEvidence, change: Callable[[np.ndarray, int], tup
 
 
 def test_a_right_session_passes_every_check(good: SessionEvidence) -> None:
-    verdicts = judge(good)
-    assert {name: v.passed for name, v in verdicts.items()} == dict.fromkeys(checks.SESSION_CHECKS, True)
+    verdicts = judge_session(good)
+    assert {name: v.passed for name, v in verdicts.items()} == {check.name: True for check in SESSION_CHECKS}
 
 
 def test_a_spike_that_is_neither_kept_nor_counted_as_lost_fails(good: SessionEvidence) -> None:

@@ -1,0 +1,64 @@
+"""What every check is made of: the row that describes a check, and the verdict that it gives.
+
+The checks themselves are functions of `checks.session`, `checks.dataset`, `checks.published` and `checks.pile`; their
+rows are in `checks.registry`. Nothing here knows what is judged, or Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from neuralpile_dagster.catalog.model import Severity
+
+Layer = Literal["manifest", "spike_counts", "hub_dataset", "pile"]
+Evidence = TypeVar("Evidence")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check: what was expected, what was found, and what to do where that is not obvious.
+
+    ``details`` holds further numbers or short lists (plain JSON values).
+    """
+
+    passed: bool
+    expected: Any
+    found: Any
+    remedy: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check(Generic[Evidence]):
+    """One check as a row.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the UI, and in the ``severity`` of a catalog row.
+    layer : {"manifest", "spike_counts", "hub_dataset", "pile"}
+        The asset that it judges; ``pile`` is the merged pile's ``hub_dataset``.
+    severity : {"error", "warn"}
+        ``error`` turns the asset red, ``warn`` yellow.
+    blocking : bool
+        Whether a failed check of severity ``error`` also stops what is downstream in the same run.
+    why : str
+        Why it is worth checking, for the UI.
+    run : callable
+        Judges the evidence of its layer.
+    """
+
+    name: str
+    layer: Layer
+    severity: Severity
+    blocking: bool
+    why: str
+    run: Callable[[Evidence], Verdict]
+
+
+def capped(items: list[str], limit: int = 10) -> str:
+    """A list as text, its first ``limit`` members and how many more there are."""
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
