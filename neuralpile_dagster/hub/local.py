@@ -29,6 +29,7 @@ from neuralpile_dagster.errors import HubConflict, HubError
 from neuralpile_dagster.files import explained, locked, require_free, sync, temporary_name, write_bytes
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.records import Model, document, read_document
 from neuralpile_dagster.store.fetching import NO_LINKS
 
 _ATTEMPTS = 5
@@ -127,11 +128,17 @@ def _restless(link: Path) -> HubConflict:
 
 FOLDER = ".versions"
 Listing = tuple[RepositoryFile, ...]
-_LISTING = TypeAdapter(Listing)
+_OLD_LISTING = TypeAdapter(Listing)
 _LINK_FROM_BYTES = 1 << 20
 """Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
 
 _BLOCK = 1 << 22
+
+
+class _Version(Model):
+    """What a version was published with."""
+
+    files: Listing
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,11 @@ class Versions:
 
     def listing(self, version: Path) -> Listing:
         """What a version was published with; raises `FileNotFoundError` when it is gone."""
-        return _LISTING.validate_json(self._listing_path(version).read_bytes())
+        path = self._listing_path(version)
+        text = path.read_bytes()
+        if text.startswith(b"["):  # form 0
+            return _OLD_LISTING.validate_json(text)
+        return read_document(text, _Version, str(path)).files
 
     def holds(self, files: Listing) -> bool:
         """Whether readers see exactly these files, none lost or cut since (sizes are compared, not bytes)."""
@@ -191,7 +202,7 @@ class Versions:
         except FileNotFoundError as error:
             raise _changed(source, f"{error.filename} is gone") from error
         final = self._free_name(version)
-        write_bytes(self._listing_path(final), _LISTING.dump_json(files, indent=1))
+        write_bytes(self._listing_path(final), document(_Version(files=files)).encode())
         temporary.rename(final)
         sync(self.folder)
         pointer = self.folder / temporary_name()

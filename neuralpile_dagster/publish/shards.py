@@ -14,7 +14,7 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import require_free, sha256_of, write_bytes
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
-from neuralpile_dagster.records import ComponentSession, Model, ShardRecord
+from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -79,7 +79,7 @@ class ShardWriter:
         note = self.notes / f"{inputs}.json"
         if not note.is_file():
             return None
-        made = _Made.model_validate_json(note.read_bytes())
+        made = read_document(note.read_bytes(), _Made, str(note))
         for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
             if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:
                 return made, path
@@ -99,7 +99,7 @@ class ShardWriter:
         target = self.folder / "data" / f"train-{inputs}-{made.sha256[:8]}.parquet"
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-        write_bytes(self.notes / f"{inputs}.json", made.model_dump_json().encode())
+        write_bytes(self.notes / f"{inputs}.json", document(made).encode())
         decoded = f", {report.decoded_rows:,} rows encoded again: {report.reasons}" if report.decoded_rows else ""
         self.progress(f"{self.folder.name}: {label}, {report.rows:,} rows, {report.bytes:,} bytes{decoded}")
         return made, target
