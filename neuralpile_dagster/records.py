@@ -7,6 +7,7 @@ publishing step, the pile's plan and ``neuralpile status`` all read records.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ Form 1: fields that this version does not know are kept (a newer version may add
 """
 
 _FORM = "form"
+_DIGEST = "content_sha256"
 
 
 class Model(BaseModel):
@@ -37,9 +39,14 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def document(model: Model) -> str:
-    """Return a model as the text of a stored document: JSON that a person can read, with its form number."""
-    content = _with_unknown(json.loads(model.model_dump_json()), model)
-    return json.dumps({_FORM: FORM, **content}, indent=1, ensure_ascii=False) + "\n"
+    """Return a model as the text of a stored document: JSON that a person can read, with its form and digest."""
+    content = {_FORM: FORM, **_with_unknown(json.loads(model.model_dump_json()), model)}
+    return json.dumps({_DIGEST: content_digest(content), **content}, indent=1, ensure_ascii=False) + "\n"
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """Return the sha256 (hex) that a document of this content has, however its JSON is laid out; in every form."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_document(text: bytes, kind: type[AnyModel], name: str) -> AnyModel:
@@ -59,7 +66,7 @@ def read_document(text: bytes, kind: type[AnyModel], name: str) -> AnyModel:
     NewerDocument
         A newer version made it.
     DocumentError
-        It is not such a document.
+        It is damaged, or not such a document.
     """
     try:
         content = json.loads(text)
@@ -67,6 +74,9 @@ def read_document(text: bytes, kind: type[AnyModel], name: str) -> AnyModel:
             raise ValueError(f"{type(content).__name__} instead of an object")
     except ValueError as error:
         raise _not_a(kind, name, str(error)) from error
+    stated = content.pop(_DIGEST, None)
+    if stated is not None and stated != (digest := content_digest(content)):
+        raise _damaged(name, f"content with sha256 {digest}", str(stated))
     form = content.pop(_FORM, 0)
     if type(form) is not int or form < 0:
         raise _not_a(kind, name, f"form {form!r}")
@@ -77,10 +87,21 @@ def read_document(text: bytes, kind: type[AnyModel], name: str) -> AnyModel:
             expected=f"form {FORM} or older",
             remedy="upgrade neuralpile-dagster here: pip install --upgrade neuralpile-dagster",
         )
+    if form and stated is None:
+        raise _damaged(name, f"form {form} without {_DIGEST}", _DIGEST)
     try:
         return kind.model_validate_json(json.dumps(content), extra="allow")
     except ValueError as error:
         raise _not_a(kind, name, str(error).splitlines()[0]) from error
+
+
+def _damaged(name: str, found: str, expected: str) -> DocumentError:
+    return DocumentError(
+        f"{name} is damaged, or was edited",
+        found=found,
+        expected=expected,
+        remedy="restore it from a backup, or delete that file and materialize the asset that makes it",
+    )
 
 
 def _not_a(kind: type[Model], name: str, found: str) -> DocumentError:

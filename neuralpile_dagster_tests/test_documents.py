@@ -12,7 +12,7 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import DocumentError, NewerDocument
 from neuralpile_dagster.ledger.documents import manifest_digest
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import FORM, StoredFile, document
+from neuralpile_dagster.records import FORM, StoredFile, content_digest, document, read_document
 from neuralpile_dagster.store import LocalStore, read_record, write_record
 
 FILE = ArchiveFile(path="sub-A/a.nwb", size=3, file_id="1", digests={"sha256": "00"}, modified=None)
@@ -40,9 +40,15 @@ def stored(store: LocalStore) -> dict:
     return json.loads((store.root / "m.json").read_text())
 
 
+def with_digest(content: dict) -> str:
+    """The text of a document that some version would write with this content."""
+    content = {name: value for name, value in content.items() if name != "content_sha256"}
+    return json.dumps({**content, "content_sha256": content_digest(content)} if "form" in content else content)
+
+
 def test_a_document_is_readable_json_with_its_form(store: LocalStore) -> None:
     assert stored(store)["form"] == FORM
-    assert (store.root / "m.json").read_text().splitlines()[1] == f' "form": {FORM},'
+    assert (store.root / "m.json").read_text().splitlines()[2] == f' "form": {FORM},'
     assert read_record(store, "m.json", Manifest) == MANIFEST
 
 
@@ -56,7 +62,7 @@ def test_fields_of_another_version_survive_reading_and_writing_and_change_no_has
     content = MANIFEST.model_dump(mode="json") | form
     content["later"] = {"what": [1, None]}
     content["sessions"][0]["files"][0]["etag"] = "é"
-    (store.root / "m.json").write_text(json.dumps(content))
+    (store.root / "m.json").write_text(with_digest(content))
     read = read_record(store, "m.json", Manifest)
     assert read is not None
     assert read.model_dump() == MANIFEST.model_dump()
@@ -69,7 +75,7 @@ def test_fields_of_another_version_survive_reading_and_writing_and_change_no_has
 
 
 def test_a_document_of_a_newer_form_asks_for_an_upgrade(store: LocalStore) -> None:
-    (store.root / "m.json").write_text(json.dumps(stored(store) | {"form": FORM + 1, "sessions": "elsewhere"}))
+    (store.root / "m.json").write_text(with_digest(stored(store) | {"form": FORM + 1, "sessions": "elsewhere"}))
     before = (store.root / "m.json").read_bytes()
     with pytest.raises(NewerDocument, match=f"newer version of neuralpile.*form {FORM + 1}.*upgrade") as caught:
         read_record(store, "m.json", Manifest)
@@ -93,7 +99,7 @@ def test_an_old_document_that_says_the_same_is_not_rewritten(store: LocalStore) 
 
 @pytest.mark.parametrize("form", ["1", -1, 1.0, True, None])
 def test_a_form_that_is_no_number_is_refused(store: LocalStore, form: object) -> None:
-    (store.root / "m.json").write_text(json.dumps(stored(store) | {"form": form}))
+    (store.root / "m.json").write_text(with_digest(stored(store) | {"form": form}))
     with pytest.raises(DocumentError, match="is not a Manifest"):
         read_record(store, "m.json", Manifest)
 
@@ -102,3 +108,23 @@ def test_a_program_that_misspells_a_field_is_told(store: LocalStore) -> None:
     with pytest.raises(ValueError, match="sice"):
         StoredFile(key="a", sice=1, size=1, sha256="")  # type: ignore[call-arg]
     assert json.loads(document(StoredFile(key="a", size=1, sha256=""))).keys() >= {"form", "key", "size", "sha256"}
+
+
+def test_every_flipped_bit_of_a_document_is_refused() -> None:
+    """The error names the file, what was found and what to do, and does not take damage for another version."""
+    text = document(MANIFEST.sessions[0]).encode()
+    for bit in range(len(text) * 8):
+        flipped = bytearray(text)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DocumentError) as caught:
+            read_document(bytes(flipped), Session, "s.json")
+        assert caught.value.what.startswith("s.json is") and caught.value.found and caught.value.remedy
+        assert not isinstance(caught.value, NewerDocument)
+
+
+def test_a_document_of_form_1_without_a_digest_is_refused(store: LocalStore) -> None:
+    content = stored(store)
+    del content["content_sha256"]
+    (store.root / "m.json").write_text(json.dumps(content))
+    with pytest.raises(DocumentError, match=r"m.json is damaged.*found: form 1 without.*what to do: restore"):
+        read_record(store, "m.json", Manifest)
