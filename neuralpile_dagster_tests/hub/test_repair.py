@@ -1,0 +1,54 @@
+"""A local hub, and the notes of shards, that were damaged after they were written: the next publishing repairs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster_tests.hub.folders import FIRST, contents, make_folder, silent
+from neuralpile_dagster_tests.hub.sessions import put_session, write
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_local_hub_is_repaired_and_named(tmp_path: Path) -> None:
+    hub, said = LocalHub(tmp_path / "hub", "local"), list[str]()
+    folder = make_folder(tmp_path / "staging", FIRST)
+    hub.publish("mice", folder, silent)
+    flip(hub.path("mice") / "README.md")
+    assert hub.publish("mice", folder, said.append).changed
+    assert contents(hub.path("mice")) == FIRST
+    assert any("README.md was damaged in the hub" in line and "repaired" in line for line in said)
+    assert not hub.publish("mice", folder, silent).changed
+
+
+def test_a_damaged_listing_of_the_local_hub_is_made_anew(tmp_path: Path) -> None:
+    hub = LocalHub(tmp_path / "hub", "local")
+    folder = make_folder(tmp_path / "staging", FIRST)
+    done = hub.publish("mice", folder, silent)
+    [listing] = (tmp_path / "hub" / "local" / ".versions" / "mice").glob("*.json")
+    flip(listing)
+    assert hub.files("mice") == done.files
+    hub.publish("mice", folder, silent)
+    assert contents(hub.path("mice")) == FIRST
+
+
+def test_damaged_notes_of_shards_are_made_anew_and_a_damaged_session_is_refused(tmp_path: Path) -> None:
+    store, folder = LocalStore(tmp_path / "store"), tmp_path / "staging" / "mice"
+    records = {"s1": put_session(store, "s1")}
+    first = write(folder, store, records)
+    for note in (tmp_path / "staging" / ".mice.shards").glob("*.json"):
+        flip(note)
+    assert write(folder, store, records) == first
+    flip(store.root / records["s1"].file.key)
+    (folder / first.shards[0].path).unlink()
+    with pytest.raises(StoreError, match="is damaged; found: sha256"):
+        write(folder, store, records)
