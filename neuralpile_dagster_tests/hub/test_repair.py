@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster_tests.hub.folders import FIRST, contents, make_folder, silent
 from neuralpile_dagster_tests.hub.sessions import put_session, write
+from neuralpile_dagster_tests.tables.row_files import synthetic_rows, write_rows
 
 
 def flip(path: Path) -> None:
@@ -52,3 +57,17 @@ def test_damaged_notes_of_shards_are_made_anew_and_a_damaged_session_is_refused(
     (folder / first.shards[0].path).unlink()
     with pytest.raises(StoreError, match="is damaged; found: sha256"):
         write(folder, store, records)
+
+
+def test_statistics_of_published_rows_come_from_the_rows_and_not_from_a_damaged_footer(tmp_path: Path) -> None:
+    rows = synthetic_rows(2, session="ses-known")
+    right, source = tmp_path / "right.parquet", tmp_path / "source.parquet"
+    write_rows(source, rows)
+    refs = [RowRef(str(source), 0), RowRef(str(source), 1)]
+    copy_rows(refs, lambda name: pa.OSFile(name, "rb"), right, ROW_SCHEMA)
+    content = source.read_bytes()
+    last = content.rindex(b"ses-known")  # in the footer
+    source.write_bytes(content[:last] + b"sas-known" + content[last + 9 :])
+    copy_rows(refs, lambda name: pa.OSFile(name, "rb"), tmp_path / "copy.parquet", ROW_SCHEMA)
+    assert (tmp_path / "copy.parquet").read_bytes() == right.read_bytes()
+    assert pq.read_table(tmp_path / "copy.parquet", filters=[("session_id", "=", "ses-known")]).num_rows == 2
