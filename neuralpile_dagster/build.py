@@ -133,10 +133,11 @@ def store_recording(
 
 
 def load_recording(store: Store, trains: TrainsRecord) -> Recording:
-    """Read a stored recording back; raises `TableError` when its file is damaged."""
+    """Read a stored recording back; raises `StoreError` or `TableError` when its file is damaged."""
+    from neuralpile_dagster.store.fetching import open_verified
     from neuralpile_dagster.tables.spike_trains import read_recording
 
-    with store.open(trains.file.key) as file:
+    with open_verified(store, trains.file) as file:
         return read_recording(file, store.uri(trains.file.key))
 
 

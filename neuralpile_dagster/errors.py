@@ -16,6 +16,8 @@ the same call is made again (network, 5xx, a busy hub); every other
     |   +-- OutOfMemory             within bounds, but too large for this machine
     +-- StoreError                  the store cannot be written or read
     |   +-- DiskFull
+    |   +-- DocumentError           a stored document cannot be used
+    |       +-- NewerDocument       a newer version of this program made it
     +-- TableError                  a Parquet file is not what it should be
     +-- HubError                    publishing
     |   +-- HubConflict             somebody else published meanwhile
@@ -138,6 +140,14 @@ class StoreUnavailable(StoreError, TransientError):
 
 class DiskFull(StoreError):
     """There is not enough free space for what is about to be written."""
+
+
+class DocumentError(StoreError):
+    """A stored document is damaged, or another one than it should be."""
+
+
+class NewerDocument(DocumentError):
+    """A newer version of this program made a stored document."""
 
 
 class TableError(NeuralPileError):

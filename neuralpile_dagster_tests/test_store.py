@@ -204,7 +204,7 @@ def test_a_record_is_itself_again_and_another_document_is_refused(store: Store):
     write_record(store, "a/r.json", record)
     assert read_record(store, "a/r.json", StoredFile) == record
     assert read_record(store, "a/none.json", StoredFile) is None
-    put(store, "a/r.json", b'{"key": "a/b", "size": 3, "sha256": "0", "surprise": 1}')
+    put(store, "a/r.json", b'{"key": "a/b", "size": 3, "sha256": 0, "surprise": 1}')
     with pytest.raises(StoreError, match=r"r.json is not a StoredFile.*delete that file"):
         read_record(store, "a/r.json", StoredFile)
 

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "neuralpile_dagster"
 
 GROUND = frozenset({"errors", "files", "markdown", "progress", "records", "settings"})
 """What any room may import; among themselves: `WITHIN_GROUND`."""
-WITHIN_GROUND = {"files": {"errors", "progress"}, "settings": {"errors"}}
+WITHIN_GROUND = {"files": {"errors", "progress"}, "records": {"errors"}, "settings": {"errors"}}
 MAY_IMPORT: dict[str, set[str]] = {
     "net": set(),
     "hdf5": {"net"},

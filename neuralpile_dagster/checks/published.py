@@ -53,7 +53,7 @@ def _counted(hub: Hub, name: str) -> dict[str, int]:
 
 def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
     """The card's number of rows per split is what the published files' footers say."""
-    remedy = f"{_repair(hub, name)}; until then load_dataset fails for everybody"
+    remedy = f"{_REPAIR}; until then load_dataset fails for everybody"
     try:
         stated, counted = _splits_of(read_card(hub, name)), _counted(hub, name)
     except TransientError:
@@ -68,10 +68,7 @@ def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
     )
 
 
-def _repair(hub: Hub, name: str) -> str:
-    # publishing compares with what a hub says it holds; a local one says what was published, by size
-    deleting = f"delete {hub.path(name)}, then " if isinstance(hub, LocalHub) else ""
-    return f"{deleting}materialize hub_dataset again"
+_REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
 def _told(splits: Mapping[str, int]) -> str:
@@ -87,7 +84,7 @@ def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Ver
         passed=not wrong,
         expected=f"{len(due)} shards as recorded",
         found=f"{len(found)} shards" + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
-        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
+        remedy=f"{_REPAIR}; find out who else writes to the repository",
     )
 
 
@@ -115,5 +112,5 @@ def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdi
         passed=not differences,
         expected=expected,
         found=capped(differences, 5) or "all of it",
-        remedy=f"{_repair(hub, name)}; find out who else writes to the repository",
+        remedy=f"{_REPAIR}; find out who else writes to the repository",
     )

@@ -13,6 +13,7 @@ so the writers of such folders replace files by renaming, never in place.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -25,10 +26,11 @@ from typing import BinaryIO
 
 from pydantic import TypeAdapter
 
-from neuralpile_dagster.errors import HubConflict, HubError
-from neuralpile_dagster.files import explained, locked, require_free, sync, temporary_name, write_bytes
+from neuralpile_dagster.errors import DocumentError, HubConflict, HubError, NewerDocument
+from neuralpile_dagster.files import explained, locked, require_free, sha256_of, sync, temporary_name, write_bytes
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.records import Model, document, read_document
 from neuralpile_dagster.store.fetching import NO_LINKS
 
 _ATTEMPTS = 5
@@ -61,10 +63,13 @@ class LocalHub:
             progress(f"{name}: reading {folder}")
             files = list_folder(folder)
             version = version_digest(files)
-            changed = not versions.holds(files)
+            damaged = versions.damaged(folder, files)
+            changed = bool(damaged) or not versions.holds(files)
             versions.remove_others()
             copied = versions.add(version, files, folder, progress) if changed else 0
             versions.remove_others()
+        for path, found in damaged.items():
+            progress(f"{name}: {path} was damaged in the hub ({found}) and is repaired")
         progress(f"{name}: version {version} {'published at' if changed else 'was there already, at'} {versions.link}")
         return Publication(
             repository=f"{self.namespace}/{name}",
@@ -127,11 +132,17 @@ def _restless(link: Path) -> HubConflict:
 
 FOLDER = ".versions"
 Listing = tuple[RepositoryFile, ...]
-_LISTING = TypeAdapter(Listing)
+_OLD_LISTING = TypeAdapter(Listing)
 _LINK_FROM_BYTES = 1 << 20
 """Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
 
 _BLOCK = 1 << 22
+
+
+class _Version(Model):
+    """What a version was published with."""
+
+    files: Listing
 
 
 @dataclass(frozen=True)
@@ -153,15 +164,48 @@ class Versions:
         return target if target.is_dir() else None
 
     def listing(self, version: Path) -> Listing:
-        """What a version was published with; raises `FileNotFoundError` when it is gone."""
-        return _LISTING.validate_json(self._listing_path(version).read_bytes())
+        """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
+        path = self._listing_path(version)
+        text = path.read_bytes()
+        try:
+            if text.startswith(b"["):  # form 0
+                return _OLD_LISTING.validate_json(text)
+            return read_document(text, _Version, str(path)).files
+        except NewerDocument:
+            raise
+        except (DocumentError, ValueError) as error:  # what it says can be told from the files again
+            raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
+
+    def _published(self) -> Listing:
+        """What the current version was published with; empty when there is none, or its listing is unreadable."""
+        current = self.current()
+        try:
+            return self.listing(current) if current is not None else ()
+        except FileNotFoundError:
+            return ()
 
     def holds(self, files: Listing) -> bool:
-        """Whether readers see exactly these files, none lost or cut since (sizes are compared, not bytes)."""
+        """Whether readers see exactly these files; `damaged` says whether they are what they were."""
+        return self._published() == files
+
+    def damaged(self, source: Path, files: Listing) -> dict[str, str]:
+        """Files of the current version that are not what was published, each with what was found instead.
+
+        ``files`` are those of ``source``, just read: what is a link to one of them is not read again.
+        """
         current = self.current()
-        if current is None or not self._listing_path(current).exists() or self.listing(current) != files:
-            return False
-        return all(_size(current / file.path) == file.size for file in files)
+        known = {file.path: file.sha256 for file in files}
+        found = {}
+        for file in self._published():
+            path = (current or self.link) / file.path
+            if _size(path) != file.size:
+                found[file.path] = f"{size:,} bytes" if (size := _size(path)) is not None else "missing"
+                continue
+            same = file.path in known and path.samefile(source / file.path)
+            digest = known[file.path] if same else sha256_of(path)
+            if digest != file.sha256:
+                found[file.path] = f"sha256 {digest}, published with {file.sha256}"
+        return found
 
     @contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
@@ -191,7 +235,7 @@ class Versions:
         except FileNotFoundError as error:
             raise _changed(source, f"{error.filename} is gone") from error
         final = self._free_name(version)
-        write_bytes(self._listing_path(final), _LISTING.dump_json(files, indent=1))
+        write_bytes(self._listing_path(final), document(_Version(files=files)).encode())
         temporary.rename(final)
         sync(self.folder)
         pointer = self.folder / temporary_name()
@@ -242,15 +286,16 @@ class Versions:
         """What each file can be a hard link to; files that must be copied are absent."""
         if _linkable(files, source, self.folder):
             return {file.path: source / file.path for file in files if file.size >= _LINK_FROM_BYTES}
-        kept = self._kept()
+        kept = self._kept({file.sha256 for file in files})
         return {file.path: kept[file.sha256] for file in files if file.sha256 in kept}
 
-    def _kept(self) -> dict[str, Path]:
-        """Files of the current version, by digest."""
+    def _kept(self, wanted: set[str]) -> dict[str, Path]:
+        """Undamaged files of the current version, by digest, of those that are wanted."""
         current = self.current()
-        if current is None or not self._listing_path(current).exists():
+        if current is None:
             return {}
-        return {f.sha256: current / f.path for f in self.listing(current) if _size(current / f.path) == f.size}
+        paths = {file.sha256: current / file.path for file in self._published() if file.sha256 in wanted}
+        return {digest: path for digest, path in paths.items() if path.is_file() and sha256_of(path) == digest}
 
 
 def _size(path: Path) -> int | None:

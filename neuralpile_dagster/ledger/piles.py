@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,15 +15,16 @@ from pydantic import Field
 from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError, MergeError
+from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import PILE, PILE_SHARDS
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
-from neuralpile_dagster.records import ComponentRecord, Model, PileRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, PileRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record
+from neuralpile_dagster.store import LocalStore, Store, read_record
 
 PILE_MANIFEST_OP = f"{PILE}__manifest"
 """What Dagster calls the step of ``neural_pile/manifest`` in run configuration."""
@@ -142,6 +144,35 @@ def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
         return _open_planned(hub, name) if name.startswith(_ON_HUB) else store.open(name)
 
     return open_file
+
+
+def file_digests(store: Store, hub: Hub) -> Callable[[str], str]:
+    """Tells a planned file's sha256 as it is recorded now; asks for each file and repository once.
+
+    Hashing the files themselves for every shard would read the whole pile each time; pages have checksums of their
+    own. A file of a folder that was written after its record is hashed: somebody replaced it without one.
+    """
+
+    @cache
+    def published(repository: str) -> dict[str, str]:
+        return {file.path: file.sha256 for file in hub.files(repository)}
+
+    @cache
+    def digest(name: str) -> str:
+        if name.startswith(_ON_HUB):
+            repository, path = name.removeprefix(_ON_HUB).split(":", 1)
+            return published(repository).get(path, "of no file that is listed now")
+        key = f"{name.removesuffix('.parquet')}.json"
+        record = read_record(store, key, CountsRecord)
+        if record is None:
+            return "of no recorded file"
+        if isinstance(store, LocalStore):
+            file = Path(store.uri(name))
+            if file.stat().st_mtime_ns > Path(store.uri(key)).stat().st_mtime_ns:
+                return sha256_of(file)
+        return record.file.sha256
+
+    return digest
 
 
 def _open_planned(hub: Hub, name: str) -> pa.NativeFile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,13 +18,30 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 _CHECKED_AT_ONCE = 1_000  # rows
+_BLOCK = 1 << 22
+
+DigestOf = Callable[[str], str]
+"""Gives the sha256 (hex) that a source file has now, by its name."""
 
 
-def write_shard(plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path) -> CopyReport:
+def write_shard(
+    plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path, digest_of: DigestOf | None = None
+) -> CopyReport:
     """Write a shard to ``path``, which appears complete or not at all.
 
     Depends on the plan and the contents of its sources only: the same bytes
     whoever writes it, from whichever place the same rows are read.
+
+    Parameters
+    ----------
+    plan : PilePlan
+    shard_name : str
+    open_file : callable
+        Opens a source file for random access, by its name.
+    path : Path
+    digest_of : callable, optional
+        Tells what a source file is now, where that costs less than reading all of it (a shard takes a few rows of
+        each). By default every file is read and hashed before its first row is copied.
 
     Raises
     ------
@@ -35,14 +54,22 @@ def write_shard(plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path
     """
     shard = plan.record.shard(shard_name)
     require_free(path.parent, shard.bytes, f"the shard {shard_name}")
-    sizes = {file.name: file.size for file in plan.record.files}
+    planned = {file.name: file for file in plan.record.files}
+    compared: set[str] = set()
 
     def open_unchanged(name: str) -> pa.NativeFile:
         file = open_file(name)
-        if file.size() != sizes[name]:
-            found = f"{file.size():,} bytes"
+        try:
+            if file.size() != planned[name].size:
+                raise _changed(name, f"{file.size():,} bytes", f"{planned[name].size:,} bytes")
+            if name not in compared:
+                found = digest_of(name) if digest_of else _sha256(file)
+                if found != planned[name].sha256:
+                    raise _changed(name, f"sha256 {found}", f"sha256 {planned[name].sha256}")
+                compared.add(name)
+        except BaseException:
             file.close()
-            raise _changed(name, found, f"{sizes[name]:,} bytes")
+            raise
         return file
 
     with write_aside(path) as aside:
@@ -51,14 +78,32 @@ def write_shard(plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path
     return report
 
 
-def build_shard(store: Store, folder: str, plan: PilePlan, shard_name: str, open_file: OpenFile) -> PileShard:
+def _sha256(file: pa.NativeFile) -> str:
+    digest, position, size = hashlib.sha256(), 0, file.size()
+    while position < size:
+        block = file.read_at(min(_BLOCK, size - position), position)
+        if not block:
+            break
+        digest.update(block)
+        position += len(block)
+    return digest.hexdigest()
+
+
+def build_shard(
+    store: Store,
+    folder: str,
+    plan: PilePlan,
+    shard_name: str,
+    open_file: OpenFile,
+    digest_of: DigestOf | None = None,
+) -> PileShard:
     """Write a shard to ``<folder>/<shard>.parquet`` of the store, and its record beside it, unless they are there."""
     shard = plan.record.shard(shard_name)
     present = read_record(store, f"{folder}/{shard_name}.json", PileShard)
     if present is not None and present.inputs == plan.record.digest and is_intact(store, present.file):
         return present
     file, report = put_file(
-        store, f"{folder}/{shard_name}.parquet", lambda path: write_shard(plan, shard_name, open_file, path)
+        store, f"{folder}/{shard_name}.parquet", lambda path: write_shard(plan, shard_name, open_file, path, digest_of)
     )
     record = PileShard(
         inputs=plan.record.digest,

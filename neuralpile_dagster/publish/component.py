@@ -109,7 +109,7 @@ def write_component(
             _default_config(sessions.values(), shards),
             write_config(folder, "units", UNITS_SCHEMA, units),
             write_config(folder, "sessions", SESSIONS_SCHEMA, [sessions_table(pairs)]),
-            write_preview(folder, first_rows(store, (s.counts.key for s in sessions.values())), ROW_SCHEMA),
+            write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
         ]
         component = ComponentRecord(
             dataset=dataset.name,

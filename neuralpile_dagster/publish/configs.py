@@ -18,6 +18,7 @@ from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_by
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store
+from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA
@@ -47,7 +48,7 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
 def units_tables(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table]:
     """The units tables of sessions; raises `TableError` when one is damaged or has other columns."""
     for file in files:
-        with store.open(file.key) as opened:
+        with open_verified(store, file) as opened:
             yield read_units(opened, file.key)
 
 
@@ -118,10 +119,10 @@ def write_preview(folder: Path, rows: Iterable[Row], schema: pa.Schema) -> Confi
     return Config("preview", schema, {"train": Split(config_path("preview"), written, size)}, path.stat().st_size)
 
 
-def first_rows(store: Store, keys: Iterable[str]) -> Iterator[Row]:
+def first_rows(store: Store, files: Iterable[StoredFile]) -> Iterator[Row]:
     """The first row of each file."""
-    for key in keys:
-        with store.open(key) as file, RowReader(file, key) as reader:
+    for file in files:
+        with open_verified(store, file) as opened, RowReader(opened, file.key) as reader:
             yield reader.row(0)
 
 

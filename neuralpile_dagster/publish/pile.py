@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,20 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
 
     def tables(config: str) -> Iterator[pa.Table]:
         path = config_path(config)
-        if path not in {file.path for file in hub.files(repository)}:
+        digests = {file.path: file.sha256 for file in hub.files(repository)}
+        if path not in digests:
             return
         with hub.open(repository, path) as file:
-            parquet = open_parquet(pa.PythonFile(file, "r"), f"{repository}/{path}")
+            content = file.read()  # some 200 bytes a unit
+        if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
+            raise HubError(
+                f"{path} of {repository} is damaged",
+                found=f"sha256 {found}",
+                expected=digests[path],
+                remedy="materialize hub_dataset of that dataset again, then this",
+            )
+        with damaged(f"{repository}/{path}"):
+            parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
             if parquet.schema_arrow.equals(_EXTRA[config]):
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from neuralpile_dagster.errors import HubError
+from neuralpile_dagster.errors import DocumentError, HubError
 from neuralpile_dagster.files import require_free, sha256_of, write_bytes
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
-from neuralpile_dagster.records import ComponentSession, Model, ShardRecord
+from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
 from neuralpile_dagster.store import Store
+from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
@@ -79,7 +80,11 @@ class ShardWriter:
         note = self.notes / f"{inputs}.json"
         if not note.is_file():
             return None
-        made = _Made.model_validate_json(note.read_bytes())
+        try:
+            made = read_document(note.read_bytes(), _Made, str(note))
+        except DocumentError as error:
+            self.progress(f"{self.folder.name}: a shard is made again, for its note cannot be used: {error.what}")
+            return None
         for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
             if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:
                 return made, path
@@ -91,7 +96,8 @@ class ShardWriter:
             RowRef(self.sessions[part.key].counts.key, row) for part in shard for row in range(part.start, part.stop)
         ]
         path = self.notes / f"{inputs}.parquet"
-        report = copy_rows(rows, self.store.open, path, ROW_SCHEMA)
+        files = {self.sessions[part.key].counts.key: self.sessions[part.key].counts for part in shard}
+        report = copy_rows(rows, lambda key: open_verified(self.store, files[key]), path, ROW_SCHEMA)
         if report.rows != len(rows):
             raise HubError(f"{label} has the wrong rows", found=f"{report.rows}", expected=f"{len(rows)}")
         made = _Made(bytes=report.bytes, sha256=sha256_of(path))
@@ -99,7 +105,7 @@ class ShardWriter:
         target = self.folder / "data" / f"train-{inputs}-{made.sha256[:8]}.parquet"
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-        write_bytes(self.notes / f"{inputs}.json", made.model_dump_json().encode())
+        write_bytes(self.notes / f"{inputs}.json", document(made).encode())
         decoded = f", {report.decoded_rows:,} rows encoded again: {report.reasons}" if report.decoded_rows else ""
         self.progress(f"{self.folder.name}: {label}, {report.rows:,} rows, {report.bytes:,} bytes{decoded}")
         return made, target

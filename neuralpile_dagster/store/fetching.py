@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.files import require_free, sha256_of, write_aside
+from neuralpile_dagster.files import explained, require_free, sha256_of, write_aside
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store
 
@@ -30,14 +34,41 @@ def fetch(store: Store, file: StoredFile, target: Path) -> None:
             require_free(target, file.size, f"a copy of {file.key}")
             with store.open(file.key) as source, aside.open("wb") as copy:
                 shutil.copyfileobj(source, copy, _BLOCK)
-        found = sha256_of(aside)
-        if found != file.sha256:
-            raise StoreError(
-                f"{store.uri(file.key)} is damaged",
-                found=f"sha256 {found}",
-                expected=file.sha256,
-                remedy="delete it and materialize the asset that makes it",
-            )
+        _require_recorded(store, file, sha256_of(aside))
+
+
+def open_verified(store: Store, file: StoredFile) -> pa.NativeFile:
+    """Open a stored file for random access after its digest was compared with the recorded one.
+
+    From S3 it is first copied to the folder for temporary files, so that its bytes cross the network once. The caller
+    closes it. Raises `StoreError` when the store's bytes are not those that were recorded.
+    """
+    if isinstance(store, LocalStore):
+        path = Path(store.uri(file.key))
+        store.open(file.key).close()  # says what is missing
+        _require_recorded(store, file, sha256_of(path))
+        return pa.OSFile(str(path), "rb")
+    folder = Path(tempfile.gettempdir())
+    require_free(folder, file.size, f"a copy of {file.key}")
+    with explained(folder), tempfile.NamedTemporaryFile() as copy:
+        digest = hashlib.sha256()
+        with store.open(file.key) as source:
+            while block := source.read(_BLOCK):
+                digest.update(block)
+                copy.write(block)
+        copy.flush()
+        _require_recorded(store, file, digest.hexdigest())
+        return pa.OSFile(copy.name, "rb")  # readable though its name is gone
+
+
+def _require_recorded(store: Store, file: StoredFile, found: str) -> None:
+    if found != file.sha256:
+        raise StoreError(
+            f"{store.uri(file.key)} is damaged",
+            found=f"sha256 {found}",
+            expected=file.sha256,
+            remedy="delete it and materialize the asset that makes it",
+        )
 
 
 def _linked(store: Store, file: StoredFile, target: Path) -> bool:

@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.errors import DocumentError, NewerDocument, StoreError
+from neuralpile_dagster.records import AnyModel, Model, StoredFile, document, read_document
 
 MAX_KEY_LENGTH = 600
 """With a prefix of as many as `MAX_PREFIX_LENGTH` characters it stays below the 1,024 bytes that S3 allows."""
@@ -79,7 +79,6 @@ class Store(Protocol):
         ...
 
 
-AnyModel = TypeVar("AnyModel", bound=Model)
 Written = TypeVar("Written")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -96,24 +95,29 @@ def put_file(store: Store, key: str, write: Callable[[Path], Written]) -> tuple[
 
 
 def write_record(store: Store, key: str, record: Model) -> None:
-    """Store a record as JSON."""
+    """Store a record as JSON; a document that says the same already, in whichever form, is left as it is.
+
+    Raises `NewerDocument` instead of replacing what a newer version made.
+    """
+    if _says(store, key, record):
+        return
     with store.writing(key) as path:
-        path.write_text(record.model_dump_json(indent=1) + "\n")
+        path.write_text(document(record))
 
 
 def read_record(store: Store, key: str, kind: type[AnyModel]) -> AnyModel | None:
-    """The record under ``key``, or None when there is none; raises `StoreError` when it is no such record."""
+    """The record under ``key``, or None when there is none; raises `DocumentError` when it is no such record."""
     text = store.read(key)
-    if text is None:
-        return None
+    return None if text is None else read_document(text, kind, store.uri(key))
+
+
+def _says(store: Store, key: str, record: Model) -> bool:
     try:
-        return kind.model_validate_json(text)
-    except ValueError as error:
-        raise StoreError(
-            f"{store.uri(key)} is not a {kind.__name__}",
-            found=str(error).splitlines()[0],
-            remedy="delete that file and materialize the asset that makes it",
-        ) from error
+        return read_record(store, key, type(record)) == record
+    except NewerDocument:
+        raise
+    except DocumentError:
+        return False
 
 
 def is_intact(store: Store, file: StoredFile) -> bool:

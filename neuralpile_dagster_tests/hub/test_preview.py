@@ -31,7 +31,7 @@ def test_the_largest_sessions_show_a_second():
 def test_it_holds_the_first_bins_of_the_first_segments(tmp_path: Path):
     store = LocalStore(tmp_path / "store")
     records = [put_session(store, f"s{i:02d}", n_bins=30 + i) for i in range(MAX_ROWS + 3)]
-    config = write_preview(tmp_path / "folder", first_rows(store, (r.file.key for r in records)), ROW_SCHEMA)
+    config = write_preview(tmp_path / "folder", first_rows(store, (r.file for r in records)), ROW_SCHEMA)
     with RowReader(tmp_path / "folder" / "preview" / "preview.parquet") as reader:
         assert reader.n_rows == MAX_ROWS == config.splits["train"].num_examples
         for number in range(MAX_ROWS):

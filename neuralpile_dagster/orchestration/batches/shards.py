@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.merge.model import PilePlan
-from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.merge.shards import DigestOf, PileShard
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
@@ -41,6 +41,10 @@ class ShardBatch(PartitionBatch):
 
         return file_opener(self.store, self.instance.open_hub())
 
+    @cached_property
+    def _digest_of(self) -> DigestOf:
+        return piles.file_digests(self.store, self.instance.open_hub())
+
     def _load(self, plan_id: str) -> PilePlan:
         from neuralpile_dagster.merge.plan import load_plan
 
@@ -53,7 +57,7 @@ class ShardBatch(PartitionBatch):
         started, plan_id = time.monotonic(), key.split("-")[0]
         plan = self.plan_of(plan_id)
         folder = piles.shards_folder(self.settings, plan_id)
-        shard = build_shard(self.store, folder, plan, key, self._open_file)
+        shard = build_shard(self.store, folder, plan, key, self._open_file, self._digest_of)
         self._record(plan, shard, time.monotonic() - started)
         self.log.info(f"shard {key}: {shard.rows:,} rows, {shard.tokens:,} tokens")
 

@@ -10,17 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts, ChunkStatistics
-from neuralpile_dagster.tables.copying.pages import describe_chunk
+from neuralpile_dagster.tables.copying.pages import describe_chunk, dictionary_value
 from neuralpile_dagster.tables.copying.source_footers import ChunkPlace, SourceFooter, read_source_footer
 from neuralpile_dagster.tables.copying.thrift import decode_footer, read_footer_bytes
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 
 SOURCE_COLUMN = "source_dataset"
+_LONGEST_STATISTIC = 4_096
+"""Bytes of a value that parquet-cpp (``max_statistics_size``) states as a minimum and maximum."""
 
 
 class EncodedChunk(NamedTuple):
-    """One column chunk: its bytes, what they say, and the statistics that its file's footer has for it."""
+    """One column chunk: its bytes, what they say, and the statistics of its values as `RowWriter` states them."""
 
     data: memoryview
     facts: ChunkFacts
@@ -66,7 +68,15 @@ def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
     for what, (found, expected) in told.items():
         if found != expected:
             raise ValueError(f"{found} {what} in a column chunk where {expected} were expected")
-    return EncodedChunk(data, facts, place.statistics)
+    return EncodedChunk(data, facts, _statistics(bytes(data[: facts.dictionary])) if place.text else None)
+
+
+@functools.lru_cache(maxsize=8_192)
+def _statistics(dictionary: bytes) -> ChunkStatistics:
+    """Statistics of a column of ids, from the dictionary page with its value: no footer is trusted for them."""
+    value = dictionary_value(dictionary)
+    known = value if value is not None and len(value) <= _LONGEST_STATISTIC else None
+    return ChunkStatistics(known, known, int(value is None))
 
 
 def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:

@@ -7,6 +7,8 @@ import io
 import zlib
 from typing import Any
 
+import pyarrow as pa
+
 from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts
 from neuralpile_dagster.tables.copying.thrift import decode, encode, idl
 
@@ -72,6 +74,22 @@ def _describe(chunk: memoryview) -> ChunkFacts:
         encodings=tuple(sorted(encodings)),
         encoding_stats=((types.DICTIONARY_PAGE, dictionary.encoding, 1), (types.DATA_PAGE, data.encoding, 1)),
     )
+
+
+def dictionary_value(page: bytes) -> bytes | None:
+    """The one text of a dictionary page (header included), None for a null; `ValueError` when it has another form."""
+    stream = io.BytesIO(page)
+    header = decode("PageHeader", stream)
+    if header.uncompressed_page_size == 0:
+        return None
+    try:
+        content = pa.Codec("zstd").decompress(stream.read(), header.uncompressed_page_size, asbytes=True)
+    except OSError as error:
+        raise ValueError(f"a dictionary page that cannot be decompressed: {error}") from error
+    length = int.from_bytes(content[:4], "little")
+    if len(content) != 4 + length:
+        raise ValueError(f"a dictionary page of {len(content)} bytes for one text of {length} bytes")
+    return bytes(content[4:])
 
 
 def _encodings_of_ours() -> set[int]:

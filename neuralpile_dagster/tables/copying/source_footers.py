@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from neuralpile_dagster.tables.copying.footer_writer import ChunkStatistics
 from neuralpile_dagster.tables.copying.thrift import decode_footer, idl, read_footer_bytes
 
 MAX_KNOWN_ROWS = 100_000
@@ -39,7 +38,6 @@ class ChunkPlace(NamedTuple):
     dictionary: int
     encodings: tuple[int, ...]
     text: bool
-    statistics: ChunkStatistics | None
 
 
 class SourceFooter(NamedTuple):
@@ -162,13 +160,7 @@ def _place(column: Any) -> ChunkPlace:
         dictionary=found.data_page_offset - found.dictionary_page_offset,
         encodings=_shared(tuple(sorted(found.encodings))),
         text=text,
-        # statistics of counts say nothing; ours have none
-        statistics=_statistics(found.statistics) if text and found.statistics is not None else None,
     )
-
-
-def _statistics(found: Any) -> ChunkStatistics:
-    return _shared(ChunkStatistics(found.min_value, found.max_value, found.null_count))
 
 
 @functools.lru_cache(maxsize=65_536)

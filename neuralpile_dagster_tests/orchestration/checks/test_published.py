@@ -85,7 +85,7 @@ def test_a_flipped_byte_in_a_published_shard_fails(hub: LocalHub, shards: tuple[
     verdict = hub_equals_record(hub, "tiny-mice", shards)
     assert not verdict.passed
     assert shard.name in verdict.found
-    assert verdict.remedy.startswith(f"delete {hub.path('tiny-mice')}, then materialize hub_dataset again")
+    assert verdict.remedy.startswith("materialize hub_dataset again: it compares every file")
 
 
 def test_what_the_remedy_says_repairs_a_damaged_repository(tmp_path: Path, new_archive: Callable[[], Path]) -> None:
@@ -94,8 +94,6 @@ def test_what_the_remedy_says_repairs_a_damaged_repository(tmp_path: Path, new_a
         shard = next((made.hub_folder("tiny-mice") / "data").iterdir())
         right = shard.read_bytes()
         shard.write_bytes(right[:-1] + b"?")
-        assert not made.publish().success  # its checks find the damage, publishing alone does not
-        made.hub_folder("tiny-mice").unlink()
         assert made.publish().success
         assert next((made.hub_folder("tiny-mice") / "data").iterdir()).read_bytes() == right
 
