@@ -17,7 +17,7 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import NotFound
 from neuralpile_dagster.net.http import get_json
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
@@ -39,20 +39,20 @@ class FigshareArchive:
         Where the files go.
     connections : int
         Requests on their way at a time, for all files that are open together.
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
     def __init__(
-        self, api_url: str, cache: DownloadCache, connections: int = 8, limits: NetworkLimits | None = None
+        self, api_url: str, cache: DownloadCache, connections: int = 8, limits: RetryPolicy | None = None
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self.connections = connections
-        self.limits = limits or NetworkLimits()
+        self.limits = limits or RetryPolicy()
         self._cache = cache
         self._connections = Connections(connections, self.limits)
 
     @classmethod
-    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> FigshareArchive:
+    def from_environment(cls, home: Path, limits: RetryPolicy | None = None) -> FigshareArchive:
         """Read FIGSHARE_API_URL, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
 
         Raises `ConfigurationError` naming the variable that is wrong.

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import urllib3
 
 from neuralpile_dagster.net.http import open_pool, proxy_for
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 
 
 class Connections:
@@ -19,10 +19,10 @@ class Connections:
     Parameters
     ----------
     count : int
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
-    def __init__(self, count: int, limits: NetworkLimits) -> None:
+    def __init__(self, count: int, limits: RetryPolicy) -> None:
         self.count = count
         self.limits = limits
         self._slots = threading.BoundedSemaphore(count)

@@ -15,13 +15,20 @@ import urllib3
 
 from neuralpile_dagster.net.errors import refused, require_url
 from neuralpile_dagster.net.responses import read_answer, understand_json
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
+from neuralpile_dagster.net.retry import (
+    AttemptFailed,
+    RetryPolicy,
+    network_errors,
+    retry_request,
+    status_failed,
+    worth_retrying,
+)
 
 USER_AGENT = f"neuralpile-dagster/{version('neuralpile-dagster')}"
 MAX_REDIRECTS = 5
 
 
-def open_pool(url: str, limits: NetworkLimits, connections: int) -> urllib3.PoolManager:
+def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolManager:
     """Connections for ``url``'s host, through the environment's proxy where there is one; the caller clears it.
 
     Nothing is retried here: a body that breaks off must be retried too.
@@ -61,7 +68,7 @@ def get(
             return response
         response.close()
         url = _joined(url, location)
-    raise Interrupted(f"more than {MAX_REDIRECTS} redirects")
+    raise AttemptFailed(f"more than {MAX_REDIRECTS} redirects")
 
 
 def _joined(url: str, location: str) -> str:
@@ -71,7 +78,7 @@ def _joined(url: str, location: str) -> str:
         return ""  # which `require_url` refuses
 
 
-def get_json(url: str, what: str, limits: NetworkLimits, query: dict[str, str] | None = None) -> Any:
+def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | None = None) -> Any:
     """GET a JSON document, again where that may help.
 
     Parameters
@@ -93,19 +100,19 @@ def get_json(url: str, what: str, limits: NetworkLimits, query: dict[str, str] |
     with closing_pool(open_pool(url, limits, connections=1)) as pool:
 
         def attempt() -> Any:
-            with interruptions(what, url):
+            with network_errors(what, url):
                 response = get(pool, target, what)
                 try:
                     body = read_answer(what, response, limits)
                 finally:
                     response.close()
             if worth_retrying(response.status):
-                raise Interrupted(f"HTTP status {response.status}", response)
+                raise status_failed(response.status, response.headers)
             if response.status != 200:
                 raise refused(what, url, response.status)
             return understand_json(what, body)
 
-        return persevere(attempt, what, url, limits)
+        return retry_request(attempt, what, url, limits)
 
 
 @contextmanager

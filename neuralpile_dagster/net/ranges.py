@@ -16,7 +16,7 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import refused, require_url, unavailable
 from neuralpile_dagster.net.http import get
-from neuralpile_dagster.net.retry import Attempts, Interrupted, Pause, interruptions, worth_retrying
+from neuralpile_dagster.net.retry import AttemptFailed, Pause, network_errors, retry_call, status_failed, worth_retrying
 
 # what stores answer when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
 _URL_REFUSED = (400, 401, 403, 404, 410)
@@ -130,35 +130,45 @@ class RemoteObject:
         ArchiveError
             The object is gone, not readable, not the listed one, or changed while it was read.
         """
-        done, attempts, new_urls, changes = 0, self._attempts(), 0, 0
-        while done < len(target):
+        done = attempts = new_urls = changes = 0
+
+        def read_on() -> None:
+            """Read what is missing; returns early where the next attempt may begin at once, with all its retries."""
+            nonlocal done, attempts, new_urls, changes
             self._stopping.wait(self._pause.left())
             url, before = self._where(), done
+            self._count(retries=1 if attempts else 0)
+            attempts += 1
             try:
                 with self._connections.slot():
-                    attempts.begin()
                     for block in self._stream(url, start + done, start + len(target)):
                         target[done : done + len(block)] = block
                         done += len(block)
-            except _UrlRefused as no:
+            except _UrlRefused as refusal:
                 if new_urls == _MAX_NEW_URLS:
-                    raise refused(self.name, url, no.status, self._key) from no
+                    raise refused(self.name, url, refusal.status, self._key) from refusal
                 new_urls += 1
                 self._renew(url)
             except _Changed as different:
                 changes += 1
                 if changes == _MAX_CHANGES:
                     raise changed(self.name, self.size, str(different)) from different
-            except Interrupted as again:
-                if done - before >= _ADVANCE:
-                    attempts = self._attempts()
-                if self._stopping.is_set() or not attempts.wait(again):
-                    raise unavailable(self.name, url, again.trouble, self._limits.retries + 1) from again
-            if done < len(target):
-                self._count(retries=1)
+            except AttemptFailed:
+                if self._stopping.is_set() or done - before < _ADVANCE:
+                    raise
 
-    def _attempts(self) -> Attempts:
-        return Attempts(self.name, self._limits, self._stopping.wait, self._pause)
+        try:
+            while done < len(target):
+                retry_call(
+                    read_on,
+                    self.name,
+                    self._limits,
+                    sleep=self._stopping.wait,
+                    pause=self._pause,
+                    stop=self._stopping.is_set,
+                )
+        except AttemptFailed as failure:
+            raise unavailable(self.name, self._url or "", failure.reason, self._limits.attempts) from failure
 
     def _where(self) -> str:
         """The URL, found out when it is first needed."""
@@ -180,17 +190,17 @@ class RemoteObject:
             headers["If-Match"] = self._pin
         began = time.monotonic()
         self._count(requests=1)
-        with interruptions(self.name, url):
+        with network_errors(self.name, url):
             response = get(self._connections.pool(url), url, self.name, headers)
         try:
             self._check(response, start, stop)
             done, wanted = 0, stop - start
             while done < wanted:
-                with interruptions(self.name, url):
+                with network_errors(self.name, url):
                     # read1: what has arrived; read would wait for all of it, however slowly it comes
                     block = response.read1(min(_READ_BYTES, wanted - done), decode_content=False)
                 if not block:
-                    raise Interrupted(f"the answer ended {wanted - done:,} bytes early")
+                    raise AttemptFailed(f"the answer ended {wanted - done:,} bytes early")
                 self._require_going_on()
                 done += len(block)
                 self._limits.require_pace(time.monotonic() - began, done)
@@ -201,13 +211,13 @@ class RemoteObject:
 
     def _require_going_on(self) -> None:
         if self._stopping.is_set():
-            raise Interrupted("reading was given up")
+            raise AttemptFailed("reading was given up")
 
     def _check(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> None:
         """Raise unless the answer's body is exactly bytes ``start`` to ``stop`` of the pinned object."""
         status = response.status
         if worth_retrying(status):
-            raise Interrupted(f"HTTP status {status}", response)
+            raise status_failed(status, response.headers)
         if status == 412:
             raise _Changed("HTTP status 412 (another ETag)")
         if status in _URL_REFUSED:

@@ -9,17 +9,17 @@ from typing import Any
 import urllib3
 
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
 
 MAX_ANSWER_BYTES = 64 * 1024**2
 """Longest answer that is taken, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
 _READ_BYTES = 1 << 16
 
 
-def read_answer(what: str, response: urllib3.BaseHTTPResponse, limits: NetworkLimits) -> bytes:
+def read_answer(what: str, response: urllib3.BaseHTTPResponse, limits: RetryPolicy) -> bytes:
     """The whole body of an answer, uncompressed.
 
-    Raises `Interrupted` when it comes too slowly, `ArchiveError` when it is longer than `MAX_ANSWER_BYTES`.
+    Raises `AttemptFailed` when it comes too slowly, `ArchiveError` when it is longer than `MAX_ANSWER_BYTES`.
     What urllib3 raises is left to the caller.
     """
     body, began = bytearray(), time.monotonic()
@@ -38,11 +38,11 @@ def read_answer(what: str, response: urllib3.BaseHTTPResponse, limits: NetworkLi
 
 
 def understand_json(what: str, body: bytes) -> Any:
-    """The document; `Interrupted` when it is none (a body cut short), `ArchiveError` when it is nested too deeply."""
+    """The document; `AttemptFailed` when it is none (a body cut short), `ArchiveError` when it is nested too deeply."""
     try:
         return json.loads(body)
     except ValueError as error:
-        raise Interrupted(f"no complete JSON document ({len(body):,} bytes)") from error
+        raise AttemptFailed(f"no complete JSON document ({len(body):,} bytes)") from error
     except RecursionError:
         raise ArchiveError(
             f"{what}: the answer was not understood",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
     from neuralpile_dagster.hub.model import LoadableHub
-    from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.net.retry import RetryPolicy
 
 
 class InstanceResource(dg.ConfigurableResource):
@@ -75,7 +75,7 @@ class InstanceResource(dg.ConfigurableResource):
         """The store of intermediate results."""
         return open_store(self.store_location)
 
-    def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
+    def open_archive(self, source: Source, limits: RetryPolicy | None = None) -> Archive:
         """The archive that serves a source."""
         from neuralpile_dagster.archives import open_archive
 

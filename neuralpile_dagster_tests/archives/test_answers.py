@@ -91,8 +91,8 @@ def test_a_file_that_trickles_is_broken_off_and_goes_on_where_it_was(
 def test_a_server_that_was_silent_for_long_is_told_of_though_it_is_asked_again_at_once(
     dandi: DandiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("neuralpile_dagster.progress.TELL_EVERY_S", 0.0)
-    monkeypatch.setattr("neuralpile_dagster.progress.TELL_FROM_S", IMPATIENT.read_timeout_s)
+    monkeypatch.setattr("neuralpile_dagster.progress.WARN_EVERY_S", 0.0)
+    monkeypatch.setattr("neuralpile_dagster.progress.WARN_FROM_S", IMPATIENT.read_timeout_s)
     dandi.faults.add(Fault("hang"))
     assert archive_of(dandi, tmp_path, limits=IMPATIENT).list_files(SOURCE).files
     assert "ReadTimeout" in caplog.text

@@ -25,7 +25,7 @@ from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import QUICK
 from neuralpile_dagster_tests.servers.faults import status
@@ -71,7 +71,7 @@ def secured(bucket: Bucket, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def read(url: str | None, fresh: str = "", limits: NetworkLimits = QUICK) -> bytes:
+def read(url: str | None, fresh: str = "", limits: RetryPolicy = QUICK) -> bytes:
     remote = RemoteObject("sub-1/a.nwb", 1000, url, lambda: fresh or str(url), Connections(2, limits))
     content = bytearray(1000)
     try:
@@ -143,7 +143,7 @@ def test_a_servers_retry_after_binds_all_threads_that_read_the_same_object(
 ):
     bucket.path.write_bytes(bytes(2000))
     url = f"{bucket_server.url}/x"
-    limits = NetworkLimits(retry_after_max_s=300)
+    limits = RetryPolicy(retry_after_max_s=300)
     remote = RemoteObject("x", 2000, url, lambda: url, Connections(2, limits))
     told, reads = threading.Event(), []
 

@@ -22,7 +22,7 @@ from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from dandi.dandiapi import DandiAPIClient
@@ -74,7 +74,7 @@ class DandiArchive:
         Where whole files go.
     connections : int
         Requests on their way at a time, for all files that are open together.
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
     def __init__(
@@ -83,18 +83,18 @@ class DandiArchive:
         api_key: str | None,
         cache: DownloadCache,
         connections: int = 8,
-        limits: NetworkLimits | None = None,
+        limits: RetryPolicy | None = None,
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self.connections = connections
-        self.limits = limits or NetworkLimits()
+        self.limits = limits or RetryPolicy()
         self._api_key = api_key
         self._cache = cache
         self._connections = Connections(connections, self.limits)
         self._asking = threading.Lock()  # `requests` promises nothing to threads
 
     @classmethod
-    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> DandiArchive:
+    def from_environment(cls, home: Path, limits: RetryPolicy | None = None) -> DandiArchive:
         """Read DANDI_API_URL, DANDI_API_KEY, NEURALPILE_CONNECTIONS and NEURALPILE_CACHE_BYTES.
 
         Raises `ConfigurationError` naming the variable that is wrong.

@@ -17,7 +17,7 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net.errors import host
 from neuralpile_dagster.net.responses import read_answer, understand_json
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
+from neuralpile_dagster.net.retry import RetryPolicy, network_errors, retry_request, status_failed, worth_retrying
 
 
 class PatientAdapter(HTTPAdapter):
@@ -26,7 +26,7 @@ class PatientAdapter(HTTPAdapter):
     Raises `ArchiveUnavailable`, which the client's own retries let through.
     """
 
-    def __init__(self, limits: NetworkLimits) -> None:
+    def __init__(self, limits: RetryPolicy) -> None:
         super().__init__(max_retries=0)
         self._limits = limits
 
@@ -47,21 +47,21 @@ class PatientAdapter(HTTPAdapter):
         what = f"the API at {host(url)}"
 
         def attempt() -> requests.Response:
-            with interruptions(what, url):
+            with network_errors(what, url):
                 response = HTTPAdapter.send(self, request, True, waits, verify, cert, proxies)
                 if not stream:
                     _take_body(what, response, limits)
             if worth_retrying(response.status_code):
                 response.close()
-                raise Interrupted(f"HTTP status {response.status_code}", response.raw)
+                raise status_failed(response.status_code, response.headers)
             if not stream and response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
                 understand_json(what, response.content)
             return response
 
-        return persevere(attempt, what, url, limits)
+        return retry_request(attempt, what, url, limits)
 
 
-def _take_body(what: str, response: requests.Response, limits: NetworkLimits) -> None:
+def _take_body(what: str, response: requests.Response, limits: RetryPolicy) -> None:
     """Read the body here, where one that breaks off, trickles or does not end is noticed."""
     try:
         response._content = read_answer(what, response.raw, limits)

@@ -12,7 +12,7 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from neuralpile_dagster.errors import ConfigurationError, HubConflict, HubError, HubUnavailable, NeuralPileError
-from neuralpile_dagster.net.http import worth_retrying
+from neuralpile_dagster.net.retry import worth_retrying
 
 FAILURES = (NeuralPileError, httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError, ValueError, KeyError)
 """All that huggingface_hub, httpx2 and hf_xet raise when a call fails."""
@@ -47,7 +47,7 @@ class Problem:
     cause: BaseException | None = None
 
     @property
-    def passing(self) -> bool:
+    def transient(self) -> bool:
         """Whether planning anew may succeed."""
         return isinstance(self.error, HubUnavailable | HubConflict)
 

@@ -9,9 +9,9 @@ whose reply was lost is found by looking, never by sending it again.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import DatasetInfo, RepoFile
 
 from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
-from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, Problem, Secrets, explain
+from neuralpile_dagster.hub.huggingface.retry import asked_wait_s
 from neuralpile_dagster.hub.huggingface.upload import Limits, upload
 from neuralpile_dagster.hub.model import RepositoryFile, version_digest
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call
 from neuralpile_dagster.progress import Progress
 
 
@@ -54,17 +55,27 @@ class Publishing:
         Raises `HubUnavailable` or `HubConflict` when ``limits.plans`` plans
         failed, `HubError` at once when trying again cannot help.
         """
-        for attempt in range(self.limits.plans):
+        problem: Problem | None = None
+
+        def attempt() -> str:
+            nonlocal problem
             try:
                 return self._attempt()
             except FAILURES as error:
                 problem = explain(error, self.repository, self.doing, self.secrets)
-            if attempt + 1 == self.limits.plans or not problem.passing:
-                raise problem.error from problem.cause
-            wait = min(self.policy.wait_s(attempt, problem.headers), self.policy.longest_asked_wait_s)
-            self.progress(f"{self.repository}: {problem.error} Looking again in {wait:.0f} s.")
-            time.sleep(wait)
-        raise AssertionError("Limits.plans is at least 1")
+            if problem.transient:
+                raise AttemptFailed(str(problem.error), asked_wait_s(problem.headers))
+            raise problem.error from problem.cause
+
+        with suppress(AttemptFailed):
+            return retry_call(
+                attempt, self.repository, replace(self.policy, attempts=self.limits.plans), warn=self._warn
+            )
+        assert problem is not None
+        raise problem.error from problem.cause
+
+    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float) -> None:
+        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s.")
 
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""
