@@ -195,15 +195,15 @@ def test_waits_double_up_to_the_longest_with_a_random_part():
 def test_storage_that_asks_for_too_long_a_wait_is_given_up_at_once(server: Server, code: int):
     """The library itself repeats uploads to the storage, after whatever wait is asked for."""
     with Server(answer) as storage:
-        storage.faults.add(status(code, retry_after=100_000, times=100))
-        with pytest.raises(HubGaveUp, match="asks to wait 100,000 s"):
-            http_backoff("PUT", storage.url.replace("127.0.0.1", "localhost"), data=b"x")
+        storage.faults.add(status(code, retry_after=10_000, times=100))
+        with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):
+            http_backoff("PUT", storage.url.replace("127.0.0.1", "localhost"), content=b"x")
         assert len(storage.log) == 1
 
 
 def test_a_commit_that_is_asked_to_wait_too_long_is_given_up_at_once(server: Server):
-    server.faults.add(status(503, retry_after=100_000))
-    with pytest.raises(HubGaveUp, match="asks to wait 100,000 s"):
+    server.faults.add(status(503, retry_after=10_000))
+    with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):
         get_session().post(server.url + "/api/datasets/lab/x/commit/main", content=b"x")
     assert len(server.log) == 1
 
