@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "https://api.figshare.com/v2"
 PAGE_SIZE = 1000  # the most that the API gives at once
-MAX_PAGES = 1000  # a server that never gives a last page must not be asked for ever
+MAX_PAGES = 1000  # a server that never gives a last page must not be asked without end
 
 
 class FigshareArchive:

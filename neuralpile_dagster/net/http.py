@@ -1,4 +1,7 @@
-"""How this project talks HTTP: who it says it is, connections, redirects, JSON."""
+"""HTTP requests as this project makes them: user agent, proxies, redirects, JSON documents.
+
+Here belong single requests to archives. Retries belong to `retry`, bodies to `responses`, large files to `ranges`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import certifi
 import urllib3
 
 from neuralpile_dagster.net.errors import refused, require_url
-from neuralpile_dagster.net.responses import read_answer, understand_json
+from neuralpile_dagster.net.responses import parse_json, read_body
 from neuralpile_dagster.net.retry import (
     AttemptFailed,
     RetryPolicy,
@@ -55,7 +58,7 @@ def proxy_for(url: str) -> str | None:
 def get(
     pool: urllib3.PoolManager, url: str, what: str, headers: dict[str, str] | None = None
 ) -> urllib3.BaseHTTPResponse:
-    """GET ``what`` without reading the body, following redirects; `ArchiveError` for a URL that is none.
+    """GET ``what`` without reading the body, following redirects; `ArchiveError` for an invalid URL.
 
     urllib3 could follow them, but its errors would then show the whole URL, which may be a signed one.
     """
@@ -79,21 +82,21 @@ def _joined(url: str, location: str) -> str:
 
 
 def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | None = None) -> Any:
-    """GET a JSON document, again where that may help.
+    """GET a JSON document, with retries.
 
     Parameters
     ----------
     url : str
         Without query; its host appears in errors.
     what : str
-        What is asked for, for messages: ``"figshare article 7739750"``.
+        Name of the document, for messages: ``"figshare article 7739750"``.
 
     Raises
     ------
     ArchiveUnavailable
-        The server could not be reached, was busy or sent broken answers, to the last attempt.
+        The server could not be reached, was busy or sent broken responses, in all attempts.
     ArchiveError
-        The server says no (404 and other 4xx), or its answer is too long or no sensible document.
+        The server refuses (404 and other 4xx), or its response is too long or invalid.
     """
     require_url(what, url)
     target = f"{url}?{urlencode(query)}" if query else url
@@ -103,14 +106,14 @@ def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | N
             with network_errors(what, url):
                 response = get(pool, target, what)
                 try:
-                    body = read_answer(what, response, limits)
+                    body = read_body(what, response, limits)
                 finally:
                     response.close()
             if worth_retrying(response.status):
                 raise status_failed(response.status, response.headers)
             if response.status != 200:
                 raise refused(what, url, response.status)
-            return understand_json(what, body)
+            return parse_json(what, body)
 
         return retry_request(attempt, what, url, limits)
 

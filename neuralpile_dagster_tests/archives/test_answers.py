@@ -103,7 +103,7 @@ def test_an_answer_that_is_too_long_is_refused_before_it_is_in_memory(
     listed: tuple[DandiServer, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ):
     server, list_files = listed
-    monkeypatch.setattr(responses, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(responses, "MAX_BODY_BYTES", 1_000_000)
     server.faults.add(Fault("status", status=200, headers=JSON, body=b"[" + b" " * 50_000_000 + b"]", times=99))
     with pytest.raises(ArchiveError, match="too long") as caught:
         list_files()

@@ -118,7 +118,7 @@ def test_a_url_that_is_none_is_said_at_once_and_never_shown(
     if url not in RELATIVE:
         uses.append(lambda: read(f"{bucket_server.url}/x?{SECRET}"))
     for use in uses:
-        with pytest.raises(ArchiveError, match="the URL for it is none") as caught:
+        with pytest.raises(ArchiveError, match="invalid URL") as caught:
             use()
         assert_final(caught.value, caplog)
 

@@ -113,14 +113,14 @@ class DandiArchive:
         from dandi.consts import DandiInstance
         from dandi.dandiapi import DandiAPIClient
 
-        from neuralpile_dagster.archives.dandi.client import PatientAdapter
+        from neuralpile_dagster.archives.dandi.client import RetryAdapter
 
         # given an instance rather than a URL, the client asks the server nothing before its session is ours
         # it logs a trace of every refused call; ours are said once, in our own words
         logging.getLogger("dandi").setLevel(logging.CRITICAL)
         client = DandiAPIClient(dandi_instance=DandiInstance("dandi", None, self.api_url))
         for scheme in ("https://", "http://"):
-            client.session.mount(scheme, PatientAdapter(self.limits))
+            client.session.mount(scheme, RetryAdapter(self.limits))
         client.session.headers.update({"User-Agent": f"{USER_AGENT} {client.session.headers['User-Agent']!s}"})
         if self._api_key:
             client.session.headers.update({"Authorization": f"token {self._api_key}"})

@@ -43,7 +43,7 @@ class HuggingFaceHub:
     policy : RetryPolicy
         Time-outs and waits of every call.
     plans : int
-        How often a publication is planned anew after trouble.
+        How often a publication is planned again after a transient error.
     files_per_commit : int
         Files that one commit may change; more go through a pull request.
     batch_bytes, xet_batch_bytes : int

@@ -1,7 +1,7 @@
-"""One publication: plan, upload, one commit; on any trouble look again and plan anew.
+"""One publication: plan, upload, one commit; after a transient error, plan again.
 
 Contents are sent before a commit names them and are found there by the next
-attempt, so what the Hub has taken is not sent again; the commit is pinned to the head that the
+attempt, so files already uploaded are skipped; the commit is pinned to the head that the
 plan was made for, so it lands whole on what was seen, or not at all. A commit
 whose reply was lost is found by looking, never by sending it again.
 """
@@ -45,7 +45,7 @@ class Publishing:
     limits: Limits
     secrets: Secrets
     progress: Progress
-    doing: str = "looking at the repository"
+    doing: str = "reading the repository"
     committing: bool = False
     bytes_sent: int = 0
 
@@ -79,7 +79,7 @@ class Publishing:
 
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""
-        self.doing = "looking at the repository"
+        self.doing = "reading the repository"
         try:
             head = self._head()
         except RevisionNotFoundError:  # somebody else creates it at this moment; `run` looks again
@@ -104,7 +104,7 @@ class Publishing:
 
         After a merge it is a `HubConflict`: somebody's commit may have slipped in before or after it.
         """
-        self.doing = "looking at the new commit"
+        self.doing = "verifying the new commit"
         left = self._plan(made)
         if left.nothing:
             return

@@ -1,14 +1,15 @@
-"""An HTTP client for huggingface_hub that waits and tries again, installed through the library's own factory.
+"""An HTTP client for huggingface_hub with timeouts and retries, installed through the library's own factory.
 
-huggingface_hub has one client per process and no time-outs. `install` gives it a
+huggingface_hub has one client per process and no timeouts. `install` gives it a
 client whose transport, for the hubs that were installed,
 
-* repeats calls that may be repeated (see `_REPEATABLE`), never a commit;
-* reads the small JSON replies itself, so that a reply cut short is repeated too;
-* honours Retry-After and the Hub's rate-limit headers, else waits longer each time, with jitter;
+* retries calls that may be repeated (see `_REPEATABLE`), never a commit;
+* reads small JSON responses itself, so that one cut short is retried too;
+* honors Retry-After and the Hub's rate-limit headers within the policy's bound, else backs off with jitter;
 * raises `HubGaveUp` at the end, which the library's own retries leave alone.
 
-Every other host (the Hub's storage) only gets time-outs where the caller set none: those of the hub installed last.
+Requests to every other host (the Hub's storage) are sent once, with timeouts where the caller set none (those of the
+hub installed last) and the same bound on Retry-After, which the library's own retries would heed without bound.
 hf_xet has a client of its own, configured by environment variables, which are set here unless the user did.
 """
 
@@ -51,7 +52,7 @@ HUB_POLICY = RetryPolicy(
 class HubGaveUp(HubUnavailable, httpx2.TransportError):
     """A call to the hub failed as often as it may.
 
-    Also a `httpx2.TransportError`, so that code that expects network trouble takes it for what it is.
+    Also a `httpx2.TransportError`, so that code that expects network errors handles it as one.
     """
 
 
@@ -114,7 +115,7 @@ def _configure_xet(policy: RetryPolicy) -> None:
 
 
 class RetryingTransport(httpx2.BaseTransport):
-    """Adds time-outs to every request, and attempts to the repeatable requests of installed hubs."""
+    """Add timeouts to every request, and retries to the repeatable requests of installed hubs."""
 
     def __init__(self, transport: httpx2.BaseTransport) -> None:
         self._transport = transport

@@ -211,7 +211,7 @@ def _watch(send: Callable[[], None], timeout_s: float, repository: str, reporter
     if thread.is_alive():
         raise HubUnavailable(
             f"{repository}: the Xet store did not finish taking files within {timeout_s:,.0f} s",
-            remedy="try again; what was sent is not sent again",
+            remedy="try again; files already uploaded are skipped",
         )
     if failures:
         raise failures[0]

@@ -1,6 +1,6 @@
-"""Objects on S3 read by ranges: every byte asked for, of the object that was opened, or an error.
+"""Read objects on S3 by ranges: all bytes requested, of the object that was opened, or an error.
 
-`pyarrow.fs.S3FileSystem` would do, but it takes a reply that breaks off
+`pyarrow.fs.S3FileSystem` would do, but it takes a response that breaks off
 without having announced its length for whole (its buffer then ends in
 whatever the memory held), and it needs its own credentials, endpoint,
 certificates and proxy.
