@@ -48,7 +48,7 @@ def parse_json(what: str, body: bytes) -> Any:
         raise AttemptFailed(f"no complete JSON document ({len(body):,} bytes)") from error
     except RecursionError:
         raise ArchiveError(
-            f"{what}: invalid response",
+            f"{what}: the response was not understood",
             found="JSON that is nested too deeply",
             expected="a document of the archive's API",
             remedy="check the archive's URL in the settings; report it to the archive",

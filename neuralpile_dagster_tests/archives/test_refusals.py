@@ -131,7 +131,7 @@ def test_an_api_that_gives_urls_that_are_none_is_said_at_once_and_they_are_never
     archive = DandiArchive(f"{bucket_server.url}/api", None, DownloadCache(tmp_path / "cache"), 2, QUICK)
     file = ArchiveFile(path="sub-1/a.nwb", size=1000, file_id="1")
     with (
-        pytest.raises(ArchiveError, match=r"sub-1/a\.nwb.*(is none|not understood)") as caught,
+        pytest.raises(ArchiveError, match=r"sub-1/a\.nwb.*(invalid URL|not understood)") as caught,
         archive.open(Source(id="000001"), file) as opened,
     ):
         opened.hdf5()

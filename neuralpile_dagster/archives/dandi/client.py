@@ -98,7 +98,7 @@ def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
 
 def _invalid(what: str, api_url: str, found: str) -> ArchiveError:
     return ArchiveError(
-        f"{what}: invalid response of {api_url}",
+        f"{what}: the response of {api_url} was not understood",
         found=found,
         expected="what the DANDI API gives",
         remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
