@@ -111,10 +111,10 @@ def _ranges(url: str, size: int) -> Any:
     from neuralpile_dagster.hdf5.ranged.file import open_ranged
     from neuralpile_dagster.net.connections import Connections
     from neuralpile_dagster.net.ranges import RemoteObject
-    from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
 
-    connections = Connections(DEFAULT_CONNECTIONS, NetworkLimits())
+    connections = Connections(DEFAULT_CONNECTIONS, RetryPolicy())
     remote = RemoteObject("bench.nwb", size, url, lambda: url, connections)
     with open_ranged(remote, Path, connections=DEFAULT_CONNECTIONS) as opened, opened.hdf5() as file:
         return _columns(file, opened.read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.progress import Progress
@@ -159,15 +160,23 @@ class ReadCost:
 
 @contextmanager
 def locked(path: Path, progress: Progress, waiting_for: str) -> Iterator[None]:
-    """Hold the lock of the file ``path``; say so when another process or thread has it, and wait.
+    """Hold the lock of the file ``path``; report it when another process or thread has it, and wait.
 
     The operating system releases the lock when its holder ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another process: {waiting_for}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = file_lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process: {waiting_for}")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def file_lock(path: Path) -> FileLock:
+    """A lock that the operating system releases when its holder ends; a soft lock would outlive a killed process."""
+    return FileLock(path, fallback_to_soft=False)

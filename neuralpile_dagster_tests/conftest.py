@@ -41,8 +41,8 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture
 def s3_store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """An empty store on ``s3``, which is less patient with it than with Amazon's."""
-    from neuralpile_dagster.store.s3.client import S3Limits
+    from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.store.s3.store import S3Store
 
     s3.use(monkeypatch)
-    return S3Store(s3.new_bucket(), "pre/fix", S3Limits(connect_timeout_s=10, read_timeout_s=30, attempts=3))
+    return S3Store(s3.new_bucket(), "pre/fix", RetryPolicy(connect_timeout_s=10, read_timeout_s=30, attempts=3))

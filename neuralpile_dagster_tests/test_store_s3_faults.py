@@ -10,7 +10,7 @@ import pytest
 
 from neuralpile_dagster import progress
 from neuralpile_dagster.errors import StoreError, StoreUnavailable, TableError
-from neuralpile_dagster.store.s3.client import S3Limits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -26,7 +26,7 @@ TRANSIENT = [
     Fault("status", status=500, after_serving=True),
 ]
 TRANSIENT_BODIES = [Fault("reset_mid_body"), Fault("short_body"), Fault("short_unmarked"), Fault("hang_mid_body")]
-HASTY = S3Limits(connect_timeout_s=1, read_timeout_s=1, attempts=2)
+HASTY = RetryPolicy(connect_timeout_s=1, read_timeout_s=1, attempts=2)
 
 
 def ids(fault: Fault) -> str:
@@ -99,8 +99,8 @@ def test_that_the_store_is_waited_for_is_told_without_a_word_of_its_replies(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_EVERY_S", 0.0)
     put(s3_store, "a/b", bytes(1000))
     assert caplog.records == []
     strike(s3, fault, method="GET", path="a/b", body=f"<Error>{SECRET_KEY}</Error>".encode())

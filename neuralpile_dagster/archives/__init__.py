@@ -15,11 +15,11 @@ from neuralpile_dagster.catalog.sources import ARCHIVES
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
-    from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.settings import Settings
 
 
-def open_archive(settings: Settings, source: Source, limits: NetworkLimits | None = None) -> Archive:
+def open_archive(settings: Settings, source: Source, limits: RetryPolicy | None = None) -> Archive:
     """The archive that serves ``source`` on this instance; ``limits`` are other ones than the usual.
 
     ``NEURALPILE_ARCHIVE`` decides: the sample, a local folder of dandisets, or

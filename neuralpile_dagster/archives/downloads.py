@@ -198,6 +198,8 @@ def _wrong(entry: _Entry) -> str:
 @contextmanager
 def _locked(path: Path, kind: int) -> Iterator[None]:
     """Hold a lock on a file; works between threads and processes. Raises `BlockingIOError` for LOCK_NB."""
+    # not filelock: its shared locks are an SQLite file's (`ReadWriteLock`), which a cache on a network disk and caches
+    # in use by an older version would not share
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -17,7 +17,7 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import NotFound
 from neuralpile_dagster.net.http import get_json
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "https://api.figshare.com/v2"
 PAGE_SIZE = 1000  # the most that the API gives at once
-MAX_PAGES = 1000  # a server that never gives a last page must not be asked for ever
+MAX_PAGES = 1000  # a server that never gives a last page must not be asked without end
 
 
 class FigshareArchive:
@@ -40,7 +40,7 @@ class FigshareArchive:
         Where the files go.
     connections : int
         Requests on their way at a time, for all files that are open together.
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class FigshareArchive:
         api_url: str,
         cache: DownloadCache,
         connections: int = DEFAULT_CONNECTIONS,
-        limits: NetworkLimits | None = None,
+        limits: RetryPolicy | None = None,
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self.connections = connections
-        self.limits = limits or NetworkLimits()
+        self.limits = limits or RetryPolicy()
         self._cache = cache
         self._connections = Connections(connections, self.limits)
 
     @classmethod
-    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> FigshareArchive:
+    def from_environment(cls, home: Path, limits: RetryPolicy | None = None) -> FigshareArchive:
         """Read FIGSHARE_API_URL and the `ProcessSettings`.
 
         Raises `ConfigurationError` naming the variable that is wrong.

@@ -90,7 +90,7 @@ class SourceState(NamedTuple):
     ----------
     token : str
         Differs from that of an earlier listing when a new one may give other files. Of a pinned version that
-        exists it stays the same for ever, whatever is published later.
+        exists it never changes, whatever is published later.
     newer_version : str or None
         Which version is published besides the pinned one, in words.
     """

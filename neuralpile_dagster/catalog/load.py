@@ -7,7 +7,7 @@ A user's rows stand in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,35 +175,32 @@ MAX_DEPTH = 20  # a row has 4
 
 
 class _Loader(yaml.SafeLoader):
-    """`yaml.SafeLoader` without aliases, repeated keys and guesses at types (but for null)."""
+    """`yaml.SafeLoader` without repeated keys and guesses at types (but for null)."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+        first: [each for each in resolvers if each[0] == "tag:yaml.org,2002:null"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed; write it out", mark)
-        if self.depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-            seen.add(key.value)
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                problem = f"{key.value!r} is there twice" if key.value in seen else "a key must be a word"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.append(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    depth = 0
+    for event in yaml.parse(text):  # before loading, which recurses and follows aliases
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            problem = "aliases (*name) are not allowed" if depth <= MAX_DEPTH else f"nested more than {MAX_DEPTH} deep"
+            mark: Any = event.start_mark
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+    return yaml.load(text, _Loader)
 
 
 def read_yaml(path: Path) -> Any:
@@ -221,7 +218,7 @@ def read_yaml(path: Path) -> Any:
             raise CatalogError(
                 f"{path} is too large", found=f"more than {MAX_BYTES:,} bytes", expected="a list of datasets"
             )
-        return yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
+        return _parse(content.decode("utf-8-sig"))
     except OSError as error:
         raise CatalogError(f"{path} cannot be read", found=str(error), remedy="check its permissions") from error
     except UnicodeDecodeError as error:

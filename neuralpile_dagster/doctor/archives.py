@@ -16,14 +16,14 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, NoUnits
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
 
 Reading = Callable[[Archive, Dataset, Session], Finding]
 
-LIMITS = NetworkLimits(connect_timeout_s=4.0, read_timeout_s=5.0, retries=0)
+LIMITS = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
 SMALL = "iurilli"
 """The dataset that is tried on DANDI: one public session of a published version, which never changes."""
 FIGSHARE = "steinmetz-2"

@@ -21,9 +21,9 @@ def hub(settings: Settings) -> Finding:
         token = "; HF_TOKEN is set, but not used" if os.environ.get("HF_TOKEN") else ""
         return not_needed(f"NEURALPILE_HUB is local: datasets are published into {settings.home / 'hub'}{token}")
     from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-    from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
+    from neuralpile_dagster.net.retry import RetryPolicy
 
-    once = RetryPolicy(attempts=1, connect_timeout_s=4.0, answer_timeout_s=5.0)
+    once = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
     opened = HuggingFaceHub.from_environment(settings.namespace, policy=once)
     try:
         account = opened.account()

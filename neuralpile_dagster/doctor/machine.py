@@ -84,10 +84,10 @@ def store(settings: Settings) -> Finding:
     opened = open_store(settings.store)
     if isinstance(opened, LocalStore):
         return _folder(opened.root, "NEURALPILE_STORE")
-    from neuralpile_dagster.store.s3.client import S3Limits
+    from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.store.s3.store import open_s3_store
 
-    on_s3 = open_s3_store(settings.store, S3Limits(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1))
+    on_s3 = open_s3_store(settings.store, RetryPolicy(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1))
     some = next(on_s3.keys("neural_pile"), None)
     contents = "no pile yet" if some is None else "a pile"
     return ok(f"{settings.store} can be listed ({contents}); writing was not tried")

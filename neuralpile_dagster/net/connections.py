@@ -1,4 +1,7 @@
-"""The connections of one archive object: all files that it opens share them."""
+"""Connection pools, shared by all files that one archive object opens.
+
+Here belong the limit of concurrent requests and the life of pools. What is requested, and retries, belong elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from weakref import WeakSet
 import urllib3
 
 from neuralpile_dagster.net.http import open_pool, proxy_for
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 
 
 class Connections:
-    """At most ``count`` requests on their way at a time, over connections that are kept while somebody uses them.
+    """A shared connection pool limited to ``count`` concurrent requests; closed when its last user leaves.
 
     Parameters
     ----------
     count : int
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
-    def __init__(self, count: int, limits: NetworkLimits) -> None:
+    def __init__(self, count: int, limits: RetryPolicy) -> None:
         self.count = count
         self.limits = limits
         self._slots = threading.BoundedSemaphore(count)
@@ -32,7 +35,7 @@ class Connections:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Wait for a turn. Whoever has one must wait for nothing but its server: the others wait for it."""
+        """Wait for a slot. Its holder may wait for the server only: other requests wait for the slot."""
         with self._slots:
             yield
 
@@ -50,7 +53,7 @@ class Connections:
             self._users.add(user)
 
     def leave(self, user: object) -> None:
-        """Close all connections when nobody is left; to leave twice does no harm."""
+        """Close all connections when no user is left; leaving twice is harmless."""
         with self._lock:
             self._users.discard(user)
             pools = [] if self._users else list(self._pools.values())

@@ -1,4 +1,8 @@
-"""What a server's refusals are called. No error shows more of a URL than its host: signed URLs hold secrets."""
+"""Errors of servers: unavailable, refused, invalid URL or certificate.
+
+Here belongs their wording. No error shows more of a URL than its host, because signed URLs hold secrets; which errors
+are retried belongs to `retry`.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,16 @@ def host(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return "a URL that is none"
+        return "an invalid URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def unavailable(what: str, url: str, trouble: str, attempts: int) -> ArchiveUnavailable:
-    """The error for a server that did not do it after all attempts."""
+def unavailable(what: str, url: str, reason: str, attempts: int) -> ArchiveUnavailable:
+    """The error for a server that failed all attempts."""
     return ArchiveUnavailable(
         f"{what} could not be read from {host(url)}",
-        found=f"{trouble}, after {attempts} attempts",
-        expected="an answer",
+        found=f"{reason}, after {attempts} attempts",
+        expected="a response",
         remedy="try again later; check this machine's network if it lasts",
     )
 
@@ -41,10 +45,10 @@ def require_url(what: str, url: str) -> None:
 
 
 def permanent(what: str, url: str, error: Exception) -> ArchiveError | None:
-    """The error for trouble that no other attempt can change; None where another may."""
+    """The `ArchiveError` for a permanent error; None for a transient one."""
     if isinstance(error, LocationValueError):
         return _no_url(what)
-    certificate = _certificate_trouble(error)
+    certificate = _certificate_error(error)
     if certificate is None:
         return None
     return ArchiveError(
@@ -57,29 +61,29 @@ def permanent(what: str, url: str, error: Exception) -> ArchiveError | None:
 
 def _no_url(what: str) -> ArchiveError:
     return ArchiveError(
-        f"{what} cannot be read: the URL for it is none",
+        f"{what} cannot be read: invalid URL",
         expected="http(s)://host/...",
         remedy="check the archive's URL in the settings; materialize the dataset's manifest again",
     )
 
 
-def _certificate_trouble(error: object, depth: int = 8) -> ssl.SSLCertVerificationError | None:
-    """The failed verification inside what urllib3 and requests wrapped around it."""
+def _certificate_error(error: object, depth: int = 8) -> ssl.SSLCertVerificationError | None:
+    """The failed verification inside the errors of urllib3 and requests that wrap it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error
     if not isinstance(error, BaseException) or depth == 0:
         return None
     inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
-    found = (_certificate_trouble(each, depth - 1) for each in inner)
+    found = (_certificate_error(each, depth - 1) for each in inner)
     return next((each for each in found if each is not None), None)
 
 
 class NotFound(ArchiveError):
-    """The server does not have it (HTTP status 404)."""
+    """Missing on the server (HTTP status 404)."""
 
 
 def refused(what: str, url: str, status: int, key: str | None = None) -> ArchiveError:
-    """The error for a final no; ``key`` names the variable that holds the archive's API key, if it has one."""
+    """The error for a permanent refusal; ``key`` names the variable that holds the archive's API key, if it has one."""
     reasons = {401: "not authorized", 403: "access refused", 404: "not found", 410: "gone"}
     closed = f"set {key} if the source is not public" if key else "look at the archive's web page: is it still public?"
     default = {

@@ -1,4 +1,7 @@
-"""How this project talks HTTP: who it says it is, connections, redirects, JSON."""
+"""HTTP requests as this project makes them: user agent, proxies, redirects, JSON documents.
+
+Here belong single requests to archives. Retries belong to `retry`, bodies to `responses`, large files to `ranges`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,21 @@ import certifi
 import urllib3
 
 from neuralpile_dagster.net.errors import refused, require_url
-from neuralpile_dagster.net.responses import read_answer, understand_json
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
+from neuralpile_dagster.net.responses import parse_json, read_body
+from neuralpile_dagster.net.retry import (
+    AttemptFailed,
+    RetryPolicy,
+    network_errors,
+    retry_request,
+    status_failed,
+    worth_retrying,
+)
 
 USER_AGENT = f"neuralpile-dagster/{version('neuralpile-dagster')}"
 MAX_REDIRECTS = 5
 
 
-def open_pool(url: str, limits: NetworkLimits, connections: int) -> urllib3.PoolManager:
+def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolManager:
     """Connections for ``url``'s host, through the environment's proxy where there is one; the caller clears it.
 
     Nothing is retried here: a body that breaks off must be retried too.
@@ -48,7 +58,7 @@ def proxy_for(url: str) -> str | None:
 def get(
     pool: urllib3.PoolManager, url: str, what: str, headers: dict[str, str] | None = None
 ) -> urllib3.BaseHTTPResponse:
-    """GET ``what`` without reading the body, following redirects; `ArchiveError` for a URL that is none.
+    """GET ``what`` without reading the body, following redirects; `ArchiveError` for an invalid URL.
 
     urllib3 could follow them, but its errors would then show the whole URL, which may be a signed one.
     """
@@ -61,7 +71,7 @@ def get(
             return response
         response.close()
         url = _joined(url, location)
-    raise Interrupted(f"more than {MAX_REDIRECTS} redirects")
+    raise AttemptFailed(f"more than {MAX_REDIRECTS} redirects")
 
 
 def _joined(url: str, location: str) -> str:
@@ -71,41 +81,41 @@ def _joined(url: str, location: str) -> str:
         return ""  # which `require_url` refuses
 
 
-def get_json(url: str, what: str, limits: NetworkLimits, query: dict[str, str] | None = None) -> Any:
-    """GET a JSON document, again where that may help.
+def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | None = None) -> Any:
+    """GET a JSON document, with retries.
 
     Parameters
     ----------
     url : str
         Without query; its host appears in errors.
     what : str
-        What is asked for, for messages: ``"figshare article 7739750"``.
+        Name of the document, for messages: ``"figshare article 7739750"``.
 
     Raises
     ------
     ArchiveUnavailable
-        The server could not be reached, was busy or sent broken answers, to the last attempt.
+        The server could not be reached, was busy or sent broken responses, in all attempts.
     ArchiveError
-        The server says no (404 and other 4xx), or its answer is too long or no sensible document.
+        The server refuses (404 and other 4xx), or its response is too long or invalid.
     """
     require_url(what, url)
     target = f"{url}?{urlencode(query)}" if query else url
     with closing_pool(open_pool(url, limits, connections=1)) as pool:
 
         def attempt() -> Any:
-            with interruptions(what, url):
+            with network_errors(what, url):
                 response = get(pool, target, what)
                 try:
-                    body = read_answer(what, response, limits)
+                    body = read_body(what, response, limits)
                 finally:
                     response.close()
             if worth_retrying(response.status):
-                raise Interrupted(f"HTTP status {response.status}", response)
+                raise status_failed(response.status, response.headers)
             if response.status != 200:
                 raise refused(what, url, response.status)
-            return understand_json(what, body)
+            return parse_json(what, body)
 
-        return persevere(attempt, what, url, limits)
+        return retry_request(attempt, what, url, limits)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""One object on a server that serves byte ranges: every byte checked for where it belongs, read by many threads."""
+"""Read one remote object by byte ranges, from many threads, checking that every response is the range requested.
+
+Here belong ranges, the pin to one version of the object, and renewed URLs. What the bytes mean belongs to the readers;
+position and seeking to `range_file`.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,15 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import refused, require_url, unavailable
 from neuralpile_dagster.net.http import get
-from neuralpile_dagster.net.retry import Attempts, Interrupted, Pause, interruptions, worth_retrying
+from neuralpile_dagster.net.retry import AttemptFailed, Pause, network_errors, retry_call, status_failed, worth_retrying
 
-# what stores answer when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
+# statuses when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
 _URL_REFUSED = (400, 401, 403, 404, 410)
 _MAX_NEW_URLS = 2
 _MAX_CHANGES = 2  # the second time that an object is not the pinned one is the last
 _MIN_PIECE, _MAX_PIECE = 1 << 20, 1 << 23
 _READ_BYTES = 1 << 18
-_ADVANCE = 1 << 16  # a transfer that got so far before it broke off has a right to all its retries again
+_ADVANCE = 1 << 16  # a transfer that advanced this far gets all its attempts again
 
 
 def piece_bytes(n_bytes: int, connections: int) -> int:
@@ -43,11 +47,11 @@ class _UrlRefused(Exception):
 
 
 class _Changed(Exception):
-    """The answer is of another object."""
+    """The response is of another object."""
 
 
 class RemoteObject:
-    """An object of known size, pinned to the ETag of its first answer.
+    """An object of known size, pinned to the ETag of its first response.
 
     Parameters
     ----------
@@ -126,39 +130,49 @@ class RemoteObject:
         Raises
         ------
         ArchiveUnavailable
-            Network or server trouble that outlasted all retries.
+            Network or server errors in all attempts.
         ArchiveError
             The object is gone, not readable, not the listed one, or changed while it was read.
         """
-        done, attempts, new_urls, changes = 0, self._attempts(), 0, 0
-        while done < len(target):
+        done = attempts = new_urls = changes = 0
+
+        def read_on() -> None:
+            """Read what is missing; returns early where the next attempt may begin at once, with all its retries."""
+            nonlocal done, attempts, new_urls, changes
             self._stopping.wait(self._pause.left())
             url, before = self._where(), done
+            self._count(retries=1 if attempts else 0)
+            attempts += 1
             try:
                 with self._connections.slot():
-                    attempts.begin()
                     for block in self._stream(url, start + done, start + len(target)):
                         target[done : done + len(block)] = block
                         done += len(block)
-            except _UrlRefused as no:
+            except _UrlRefused as refusal:
                 if new_urls == _MAX_NEW_URLS:
-                    raise refused(self.name, url, no.status, self._key) from no
+                    raise refused(self.name, url, refusal.status, self._key) from refusal
                 new_urls += 1
                 self._renew(url)
             except _Changed as different:
                 changes += 1
                 if changes == _MAX_CHANGES:
                     raise changed(self.name, self.size, str(different)) from different
-            except Interrupted as again:
-                if done - before >= _ADVANCE:
-                    attempts = self._attempts()
-                if self._stopping.is_set() or not attempts.wait(again):
-                    raise unavailable(self.name, url, again.trouble, self._limits.retries + 1) from again
-            if done < len(target):
-                self._count(retries=1)
+            except AttemptFailed:
+                if self._stopping.is_set() or done - before < _ADVANCE:
+                    raise
 
-    def _attempts(self) -> Attempts:
-        return Attempts(self.name, self._limits, self._stopping.wait, self._pause)
+        try:
+            while done < len(target):
+                retry_call(
+                    read_on,
+                    self.name,
+                    self._limits,
+                    sleep=self._stopping.wait,
+                    pause=self._pause,
+                    stop=self._stopping.is_set,
+                )
+        except AttemptFailed as failure:
+            raise unavailable(self.name, self._url or "", failure.reason, self._limits.attempts) from failure
 
     def _where(self) -> str:
         """The URL, found out when it is first needed."""
@@ -174,23 +188,23 @@ class RemoteObject:
             return self._resolve()
 
     def _stream(self, url: str, start: int, stop: int) -> Iterator[bytes]:
-        self._require_going_on()  # waiting for a turn may have taken long
+        self._require_going_on()  # waiting for a slot may have taken long
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if self._pin is not None and not self._pin.startswith("W/"):  # If-Match needs a strong ETag (RFC 9110, 13.1.1)
             headers["If-Match"] = self._pin
         began = time.monotonic()
         self._count(requests=1)
-        with interruptions(self.name, url):
+        with network_errors(self.name, url):
             response = get(self._connections.pool(url), url, self.name, headers)
         try:
             self._check(response, start, stop)
             done, wanted = 0, stop - start
             while done < wanted:
-                with interruptions(self.name, url):
+                with network_errors(self.name, url):
                     # read1: what has arrived; read would wait for all of it, however slowly it comes
                     block = response.read1(min(_READ_BYTES, wanted - done), decode_content=False)
                 if not block:
-                    raise Interrupted(f"the answer ended {wanted - done:,} bytes early")
+                    raise AttemptFailed(f"the response ended {wanted - done:,} bytes early")
                 self._require_going_on()
                 done += len(block)
                 self._limits.require_pace(time.monotonic() - began, done)
@@ -201,13 +215,13 @@ class RemoteObject:
 
     def _require_going_on(self) -> None:
         if self._stopping.is_set():
-            raise Interrupted("reading was given up")
+            raise AttemptFailed("reading was stopped")
 
     def _check(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> None:
-        """Raise unless the answer's body is exactly bytes ``start`` to ``stop`` of the pinned object."""
+        """Raise unless the response's body is exactly bytes ``start`` to ``stop`` of the pinned object."""
         status = response.status
         if worth_retrying(status):
-            raise Interrupted(f"HTTP status {status}", response)
+            raise status_failed(status, response.headers)
         if status == 412:
             raise _Changed("HTTP status 412 (another ETag)")
         if status in _URL_REFUSED:
@@ -257,7 +271,7 @@ def _require_range(name: str, size: int, text: str, start: int, stop: int) -> No
 
 
 def changed(name: str, size: int, found: str) -> ArchiveError:
-    """The error for an object that is not the listed one, or not the one that the first answer was of."""
+    """The error for an object that is not the listed one, or not the one of the first response."""
     return ArchiveError(
         f"{name} is not the file that was listed, or changed while it was read",
         found=found,

@@ -1,4 +1,7 @@
-"""Answers of an archive's API: read whole, but neither for ever nor without bound, and understood or refused."""
+"""Read API responses with a time and size limit and parse them as JSON.
+
+Here belong bodies of documents. Large files belong to `ranges`, retries to `retry`.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,27 @@ from typing import Any
 import urllib3
 
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
 
-MAX_ANSWER_BYTES = 64 * 1024**2
-"""Longest answer that is taken, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
+MAX_BODY_BYTES = 64 * 1024**2
+"""Longest response that is read, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
 _READ_BYTES = 1 << 16
 
 
-def read_answer(what: str, response: urllib3.BaseHTTPResponse, limits: NetworkLimits) -> bytes:
-    """The whole body of an answer, uncompressed.
+def read_body(what: str, response: urllib3.BaseHTTPResponse, limits: RetryPolicy) -> bytes:
+    """The whole body of a response, uncompressed.
 
-    Raises `Interrupted` when it comes too slowly, `ArchiveError` when it is longer than `MAX_ANSWER_BYTES`.
-    What urllib3 raises is left to the caller.
+    Raises `AttemptFailed` when it comes too slowly, `ArchiveError` when it is longer than `MAX_BODY_BYTES`.
+    Errors of urllib3 pass through.
     """
     body, began = bytearray(), time.monotonic()
     # read1: what has arrived; read would wait for all that it was asked for, however slowly that comes
     while block := response.read1(_READ_BYTES, decode_content=True):
         body += block
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > MAX_BODY_BYTES:
             raise ArchiveError(
-                f"{what}: the answer is too long",
-                found=f"more than {MAX_ANSWER_BYTES:,} bytes",
+                f"{what}: the response is too long",
+                found=f"more than {MAX_BODY_BYTES:,} bytes",
                 expected="a JSON document of some megabytes at most",
                 remedy="check the archive's URL in the settings; report it to the archive",
             )
@@ -37,15 +40,15 @@ def read_answer(what: str, response: urllib3.BaseHTTPResponse, limits: NetworkLi
     return bytes(body)
 
 
-def understand_json(what: str, body: bytes) -> Any:
-    """The document; `Interrupted` when it is none (a body cut short), `ArchiveError` when it is nested too deeply."""
+def parse_json(what: str, body: bytes) -> Any:
+    """The document; `AttemptFailed` for invalid JSON (cut short), `ArchiveError` when it is nested too deeply."""
     try:
         return json.loads(body)
     except ValueError as error:
-        raise Interrupted(f"no complete JSON document ({len(body):,} bytes)") from error
+        raise AttemptFailed(f"no complete JSON document ({len(body):,} bytes)") from error
     except RecursionError:
         raise ArchiveError(
-            f"{what}: the answer was not understood",
+            f"{what}: the response was not understood",
             found="JSON that is nested too deeply",
             expected="a document of the archive's API",
             remedy="check the archive's URL in the settings; report it to the archive",

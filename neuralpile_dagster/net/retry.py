@@ -1,80 +1,199 @@
-"""How long we wait for a server, and when we try again."""
+"""Retry requests: which errors are transient, how often a request is repeated, how long to wait between attempts.
+
+Here belong the one `RetryPolicy`, the classification of HTTP statuses and network errors, and `retry_call`, for all
+servers: archives, the store on S3, the Hugging Face Hub. What a single request looks like belongs to its client.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from urllib3.exceptions import HTTPError, InvalidHeader
 
 from neuralpile_dagster.net.errors import permanent, unavailable
-from neuralpile_dagster.progress import tell
+from neuralpile_dagster.progress import warn_of_retry
 
 Result = TypeVar("Result")
 
 
 def worth_retrying(status: int) -> bool:
-    """Whether an HTTP status says "not now" (408, 429, all 5xx, Cloudflare's 520 among them) rather than "no"."""
+    """Whether an HTTP status is transient: 408, 429 and all 5xx (Cloudflare's 520 among them)."""
     return status in (408, 429) or status >= 500
 
 
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds (or until a date) that a response asks to wait; None without a valid Retry-After."""
+    text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
+    with suppress(InvalidHeader):
+        return float(urllib3.Retry().parse_retry_after(text))
+    return None
+
+
+def status_failed(status: int, headers: Mapping[str, str]) -> AttemptFailed:
+    """The failure of an attempt that a response with a transient status ended."""
+    return AttemptFailed(f"HTTP status {status}", retry_after(headers))
+
+
 @dataclass(frozen=True)
-class NetworkLimits:
-    """How patient we are with a server.
+class RetryPolicy:
+    """Timeouts, attempts and waits of requests to one server.
 
     Attributes
     ----------
+    attempts : int
+        Attempts of one request, at least 1. A transfer that advances starts counting anew.
+    backoff_s, backoff_max_s : float
+        Waits between attempts: ``backoff_s`` x 1, x 2, x 4, ... plus a random part of at most ``backoff_s``; never
+        longer than ``backoff_max_s``.
+    retry_after_max_s : float
+        A server's Retry-After is honored up to this.
     connect_timeout_s, read_timeout_s : float
         Longest wait for a connection, and for the next bytes on one.
     slowest_bytes_per_s : float
         A transfer that stays below this for longer than ``read_timeout_s`` counts as broken.
-    retries : int
-        How often one request is tried again. A transfer that advances starts counting anew.
-    backoff_s, backoff_max_s : float
-        The first retry comes at once, later ones after ``backoff_s`` x 2, x 4, ... plus a
-        random part of at most ``backoff_s``; never later than ``backoff_max_s``.
-    retry_after_max_s : int
-        A server's Retry-After is honoured up to this.
     """
 
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 60.0
-    slowest_bytes_per_s: float = 10_000.0
-    retries: int = 7
+    attempts: int = 8
     backoff_s: float = 0.5
     backoff_max_s: float = 60.0
     retry_after_max_s: float = 300.0
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+    slowest_bytes_per_s: float = 10_000.0
 
     @property
     def timeout(self) -> urllib3.Timeout:
-        """The same for urllib3."""
+        """The timeouts as urllib3 takes them."""
         return urllib3.Timeout(connect=self.connect_timeout_s, read=self.read_timeout_s)
 
     def require_pace(self, seconds: float, n_bytes: int) -> None:
-        """Raise `Interrupted` when a body of which ``n_bytes`` came in ``seconds`` is too slow."""
+        """Raise `AttemptFailed` when a body of which ``n_bytes`` came in ``seconds`` is too slow."""
         if seconds > self.read_timeout_s + n_bytes / self.slowest_bytes_per_s:
-            raise Interrupted(f"slower than {self.slowest_bytes_per_s:,.0f} bytes/s")
+            raise AttemptFailed(f"slower than {self.slowest_bytes_per_s:,.0f} bytes/s")
+
+    def wait_s(self, state: RetryCallState) -> float:
+        """Seconds to wait after a failed attempt: the back-off, or a longer Retry-After within its bound."""
+        backoff = wait_exponential_jitter(multiplier=self.backoff_s, max=self.backoff_max_s, jitter=self.backoff_s)
+        return max(backoff(state), min(_failure(state).retry_after_s, self.retry_after_max_s))
 
 
-class Interrupted(Exception):
-    """One attempt failed in a way that another may not; ``response`` may say how long to wait."""
+class AttemptFailed(Exception):
+    """One attempt failed with a transient error.
 
-    def __init__(self, trouble: str, response: urllib3.BaseHTTPResponse | None = None) -> None:
-        super().__init__(trouble)
-        self.trouble = trouble
-        self.response = response
+    Parameters
+    ----------
+    reason : str
+        For people.
+    retry_after_s : float, optional
+        How long the server asks to wait.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s or 0.0
+
+
+def _failure(state: RetryCallState) -> AttemptFailed:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, AttemptFailed)  # nothing else is retried
+    return error
+
+
+class Pause:
+    """Until when a server asked for no requests; shared by all threads that read the same object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+
+    def extend(self, seconds: float) -> None:
+        """Send nothing for at least ``seconds`` from now."""
+        with self._lock:
+            self._until = max(self._until, time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds until requests may be sent again."""
+        return max(0.0, self._until - time.monotonic())
+
+
+def retry_call(
+    attempt: Callable[[], Result],
+    what: str,
+    policy: RetryPolicy,
+    *,
+    sleep: Callable[[float], Any] = time.sleep,
+    pause: Pause | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    warn: Callable[[str, str, float, float], None] = warn_of_retry,
+) -> Result:
+    """Call ``attempt`` until it succeeds; warn while waiting.
+
+    Parameters
+    ----------
+    attempt : callable
+        Raises `AttemptFailed` for transient errors.
+    what : str
+        Name of what is requested, for warnings.
+    policy : RetryPolicy
+    sleep : callable
+        Waits some seconds.
+    pause : Pause, optional
+        Extended by every Retry-After.
+    stop : callable
+        Whether to give up now.
+    warn : callable
+        Called before each wait with ``what``, the reason, the seconds to wait and those that the attempt took.
+
+    Raises
+    ------
+    AttemptFailed
+        Of the last attempt. Any other error of an attempt is raised at once.
+    """
+    began = time.monotonic()
+
+    def begin(_state: RetryCallState) -> None:
+        nonlocal began
+        began = time.monotonic()
+
+    def before_sleep(state: RetryCallState) -> None:
+        failure, seconds = _failure(state), state.upcoming_sleep
+        if pause is not None and failure.retry_after_s:
+            pause.extend(seconds)
+        warn(what, failure.reason, seconds, time.monotonic() - began)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(AttemptFailed),
+        stop=lambda state: stop() or stop_after_attempt(policy.attempts)(state),
+        wait=policy.wait_s,
+        before=begin,
+        before_sleep=before_sleep,
+        sleep=sleep,
+        reraise=True,
+    )
+    return retrying(attempt)
+
+
+def retry_request(attempt: Callable[[], Result], what: str, url: str, policy: RetryPolicy) -> Result:
+    """`retry_call` for an archive: raises `ArchiveUnavailable` after the last attempt."""
+    try:
+        return retry_call(attempt, what, policy)
+    except AttemptFailed as failure:
+        raise unavailable(what, url, failure.reason, policy.attempts) from failure
 
 
 @contextmanager
-def interruptions(what: str, url: str) -> Iterator[None]:
-    """Turn what sockets, urllib3 and requests raise into `Interrupted`; keep local disk work outside.
+def network_errors(what: str, url: str) -> Iterator[None]:
+    """Turn errors of sockets, urllib3 and requests into `AttemptFailed`; keep local disk work outside.
 
-    What no other attempt can change (a certificate, a URL that is none) becomes an `ArchiveError` at once.
+    Errors that no other attempt can change (an invalid certificate or URL) become an `ArchiveError` at once.
     """
     try:
         yield
@@ -82,84 +201,10 @@ def interruptions(what: str, url: str) -> Iterator[None]:
         final = permanent(what, url, error)
         if final is not None:
             raise final from None  # the error's own text may hold a signed URL
-        raise Interrupted(brief(error)) from error
+        raise AttemptFailed(summary(error)) from error
 
 
-def brief(error: Exception) -> str:
-    """An error of the network in a few words."""
+def summary(error: Exception) -> str:
+    """A network error in a few words."""
     text = str(error).partition(": ")[2] or str(error)
     return f"{type(error).__name__}: {text}"
-
-
-class Pause:
-    """Until when a server asked to be left alone; shared by all who ask it for the same thing."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-
-    def extend(self, seconds: float) -> None:
-        """Ask nothing for at least ``seconds`` from now."""
-        with self._lock:
-            self._until = max(self._until, time.monotonic() + seconds)
-
-    def left(self) -> float:
-        """Seconds until it may be asked again."""
-        return max(0.0, self._until - time.monotonic())
-
-
-class Attempts:
-    """Counts the failures of one request for ``what`` and waits before it is tried again."""
-
-    def __init__(
-        self,
-        what: str,
-        limits: NetworkLimits,
-        sleep: Callable[[float], object] = time.sleep,
-        pause: Pause | None = None,
-    ) -> None:
-        self._what = what
-        self._sleep = sleep
-        self._pause = pause or Pause()
-        self._longest = limits.retry_after_max_s
-        self._began = time.monotonic()
-        self._retry = urllib3.Retry(
-            total=limits.retries,
-            backoff_factor=limits.backoff_s,
-            backoff_max=limits.backoff_max_s,
-            backoff_jitter=limits.backoff_s,
-            allowed_methods=None,
-        )
-
-    def begin(self) -> None:
-        """An attempt begins now; without this, with the end of the last wait."""
-        self._began = time.monotonic()
-
-    def wait(self, again: Interrupted) -> bool:
-        """Wait as long as the server or the back-off says; False (at once) when no attempt is left."""
-        try:
-            self._retry = self._retry.increment("GET", "", response=again.response, error=again)
-        except MaxRetryError:
-            return False
-        delay = None
-        if again.response is not None:
-            with suppress(InvalidHeader):  # a Retry-After that is neither seconds nor a date
-                delay = self._retry.get_retry_after(again.response)
-        seconds = min(delay, self._longest) if delay else self._retry.get_backoff_time()
-        if delay:
-            self._pause.extend(seconds)
-        tell(self._what, again.trouble, seconds, time.monotonic() - self._began)
-        self._sleep(seconds)
-        self.begin()
-        return True
-
-
-def persevere(attempt: Callable[[], Result], what: str, url: str, limits: NetworkLimits) -> Result:
-    """Call ``attempt`` until it is not `Interrupted`; raises `ArchiveUnavailable` when no attempt is left."""
-    attempts = Attempts(what, limits)
-    while True:
-        try:
-            return attempt()
-        except Interrupted as again:
-            if not attempts.wait(again):
-                raise unavailable(what, url, again.trouble, limits.retries + 1) from again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 import dagster as dg
+from filelock import Timeout
 
-from neuralpile_dagster.files import explained, write_bytes
+from neuralpile_dagster.files import explained, file_lock, write_bytes
 from neuralpile_dagster.orchestration.pools import limit_pools
 from neuralpile_dagster.settings import Settings
 
@@ -46,9 +46,8 @@ def going_on(home: Path, run_id: str) -> Iterator[None]:
     aside = path.with_suffix(".new")  # under its final name it is locked from the first moment
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = aside.open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = file_lock(aside).acquire()
+    with held:
         aside.replace(path)
         try:
             yield
@@ -61,14 +60,10 @@ def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
     failed = []
     for path in sorted(_folder(home).glob(f"*{_ENDING}")):
         try:
-            lock = path.open("r+")
-        except FileNotFoundError:
-            continue  # it ended just now
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+            held = file_lock(path).acquire(timeout=0)
+        except Timeout:
+            continue
+        with held:
             run = instance.get_run_by_id(path.stem)
             if run is not None and not run.is_finished:
                 instance.report_run_failed(

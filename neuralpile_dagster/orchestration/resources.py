@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
     from neuralpile_dagster.hub.model import LoadableHub
-    from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.net.retry import RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class InstanceResource:
         """The store of intermediate results."""
         return open_store(self.settings.store)
 
-    def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
+    def open_archive(self, source: Source, limits: RetryPolicy | None = None) -> Archive:
         """The archive that serves a source."""
         from neuralpile_dagster.archives import open_archive
 

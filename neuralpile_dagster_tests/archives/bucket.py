@@ -15,7 +15,7 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hdf5.ranged.file import RangedFile, open_ranged
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.archives.serving import QUICK
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response
 
@@ -40,7 +40,7 @@ class Bucket:
 
 @contextmanager
 def ranged(
-    server: Server, size: int | None = None, connections: int = 4, limits: NetworkLimits = QUICK
+    server: Server, size: int | None = None, connections: int = 4, limits: RetryPolicy = QUICK
 ) -> Iterator[RangedFile]:
     path = server.application.path  # type: ignore[attr-defined]
     size = path.stat().st_size if size is None else size

@@ -28,8 +28,8 @@ def bucket_server(bucket: Bucket) -> Iterator[Server]:
 @pytest.fixture
 def telling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait for a server is told, however short."""
-    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_EVERY_S", 0.0)
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from neuralpile_dagster.binning.binner import Binner
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.recordings.model import SpikeTrains
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 
-QUICK = NetworkLimits(read_timeout_s=30.0, retries=2, backoff_s=0.01, backoff_max_s=0.05, retry_after_max_s=0.05)
+QUICK = RetryPolicy(attempts=3, read_timeout_s=30.0, backoff_s=0.01, backoff_max_s=0.05, retry_after_max_s=0.05)
 IMPATIENT = replace(QUICK, read_timeout_s=0.6)  # only where the server is silent: it makes a busy machine look silent
 SOURCE = Source(id="990002", version="0.240101.0000")
 PATH = "sub-S1/sub-S1_ses-1_ecephys.nwb"
@@ -39,7 +39,7 @@ def serve_session(server: DandiServer, file: Path) -> None:
     server.store.add_file(SOURCE.id, SOURCE.version, PATH, file)
 
 
-def limits_for(fault: str) -> NetworkLimits:
+def limits_for(fault: str) -> RetryPolicy:
     """`IMPATIENT` for faults named silence, else `QUICK`."""
     return IMPATIENT if "silence" in fault else QUICK
 
@@ -48,7 +48,7 @@ def archive_of(
     server: DandiServer,
     folder: Path,
     api_key: str | None = None,
-    limits: NetworkLimits = QUICK,
+    limits: RetryPolicy = QUICK,
     connections: int = 4,
 ) -> DandiArchive:
     """The archive under test, with its cache in ``folder``."""

@@ -91,8 +91,8 @@ def test_a_file_that_trickles_is_broken_off_and_goes_on_where_it_was(
 def test_a_server_that_was_silent_for_long_is_told_of_though_it_is_asked_again_at_once(
     dandi: DandiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("neuralpile_dagster.progress.TELL_EVERY_S", 0.0)
-    monkeypatch.setattr("neuralpile_dagster.progress.TELL_FROM_S", IMPATIENT.read_timeout_s)
+    monkeypatch.setattr("neuralpile_dagster.progress.WARN_EVERY_S", 0.0)
+    monkeypatch.setattr("neuralpile_dagster.progress.WARN_FROM_S", IMPATIENT.read_timeout_s)
     dandi.faults.add(Fault("hang"))
     assert archive_of(dandi, tmp_path, limits=IMPATIENT).list_files(SOURCE).files
     assert "ReadTimeout" in caplog.text
@@ -103,7 +103,7 @@ def test_an_answer_that_is_too_long_is_refused_before_it_is_in_memory(
     listed: tuple[DandiServer, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ):
     server, list_files = listed
-    monkeypatch.setattr(responses, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(responses, "MAX_BODY_BYTES", 1_000_000)
     server.faults.add(Fault("status", status=200, headers=JSON, body=b"[" + b" " * 50_000_000 + b"]", times=99))
     with pytest.raises(ArchiveError, match="too long") as caught:
         list_files()

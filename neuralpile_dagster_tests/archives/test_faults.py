@@ -186,19 +186,27 @@ def test_the_counts_are_never_wrong_whatever_request_breaks(server: DandiServer,
         server.faults.clear()
 
 
-def test_retry_after_is_honoured(server: DandiServer, tmp_path: Path):
+def test_retry_after_is_honored(server: DandiServer, tmp_path: Path):
     from neuralpile_dagster.net.http import get, open_pool
-    from neuralpile_dagster.net.retry import Attempts, Interrupted, NetworkLimits
+    from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, status_failed
 
     waits: list[float] = []
-    limits = NetworkLimits(retries=3, backoff_s=0.5, retry_after_max_s=100)
-    attempts = Attempts("sub-S1.nwb", limits, waits.append)
-    pool = open_pool(server.api_url, limits, 1)
+    policy = RetryPolicy(attempts=4, backoff_s=0.5, retry_after_max_s=100)
+    pool = open_pool(server.api_url, policy, 1)
+    failures = []
     for seconds in (7, 1000):
         server.faults.add(status(429, seconds))
-        assert attempts.wait(Interrupted("busy", get(pool, f"{server.api_url}/info/", "it")))
-    assert attempts.wait(Interrupted("reset"))
-    assert not attempts.wait(Interrupted("reset"))
+        response = get(pool, f"{server.api_url}/info/", "it")
+        failures.append(status_failed(response.status, response.headers))
+    failures += [AttemptFailed("reset"), AttemptFailed("reset")]
     pool.clear()
+
+    def attempt() -> None:
+        raise failures.pop(0)
+
+    with pytest.raises(AttemptFailed, match="reset"):
+        retry_call(attempt, "sub-S1.nwb", policy, sleep=waits.append)
+    assert failures == []
     assert waits[:2] == [7, 100]
     assert 2.0 <= waits[2] <= 2.5  # the third failure: four times the first wait, and a random part
+    assert len(waits) == 3

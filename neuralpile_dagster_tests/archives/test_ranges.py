@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server
@@ -186,7 +186,7 @@ def test_bytes_of_another_place_are_not_believed(bucket_server: Server, bucket: 
 def test_a_transfer_that_is_too_slow_is_broken_off_and_goes_on_where_it_was(bucket_server: Server, bucket: Bucket):
     write(bucket.path, dataset())
     bucket_server.bytes_per_s = 4e6  # 1.6 MB take 0.4 s, with bytes arriving all the time
-    limits = NetworkLimits(read_timeout_s=0.1, slowest_bytes_per_s=1e9, retries=20, backoff_s=0.01)
+    limits = RetryPolicy(read_timeout_s=0.1, slowest_bytes_per_s=1e9, attempts=21, backoff_s=0.01)
     found, cost = read(bucket_server, connections=1, limits=limits)
     np.testing.assert_array_equal(found, TIMES)
     assert cost.retries >= 2
@@ -220,11 +220,11 @@ CRASH = """
 import sys
 from pathlib import Path
 from neuralpile_dagster.net.connections import Connections
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.hdf5.ranged.file import open_ranged
 from neuralpile_dagster.net.ranges import RemoteObject
 url, size = sys.argv[1], int(sys.argv[2])
-remote = RemoteObject("file.h5", size, url, lambda: url, Connections(2, NetworkLimits(retries=0)))
+remote = RemoteObject("file.h5", size, url, lambda: url, Connections(2, RetryPolicy(attempts=1)))
 with open_ranged(remote, Path, connections=2) as opened:
     opened.hdf5()
 """

@@ -25,7 +25,7 @@ from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.archives.bucket import Bucket
 from neuralpile_dagster_tests.archives.serving import QUICK
 from neuralpile_dagster_tests.servers.faults import status
@@ -71,7 +71,7 @@ def secured(bucket: Bucket, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def read(url: str | None, fresh: str = "", limits: NetworkLimits = QUICK) -> bytes:
+def read(url: str | None, fresh: str = "", limits: RetryPolicy = QUICK) -> bytes:
     remote = RemoteObject("sub-1/a.nwb", 1000, url, lambda: fresh or str(url), Connections(2, limits))
     content = bytearray(1000)
     try:
@@ -118,7 +118,7 @@ def test_a_url_that_is_none_is_said_at_once_and_never_shown(
     if url not in RELATIVE:
         uses.append(lambda: read(f"{bucket_server.url}/x?{SECRET}"))
     for use in uses:
-        with pytest.raises(ArchiveError, match="the URL for it is none") as caught:
+        with pytest.raises(ArchiveError, match="invalid URL") as caught:
             use()
         assert_final(caught.value, caplog)
 
@@ -131,7 +131,7 @@ def test_an_api_that_gives_urls_that_are_none_is_said_at_once_and_they_are_never
     archive = DandiArchive(f"{bucket_server.url}/api", None, DownloadCache(tmp_path / "cache"), 2, QUICK)
     file = ArchiveFile(path="sub-1/a.nwb", size=1000, file_id="1")
     with (
-        pytest.raises(ArchiveError, match=r"sub-1/a\.nwb.*(is none|not understood)") as caught,
+        pytest.raises(ArchiveError, match=r"sub-1/a\.nwb.*(invalid URL|not understood)") as caught,
         archive.open(Source(id="000001"), file) as opened,
     ):
         opened.hdf5()
@@ -143,7 +143,7 @@ def test_a_servers_retry_after_binds_all_threads_that_read_the_same_object(
 ):
     bucket.path.write_bytes(bytes(2000))
     url = f"{bucket_server.url}/x"
-    limits = NetworkLimits(retry_after_max_s=300)
+    limits = RetryPolicy(retry_after_max_s=300)
     remote = RemoteObject("x", 2000, url, lambda: url, Connections(2, limits))
     told, reads = threading.Event(), []
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 QUICK = RetryPolicy(
     attempts=3,
-    first_wait_s=0.01,
-    longest_wait_s=0.05,
-    longest_asked_wait_s=2.0,
+    backoff_s=0.01,
+    backoff_max_s=0.05,
+    retry_after_max_s=2.0,
     connect_timeout_s=2.0,
-    answer_timeout_s=0.4,
+    read_timeout_s=0.4,
     slowest_bytes_per_s=200_000.0,
 )
 CARD = "---\nlicense: cc-by-4.0\n---\nA component.\n"

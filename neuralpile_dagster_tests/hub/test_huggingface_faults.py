@@ -43,7 +43,7 @@ TROUBLES = {
     "hang": Fault("hang"),
     "hang after the server acted": Fault("hang", after_serving=True),
 }
-HASTY = replace(QUICK, attempts=2, answer_timeout_s=0.1)
+HASTY = replace(QUICK, attempts=2, read_timeout_s=0.1)
 SENT_BY_PUT = ("put", "part")  # huggingface_hub waits for seconds between attempts of these
 
 

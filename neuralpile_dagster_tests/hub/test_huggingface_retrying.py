@@ -7,17 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import httpx2
 import pytest
 from huggingface_hub import get_session
-from hypothesis import given
-from hypothesis import strategies as st
+from huggingface_hub.utils import http_backoff
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.huggingface.retry import HubGaveUp, RetryPolicy, asked_wait_s, install
+from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, HubGaveUp, asked_wait_s, install
+from neuralpile_dagster.net.retry import AttemptFailed, retry_call
 from neuralpile_dagster_tests.hub.huggingface_setup import QUICK
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response
@@ -176,17 +177,42 @@ def test_a_hub_may_say_until_when_to_wait():
     assert 3000 < wait <= 3600
 
 
-@given(st.integers(0, 40))
-def test_waits_double_up_to_the_longest_and_half_of_them_is_chance(attempt: int):
-    policy = RetryPolicy(first_wait_s=1.0, longest_wait_s=30.0)
-    whole = min(30.0, 2.0**attempt)
-    assert whole / 2 <= policy.wait_s(attempt) <= whole
+def test_waits_double_up_to_the_longest_with_a_random_part():
+    waits: list[float] = []
+
+    def fail() -> None:
+        raise AttemptFailed("reset")
+
+    with pytest.raises(AttemptFailed):
+        retry_call(fail, "it", replace(HUB_POLICY, attempts=41), sleep=waits.append)
+    assert len(waits) == 40
+    for number, wait in enumerate(waits):
+        assert min(30.0, 2.0**number) <= wait <= min(30.0, 2.0**number + 1.0)
+    assert len(set(waits[:5])) == 5
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_storage_that_asks_for_too_long_a_wait_is_given_up_at_once(server: Server, code: int):
+    """The library itself repeats uploads to the storage, after whatever wait is asked for."""
+    with Server(answer) as storage:
+        storage.faults.add(status(code, retry_after=10_000, times=100))
+        with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):
+            http_backoff("PUT", storage.url.replace("127.0.0.1", "localhost"), content=b"x")
+        assert len(storage.log) == 1
+
+
+def test_a_commit_that_is_asked_to_wait_too_long_is_given_up_at_once(server: Server):
+    server.faults.add(status(503, retry_after=10_000))
+    with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):
+        get_session().post(server.url + "/api/datasets/lab/x/commit/main", content=b"x")
+    assert len(server.log) == 1
 
 
 def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
     code = (
-        "import json, os; from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install;"
-        "install('http://127.0.0.1:9', RetryPolicy(attempts=4, first_wait_s=2.0, answer_timeout_s=33.0));"
+        "import json, os; from neuralpile_dagster.hub.huggingface.retry import install;"
+        "from neuralpile_dagster.net.retry import RetryPolicy;"
+        "install('http://127.0.0.1:9', RetryPolicy(attempts=4, backoff_s=2.0, read_timeout_s=33.0));"
         "import hf_xet; c = dict(hf_xet.XetConfig().items());"
         "print(json.dumps([str(c[f'client.{k}']) for k in ('retry_max_attempts', 'retry_base_delay', 'read_timeout')]))"
     )
@@ -199,7 +225,8 @@ def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
 
 def test_proxies_of_the_environment_are_used_except_where_it_says_no():
     code = (
-        "import sys; from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install;"
+        "import sys; from neuralpile_dagster.hub.huggingface.retry import install;"
+        "from neuralpile_dagster.net.retry import RetryPolicy;"
         "from huggingface_hub import get_session; install(sys.argv[1], RetryPolicy(attempts=1));"
         "print(get_session().get(sys.argv[2], timeout=5).text)"
     )

@@ -16,7 +16,7 @@ from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.definitions import dataset_definitions
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -25,7 +25,7 @@ from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, 
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import status
 
-REQUESTS_PER_TRY = QUICK.retries + 1
+REQUESTS_PER_TRY = QUICK.attempts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ServedInstance(InstanceResource):
 
     api_url: str
 
-    def open_archive(self, source: Source, limits: NetworkLimits | None = None) -> Archive:
+    def open_archive(self, source: Source, limits: RetryPolicy | None = None) -> Archive:
         """The server's dandisets."""
         return DandiArchive(self.api_url, None, DownloadCache(self.settings.home / "cache"), 1, QUICK)
 
@@ -87,8 +87,8 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
 def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     made: House, server: DandiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "TELL_FROM_S", 0.0)
-    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_FROM_S", 0.0)
+    monkeypatch.setattr(progress, "WARN_EVERY_S", 0.0)
     server.faults.add(status(503, path="/assets/", times=1))
     keys = made.discover()
     server.faults.add(status(503, path=BLOBS, times=1))

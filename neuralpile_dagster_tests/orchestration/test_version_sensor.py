@@ -155,7 +155,7 @@ def test_an_archive_that_is_away_costs_one_source_in_a_tick_and_the_others_have_
         result, requests = tick(listed, cursor)
         assert requests == []
         assert "503" in words(result)
-        assert len(server.faults.struck) == number * (IMPATIENT.retries + 1)
+        assert len(server.faults.struck) == number * IMPATIENT.attempts
         first.append(server.faults.struck[-1][2])
         cursor = result.cursor
     assert len(set(first)) == len(DATASETS)
@@ -184,7 +184,7 @@ def test_a_tick_ends_in_time_and_the_next_goes_on_from_there(listed: House, serv
 
 
 def test_a_silent_archive_leaves_a_tick_alive():
-    one_request = (IMPATIENT.retries + 1) * (IMPATIENT.connect_timeout_s + IMPATIENT.read_timeout_s)
+    one_request = IMPATIENT.attempts * (IMPATIENT.connect_timeout_s + IMPATIENT.read_timeout_s)
     assert LOOK_S + one_request + IMPATIENT.retry_after_max_s < TICK_S
     assert LOOK_S + IMPATIENT.read_timeout_s < TICK_S
 

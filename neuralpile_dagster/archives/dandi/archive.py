@@ -22,7 +22,7 @@ from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class DandiArchive:
         Where whole files go.
     connections : int
         Requests on their way at a time, for all files that are open together.
-    limits : NetworkLimits
+    limits : RetryPolicy
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class DandiArchive:
         api_key: str | None,
         cache: DownloadCache,
         connections: int = DEFAULT_CONNECTIONS,
-        limits: NetworkLimits | None = None,
+        limits: RetryPolicy | None = None,
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self.connections = connections
-        self.limits = limits or NetworkLimits()
+        self.limits = limits or RetryPolicy()
         self._api_key = api_key
         self._cache = cache
         self._connections = Connections(connections, self.limits)
         self._asking = threading.Lock()  # `requests` promises nothing to threads
 
     @classmethod
-    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> DandiArchive:
+    def from_environment(cls, home: Path, limits: RetryPolicy | None = None) -> DandiArchive:
         """Read DANDI_API_URL, DANDI_API_KEY and the `ProcessSettings`.
 
         Raises `ConfigurationError` naming the variable that is wrong.
@@ -115,14 +115,14 @@ class DandiArchive:
         from dandi.consts import DandiInstance
         from dandi.dandiapi import DandiAPIClient
 
-        from neuralpile_dagster.archives.dandi.client import PatientAdapter
+        from neuralpile_dagster.archives.dandi.client import RetryAdapter
 
         # given an instance rather than a URL, the client asks the server nothing before its session is ours
         # it logs a trace of every refused call; ours are said once, in our own words
         logging.getLogger("dandi").setLevel(logging.CRITICAL)
         client = DandiAPIClient(dandi_instance=DandiInstance("dandi", None, self.api_url))
         for scheme in ("https://", "http://"):
-            client.session.mount(scheme, PatientAdapter(self.limits))
+            client.session.mount(scheme, RetryAdapter(self.limits))
         client.session.headers.update({"User-Agent": f"{USER_AGENT} {client.session.headers['User-Agent']!s}"})
         if self._api_key:
             client.session.headers.update({"Authorization": f"token {self._api_key}"})

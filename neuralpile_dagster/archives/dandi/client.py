@@ -1,8 +1,8 @@
-"""The DANDI client's HTTP, made patient: time-outs on every request, retries of all that may pass.
+"""HTTP of the DANDI client with timeouts and retries, and its errors translated.
 
-`dandi` 0.81 sets no time-outs, does not retry 408, 520 or broken bodies, and
-waits a fixed 53 s in all. Its `requests` session takes adapters, which is where
-all of this is put right.
+`dandi` 0.81 sets no timeouts, does not retry 408, 520 or broken bodies, and
+waits a fixed 53 s in all. Its `requests` session takes adapters: here is ours. What is requested belongs to
+`archive`, the policy to `net.retry`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net.errors import host
-from neuralpile_dagster.net.responses import read_answer, understand_json
-from neuralpile_dagster.net.retry import Interrupted, NetworkLimits, interruptions, persevere, worth_retrying
+from neuralpile_dagster.net.responses import parse_json, read_body
+from neuralpile_dagster.net.retry import RetryPolicy, network_errors, retry_request, status_failed, worth_retrying
 
 
-class PatientAdapter(HTTPAdapter):
-    """Sends a request until its whole answer is there; then nothing is left to retry for the client above.
+class RetryAdapter(HTTPAdapter):
+    """Send requests with retries until the whole response is read; the client above retries nothing more.
 
     Raises `ArchiveUnavailable`, which the client's own retries let through.
     """
 
-    def __init__(self, limits: NetworkLimits) -> None:
+    def __init__(self, limits: RetryPolicy) -> None:
         super().__init__(max_retries=0)
         self._limits = limits
 
@@ -47,24 +47,24 @@ class PatientAdapter(HTTPAdapter):
         what = f"the API at {host(url)}"
 
         def attempt() -> requests.Response:
-            with interruptions(what, url):
+            with network_errors(what, url):
                 response = HTTPAdapter.send(self, request, True, waits, verify, cert, proxies)
                 if not stream:
                     _take_body(what, response, limits)
             if worth_retrying(response.status_code):
                 response.close()
-                raise Interrupted(f"HTTP status {response.status_code}", response.raw)
+                raise status_failed(response.status_code, response.headers)
             if not stream and response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
-                understand_json(what, response.content)
+                parse_json(what, response.content)
             return response
 
-        return persevere(attempt, what, url, limits)
+        return retry_request(attempt, what, url, limits)
 
 
-def _take_body(what: str, response: requests.Response, limits: NetworkLimits) -> None:
+def _take_body(what: str, response: requests.Response, limits: RetryPolicy) -> None:
     """Read the body here, where one that breaks off, trickles or does not end is noticed."""
     try:
-        response._content = read_answer(what, response.raw, limits)
+        response._content = read_body(what, response.raw, limits)
         response._content_consumed = True
     except BaseException:
         response.close()
@@ -82,23 +82,23 @@ def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         raise _refused(what, api_url, error, has_key) from error
-    except ArchiveUnavailable as error:  # of `PatientAdapter`, which does not know what was asked for
+    except ArchiveUnavailable as error:  # of `RetryAdapter`, which does not know what was asked for
         raise _unavailable(what, api_url, error.found) from error
     except (InvalidURL, InvalidSchema, MissingSchema) as error:  # whose texts repeat the URL
-        raise _not_understood(what, api_url, f"a URL that is none ({type(error).__name__})") from None
+        raise _invalid(what, api_url, f"invalid URL ({type(error).__name__})") from None
     except requests.RequestException as error:
         raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
     except RecursionError:
-        raise _not_understood(what, api_url, "JSON that is nested too deeply") from None
+        raise _invalid(what, api_url, "JSON that is nested too deeply") from None
     # pydantic's ValidationError is a ValueError; the client asserts that a page is a list
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise _not_understood(what, api_url, found) from error
+        raise _invalid(what, api_url, found) from error
 
 
-def _not_understood(what: str, api_url: str, found: str) -> ArchiveError:
+def _invalid(what: str, api_url: str, found: str) -> ArchiveError:
     return ArchiveError(
-        f"{what}: the answer of {api_url} was not understood",
+        f"{what}: the response of {api_url} was not understood",
         found=found,
         expected="what the DANDI API gives",
         remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
@@ -109,7 +109,7 @@ def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:
     return ArchiveUnavailable(
         f"{what} could not be read from {api_url}",
         found=found,
-        expected="an answer",
+        expected="a response",
         remedy="try again later; check DANDI_API_URL and this machine's network if it lasts",
     )
 

@@ -8,7 +8,6 @@ are fetched in parallel, before they are asked for.
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from concurrent.futures import Executor, Future
@@ -16,6 +15,7 @@ from concurrent.futures import Executor, Future
 import numpy as np
 
 from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.ranges import RemoteObject
 
 BLOCK_BYTES = 1 << 20
@@ -116,7 +116,7 @@ class Blocks:
             self._fetchers.submit(self._fetch, ahead, block)
 
 
-class BlockFile(io.RawIOBase):
+class BlockFile(RangeFile):
     """`Blocks` as the file object that h5py reads from; it remembers the first failure.
 
     HDF5 may swallow what its file object raises (``"units" in file`` is then
@@ -124,45 +124,22 @@ class BlockFile(io.RawIOBase):
     """
 
     def __init__(self, blocks: Blocks) -> None:
-        super().__init__()
+        super().__init__(blocks.remote.size)
         self.failure: NeuralPileError | None = None
         self._blocks = blocks
-        self._at = 0
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to ``offset`` from the start, from here or from the end."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blocks.remote.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, target: memoryview) -> int:  # type: ignore[override]
-        """Fill ``target`` up to the end of the object."""
+    def fill(self, start: int, target: memoryview) -> int:
+        """See `RangeFile.fill`; all of ``target`` is filled."""
         if self.failure is not None:
             raise self.failure
-        view = memoryview(target).cast("B")
-        size = self._blocks.block_bytes
-        end = min(self._at + len(view), self._blocks.remote.size)
         done = 0
         try:
             with self._blocks.remote.waiting():
-                while self._at < end:
-                    index, inside = divmod(self._at, size)
-                    part = self._blocks.get(index)[inside : inside + end - self._at]
-                    view[done : done + len(part)] = part
+                while done < len(target):
+                    index, inside = divmod(start + done, self._blocks.block_bytes)
+                    part = self._blocks.get(index)[inside : inside + len(target) - done]
+                    target[done : done + len(part)] = part
                     done += len(part)
-                    self._at += len(part)
         except NeuralPileError as error:
             self.failure = error
             raise

@@ -1,4 +1,7 @@
-"""What went wrong with the Hub, in this package's words and without secrets."""
+"""Translate errors of the Hub and its clients into this package's, without secrets.
+
+Here belong classification and wording. Which requests are repeated belongs to `retry`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from neuralpile_dagster.errors import ConfigurationError, HubConflict, HubError, HubUnavailable, NeuralPileError
-from neuralpile_dagster.net.http import worth_retrying
+from neuralpile_dagster.net.retry import worth_retrying
 
 FAILURES = (NeuralPileError, httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError, ValueError, KeyError)
 """All that huggingface_hub, httpx2 and hf_xet raise when a call fails."""
@@ -47,7 +50,7 @@ class Problem:
     cause: BaseException | None = None
 
     @property
-    def passing(self) -> bool:
+    def transient(self) -> bool:
         """Whether planning anew may succeed."""
         return isinstance(self.error, HubUnavailable | HubConflict)
 
@@ -55,7 +58,7 @@ class Problem:
 def explain(error: BaseException, repository: str, doing: str, secrets: Secrets) -> Problem:
     """Say what an exception of a call to the Hub means for ``repository``.
 
-    ``doing`` completes "failed while ...". Connection trouble, replies cut short
+    ``doing`` completes "failed while ...". Network errors, responses cut short
     and busy statuses become `HubUnavailable`, a moved head `HubConflict`,
     refusals and everything of this machine `HubError`.
     """
@@ -76,7 +79,7 @@ def explain(error: BaseException, repository: str, doing: str, secrets: Secrets)
         )
     if any(isinstance(link, ValueError) and not isinstance(link, json.JSONDecodeError) for link in chain):
         return Problem(HubError(what, found=found, remedy="correct what is named, or report it"), {}, cause)
-    return Problem(HubUnavailable(what, found=found, remedy="try again; what was sent is not sent again"), {}, cause)
+    return Problem(HubUnavailable(what, found=found, remedy="try again; files already uploaded are skipped"), {}, cause)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,7 +93,7 @@ def _of_status(error: HfHubHTTPError, repository: str, doing: str, secrets: Secr
     what = f"{repository}: the Hub refused while {doing}"
     found = secrets.redact(f"status {status}, {error.server_message or str(error)}")[:1000]
     if worth_retrying(status):
-        return HubUnavailable(what, found=found, remedy="try again later; what was sent is not sent again")
+        return HubUnavailable(what, found=found, remedy="try again later; files already uploaded are skipped")
     if status in _STALE:
         remedy = "publish again when nobody else publishes to the same repository"
         return HubConflict(f"{repository} changed while it was published", found=found, remedy=remedy)

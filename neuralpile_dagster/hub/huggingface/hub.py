@@ -16,11 +16,12 @@ from huggingface_hub.hf_api import RepoFile
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, remote_files, repository_info
-from neuralpile_dagster.hub.huggingface.read import RangeFile, buffered
-from neuralpile_dagster.hub.huggingface.retry import RetryPolicy, install
+from neuralpile_dagster.hub.huggingface.read import HubFile, buffered
+from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, install
 from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder
 from neuralpile_dagster.net.http import USER_AGENT
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import ProcessSettings
 
@@ -41,7 +42,7 @@ class HuggingFaceHub:
     policy : RetryPolicy
         Time-outs and waits of every call.
     plans : int
-        How often a publication is planned anew after trouble.
+        How often a publication is planned again after a transient error.
     files_per_commit : int
         Files that one commit may change; more go through a pull request.
     batch_bytes, xet_batch_bytes : int
@@ -66,7 +67,7 @@ class HuggingFaceHub:
         # huggingface_hub takes an empty HF_ENDPOINT for an endpoint
         self.endpoint = (endpoint or constants.ENDPOINT or "https://huggingface.co").rstrip("/")
         self._private = private
-        self._policy = policy or RetryPolicy()
+        self._policy = policy or HUB_POLICY
         self._limits = Limits(plans, files_per_commit, batch_bytes, xet_batch_bytes)
         self._secrets = Secrets(token or get_token())
         self._api = HfApi(endpoint=self.endpoint, token=self._secrets.token, user_agent=USER_AGENT)
@@ -144,7 +145,7 @@ class HuggingFaceHub:
             return RepositoryFile(row.path, row.size, hashlib.sha256(file.read()).hexdigest())
 
     def _range_file(self, repository: str, head: str, row: RepoFile) -> BinaryIO:
-        file = RangeFile(repository, row.path, head, row.size, self.endpoint, self._secrets, self._policy)
+        file = HubFile(repository, row.path, head, row.size, self.endpoint, self._secrets, self._policy)
         return cast("BinaryIO", buffered(file))
 
     @contextmanager

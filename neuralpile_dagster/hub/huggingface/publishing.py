@@ -1,7 +1,7 @@
-"""One publication: plan, upload, one commit; on any trouble look again and plan anew.
+"""One publication: plan, upload, one commit; after a transient error, plan again.
 
 Contents are sent before a commit names them and are found there by the next
-attempt, so what the Hub has taken is not sent again; the commit is pinned to the head that the
+attempt, so files already uploaded are skipped; the commit is pinned to the head that the
 plan was made for, so it lands whole on what was seen, or not at all. A commit
 whose reply was lost is found by looking, never by sending it again.
 """
@@ -9,9 +9,9 @@ whose reply was lost is found by looking, never by sending it again.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import DatasetInfo, RepoFile
 
 from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
-from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, Problem, Secrets, explain
+from neuralpile_dagster.hub.huggingface.retry import asked_wait_s
 from neuralpile_dagster.hub.huggingface.upload import Limits, upload
 from neuralpile_dagster.hub.model import RepositoryFile, version_digest
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call
 from neuralpile_dagster.progress import Progress
 
 
@@ -44,7 +45,7 @@ class Publishing:
     limits: Limits
     secrets: Secrets
     progress: Progress
-    doing: str = "looking at the repository"
+    doing: str = "reading the repository"
     committing: bool = False
     bytes_sent: int = 0
 
@@ -54,21 +55,31 @@ class Publishing:
         Raises `HubUnavailable` or `HubConflict` when ``limits.plans`` plans
         failed, `HubError` at once when trying again cannot help.
         """
-        for attempt in range(self.limits.plans):
+        problem: Problem | None = None
+
+        def attempt() -> str:
+            nonlocal problem
             try:
                 return self._attempt()
             except FAILURES as error:
                 problem = explain(error, self.repository, self.doing, self.secrets)
-            if attempt + 1 == self.limits.plans or not problem.passing:
-                raise problem.error from problem.cause
-            wait = min(self.policy.wait_s(attempt, problem.headers), self.policy.longest_asked_wait_s)
-            self.progress(f"{self.repository}: {problem.error} Looking again in {wait:.0f} s.")
-            time.sleep(wait)
-        raise AssertionError("Limits.plans is at least 1")
+            if problem.transient:
+                raise AttemptFailed(str(problem.error), asked_wait_s(problem.headers))
+            raise problem.error from problem.cause
+
+        with suppress(AttemptFailed):
+            return retry_call(
+                attempt, self.repository, replace(self.policy, attempts=self.limits.plans), warn=self._warn
+            )
+        assert problem is not None
+        raise problem.error from problem.cause
+
+    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float) -> None:
+        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s.")
 
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""
-        self.doing = "looking at the repository"
+        self.doing = "reading the repository"
         try:
             head = self._head()
         except RevisionNotFoundError:  # somebody else creates it at this moment; `run` looks again
@@ -93,7 +104,7 @@ class Publishing:
 
         After a merge it is a `HubConflict`: somebody's commit may have slipped in before or after it.
         """
-        self.doing = "looking at the new commit"
+        self.doing = "verifying the new commit"
         left = self._plan(made)
         if left.nothing:
             return

@@ -17,8 +17,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session, h
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from neuralpile_dagster.errors import HubConflict, HubUnavailable
-from neuralpile_dagster.hub.huggingface.retry import RetryPolicy
 from neuralpile_dagster.hub.model import RepositoryFile
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.progress import Progress
 
 CARD = "README.md"
@@ -164,8 +164,10 @@ def upload(
     for reporter.batch, batch in enumerate(batches, 1):
         additions = [_addition(folder, file, None if xet else reporter.sent) for file in batch]
         if xet:
-            patience_s = policy.longest_upload_s(sum(file.size for file in batch))
-            _watch(partial(_send, api, repository, additions), patience_s, repository, reporter)
+            # hf_xet has no timeouts of its own
+            size = sum(file.size for file in batch)
+            timeout_s = policy.attempts * policy.read_timeout_s + size / policy.slowest_bytes_per_s
+            _watch(partial(_send, api, repository, additions), timeout_s, repository, reporter)
         else:
             _send(api, repository, additions)
         reporter.sent(sum(file.size for file in batch if xet or file.path == CARD))
@@ -182,8 +184,8 @@ def _send(api: HfApi, repository: str, additions: list[CommitOperationAdd]) -> N
         )
 
 
-def _watch(send: Callable[[], None], patience_s: float, repository: str, reporter: Reporter) -> None:
-    """Call ``send`` in a thread, report that time passes, and stop waiting after ``patience_s``.
+def _watch(send: Callable[[], None], timeout_s: float, repository: str, reporter: Reporter) -> None:
+    """Call ``send`` in a thread, report that time passes, and stop waiting after ``timeout_s``.
 
     hf_xet waits without end for the answer to what it sends last (the list of
     chunks), and tells nothing meanwhile. A thread given up cannot be stopped;
@@ -202,14 +204,14 @@ def _watch(send: Callable[[], None], patience_s: float, repository: str, reporte
     thread = threading.Thread(target=run, name=f"send to {repository}", daemon=True)
     began = time.monotonic()
     thread.start()
-    while thread.is_alive() and (left := began + patience_s - time.monotonic()) > 0:
+    while thread.is_alive() and (left := began + timeout_s - time.monotonic()) > 0:
         thread.join(min(left, _LINE_EVERY_S))
         if thread.is_alive() and left > _LINE_EVERY_S:
             reporter.say()
     if thread.is_alive():
         raise HubUnavailable(
-            f"{repository}: the Xet store did not finish taking files within {patience_s:,.0f} s",
-            remedy="try again; what was sent is not sent again",
+            f"{repository}: the Xet store did not finish taking files within {timeout_s:,.0f} s",
+            remedy="try again; files already uploaded are skipped",
         )
     if failures:
         raise failures[0]

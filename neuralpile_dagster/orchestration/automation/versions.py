@@ -11,7 +11,7 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import not_asked_before
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
@@ -22,7 +22,7 @@ TICK_S = 60.0
 """When Dagster kills a tick (its default)."""
 LOOK_S = 30.0
 """No source is asked later than this in a tick; the next tick goes on where this one ended."""
-IMPATIENT = NetworkLimits(connect_timeout_s=4.0, read_timeout_s=8.0, retries=1, retry_after_max_s=2.0)
+IMPATIENT = RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
 """An archive that is away is asked again at the next tick; twice these time-outs are left after `LOOK_S`."""
 
 

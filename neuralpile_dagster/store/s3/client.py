@@ -1,4 +1,4 @@
-"""The S3 client: configured the standard way of AWS's tools, patient, and its errors made ours.
+"""The S3 client: configured the standard way of AWS's tools, with timeouts and retries, and its errors translated.
 
 Credentials, region, endpoint, certificates and proxies come from where boto3
 looks for them (``AWS_*`` variables, profile, the machine's role). What an
@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +30,8 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from neuralpile_dagster.errors import StoreError, StoreUnavailable
-from neuralpile_dagster.progress import tell
+from neuralpile_dagster.net.retry import RetryPolicy, worth_retrying
+from neuralpile_dagster.progress import warn_of_retry
 
 _NETWORK_ERRORS = (HTTPClientError, ConnectionError, IncompleteReadError, ResponseParserError)
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
@@ -55,24 +55,18 @@ _REMEDIES = {
 }
 # besides the statuses that say so. NoSuchUpload: the reply to the request that completed an upload was lost, or
 # a lifecycle rule removed its parts; PreconditionFailed: the object was replaced while it was read
-_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "NoSuchUpload", "PreconditionFailed"}
+_TRANSIENT = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "NoSuchUpload", "PreconditionFailed"}
 
 
-@dataclass(frozen=True)
-class S3Limits:
-    """How patient we are: seconds for a connection and for the next bytes on one, tries of one request."""
-
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 60.0
-    attempts: int = 8
+S3_POLICY = RetryPolicy(backoff_s=0.25, backoff_max_s=20.0)
 
 
-def open_client(limits: S3Limits) -> Any:
+def open_client(policy: RetryPolicy) -> Any:
     """A boto3 S3 client; raises `StoreError` when the ``AWS_*`` configuration is unusable."""
     config = Config(
-        connect_timeout=limits.connect_timeout_s,
-        read_timeout=limits.read_timeout_s,
-        retries={"mode": "standard", "total_max_attempts": limits.attempts},
+        connect_timeout=policy.connect_timeout_s,
+        read_timeout=policy.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": policy.attempts},
         max_pool_connections=32,
         tcp_keepalive=True,
         user_agent_extra=f"neuralpile-dagster/{version('neuralpile-dagster')}",
@@ -87,7 +81,7 @@ def open_client(limits: S3Limits) -> Any:
                 "the store on S3 cannot be opened: its endpoint is not a URL",
                 expected="https://host[:port] in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or neither",
             ) from None
-    tell_waits(client, _host(client), limits.attempts)
+    warn_of_waits(client, _host(client), policy.attempts)
     return client
 
 
@@ -121,7 +115,7 @@ def _translated(what: str, error: BaseException, client: Any) -> StoreError:
     if isinstance(error, ClientError):
         code, status = error_code(error), _status(error)
         found = f"{code} (HTTP {status}) to {error.operation_name}"
-        if status >= 500 or status in (408, 429) or code in _PASSING:
+        if worth_retrying(status) or code in _TRANSIENT:
             return StoreUnavailable(what, found=found, remedy="try again later")
         return StoreError(what, found=found, remedy=_REMEDIES.get(code, ""))
     found = type(error).__name__
@@ -143,25 +137,26 @@ def _host(client: Any) -> str:
 _BEGAN = "neuralpile_began"
 
 
-def tell_waits(client: Any, place: str, tries: int) -> None:
-    """Let a client that tries each request ``tries`` times say when that takes long; ``place`` names its host."""
+def warn_of_waits(client: Any, place: str, attempts: int) -> None:
+    """Let a client that makes ``attempts`` of each request warn when that takes long; ``place`` names its host."""
 
     def begin(context: dict[str, Any], **_: Any) -> None:
         context[_BEGAN] = time.monotonic()
 
-    def look(attempts: int, request_dict: dict[str, Any], response: Any, caught_exception: Any, **_: Any) -> None:
-        trouble = _trouble(response, caught_exception)
-        if trouble and attempts < tries:
+    # boto3 passes its own count as `attempts`
+    def look(request_dict: dict[str, Any], response: Any, caught_exception: Any, **more: Any) -> None:
+        reason = _reason(response, caught_exception)
+        if reason and more["attempts"] < attempts:
             began = request_dict["context"].get(_BEGAN, time.monotonic())
-            tell(f"the store on S3{place}", trouble, None, time.monotonic() - began)
+            warn_of_retry(f"the store on S3{place}", reason, None, time.monotonic() - began)
 
     client.meta.events.register("before-call.s3", begin)
     client.meta.events.register_first("needs-retry.s3", look)
 
 
-def _trouble(response: Any, error: Exception | None) -> str:
-    """What went wrong, in words that hold nothing of a reply; empty when nothing did."""
+def _reason(response: Any, error: Exception | None) -> str:
+    """Why a request failed, without anything of the response's text; empty when it did not."""
     if error is not None:
         return type(error).__name__
     status = response[0].status_code if response is not None else 0
-    return f"HTTP status {status}" if status >= 500 or status in (408, 429) else ""
+    return f"HTTP status {status}" if worth_retrying(status) else ""

@@ -15,8 +15,9 @@ from boto3.s3.transfer import TransferConfig
 
 from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.files import explained, free_bytes, remove_abandoned
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
-from neuralpile_dagster.store.s3.client import S3Limits, open_client, s3_errors
+from neuralpile_dagster.store.s3.client import S3_POLICY, open_client, s3_errors
 from neuralpile_dagster.store.s3.files import S3File, S3Object
 
 MAX_READ_BYTES = 256 * 1024**2
@@ -47,21 +48,21 @@ class S3Store:
 
     readers = 16
 
-    def __init__(self, bucket: str, prefix: str = "", limits: S3Limits | None = None) -> None:
+    def __init__(self, bucket: str, prefix: str = "", policy: RetryPolicy | None = None) -> None:
         self.bucket = bucket
         self.prefix = prefix
-        self.limits = limits or S3Limits()
+        self.policy = policy or S3_POLICY
 
     @cached_property
     def _client(self) -> Any:
-        return open_client(self.limits)
+        return open_client(self.policy)
 
     def _name(self, key: str) -> str:
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _object(self, key: str) -> S3Object:
-        return S3Object(self._client, self.bucket, self._name(key), self.limits)
+        return S3Object(self._client, self.bucket, self._name(key), self.policy)
 
     def uri(self, key: str) -> str:
         """``s3://bucket/prefix/key``."""
@@ -108,7 +109,7 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
 
-def open_s3_store(location: str, limits: S3Limits | None = None) -> S3Store:
+def open_s3_store(location: str, policy: RetryPolicy | None = None) -> S3Store:
     """The store at ``s3://bucket/prefix``; raises `StoreError` when it is not of that form."""
     bucket, _, prefix = location.removeprefix("s3://").rstrip("/").partition("/")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket or not _is_prefix(prefix):
@@ -119,7 +120,7 @@ def open_s3_store(location: str, limits: S3Limits | None = None) -> S3Store:
             remedy="credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, another endpoint in "
             "AWS_ENDPOINT_URL",
         )
-    return S3Store(bucket, prefix, limits)
+    return S3Store(bucket, prefix, policy)
 
 
 def _is_prefix(text: str) -> bool:
