@@ -44,7 +44,7 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
         sensors=[version_sensor(rows), current_sensor(rows)],
         resources={"instance": InstanceResource.from_settings(settings)},
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
-        # one process per run: a batch of sessions shares its imports (shared/platform.md, backfills)
+        # one process per run: a batch of sessions shares its imports
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(shared, *(dataset_definitions(row) for row in rows))

@@ -1,4 +1,4 @@
-"""Reader ``firing_rates``: NWB files that hold binned firing rates instead of spike times (shared/binning.md)."""
+"""Reader ``firing_rates``: NWB files that hold binned firing rates instead of spike times (docs/binning.md)."""
 
 from __future__ import annotations
 
