@@ -84,9 +84,22 @@ class Binner:
         self._done = 0
 
     def counts(self, start: int, stop: int) -> np.ndarray:
-        """Counts of bins ``[start, stop)``: uint8, shape (n_units, stop - start), saturated at 255.
+        """Counts of bins ``[start, stop)``.
 
-        Ranges must be asked for in rising order and leave nothing out.
+        Parameters
+        ----------
+        start, stop : int
+            ``start`` is where the call before stopped: ranges rise and leave nothing out.
+
+        Returns
+        -------
+        numpy.ndarray, uint8, shape (n_units, stop - start)
+            Spikes per bin, saturated at 255.
+
+        Raises
+        ------
+        ValueError
+            Another range.
         """
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
@@ -136,7 +149,7 @@ class PackedBins:
 
     Attributes
     ----------
-    packed : numpy.ndarray, uint8
+    packed : numpy.ndarray, uint8, shape (n_bytes,)
         Unit k has ``packed[ends[k-1]:ends[k]]`` (first start 0); about one byte per spike.
     ends : numpy.ndarray, int64, shape (n_units,)
     n_bins : int

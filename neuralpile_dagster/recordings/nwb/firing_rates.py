@@ -77,6 +77,11 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
     name : str
         The file's, for messages.
 
+    Returns
+    -------
+    BinnedCounts
+        Its counts are uint8, shape (n_units, n_bins).
+
     Raises
     ------
     DamagedRecording
