@@ -44,6 +44,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/python -m neuralpile_dagster.catalog.pages --check
 
 bench: $(VENV)/installed-test
@@ -53,8 +54,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The dataset pages are committed; the API pages are made on demand, into build/api/.
 docs: $(VENV)/installed-test
 	$(BIN)/python -m neuralpile_dagster.catalog.pages
+	$(BIN)/python docs/api/make.py
 
 # Writes constraints.txt anew from the newest versions that the bounds in pyproject.toml allow.
 lock:

@@ -18,9 +18,7 @@ from neuralpile_dagster.recordings.readers import read_session
 
 def modules_after(code: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after running this, beyond those that it starts with."""
-    script = (
-        f"import sys\nbefore = set(sys.modules)\n{code}\nimport json\nprint(json.dumps([*set(sys.modules) - before]))"
-    )
+    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
