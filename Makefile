@@ -1,6 +1,6 @@
 # Everything sets itself up: a machine with Python >= 3.11, make and a package index is enough.
 .PHONY: demo test test-lowest lint bench ui lock format docs clean
-# Where bytecode is not cached every run process pays 1.6 s more (shared/platform.md).
+# Where bytecode is not cached every run process pays 1.6 s more.
 unexport PYTHONDONTWRITEBYTECODE
 # the first that runs: version managers leave commands that do not
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -44,6 +44,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/python -m neuralpile_dagster.catalog.pages --check
 
 bench: $(VENV)/installed-test
@@ -53,8 +54,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The dataset pages are committed; the API pages are made on demand, into build/api/.
 docs: $(VENV)/installed-test
 	$(BIN)/python -m neuralpile_dagster.catalog.pages
+	$(BIN)/python docs/api/make.py
 
 # Writes constraints.txt anew from the newest versions that the bounds in pyproject.toml allow.
 lock:

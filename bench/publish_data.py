@@ -30,7 +30,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 
 SPIKES_PER_BIN = 0.1
-"""5 Hz at 20 ms, as the large datasets have it (shared/datasets.md: 100-130 M spikes of 2,400 units in 2.4 h)."""
+"""5 Hz at 20 ms, as the large datasets have it (100-130 M spikes of 2,400 units in 2.4 h)."""
 Records = dict[str, CountsRecord]
 
 

@@ -1,4 +1,4 @@
-"""The published procedure, as shared/binning.md and issue 6 describe it: the baseline of `bench.session`.
+"""The published procedure, as docs/binning.md describes it: the baseline of `bench.session`.
 
 ``python -m bench.published_procedure FILE OUT``: the units table as a pandas
 DataFrame, ``numpy.histogram`` per unit, the whole session dense, a `datasets`

@@ -25,7 +25,7 @@ from bench.scale_pile import Rates, report_pile
 
 UNITS = 500
 DENSITY = 0.116
-"""Spikes per token of the whole pile: 0.42 TB of float64 spike times (shared/datasets.md) over 452.8 G tokens."""
+"""Spikes per token of the whole pile: 0.42 TB of float64 spike times over 452.8 G tokens."""
 # bins, and spikes per token: growing together as in the pile, then more tokens or more spikes alone
 SIZES = [*((50_000 * k, DENSITY) for k in (1, 2, 4, 8)), (200_000, DENSITY / 4), (50_000, DENSITY * 4)]
 SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]

@@ -16,7 +16,7 @@ from neuralpile_dagster.catalog.rodent import RODENT
 FIRST = 18
 """Rows of the catalog that make up the 441 G tokens."""
 LINK_BYTES_PER_S = 80e6
-"""What one worker is taken to receive from the archive, one connection's speed in shared/platform.md."""
+"""What one worker is taken to receive from the archive; one connection's speed."""
 WORKERS = (1, 16, 64, 256)
 
 

@@ -19,7 +19,7 @@ import psutil
 from bench.common import Measured, measure, save, show
 
 SIZES = {"1/16": (612, 107_000, 6_250_000), "1/4": (1_223, 214_000, 25_000_000), "1": (2_446, 428_000, 100_000_000)}
-"""Units, bins, spikes; the last as in shared/platform.md."""
+"""Units, bins, spikes."""
 TINY = {"tiny": (12, 30_000, 40_000)}
 BASELINE_BYTES = 21e9
 """The baseline at full scale takes 19 GB."""
@@ -31,7 +31,7 @@ TARGETS = {
     "wall / pyarrow encoding alone": "<= 1.25 (aim 1.0)",
     "wall / one thread": "<= 0.75",
 }
-"""Of issue 6, at full scale on 2 cores."""
+"""At full scale on 2 cores."""
 
 
 def _step(name: str, *arguments: Path, environment: Mapping[str, str] | None = None) -> Measured:

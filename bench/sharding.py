@@ -16,7 +16,7 @@ import numpy as np
 from bench.common import save, show
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, Slice, plan_shards
 
-# name, sessions, compressed bytes: tokens of shared/datasets.md x 0.095 bytes (shared/platform.md)
+# name, sessions, compressed bytes: tokens x 0.095 bytes (docs/performance.md)
 DATASETS = [
     ("vbn", 153, 14.6e9),
     ("ibl", 347, 6.6e9),

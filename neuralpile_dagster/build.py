@@ -263,7 +263,16 @@ TELL_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class SessionRows:
-    """What was written: numbers about the counts, the rows, and spikes kept per unit (int64)."""
+    """What was written.
+
+    Attributes
+    ----------
+    stats : CountsStats
+        Numbers about the counts.
+    rows : tuple of RowRecord
+    unit_totals : numpy.ndarray, int64, shape (n_units,)
+        Spikes kept, per unit.
+    """
 
     stats: CountsStats
     rows: tuple[RowRecord, ...]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md")))
+SHELLS = ("bash", "sh", "shell", "console")
 HANGS_S = 120
 """A script that runs longer never ends."""
 
@@ -44,12 +45,13 @@ def documented_blocks(*languages: str) -> list[Block]:
 
 
 def documented_lines() -> Iterator[tuple[str, str]]:
-    """Every line of shell, in blocks and in running text, with the page it is on."""
-    for block in documented_blocks("bash", "sh", "shell", "console"):
-        yield from ((block.place, line) for line in block.code.splitlines())
-    for page in PAGES:
-        text = _FENCE.sub("", page.read_text("utf-8"))
-        yield from ((page.relative_to(ROOT).as_posix(), line) for line in _INLINE.findall(text))
+    """Every line of shell, in blocks and in running text, with the page it is on; CONTRIBUTING.md's too."""
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        text, place = page.read_text("utf-8"), page.relative_to(ROOT).as_posix()
+        for block in blocks(text, place):
+            if block.language in SHELLS:
+                yield from ((block.place, line) for line in block.code.splitlines())
+        yield from ((place, line) for line in _INLINE.findall(_FENCE.sub("", text)))
 
 
 def reading_code(markdown: str) -> str:

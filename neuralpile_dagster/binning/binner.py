@@ -1,4 +1,4 @@
-"""Spike trains -> counts, bit for bit as in the published pile (shared/binning.md).
+"""Spike trains -> counts, bit for bit as in the published pile (docs/binning.md).
 
 Never the whole dense session: `Binner` gives any range of bins, in rising
 order, and holds about a byte per spike.
@@ -84,9 +84,22 @@ class Binner:
         self._done = 0
 
     def counts(self, start: int, stop: int) -> np.ndarray:
-        """Counts of bins ``[start, stop)``: uint8, shape (n_units, stop - start), saturated at 255.
+        """Counts of bins ``[start, stop)``.
 
-        Ranges must be asked for in rising order and leave nothing out.
+        Parameters
+        ----------
+        start, stop : int
+            ``start`` is where the call before stopped: ranges rise and leave nothing out.
+
+        Returns
+        -------
+        numpy.ndarray, uint8, shape (n_units, stop - start)
+            Spikes per bin, saturated at 255.
+
+        Raises
+        ------
+        ValueError
+            Another range.
         """
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
@@ -136,12 +149,12 @@ class PackedBins:
 
     Attributes
     ----------
-    packed : numpy.ndarray, uint8
+    packed : numpy.ndarray, uint8, shape (n_bytes,)
         Unit k has ``packed[ends[k-1]:ends[k]]`` (first start 0); about one byte per spike.
     ends : numpy.ndarray, int64, shape (n_units,)
     n_bins : int
     negative, nan, beyond : int
-        Spikes left out; see `counts.Losses`.
+        Spikes left out; see `Losses`.
     duplicates : int
         Spikes at the very time of another one of their unit; they are not left out.
     """
@@ -181,7 +194,7 @@ def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
     Raises
     ------
     DamagedRecording, EmptyRecording
-        See `counts.Binner`.
+        See `Binner`.
     """
     units = _split(trains, name)
     scans = [_Scan(*kernels.scan_unit(unit)) for unit in units]
@@ -233,7 +246,7 @@ def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) 
 
     For ``histogram`` the edges are ``numpy.arange(0, high + width, width)``,
     whose length numpy computes in float64 as below; for ``from_first_spike``
-    bins span from the first spike to the last. Raises as `counts.Binner` does.
+    bins span from the first spike to the last. Raises as `Binner` does.
     """
     span = high + width if rule == "histogram" else high - low
     bins = max(span / width, 0.0)

@@ -21,7 +21,12 @@ TALLY_KEPT, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(4)
 
 @njit(cache=True, nogil=True)
 def scan_unit(times: np.ndarray) -> tuple[float, float, bool, int, int, int]:
-    """Look once at each spike time (float64 s) of a unit.
+    """Look once at each spike time of a unit.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_spikes,)
+        Seconds, in any order.
 
     Returns
     -------
@@ -72,8 +77,21 @@ def pack_unit(
 ) -> tuple[int, int, int]:
     """Write a unit's spikes as bytes into ``out`` from ``end`` on.
 
-    ``times`` rise, NaN aside; NaN is left out, and with ``histogram`` so are
-    negative times. Needs at most ``len(times) + n_bins // 255`` bytes.
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_spikes,)
+        Seconds, rising, NaN aside; NaN is left out, and with ``histogram`` so are negative times.
+    from_first_spike : bool
+        The bin rule; false is ``histogram``.
+    origin : float
+        Where bins begin with ``from_first_spike``, seconds.
+    width : float
+        Bin width, seconds.
+    n_bins : int
+    out : numpy.ndarray, uint8, shape (n_bytes,)
+        Has room for ``len(times) + n_bins // 255`` bytes from ``end`` on.
+    end : int
+        Where to write.
 
     Returns
     -------
@@ -123,11 +141,19 @@ def fill_counts(
     counts: np.ndarray,
     tally: np.ndarray,
 ) -> None:
-    """Count spikes of bins ``[start, stop)`` into ``counts`` (uint8, zeroed, units x bins), saturating.
+    """Count spikes of bins ``[start, stop)``, saturating.
 
-    ``packed[begins[u]:ends[u]]`` are unit u's bytes not yet counted, from bin
-    ``bins[u]`` on; both are moved on, so that the next call continues there.
-    ``tally`` (int64) is added to.
+    Parameters
+    ----------
+    packed : numpy.ndarray, uint8, shape (n_bytes,)
+    begins, ends, bins : numpy.ndarray, int64, shape (n_units,)
+        ``packed[begins[u]:ends[u]]`` are unit u's bytes not yet counted, from bin ``bins[u]`` on; ``begins`` and
+        ``bins`` are moved on, so that the next call continues there.
+    start, stop : int
+    counts : numpy.ndarray, uint8, shape (n_units, stop - start)
+        Zeroed; filled in place.
+    tally : numpy.ndarray, int64, shape (TALLY_WIDTH,)
+        Added to.
     """
     for unit in range(len(begins)):
         row = counts[unit]

@@ -12,7 +12,7 @@ from neuralpile_dagster.binning import measures
 from neuralpile_dagster.records import CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
-"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms (issue 5)."""
+"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms."""
 
 
 class CountsMeasure:
@@ -37,7 +37,18 @@ class CountsMeasure:
         self._quiet_run = self._quiet_longest = 0
 
     def add(self, counts: np.ndarray) -> None:
-        """Add one segment: uint8, shape (n_units, bins of the segment)."""
+        """Add one segment.
+
+        Parameters
+        ----------
+        counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+            The segment's; the next one in time.
+
+        Raises
+        ------
+        ValueError
+            Another dtype or number of units.
+        """
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
             raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
         population = np.zeros(counts.shape[1], np.uint8)
@@ -104,11 +115,19 @@ def measure_segment(
     implausible: np.ndarray,
     population: np.ndarray,
 ) -> None:
-    """Add one segment of counts (uint8, units x bins) to what was measured so far.
+    """Add one segment of counts to what was measured so far.
 
-    ``histogram`` (int64, 256): bins by count. ``totals``, ``implausible``
-    (int64 per unit): spikes, and bins with more than ``implausible_above``.
-    ``population`` (uint8 per bin of this segment): becomes non-zero where any unit fired.
+    Parameters
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+    implausible_above : int
+        Spikes per bin.
+    histogram : numpy.ndarray, int64, shape (256,)
+        Bins by count; added to.
+    totals, implausible : numpy.ndarray, int64, shape (n_units,)
+        Spikes, and bins with more than ``implausible_above``; added to.
+    population : numpy.ndarray, uint8, shape (n_bins,)
+        Becomes non-zero where any unit fired.
     """
     for unit in range(counts.shape[0]):
         row = counts[unit]
@@ -142,7 +161,20 @@ def measure_segment(
 
 @njit(cache=True, nogil=True)
 def longest_quiet(population: np.ndarray, run: int, longest: int) -> tuple[int, int]:
-    """Longest run of zeros so far, and the one still open at the end, after ``population`` (uint8 per bin)."""
+    """Measure how long no unit fired.
+
+    Parameters
+    ----------
+    population : numpy.ndarray, uint8, shape (n_bins,)
+        Non-zero where any unit fired, of one segment.
+    run, longest : int
+        Bins: the run that was open at the end of the segment before, and the longest so far.
+
+    Returns
+    -------
+    run, longest : int
+        The same after this segment.
+    """
     for j in range(len(population)):
         run = 0 if population[j] else run + 1
         longest = max(longest, run)

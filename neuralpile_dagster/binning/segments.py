@@ -22,7 +22,7 @@ class Segment:
 
 
 def plan_segments(n_units: int, n_bins: int, max_tokens: int) -> tuple[Segment, ...]:
-    """Cut a session into segments as the published pile does (shared/binning.md, "Counts -> segments").
+    """Cut a session into segments as the published pile does (docs/binning.md).
 
     All segments are equally long but the last, which is shorter. With
     ``N = ceil(tokens / max_tokens)`` segments of ``ceil(n_bins / N)`` bins, a
@@ -36,6 +36,16 @@ def plan_segments(n_units: int, n_bins: int, max_tokens: int) -> tuple[Segment, 
         Shape of the session's counts, both at least 1.
     max_tokens : int
         Nominal tokens per segment, at least 1; a session of exactly as many is one segment.
+
+    Returns
+    -------
+    tuple of Segment
+        In order; they cover all bins.
+
+    Examples
+    --------
+    >>> [(segment.id, segment.start, segment.stop) for segment in plan_segments(2, 5, max_tokens=4)]
+    [('segment_0', 0, 2), ('segment_1', 2, 4), ('segment_2', 4, 5)]
     """
     if min(n_units, n_bins, max_tokens) < 1:
         raise ValueError(f"nothing to cut: {n_units} units, {n_bins} bins, at most {max_tokens} tokens")

@@ -19,7 +19,13 @@ class CountSource(Protocol):
     bin_width_s: float
 
     def counts(self, start: int, stop: int) -> np.ndarray:
-        """Counts of bins ``[start, stop)``: uint8, shape (n_units, stop - start)."""
+        """Counts of bins ``[start, stop)``.
+
+        Returns
+        -------
+        numpy.ndarray, uint8, shape (n_units, stop - start)
+            Spikes per bin, at most 255.
+        """
         ...
 
     @property

@@ -159,6 +159,11 @@ def read_array(
     n_dims, max_values : int
         See `shape_of`.
 
+    Returns
+    -------
+    numpy.ndarray
+        Of the dataset's shape and dtype.
+
     Raises
     ------
     DamagedRecording

@@ -24,7 +24,13 @@ class OpenFile(Protocol):
         ...
 
     def read(self, dataset: h5py.Dataset) -> np.ndarray:
-        """All values of one HDF5 dataset of this file, the fastest way this archive knows."""
+        """All values of one HDF5 dataset of this file, the fastest way this archive knows.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the dataset's shape and dtype.
+        """
         ...
 
     def local_path(self) -> Path:

@@ -78,6 +78,10 @@ def read_texts(opened: OpenFile, dataset: h5py.Dataset) -> np.ndarray:
     Takes little more memory than `MAX_TEXT_BYTES`, or than the file has bytes
     if a single text of it is longer than that.
 
+    Returns
+    -------
+    numpy.ndarray, bytes (``S`` or object), shape (n_texts,)
+
     Raises
     ------
     TooMuchText

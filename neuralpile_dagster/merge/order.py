@@ -26,7 +26,7 @@ def split_rows(n_rows: int, seed: int, test_size: float) -> tuple[np.ndarray, np
 
     Returns
     -------
-    train, test : numpy.ndarray, int64
+    train, test : numpy.ndarray, int64, shape (n_train,), shape (n_test,)
         Numbers of the rows, in the order of the pile.
 
     Raises
@@ -70,8 +70,21 @@ def split_sessions(row_sessions: np.ndarray, seed: int, test_size: float) -> tup
 def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list[tuple[int, int]]:
     """Cut rows, in order, into runs as long as ``limit`` bytes and ``max_rows`` allow.
 
-    ``overhead`` bytes are added to every row. A row larger than the limit is a
-    run of its own. Returns (start, stop) pairs that cover all rows.
+    Parameters
+    ----------
+    row_bytes : numpy.ndarray, integer, shape (n_rows,)
+        Bytes of each encoded row.
+    limit : int
+        Bytes of a run; a row that is larger is a run of its own.
+    overhead : int
+        Bytes added to every row.
+    max_rows : int
+        Rows of a run.
+
+    Returns
+    -------
+    list of (start, stop)
+        Together they cover all rows.
     """
     ends = np.cumsum(np.asarray(row_bytes, dtype=np.int64) + overhead)
     cuts = []

@@ -46,7 +46,16 @@ class RasterSample:
 
 
 def sample_window(counts: np.ndarray, title: str, rng: np.random.Generator, synthetic: bool = False) -> RasterSample:
-    """Cut a random window of at most `WINDOW_BINS` bins from a segment (n_units, n_bins)."""
+    """Cut a random window of at most `WINDOW_BINS` bins from a segment.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+    title : str
+    rng : numpy.random.Generator
+    synthetic : bool
+        Whether the title must say so.
+    """
     n_units, n_bins = counts.shape
     start = int(rng.integers(0, max(n_bins - WINDOW_BINS, 0) + 1))
     piece = counts[:, start : start + WINDOW_BINS]

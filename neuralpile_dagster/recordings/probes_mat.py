@@ -1,4 +1,4 @@
-"""Reader ``eight_probe_mat``: MATLAB files with a struct ``spks`` per probe (figshare 7739750; shared/binning.md)."""
+"""Reader ``eight_probe_mat``: MATLAB files with a struct ``spks`` per probe (figshare 7739750; docs/binning.md)."""
 
 from __future__ import annotations
 

@@ -35,6 +35,15 @@ def partition_key(session_id: str) -> str:
     letter or digit gets an ``x`` in front; one that is too long is cut, and
     ``-`` and 16 hex digits of the whole id's sha256 are appended. Different ids
     may give equal keys: `choose_sessions` refuses that.
+
+    Examples
+    --------
+    >>> partition_key("sub-A_ses-1")
+    'sub-A_ses-1'
+    >>> partition_key("day 1/probe..2.")
+    'day_1_probe._2_'
+    >>> partition_key("_day")
+    'x_day'
     """
     key = re.sub(r"[^A-Za-z0-9_.=+-]|(?<=\.)\.|\.\Z", "_", session_id)
     if not re.match(r"[A-Za-z0-9]", key):

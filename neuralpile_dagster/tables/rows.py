@@ -102,7 +102,21 @@ class RowWriter:
 
 
 def counts_array(counts: np.ndarray) -> pa.ListArray:
-    """One row's ``spike_counts`` as an Arrow list array that shares the matrix's memory."""
+    """One row's ``spike_counts`` as an Arrow array that shares the matrix's memory.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+
+    Returns
+    -------
+    pyarrow.ListArray, list<list<uint8>>, length 1
+
+    Raises
+    ------
+    TableError
+        Another dtype, other dimensions, or more than `MAX_ROW_TOKENS` tokens.
+    """
     if counts.dtype != np.uint8 or counts.ndim != 2 or counts.size > MAX_ROW_TOKENS:
         raise TableError(
             "spike counts do not fit a row",
@@ -128,7 +142,23 @@ def _one_text(text: str) -> pa.StringArray:
 
 
 def counts_matrix(column: pa.ListArray, name: str) -> np.ndarray:
-    """One row's ``spike_counts`` as uint8 (n_units, n_bins), sharing memory; raises `TableError` naming the file."""
+    """One row's ``spike_counts`` as a matrix that shares the column's memory.
+
+    Parameters
+    ----------
+    column : pyarrow.ListArray, list<list<uint8>>, length 1
+    name : str
+        The file's, for messages.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (n_units, n_bins)
+
+    Raises
+    ------
+    TableError
+        The units differ in length, there are nulls, or the values are not uint8.
+    """
     units = column.flatten()
     lengths = np.diff(np.asarray(units.offsets))
     if column.null_count or units.null_count or len(set(lengths.tolist())) > 1:

@@ -188,9 +188,20 @@ _PROBE = 64
 
 
 def to_ticks(times: np.ndarray, likely: float | None = None) -> tuple[np.ndarray, float | None]:
-    """Give a unit's times (float64 seconds) as int64, and the clock they are ticks of.
+    """Turn a unit's spike times into ticks of a clock, where that gives back every bit.
 
-    The clock is None when they are bit patterns. ``likely`` is tried first.
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_spikes,)
+        Seconds.
+    likely : float or None
+        The clock (Hz) to try first.
+
+    Returns
+    -------
+    ticks : numpy.ndarray, int64, shape (n_spikes,)
+    rate : float or None
+        Ticks per second; None when ``ticks`` are the bit patterns of ``times``.
     """
     if len(times):
         for rate in sorted(RATES_HZ, key=lambda rate: rate != likely):
@@ -212,7 +223,16 @@ def _ticks(times: np.ndarray, rate: float) -> np.ndarray | None:
 
 
 def from_ticks(ticks: np.ndarray, rate: float | None, out: np.ndarray) -> None:
-    """Write the times (float64 seconds) that `to_ticks` was given into ``out``."""
+    """Give back the times that `to_ticks` was given.
+
+    Parameters
+    ----------
+    ticks : numpy.ndarray, int64, shape (n_spikes,)
+    rate : float or None
+        As `to_ticks` returned it, ticks per second.
+    out : numpy.ndarray, float64, shape (n_spikes,)
+        Filled with seconds.
+    """
     if rate is None:
         out.view(np.int64)[:] = ticks
     else:

@@ -18,7 +18,7 @@ from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.pages import dataset_page
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.net.retry import NetworkLimits
+from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.orchestration.house import neuralpile
 
@@ -33,7 +33,7 @@ datasets:
 class ShelfArchive:
     """Files of a folder ``shelf`` in the home; a source is a folder in it."""
 
-    def __init__(self, home: Path, limits: NetworkLimits | None) -> None:
+    def __init__(self, home: Path, limits: RetryPolicy | None) -> None:
         self.root = home / "shelf"
 
     def list_files(self, source: Source) -> Listing:

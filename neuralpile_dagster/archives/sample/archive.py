@@ -17,7 +17,7 @@ from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
-    from neuralpile_dagster.net.retry import NetworkLimits
+    from neuralpile_dagster.net.retry import RetryPolicy
 
 GENERATOR_VERSION = "1"  # changes whenever the generator would write other recordings
 SAMPLES = ("sample-units", "sample-probes", "sample-rates", "sample-eight-probe")
@@ -31,7 +31,7 @@ class SampleArchive:
         self.home = home
 
     @classmethod
-    def from_environment(cls, home: Path, limits: NetworkLimits | None = None) -> SampleArchive:
+    def from_environment(cls, home: Path, limits: RetryPolicy | None = None) -> SampleArchive:
         """The sample in ``home``; it needs no network, so ``limits`` mean nothing to it."""
         return cls(home)
 

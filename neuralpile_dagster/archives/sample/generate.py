@@ -201,7 +201,13 @@ class Scene:
         self.response = np.where(since > 0, (since / 0.06) * np.exp(1 - since / 0.06), 0.0)
 
     def trains(self, population: Population, n_units: int) -> list[np.ndarray]:
-        """Sorted spike times (float64, seconds) of each unit; units are in the order of their place in the lap."""
+        """Spike times of each unit; units are in the order of their place in the lap.
+
+        Returns
+        -------
+        list of numpy.ndarray, float64, shape (n_spikes,)
+            Seconds, sorted; one array per unit.
+        """
         rng, t = self.rng, self.t
         places = np.sort(rng.uniform(0, 1, n_units))
         lap = (t + 0.7 * np.sin(2 * np.pi * t / 47.0)) / LAP_S

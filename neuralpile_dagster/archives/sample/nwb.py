@@ -82,7 +82,21 @@ def add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeG
 
 
 def ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorData, VectorIndex]:
-    """A column that holds several values per unit, and its index; ``empty`` gives dtype and shape of no values."""
+    """A column that holds several values per unit, and its index.
+
+    Parameters
+    ----------
+    name : str
+    parts : sequence of array_like, shape (n_values, ...)
+        The values of each unit.
+    empty : numpy.ndarray, shape (0, ...)
+        Of the column's dtype; its further dimensions are those of one value.
+
+    Returns
+    -------
+    VectorData, VectorIndex
+        The flat values, and where each unit's values end.
+    """
     flat = np.concatenate([empty, *[np.asarray(part, empty.dtype).reshape(-1, *empty.shape[1:]) for part in parts]])
     data = VectorData(name=name, description=f"synthetic {name}", data=flat)
     ends = np.cumsum([len(part) for part in parts], dtype=np.uint64)
@@ -105,7 +119,7 @@ def add_units(
 
     Parameters
     ----------
-    trains : sequence of numpy.ndarray
+    trains : sequence of numpy.ndarray, float, shape (n_spikes,)
         Spike times of each unit, seconds; stored as float64.
     unit_ids : sequence of int, optional
         By default 0, 1, 2, ...
@@ -117,7 +131,7 @@ def add_units(
         Rows (not ids) of the electrodes table per unit: the column ``electrodes``.
     unit_groups : sequence of str, optional
         Name of each unit's electrode group: the column ``electrode_group``.
-    obs_intervals : sequence of arrays (n, 2), optional
+    obs_intervals : sequence of numpy.ndarray, float64, shape (n_intervals, 2), optional
         Start and stop of observation, seconds, per unit.
     """
     groups = add_electrodes(nwb, electrodes) if electrodes else {}

@@ -164,7 +164,7 @@ class RangeReader:
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
     def read(self, dataset: h5py.Dataset, layout: Contiguous | Chunked) -> np.ndarray:
-        """All values of the dataset, in its own dtype."""
+        """All values of the dataset, in its own shape and dtype."""
         values: np.ndarray = np.empty(dataset.shape, dataset.dtype)
         if isinstance(layout, Chunked):
             room = self._connections + 2  # pieces on their way or waiting for a decoder

@@ -1,4 +1,4 @@
-"""Reader ``firing_rates``: NWB files that hold binned firing rates instead of spike times (shared/binning.md)."""
+"""Reader ``firing_rates``: NWB files that hold binned firing rates instead of spike times (docs/binning.md)."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
         Hz.
     name : str
         The file's, for messages.
+
+    Returns
+    -------
+    BinnedCounts
+        Its counts are uint8, shape (n_units, n_bins).
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """What an NWB units table says about each unit: brain area (and how it is known), probe, quality, cell type.
 
-The columns are those met in real files (shared/datasets.md, "Unit columns").
+The columns are those that the files of the catalog's datasets have.
 """
 
 from __future__ import annotations

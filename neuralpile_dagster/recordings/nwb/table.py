@@ -124,7 +124,7 @@ class Table:
 
     @_or_none
     def numbers(self, column: str) -> np.ndarray:
-        """A column of one number per row."""
+        """A column of one number per row: integer or float as stored, shape (n_rows,)."""
         values = read_array(self.opened, self._usable(column, n_dims=1, kinds="fiu"), max_values=MAX_ROWS)
         if len(values) != self.n_rows:
             raise _Unusable(f"{len(values):,} values for {self.n_rows:,} rows")
@@ -132,7 +132,13 @@ class Table:
 
     @_or_none
     def region(self, column: str) -> list[np.ndarray]:
-        """Row numbers (of another table) that each row refers to: several, or one per row."""
+        """Row numbers (of another table) that each row refers to: several, or one per row.
+
+        Returns
+        -------
+        list of numpy.ndarray, integer, shape (n_references,)
+            One array per row.
+        """
         dataset = self._usable(column, n_dims=1, kinds="iu")
         rows = self._spans(column, dataset.shape[0])
         targets = read_array(self.opened, dataset, max_values=MAX_VALUES)
