@@ -206,3 +206,13 @@ def test_missing_credentials_and_profiles_are_said_to_be_missing(s3_store: S3Sto
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(StoreError, match=r"ProfileNotFound.*AWS_PROFILE"):
         S3Store(s3_store.bucket, "", HASTY).size("a/b")
+
+
+@pytest.mark.parametrize("n_bytes", [0, 999, 1_001])
+def test_a_reply_of_another_length_than_was_asked_for_is_not_taken(s3: S3Server, s3_store: S3Store, n_bytes: int):
+    """Whole by its own Content-Length, but not the bytes of the range: a proxy or a store that ignores ranges."""
+    put(s3_store, "a/b", bytes(range(250)) * 40)
+    with s3_store.open("a/b") as file:
+        strike(s3, Fault("status", status=206, body=b"x" * n_bytes), method="GET", path="a/b", times=1000)
+        with pytest.raises(StoreError, match=r"/pre/fix/a/b (cannot be read|is too long); found: [\d,]+ bytes"):
+            file.read_at(1_000, 1_000)
