@@ -99,7 +99,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_the_wr
 def test_who_has_a_file_open_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path):
     path = tmp_path / "rows.json"
     write_bytes(path, b"old" * 100)
-    with path.open("rb") as reader:
+    with path.open("rb", buffering=0) as reader:
         assert reader.read(3) == b"old"
         write_bytes(path, b"new")
         assert reader.read() == b"old" * 99
