@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from neuralpile_dagster_tests.servers.s3 import S3Server
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Distribute by test (``--dist loadgroup``), but keep together the tests of a file that share what it builds."""
+    if isinstance(item, pytest.Function) and _shared_fixtures(item):
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def _shared_fixtures(item: pytest.Function) -> set[str]:
+    """The fixtures of a test that live as long as its file, and those of a session that cost more than a moment."""
+    known = item._fixtureinfo.name2fixturedefs
+    return {name for name, found in known.items() if found[-1].scope == "module" or name in COSTLY}
+
+
+COSTLY = ("s3", "places")
+"""Fixtures of a session that start a server or build a home: each worker that runs a test of theirs makes its own."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files marked ``slow_first`` begin first: begun last, they would keep one worker busy after all others ended."""

@@ -206,3 +206,17 @@ def test_missing_credentials_and_profiles_are_said_to_be_missing(s3_store: S3Sto
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(StoreError, match=r"ProfileNotFound.*AWS_PROFILE"):
         S3Store(s3_store.bucket, "", HASTY).size("a/b")
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "problem"), [(0, "cannot be read"), (999, "cannot be read"), (1_001, "is too long")]
+)
+def test_a_reply_of_another_length_than_was_asked_for_is_not_taken(
+    s3: S3Server, s3_store: S3Store, n_bytes: int, problem: str
+):
+    """Whole by its own Content-Length, but not the bytes of the range: a proxy or a store that ignores ranges."""
+    put(s3_store, "a/b", bytes(range(250)) * 40)
+    with s3_store.open("a/b") as file:
+        strike(s3, Fault("status", status=206, body=b"x" * n_bytes), method="GET", path="a/b", times=1000)
+        with pytest.raises(StoreError, match=rf"/pre/fix/a/b {problem}; found: {n_bytes:,} bytes"):
+            file.read_at(1_000, 1_000)

@@ -42,6 +42,15 @@ def test_the_share_is_exact(share: float, done: int, passes: bool):
             publishable(manifest_of(*TEN), TEN[:done], {}, share)
 
 
+@pytest.mark.parametrize(("share", "needed"), [(0.55, 55), (0.07, 7), (0.29, 29), (0.57, 57)])
+def test_a_share_of_a_hundred_sessions_asks_for_exactly_as_many(share: float, needed: int):
+    """0.55 * 100 is 55.00000000000001 in binary fractions."""
+    keys = [f"s{i:03d}" for i in range(100)]
+    assert len(publishable(manifest_of(*keys), keys[:needed], {}, share)) == 100 - needed
+    with pytest.raises(HubError, match=rf"{needed - 1} of 100 .*at least {needed} "):
+        publishable(manifest_of(*keys), keys[: needed - 1], {}, share)
+
+
 def test_nothing_done_is_refused_at_any_share():
     with pytest.raises(HubError, match="0 of 10"):
         publishable(manifest_of(*TEN), [], {}, 0.0)

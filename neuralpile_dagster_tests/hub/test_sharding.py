@@ -52,6 +52,13 @@ def test_only_a_session_larger_than_the_limit_is_divided(sessions: list[SessionR
 
 
 @given(some_sessions())
+def test_no_shard_and_no_part_of_one_is_empty(sessions: list[SessionRows]):
+    shards = plan_shards(sessions, LIMIT)
+    assert all(shards)
+    assert all(part.stop > part.start for shard in shards for part in shard)
+
+
+@given(some_sessions())
 def test_what_fits_one_shard_is_one_shard(sessions: list[SessionRows]):
     total = sum(session.size for session in sessions)
     assert len(plan_shards(sessions, max(total, 1))) == bool(sessions)
@@ -100,3 +107,8 @@ def test_adding_a_session_changes_one_or_two_shards_nearly_always(n: int, total:
 
 def test_no_session_is_no_shard():
     assert plan_shards([]) == ()
+
+
+def test_rows_that_are_each_larger_than_the_limit_are_a_shard_each():
+    session = SessionRows("ses-1", (LIMIT + 1, LIMIT + 2))
+    assert plan_shards([session], LIMIT) == ((Slice("ses-1", 0, 1),), (Slice("ses-1", 1, 2),))

@@ -80,6 +80,23 @@ def test_shards_cover_all_rows_in_order_within_the_limits(sizes: list[int], limi
             assert size + sizes[stop] + overhead > limit or stop - start == max_rows
 
 
+@given(sessions=sessions_of_rows(), seed=SEEDS, test_size=SIZES)
+def test_the_sessions_of_the_test_split_are_the_first_of_a_seeded_permutation(
+    sessions: np.ndarray, seed: int, test_size: float
+):
+    n_sessions = int(sessions[-1]) + 1
+    n_test = math.ceil(test_size * n_sessions)
+    assume(n_test < n_sessions)
+    _, test = split_sessions(sessions, seed, test_size)
+    assert set(sessions[test].tolist()) == set(np.random.default_rng(seed).permutation(n_sessions)[:n_test].tolist())
+
+
+def test_another_seed_puts_other_sessions_into_test():
+    sessions = np.repeat(np.arange(50, dtype=np.int32), 3)
+    chosen = {tuple(sorted(set(sessions[split_sessions(sessions, seed, 0.2)[1]].tolist()))) for seed in range(10)}
+    assert len(chosen) == 10
+
+
 @pytest.mark.parametrize("test_size", [0, 1, -0.1, 1.5, math.nan, math.inf])
 def test_a_test_size_out_of_range_is_named(test_size: float):
     with pytest.raises(MergeError, match="test_size"):

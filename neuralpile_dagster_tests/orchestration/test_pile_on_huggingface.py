@@ -23,7 +23,7 @@ MERGES = """
 import json, shutil, sys
 from pathlib import Path
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.orchestration import pile_store
+from neuralpile_dagster.ledger import piles
 from neuralpile_dagster_tests.orchestration.house import MICE, house
 from neuralpile_dagster_tests.orchestration.test_pile_sources import merge
 
@@ -37,7 +37,7 @@ with house(home, archive, hub="hf", namespace="lab") as made:
     shutil.rmtree(home / "store" / MICE.key / "spike_counts")
     result["hub"] = rows(merge_from="hub")
     rows(merge_from="hub", extra_repositories=["other-lab/their-rats"])
-    published = pile_store.require_published(made.store, made.settings)
+    published = piles.require_published(made.store, made.settings)
     result["components"] = published.components
     result["rows"] = sum(shard.rows for shards in published.shards.values() for shard in shards)
 print(json.dumps(result))

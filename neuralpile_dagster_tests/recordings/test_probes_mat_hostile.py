@@ -117,6 +117,30 @@ def test_claimed_bytes_are_not_taken(tmp_path: Path, content: bytes, reason: str
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("st", "reason"),
+    [
+        (array(DOUBLE, (3, 1), element(9, bytes(16))), r"16 bytes in spks\(1\)\.st, where 3 values of float64"),
+        (array(DOUBLE, (1, 1), element(9, bytes(5))), r"5 bytes in spks\(1\)\.st, where 1 values of float64"),
+        (array(DOUBLE, (3, 1), element(2, bytes(24))), r"24 bytes in spks\(1\)\.st, where 3 values of uint8"),
+        (element(14, element(6, bytes(4)) + element(5, bytes(8)) + element(1, b"")), "array flags that are cut off"),
+        (element(14, element(6, bytes(8)) + element(5, b"") + element(1, b"")), r"\[\] as dimensions or lengths"),
+    ],
+    ids=["two values where three belong", "half a value", "more bytes than values", "half the flags", "no dimensions"],
+)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_lengths_that_contradict_each_other_are_damage(tmp_path: Path, st: bytes, reason: str, compressed: bool):
+    names = b"".join(name.ljust(8, b"\0") for name in (b"st", b"clu"))
+    fields = element(5, struct.pack("<i", 8)) + element(1, names)
+    path = write(
+        tmp_path / "a.mat",
+        array(STRUCT, (1, 1), fields + st + numbers([1.0, 2.0, 1.0]), "spks"),
+        compressed=compressed,
+    )
+    with pytest.raises(DamagedRecording, match=rf"a\.mat.*{reason}"):
+        read(path)
+
+
 def test_any_change_of_compressed_data_is_noticed(tmp_path: Path):
     rng = np.random.default_rng(0)
     path = write_mat(tmp_path / "a.mat", [(rng.uniform(0, 9, 50), rng.integers(1, 4, 50))], do_compression=True)

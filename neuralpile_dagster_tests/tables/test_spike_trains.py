@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,33 @@ def test_real_spike_trains_come_back_in_less_than_half_their_size(shared_data: P
 def test_units_and_data_of_different_number_are_not_written(tmp_path: Path):
     with pytest.raises(ValueError, match="2 units described, 1 recorded"):
         write_recording(tmp_path / "x", recording([np.array([0.1])], units=(Unit(0, "a"), Unit(1, "a"))))
+
+
+def claim(path: Path, **claims: Any) -> None:
+    """Change what a stored recording says of itself; its rows stay as they are."""
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"neuralpile.recording"]) | claims
+    pq.write_table(table.replace_schema_metadata({b"neuralpile.recording": json.dumps(facts)}), path)
+
+
+@pytest.mark.parametrize("n_spikes", [-1, 0, 3, 5, 6, 1 << 40])
+def test_a_recording_that_claims_more_or_fewer_spikes_than_it_holds_is_damaged(tmp_path: Path, n_spikes: int):
+    """A unit without spikes counts as a value in Parquet's own numbers: five or six spikes might be there by them."""
+    path = tmp_path / "x.parquet"
+    write_recording(path, recording([np.array([0.1, 0.2]), np.zeros(0), np.zeros(0), np.array([0.3, 0.4])]))
+    claim(path, n_spikes=n_spikes)
+    with pytest.raises(TableError, match=rf"x\.parquet is damaged; found: .* values; expected: {n_spikes:,} values"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("n_bins", [-60, 59, 61, 1 << 40])
+def test_counts_that_claim_more_or_fewer_bins_than_they_hold_are_damaged(tmp_path: Path, n_bins: int):
+    path = tmp_path / "x.parquet"
+    data = BinnedCounts(np.ones((7, 60), np.uint8), 0.02, spikes_read=420)
+    write_recording(path, recording([np.zeros(0)] * 7, data=data))
+    claim(path, n_bins=n_bins)
+    with pytest.raises(TableError, match=rf"x\.parquet is damaged; found: .* values; expected: {7 * n_bins:,} values"):
+        read_recording(path)
 
 
 def test_a_flipped_bit_is_never_read_as_other_spikes(tmp_path: Path):

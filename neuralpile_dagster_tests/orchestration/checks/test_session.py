@@ -106,6 +106,20 @@ def test_a_unit_less_in_one_segment_fails_the_contract(good: SessionEvidence) ->
     assert "segment_1" in verdict.found
 
 
+@pytest.mark.parametrize("row", [0, 3])
+def test_counts_of_another_shape_with_as_many_tokens_fail_the_contract(good: SessionEvidence, row: int) -> None:
+    verdict = rewritten(good, lambda counts, n: (counts.T if n == row else counts, "ses-1", f"segment_{n}"))
+    assert not verdict.passed
+    assert f"wrong: segment_{row}" in verdict.found
+
+
+def test_a_record_of_other_units_than_both_files_hold_fails_the_contract(good: SessionEvidence) -> None:
+    verdict = checks.rows_follow_the_contract(doctored(good, n_units=good.record.stats.n_units + 1))
+    assert not verdict.passed
+    assert verdict.expected.startswith("9 units")
+    assert verdict.found == "8 units in the units table, 4 rows"
+
+
 def test_a_row_of_another_session_fails_the_contract(good: SessionEvidence) -> None:
     verdict = rewritten(good, lambda counts, n: (counts, "ses-2" if n == 1 else "ses-1", f"segment_{n}"))
     assert not verdict.passed
