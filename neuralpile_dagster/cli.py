@@ -33,7 +33,7 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was finished is kept: run the same command again to go on.", err=True)
+            click.echo("Interrupted. Completed work is kept; run the same command again to resume.", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapped
@@ -99,7 +99,7 @@ def catalog(check: bool) -> None:
         rows = check_user_catalog(path)
         for row in rows:
             require_known_checks(row)
-        verdict = f"{len(rows)} rows, all good" if path.exists() else "does not exist: no rows of yours"
+        verdict = f"{len(rows)} rows, all valid" if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return
     print_catalog(list(load_catalog(settings).values()))

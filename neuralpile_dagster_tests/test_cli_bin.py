@@ -140,7 +140,7 @@ def damaged(folder: Path, kind: str) -> Path:
         ("no units", "has no units table"),
         ("no spikes", "has nothing to bin; found: no spikes"),
         ("before zero", "found: spikes from -2.0 s to -1.0 s; expected: a spike later than 0 s"),
-        ("infinite", "some spike times are no times; found: 1 infinite"),
+        ("infinite", "some spike times are infinite or NaN; found: 1 infinite"),
     ],
 )
 def test_bad_input_is_one_paragraph_that_names_the_file_and_leaves_nothing(

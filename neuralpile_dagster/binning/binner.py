@@ -24,7 +24,7 @@ class Losses:
     Attributes
     ----------
     negative, nan : int
-        Times below 0, and times that are no number.
+        Times below 0, and NaN times.
     beyond : int
         Times later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike outside.
     lost_to_saturation : int
@@ -221,7 +221,7 @@ def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
 def _require_times(infinite: int, nan: int, name: str) -> None:
     if infinite or nan:
         raise DamagedRecording(
-            f"{name}: some spike times are no times",
+            f"{name}: some spike times are infinite or NaN",
             found=f"{infinite:,} infinite and {nan:,} NaN",
             expected="finite seconds",
             remedy="ask the recording's authors, or leave the session out with the catalog rule's exclude",

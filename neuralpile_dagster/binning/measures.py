@@ -8,7 +8,6 @@ import math
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.binning import measures
 from neuralpile_dagster.records import CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
@@ -41,10 +40,10 @@ class CountsMeasure:
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
             raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
         population = np.zeros(counts.shape[1], np.uint8)
-        measures.measure_segment(
+        measure_segment(
             counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population
         )
-        self._quiet_run, self._quiet_longest = measures.longest_quiet(population, self._quiet_run, self._quiet_longest)
+        self._quiet_run, self._quiet_longest = longest_quiet(population, self._quiet_run, self._quiet_longest)
         self.n_bins += counts.shape[1]
 
     @property

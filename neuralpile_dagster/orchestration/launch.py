@@ -224,7 +224,7 @@ def build(
     chosen = [get_dataset(catalog, name) for name in datasets]
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
-            print(f"run {run_id} was left by a process that is gone: marked as failed", file=sys.stderr)
+            print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
         launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:

@@ -14,7 +14,6 @@ import pyarrow as pa
 from neuralpile_dagster.catalog.describe import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
-from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
@@ -60,9 +59,9 @@ def component_card(
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *["## Source", "", *_source(dataset, manifest, counts), ""],
-        *["## Use", "", *card.loading(component.repository, "train", units=True), ""],
-        *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
-        *[*card.configs(sorted(config.name for config in configs)), ""],
+        *["## Use", "", *loading(component.repository, "train", units=True), ""],
+        *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
+        *[*configs(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
         *_missing(component),
     ]
@@ -72,23 +71,23 @@ def component_card(
 def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     lines = []
     if component.synthetic:
-        lines += card.warning(
+        lines += warning(
             "SYNTHETIC: these recordings were made by a program, to test this software. They are not neural data."
         )
     if not component.frozen:
-        lines += card.warning(
+        lines += warning(
             f"The source is not frozen: it was read from a version that can change ({text(manifest.version)}). "
             "The sessions config lists the digests of the files that were read."
         )
     if manifest.version_note:
-        lines += card.warning(text(manifest.version_note))
+        lines += warning(text(manifest.version_note))
     published = {session.key for session in component.sessions}
     vanished = sum(session.vanished and session.key in published for session in manifest.sessions)
     if vanished:
-        lines += card.warning(f"The source no longer lists {vanished:,} of these sessions.")
+        lines += warning(f"The source no longer lists {vanished:,} of these sessions.")
     if component.missing:
         total = len(component.missing) + component.totals.sessions
-        lines += card.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
+        lines += warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
     return lines
 
 
@@ -168,7 +167,7 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
 def _missing(component: ComponentRecord) -> list[str]:
     if not component.missing:
         return []
-    return ["## Missing sessions", "", *card.missing_table(component.missing)]
+    return ["## Missing sessions", "", *missing_table(component.missing)]
 
 
 _MISSING_NAMED = 50

@@ -67,7 +67,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
         fresh = [again for request in requests if (again := not_asked_before(context.instance, request))]
         if not fresh:
-            return dg.SkipReason("Everything that the manifests name is current, under way, or has failed and waits.")
+            return dg.SkipReason("Nothing to do: every session is up to date, running, or waiting after a failure.")
         return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
 
     return keep_the_pile_current

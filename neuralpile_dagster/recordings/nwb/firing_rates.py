@@ -92,7 +92,7 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
         if wrong.any():
             row, unit = np.argwhere(wrong)[0].tolist()
             raise DamagedRecording(
-                f"{name}: {RATES}/data holds what is no rate",
+                f"{name}: {RATES}/data contains invalid firing rates",
                 found=f"{block[row, unit]} Hz in bin {start + row} of unit {unit}",
                 expected=f"rates from 0 to {MAX_RATE_HZ:g} Hz, or NaN where missing",
             )
