@@ -138,7 +138,7 @@ def sessions(dataset: str, as_json: bool) -> None:
 @click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
 @_plain_errors
 def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, merge: bool) -> None:
-    """Discover, bin and publish datasets. What is done already is not done again.
+    """Discover, bin and publish datasets. What is up to date is skipped.
 
     With --sessions or --limit a dataset is published without the sessions that were left out, unless it
     was published with more. --merge keeps the seed and split of the last pile; others are chosen in the

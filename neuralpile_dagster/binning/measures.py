@@ -38,7 +38,7 @@ class CountsMeasure:
     def add(self, counts: np.ndarray) -> None:
         """Add one segment: uint8, shape (n_units, bins of the segment)."""
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
-            raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
+            raise ValueError(f"{counts.dtype} {counts.shape} is not a segment of {len(self.unit_totals)} units")
         population = np.zeros(counts.shape[1], np.uint8)
         measure_segment(
             counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population

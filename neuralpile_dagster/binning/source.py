@@ -77,8 +77,8 @@ def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSo
         return Binner(data, bin_width_s, name)
     if not math.isclose(data.bin_width_s, bin_width_s, rel_tol=1e-9):
         raise ConfigurationError(
-            f"{name} holds ready-made counts, which cannot be binned anew",
-            found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s asked for",
+            f"{name} holds ready-made counts, which cannot be binned again",
+            found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s requested",
             remedy=f"set the bin width to {data.bin_width_s:g} s, or leave this dataset out",
         )
     return ReadyCounts(data, name)

@@ -152,7 +152,7 @@ def _problem(path: Path, label: str, error: Any) -> CatalogError:
         fields = list(_FIELDS[".".join(map(str, location[:-1]))].model_fields)
         close = difflib.get_close_matches(str(location[-1]), fields, n=1)
         return CatalogError(
-            f"{where}: there is no such field",
+            f"{where}: unknown field",
             expected=f"one of {', '.join(fields)}",
             remedy=f"did you mean {close[0]!r}?" if close else "",
         )

@@ -50,7 +50,7 @@ class LocalFile:
             raise ArchiveError(
                 f"{self.name} is not there",
                 found=f"no file at {self.path}",
-                remedy="restore the file, or materialize the dataset's manifest again if it is gone for good",
+                remedy="restore the file, or materialize the dataset's manifest again if it was removed",
             )
         try:
             return h5py.File(self.path, "r")

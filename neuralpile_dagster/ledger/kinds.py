@@ -80,8 +80,8 @@ SPIKE_COUNTS = AssetKind(
     text=(
         "How many spikes each unit fired in each time bin (uint8; 20 ms unless set otherwise). One partition "
         "is one recording session, cut into segments of about 10 million tokens; a token is one unit in one "
-        "bin. To build what is missing: *Materialize*, then *Failed and missing*. What is done already is not"
-        " done again."
+        "bin. To build what is missing: *Materialize*, then *Failed and missing*. Sessions that are up to date are"
+        " skipped."
     ),
     badges=frozenset({"parquet", "numpy"}),
     version=BINNING_VERSION,

@@ -88,7 +88,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     if source.count("/") == 1 or source == documents.repository_name(None, settings):
         return _rows_of_repository(settings, source, count, seed)
     raise ConfigurationError(
-        f"there is nothing called {source!r} to draw",
+        f"nothing to draw is named {source!r}",
         expected="a Parquet file, the name of a dataset, a folder of a local hub, or a repository owner/name",
         remedy="see: neuralpile catalog",
     )

@@ -71,13 +71,15 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
 
     def state(session: Session) -> str:
         if session.vanished:
-            return "gone from the archive; what was read is kept" if session.key in done else "gone from the archive"
+            return (
+                "no longer in the archive; its results are kept" if session.key in done else "no longer in the archive"
+            )
         if session.key in failures:
             return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
         if session.key not in done:
             return "to do"
         listed = build.trains_inputs(session, dataset.reader)
-        return "done" if done[session.key].trains_inputs == listed else "to do again: its files or the reader changed"
+        return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 
     return {session.key: state(session) for session in manifest.sessions}
 

@@ -72,7 +72,7 @@ def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
             run = instance.get_run_by_id(path.stem)
             if run is not None and not run.is_finished:
                 instance.report_run_failed(
-                    run, "The process of this run was killed. What it had finished is kept: run the same again."
+                    run, "The process of this run was killed. Completed work is kept; run the same again to resume."
                 )
                 instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
                 failed.append(run.run_id)

@@ -65,7 +65,7 @@ class _Message(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
-@dg.logger({}, description="Our own progress lines, for the command line.")
+@dg.logger({}, description="Progress lines of neuralpile, for the command line.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """Write to standard error, so that standard output stays for results."""
     logger = logging.Logger("neuralpile.progress", level=logging.INFO)

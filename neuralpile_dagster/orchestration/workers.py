@@ -79,7 +79,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
         if len(missed_at) < MISSES_UNTIL_GONE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missed_at[run.run_id]
-        return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is working on this run: its worker is gone.")
+        return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is running this run: its worker has stopped.")
 
     def _active_tasks(self) -> set[str]:
         """Ids of the tasks that workers say they are working on."""

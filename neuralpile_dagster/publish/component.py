@@ -93,7 +93,7 @@ def write_component(
     Raises
     ------
     HubError
-        No session, or sessions that were not binned alike.
+        No session, or sessions that were binned with different settings.
     TableError, StoreError
         A session's file is damaged or gone; names it.
     DiskFull
@@ -145,7 +145,7 @@ def _require_alike(dataset: Dataset, pairs: Pairs) -> None:
     widths = sorted({(record.stats.bin_width_s, record.max_tokens) for _, record in pairs})
     if len(widths) > 1:
         raise HubError(
-            f"the sessions of {dataset.name} were not binned alike",
+            f"the sessions of {dataset.name} were binned with different settings",
             found=", ".join(f"bins of {width:g} s in segments of {tokens:,} tokens" for width, tokens in widths),
             expected="one bin width and one segment size",
             remedy=f"materialize {dataset.key}/spike_counts again",

@@ -254,7 +254,7 @@ class Stream:
         kind, size = struct.unpack(f"{self.order}II", start)
         small, kind = divmod(kind, 1 << 16)
         if kind not in kinds or (small > 4 if small else size > max_bytes):
-            raise Unreadable(f"an element of type {kind} and {small or size:,} bytes where none such belongs")
+            raise Unreadable(f"an element of type {kind} and {small or size:,} bytes in an unexpected place")
         if small:
             return kind, start[4 : 4 + small]
         content = self.read(size)

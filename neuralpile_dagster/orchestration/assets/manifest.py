@@ -31,7 +31,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def manifest(context: dg.AssetExecutionContext, instance: InstanceResource) -> dg.MaterializeResult:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
         path = documents.manifest_path(dataset)
-        tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
+        tell(f"{dataset.name}: listing the files of {dataset.source.label}")
         with waits_told(context):
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
         for note in listing.notes:

@@ -56,7 +56,9 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
             context.log.warning(note)
         wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
         requests = [fresh for request in wanted if (fresh := not_asked_before(context.instance, request))]
-        words = f"{seen.asked} sources asked, {len(seen.changed)} changed" + "".join(f"; {note}" for note in seen.notes)
+        words = f"{seen.asked} sources checked, {len(seen.changed)} changed" + "".join(
+            f"; {note}" for note in seen.notes
+        )
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(words),
@@ -86,7 +88,7 @@ def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, cl
         try:
             _compare(dataset, instance, seen)
         except NeuralPileError as error:
-            seen.notes.append(f"{dataset.name} could not be asked: {error}")
+            seen.notes.append(f"{dataset.name} could not be checked: {error}")
             if isinstance(error, ArchiveUnavailable):
                 away.add(dataset.source.archive)  # it would cost the same for each of its datasets
                 # perhaps only this one is in trouble: the others must have their turn

@@ -158,7 +158,7 @@ class SessionBatch(PartitionBatch):
         self.log_materialization(names.spike_counts_key(self.dataset), session.key, facts, tags)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
-            + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
+            + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
 
@@ -176,7 +176,7 @@ class SessionBatch(PartitionBatch):
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))
         if not verdict.passed:
-            self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
+            self.log.warning(f"{record.file.key}: {verdict.found}; remade from the spike trains")
         return verdict.passed
 
 

@@ -39,14 +39,14 @@ def manifest_summary(manifest: Manifest, new_keys: int) -> dg.MarkdownMetadataVa
     size = _size(sum(session.size for session in present))
     words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size}"
     words += f"; {new_keys:,} new" if new_keys else ""
-    words += f"; {len(manifest.vanished):,} gone from the archive" if manifest.vanished else ""
+    words += f"; {len(manifest.vanished):,} no longer in the archive" if manifest.vanished else ""
     return _said(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
 
 
 def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool) -> dg.MarkdownMetadataValue:
     """Units and spikes, and what reading them cost."""
     spikes = "" if record.n_spikes is None else f", {plural(record.n_spikes, 'spike')}"
-    how = "in the store already; nothing was read"
+    how = "up to date in the store; nothing was read"
     if cost is not None:
         how = f"{_size(cost.bytes_read)} read in {plural(cost.requests, 'request')}"
     return _said(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)

@@ -50,9 +50,11 @@ def read_nwb_firing_rates(opened: OpenFile) -> Recording:
             )
         n_bins, n_units = shape_of(dataset, name, n_dims=2, max_values=MAX_TOKENS)
         if n_units == 0:
-            raise NoUnits(f"{name} has firing rates of no unit", found=f"shape {(n_bins, n_units)} (bins, units)")
+            raise NoUnits(f"{name} has firing rates without units", found=f"shape {(n_bins, n_units)} (bins, units)")
         if n_bins == 0:
-            raise EmptyRecording(f"{name} has firing rates in no bin", found=f"shape {(n_bins, n_units)} (bins, units)")
+            raise EmptyRecording(
+                f"{name} has firing rates without bins", found=f"shape {(n_bins, n_units)} (bins, units)"
+            )
         facts = read_facts(file, name)
         stated_hz = _stated_rate(file, name)
         rates = read_array(opened, dataset, kinds="fiu", n_dims=2, max_values=MAX_TOKENS)

@@ -116,7 +116,7 @@ def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
         )
     table = open_table(opened, file, UNITS)
     if table is None:
-        raise _damaged(name, "there is no column id")
+        raise _damaged(name, "the column id is missing")
     (n_spikes,) = shape_of(spike_times, name, n_dims=1, max_values=MAX_SPIKES)
     if table.n_rows == 0:
         raise NoUnits(f"{name} has a units table without units", found=f"0 ids, {n_spikes:,} spike times")
@@ -127,7 +127,7 @@ def _read_small(part: _Part) -> _Small:
     name = part.opened.name
     dataset = part.table.dataset("spike_times_index")
     if dataset is None:
-        raise _damaged(name, "there is no column spike_times_index")
+        raise _damaged(name, "the column spike_times_index is missing")
     index = read_array(part.opened, dataset, max_values=MAX_ROWS)
     broken = broken_index_rule(index, part.n_spikes, part.table.n_rows)
     if broken:
@@ -136,7 +136,7 @@ def _read_small(part: _Part) -> _Small:
     assert id_dataset is not None  # open_table found it
     ids = read_array(part.opened, id_dataset, kinds="iu", max_values=MAX_ROWS)
     if ids.max() > np.iinfo(np.int64).max:
-        raise _damaged(name, f"the id {ids.max():,} is no 64-bit number")
+        raise _damaged(name, f"the id {ids.max():,} is not a 64-bit number")
     units = read_units(part.table, ids)
     notes = [f"{name}: {note}" for note in part.table.notes]
     return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
