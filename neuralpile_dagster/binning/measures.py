@@ -11,7 +11,7 @@ from numba import njit
 from neuralpile_dagster.records import CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
-"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms (issue 5)."""
+"""A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms ."""
 
 
 class CountsMeasure:

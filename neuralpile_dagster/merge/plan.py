@@ -139,7 +139,7 @@ def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> No
         raise MergeError(
             "the components to merge are wrong",
             found=f"{', '.join(twice)} more than once" if twice else "none",
-            expected="at least one, each once: rows are told apart by their source_dataset",
+            expected="at least one, each once: source_dataset tells rows of components apart",
             remedy="correct the list of components and extra repositories",
         )
     if split_by not in ("rows", "sessions"):
