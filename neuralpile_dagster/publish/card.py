@@ -2,7 +2,7 @@
 
 Every number comes from the records of the published sessions and from the
 files beside the card. Nothing depends on the time or the machine: the same
-inputs give the same card.
+inputs give the same card. The YAML block at its top is in `card_metadata`, the pile's card in `pile_card`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def component_card(
     counts: Sequence[CountsRecord],
     configs: Sequence[Config],
 ) -> str:
-    """The whole text of a component's README.md.
+    """Text of a component's README.md.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ CONFIG_TEXTS = {
 
 
 def loading(repository: str, split: str, units: bool) -> list[str]:
-    """How to load: Python that runs as it stands, and ends; ``units`` where the repository has a ``units`` config."""
+    """Section on loading: Python that runs as is; ``units`` is whether the repository has a ``units`` config."""
     pandas = "\nimport pandas as pd" if units else ""
     read_units = '\n\nunits = pd.read_parquet(f"{repository}/units/units.parquet")  # one row per unit' if units else ""
     return f'''\
@@ -218,7 +218,7 @@ for row in read_rows("{split}"):
 
 
 def columns(schema: pa.Schema) -> list[str]:
-    """What the columns of a row mean."""
+    """Section on the columns of a row."""
     meanings = {
         "spike_counts": "`list<list<uint8>>`: units x bins, spikes of each unit in each bin, at most 255",
         "subject_id": "`string`: the animal, as its folder in the source is named",
@@ -230,17 +230,17 @@ def columns(schema: pa.Schema) -> list[str]:
 
 
 def configs(names: Iterable[str]) -> list[str]:
-    """What the extra configs hold."""
+    """Section on the extra configs."""
     return [f"- `{name}`: {CONFIG_TEXTS[name]}" for name in names if name in CONFIG_TEXTS]
 
 
 def warning(words: str) -> list[str]:
-    """A paragraph that stands out; ``words`` are Markdown."""
+    """Warning paragraph; ``words`` are Markdown."""
     return [f"> **{words}**", ""]
 
 
 def missing_table(missing: Mapping[str, str]) -> list[str]:
-    """The sessions that are missing and why; the first ones by name, the others as a number."""
+    """Table of missing sessions with their reasons; long lists are cut and end with a count."""
     named = list(missing.items())[:_MISSING_NAMED]
     lines = table(["session", "reason"], [(text(key), text(public(reason), 300)) for key, reason in named])
     more = len(missing) - len(named)
