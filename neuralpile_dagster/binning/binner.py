@@ -19,7 +19,7 @@ from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 
 @dataclass(frozen=True)
 class Losses:
-    """Spikes that are in no bin, and why; all are numbers of spikes but ``saturated_bins``.
+    """Numbers of spikes that are in no bin, by reason; only ``saturated_bins`` counts bins.
 
     Attributes
     ----------
@@ -41,12 +41,12 @@ class Losses:
 
 
 class Binner:
-    """Counts of a session's spike trains, range by range of bins.
+    """Count a session's spikes in bins, one range of bins at a time.
 
     Parameters
     ----------
     trains : SpikeTrains
-        Neither changed nor kept: they may be freed.
+        Not modified and not kept: they may be freed.
     bin_width_s : float
         Seconds per bin.
     name : str
@@ -58,7 +58,7 @@ class Binner:
     bin_width_s : float
     spikes_read : int
     duplicate_spikes : int
-        Spikes at exactly the time of another one of the same unit.
+        Spikes with exactly the time of another spike of their unit.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class Binner:
     def counts(self, start: int, stop: int) -> np.ndarray:
         """Counts of bins ``[start, stop)``: uint8, shape (n_units, stop - start), saturated at 255.
 
-        Ranges must be asked for in rising order and leave nothing out.
+        Ranges must be requested in rising order, without gaps.
         """
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
@@ -99,12 +99,12 @@ class Binner:
 
     @property
     def kept(self) -> int:
-        """Spikes in the counts given so far."""
+        """Spikes in the counts returned so far."""
         return int(self._tally[kernels.TALLY_KEPT])
 
     @property
     def losses(self) -> Losses:
-        """Spikes that are in no bin; complete once all bins were asked for."""
+        """Spikes that are in no bin; complete once all bins were requested."""
         return Losses(
             negative=self._bins.negative,
             nan=self._bins.nan,

@@ -1,4 +1,4 @@
-"""Numbers about a session's counts, gathered segment by segment. Measures only: what is wrong is for checks to say."""
+"""Statistics of a session's counts, gathered segment by segment. Judging them belongs in `checks`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMPLAUSIBLE_RATE_HZ = 1000.0
 
 
 class CountsMeasure:
-    """What a session's counts hold, fed segment by segment in order of time.
+    """Statistics of a session's counts, updated segment by segment in order of time.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class CountsMeasure:
         return int(self.unit_totals.sum())
 
     def stats(self, spikes_read: int, **losses: int) -> CountsStats:
-        """All numbers, with those that only the reader and the binner know.
+        """All statistics, including those that only the reader and the binner know.
 
         ``losses`` are the fields of `CountsStats` of those names:
         ``dropped_negative``, ``dropped_nan``, ``dropped_beyond``,
@@ -85,7 +85,7 @@ class CountsMeasure:
         )
 
     def _fingerprint(self) -> str:
-        """sha256 over the number of bins and each unit's spikes, as little-endian int64."""
+        """sha256 of the number of bins and each unit's spikes, as little-endian int64."""
         numbers = np.concatenate([[self.n_bins], self.unit_totals]).astype("<i8")
         return hashlib.sha256(numbers.tobytes()).hexdigest()
 
@@ -103,7 +103,7 @@ def measure_segment(
     implausible: np.ndarray,
     population: np.ndarray,
 ) -> None:
-    """Add one segment of counts (uint8, units x bins) to what was measured so far.
+    """Add one segment of counts (uint8, units x bins) to the statistics.
 
     ``histogram`` (int64, 256): bins by count. ``totals``, ``implausible``
     (int64 per unit): spikes, and bins with more than ``implausible_above``.
@@ -141,7 +141,7 @@ def measure_segment(
 
 @njit(cache=True, nogil=True)
 def longest_quiet(population: np.ndarray, run: int, longest: int) -> tuple[int, int]:
-    """Longest run of zeros so far, and the one still open at the end, after ``population`` (uint8 per bin)."""
+    """Update the longest run of zeros, and the run still open at the end, with ``population`` (uint8 per bin)."""
     for j in range(len(population)):
         run = 0 if population[j] else run + 1
         longest = max(longest, run)

@@ -1,4 +1,7 @@
-"""Readers by name: a session's open files -> `Recording`."""
+"""Registry of readers by name: a session's open files -> `Recording`.
+
+How a format is read belongs in a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reader:
-    """How files of one form are read.
+    """Reader of one file format.
 
     ``version`` changes whenever the same file would give another `Recording`:
-    it is part of what stored spike trains are identified by.
+    it is part of the inputs of stored spike trains.
     """
 
     version: str

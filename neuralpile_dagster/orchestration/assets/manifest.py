@@ -1,4 +1,7 @@
-"""``<dataset>/manifest``: which sessions a dataset has."""
+"""Asset ``<dataset>/manifest``: the sessions of a dataset.
+
+Wiring only: listing is in `archives`, the session rule in `recordings.sessions`.
+"""
 
 import time
 
@@ -20,7 +23,7 @@ from neuralpile_dagster.store import read_record, write_record
 
 
 def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
-    """The asset that asks the archive, chooses the sessions and registers their partition keys."""
+    """Asset that lists the archive's files, chooses the sessions and registers their partition keys."""
     key = names.manifest_key(dataset)
 
     @dg.asset(

@@ -18,7 +18,7 @@ RATES = "/acquisition/firing_rates"
 BINS_PER_SECOND = 50  # the bins of these files are 20 ms
 BIN_WIDTH_S = 1 / BINS_PER_SECOND
 MAX_TOKENS = 2_000_000_000  # of one session, 16 GB as float64; the dataset's sessions have 1.3 million on average
-MAX_RATE_HZ = 1e12  # above any rate; below it all sums of counts are exact integers
+MAX_RATE_HZ = 1e12  # above any real rate; below it all sums of counts are exact integers
 BLOCK_TOKENS = 1 << 20
 
 
@@ -32,7 +32,7 @@ def read_nwb_firing_rates(opened: OpenFile) -> Recording:
     Raises
     ------
     NoUnits
-        There are no firing rates, or rates of no unit.
+        There are no firing rates, or no units.
     EmptyRecording
         There are no bins.
     DamagedRecording
@@ -82,7 +82,7 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
     Raises
     ------
     DamagedRecording
-        A rate is negative, infinite, or above any rate.
+        A rate is negative, infinite, or above `MAX_RATE_HZ`.
     """
     n_bins, n_units = rates.shape
     counts = np.empty((n_units, n_bins), dtype=np.uint8)

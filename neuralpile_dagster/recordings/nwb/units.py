@@ -1,4 +1,4 @@
-"""Reader ``units``: spike times of an NWB units table, and the few columns that say what the units are.
+"""Reader ``units``: spike times of an NWB units table, and the few columns that describe the units.
 
 Only ``spike_times``, its index, ``id`` and small per-unit columns are read;
 never amplitudes or waveforms, which are larger than the spikes.
@@ -52,7 +52,7 @@ def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
     NoUnits
         A file has no units table, or no spike times.
     DamagedRecording
-        A file cannot be read, or its index breaks a rule; the message names both.
+        A file cannot be read, or its index is invalid; the message names both.
     """
     with ExitStack() as stack:
         parts = [_find_units(file, stack.enter_context(file.hdf5())) for file in files]
@@ -77,7 +77,7 @@ def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
 
 @dataclass(frozen=True)
 class _Part:
-    """The units of one open file, before their values are read."""
+    """Units of one open file, before their values are read."""
 
     opened: OpenFile
     file: h5py.File
@@ -88,7 +88,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Small:
-    """All of one file but its spike times."""
+    """Contents of one file except its spike times."""
 
     ends: np.ndarray
     units: tuple[Unit, ...]
@@ -143,7 +143,7 @@ def _read_small(part: _Part) -> _Small:
 
 
 def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
-    """Spike times of all files as one float64 array; for a single float64 file without a copy."""
+    """Read spike times of all files as one float64 array; without a copy for a single float64 file."""
     if len(parts) == 1:
         return _read_part(parts[0]).astype(np.float64, copy=False)
     joined = np.empty(n_spikes, dtype=np.float64)
