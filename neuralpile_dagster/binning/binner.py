@@ -127,7 +127,7 @@ class Binner:
 
 
 MAX_BINS = 1_000_000_000
-"""More bins than this (231 days of 20 ms) are a wrong clock, not a session."""
+"""Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,6 @@ def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) 
             f"{name} is too long to be one session",
             found=f"a spike at {high} s, in bins of {width} s",
             expected=f"at most {MAX_BINS:,} bins",
-            remedy="look at the file's unit of time; spike times must be in seconds",
+            remedy="check the file's unit of time; spike times must be in seconds",
         )
     return n_bins

@@ -32,7 +32,7 @@ def split_rows(n_rows: int, seed: int, test_size: float) -> tuple[np.ndarray, np
     Raises
     ------
     MergeError
-        Names the setting that is wrong.
+        A setting is invalid; names it.
     """
     n_test = _n_test(n_rows, test_size, "rows", "rows")
     order = _permutation(n_rows, seed)

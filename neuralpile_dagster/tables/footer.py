@@ -1,4 +1,4 @@
-"""What a Parquet file's footer says, without reading its data."""
+"""Read facts of a Parquet file from its footer, without its data."""
 
 from __future__ import annotations
 

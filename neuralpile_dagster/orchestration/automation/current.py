@@ -48,7 +48,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
         "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
-        "the pile, planned with the seed and split that a person chose last. Data that are up to date are skipped, and a "
+        "the pile, planned with the seed and split that a person chose last. Up-to-date data are skipped, and a "
         "failed session is retried only after its file, the code or a setting has changed.",
     )
     def keep_the_pile_current(

@@ -1,4 +1,4 @@
-"""One row as it is encoded: read from a file that holds it, or made by `RowWriter` in memory."""
+"""One encoded row: read from a file, or encoded by `RowWriter` in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE_COLUMN = "source_dataset"
 
 
 class EncodedChunk(NamedTuple):
-    """One column chunk: its bytes, what they say, and the statistics that its file's footer has for it."""
+    """One column chunk: its bytes, the facts in its pages, and its statistics from the file's footer."""
 
     data: memoryview
     facts: ChunkFacts
@@ -33,7 +33,7 @@ def read_footer_of_rows(file: pa.NativeFile) -> SourceFooter:
 
 
 def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[EncodedChunk]:
-    """Read column chunks that lie together, in one piece.
+    """Read adjacent column chunks with one read.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[Enco
 
 
 def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
-    """Describe a chunk; no checksum covers page headers, but the footer says the same things again."""
+    """Describe a chunk; page headers have no checksum, but the footer repeats their facts."""
     facts = describe_chunk(data)
     dictionary = min(facts.dictionary_content, 1) if place.text else facts.dictionary_content // 4
     told = {
@@ -70,7 +70,7 @@ def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
 
 
 def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
-    """Let `RowWriter` encode one row; gives its column chunks by name."""
+    """Encode one row with `RowWriter`; returns its column chunks by name."""
     file = pa.BufferReader(_one_row(row, schema))
     [places] = read_footer_of_rows(file).rows
     return dict(zip(schema.names, read_encoded(file, places), strict=True))
@@ -78,13 +78,13 @@ def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
 
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
-    """The column chunk that says where a row comes from."""
+    """Encode the ``source_dataset`` column chunk of a row."""
     return encode_row(_made_up(source_dataset), PILE_SCHEMA)[SOURCE_COLUMN]
 
 
 @functools.cache
 def example(schema: pa.Schema) -> bytes:
-    """A file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
+    """Example file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
     return _one_row(_made_up(""), schema)
 
 
