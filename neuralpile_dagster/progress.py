@@ -1,4 +1,7 @@
-"""How long work says where it is: a function that is called with one line of text now and then."""
+"""Progress of long work: a callable that receives lines of text, and warnings while waiting for a server.
+
+Where the lines are shown belongs in `cli` and `orchestration`.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ def silent(_line: str) -> None:
 
 LOG = logging.getLogger(__name__)
 TELL_FROM_S, TELL_EVERY_S = 1.0, 5.0
-"""Shorter waits are not worth a line; of several requests that wait at once, one line in so many seconds."""
+"""Minimum wait to log, and minimum interval between lines when several requests wait at once."""
 
 
 class _Teller:
-    """Says it as often as a person can read."""
+    """Rate limiter of warnings about retries."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,5 +44,5 @@ _TELLER = _Teller()
 
 
 def tell(what: str, trouble: str, seconds: float | None, waited_s: float = 0.0) -> None:
-    """Say that ``what`` is tried again in ``seconds`` (None: soon), after ``waited_s`` that ended in ``trouble``."""
+    """Warn that ``what`` failed with ``trouble`` after ``waited_s`` and is retried in ``seconds`` (None: soon)."""
     _TELLER.tell(what, trouble, seconds, waited_s)

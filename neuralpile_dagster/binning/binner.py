@@ -89,7 +89,7 @@ class Binner:
         Ranges must be requested in rising order, without gaps.
         """
         if start != self._done or not start < stop <= self.n_bins:
-            raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
+            raise ValueError(f"bins {start} to {stop} requested after {self._done} of {self.n_bins}")
         counts = np.zeros((self.n_units, stop - start), np.uint8)
         kernels.fill_counts(
             self._bins.packed, self._begins, self._bins.ends, self._at, start, stop, counts, self._tally

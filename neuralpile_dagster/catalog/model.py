@@ -1,4 +1,4 @@
-"""The form of a catalog row; it holds no facts about any dataset."""
+"""The schema of a catalog row; facts about datasets belong in `rodent`, `sample` or ``catalog.yaml``."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Row(BaseModel):
 
 
 class Source(Row):
-    """Where a dataset's files come from, pinned to a version.
+    """Source of a dataset's files, pinned to a version.
 
     ``version`` is a version's identifier, ``"draft"``, or ``"latest"`` for the
     newest published one. When the pinned version does not exist the archive
-    falls back to the latest published one, then to the draft, and says so.
+    falls back to the latest published one, then to the draft, with a warning.
     """
 
     archive: ArchiveName = "dandi"
@@ -66,12 +66,12 @@ class Source(Row):
 
     @property
     def label(self) -> str:
-        """How people name it, e.g. ``dandi 000713``."""
+        """Short name for people, e.g. ``dandi 000713``."""
         return f"{self.archive} {self.id}"
 
     @property
     def url(self) -> str | None:
-        """The web page where people look at it; None for the synthetic sample."""
+        """Web page of the source; None for the synthetic sample."""
         if self.archive == "dandi":
             page = f"https://dandiarchive.org/dandiset/{self.id}"
             return page if self.version == "latest" else f"{page}/{self.version}"
@@ -81,7 +81,7 @@ class Source(Row):
 
 
 class SessionRule(Row):
-    """Which files of an archive are sessions. Patterns are regular expressions *searched* in the path.
+    """Rule that chooses session files of an archive. Patterns are regular expressions *searched* in the path.
 
     A file is chosen when its path matches one of ``include``, none of
     ``exclude``, and its metadata (DANDI's ``variableMeasured``) holds all of
@@ -122,7 +122,7 @@ class Dataset(Row):
     """One dataset (component) of the pile.
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
-    what the rule gives where that differs, ``notes`` the known doubts about them.
+    the expected number where that differs, ``notes`` known issues of them.
     ``severity`` overrides the severity of asset checks by name.
     """
 
@@ -153,10 +153,10 @@ class Dataset(Row):
 
     @property
     def key(self) -> str:
-        """The name as Dagster keys and groups can hold it (``-`` becomes ``_``)."""
+        """Name for Dagster keys and groups (``-`` becomes ``_``)."""
         return self.name.replace("-", "_")
 
     @property
     def sessions_due(self) -> int | None:
-        """How many sessions the rule should give, where that is known."""
+        """Expected number of sessions, if known."""
         return self.sessions_published if self.sessions_expected is None else self.sessions_expected

@@ -62,7 +62,7 @@ def publish_pile(
     current = piles.require_current(store, settings)
     plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
-        raise MergeError(f"the plan {current.plan_id} is gone", remedy="materialize neural_pile/manifest again")
+        raise MergeError(f"the plan {current.plan_id} is missing", remedy="materialize neural_pile/manifest again")
     shards = _made_shards(store, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()

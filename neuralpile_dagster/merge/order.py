@@ -87,13 +87,13 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
 
 def _permutation(n: int, seed: int) -> np.ndarray:
     if seed < 0:
-        raise MergeError("seed is wrong", found=str(seed), expected="an integer of at least 0")
+        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
     return np.random.default_rng(seed).permutation(n)
 
 
 def _n_test(n: int, test_size: float, split_by: str, things: str) -> int:
     if not 0 < test_size < 1:  # also refuses NaN
-        raise MergeError("test_size is wrong", found=f"{test_size}", expected="a share above 0 and below 1")
+        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
     if n < 2:
         raise MergeError(
             f"split_by: {split_by} needs at least two {things}, one to train and one to test",

@@ -137,15 +137,15 @@ def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> No
     twice = sorted({name for name in names if names.count(name) > 1})
     if not sources or twice:
         raise MergeError(
-            "the components to merge are wrong",
+            "the components to merge are invalid",
             found=f"{', '.join(twice)} more than once" if twice else "none",
-            expected="at least one, each once: source_dataset tells rows of components apart",
+            expected="at least one, each once: source_dataset distinguishes the rows of components",
             remedy="correct the list of components and extra repositories",
         )
     if split_by not in ("rows", "sessions"):
-        raise MergeError("split_by is wrong", found=str(split_by), expected="rows or sessions")
+        raise MergeError("split_by is invalid", found=str(split_by), expected="rows or sessions")
     if shard_bytes <= FILE_OVERHEAD:
-        raise MergeError("shard_bytes is wrong", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
+        raise MergeError("shard_bytes is invalid", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
 
 
 def _planned_sources(

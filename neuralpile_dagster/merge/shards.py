@@ -96,7 +96,7 @@ def _require_equal(found: pa.Table, planned: pa.Table) -> None:
 
 def _changed(name: str, found: str, expected: str) -> MergeError:
     return MergeError(
-        f"{name} is not what it was when the pile was planned",
+        f"{name} has changed since the pile was planned",
         found=found,
         expected=expected,
         remedy="materialize neural_pile/manifest again, then the shards that it names",

@@ -99,7 +99,7 @@ def _probe(name: str, number: int, probe: tuple[np.ndarray, ...]) -> tuple[np.nd
 
 def _wrong(name: str, found: str, expected: str) -> DamagedRecording:
     return DamagedRecording(
-        f"{name} is not an eight-probe recording that can be read",
+        f"{name} is not a valid eight-probe recording",
         found=found,
         expected=expected,
         remedy="fetch the file again, or choose another reader",

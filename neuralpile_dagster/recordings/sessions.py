@@ -180,7 +180,7 @@ class _Rule:
             files = best
         raise ArchiveError(
             f"{files[0].path} and {files[1].path} are files of the same session",
-            found=f"{len(files)} files that `same_session` says are one session, and that are equally good",
+            found=f"{len(files)} files that `same_session` groups into one session, with equal preference",
             expected="one file per session",
             remedy="leave all but one out with `exclude`, order the patterns of `include` and set `several: prefer`, "
             "or set `several: stack` when each file holds other units",

@@ -140,7 +140,7 @@ class _Places:
                 return self._rows
             self._electrodes = open_table(table.opened, table.file, ELECTRODES)
             if self._electrodes is None:
-                table.notes.append(f"{ELECTRODES} is missing, though units refer to it")
+                table.notes.append(f"{ELECTRODES} is not there, though units refer to it")
                 return self._rows
             self._electrodes.notes = table.notes
             for way, rows in (("electrodes", table.region("electrodes")), ("peak_channel_id", self._peak_rows())):

@@ -161,6 +161,6 @@ def _read_part(part: _Part) -> np.ndarray:
 def _damaged(name: str, rule: str) -> DamagedRecording:
     return DamagedRecording(
         f"{name}: its units table is damaged: {rule}",
-        expected="one index entry per unit id, never falling, the last equal to the number of spike times",
+        expected="one index entry per unit id, non-decreasing, the last equal to the number of spike times",
         remedy="fetch the file again and compare its digest with the archive's, or exclude it",
     )

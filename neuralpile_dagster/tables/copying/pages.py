@@ -95,7 +95,7 @@ def _verify(page: memoryview, crc: int | None) -> None:
 
 
 def _require_canonical(header: object, found: memoryview) -> None:
-    """Require that a header re-encodes to the same bytes: headers have no checksum and thriftpy2 skips unknown fields."""
+    """Require that a header re-encodes to the same bytes: it has no checksum, and thriftpy2 skips unknown fields."""
     written = io.BytesIO()
     encode(header, written)
     if written.getvalue() != found:
