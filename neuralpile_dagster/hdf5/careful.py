@@ -175,6 +175,6 @@ def read_array(
         values = opened.read(dataset)
     if values.shape != shape:
         raise DamagedRecording(
-            f"{opened.name}: {dataset.name} returned values of an unexpected shape", found=f"{values.shape}", expected=f"{shape}"
+            f"{opened.name}: {dataset.name} returned another shape", found=f"{values.shape}", expected=f"{shape}"
         )
     return values
