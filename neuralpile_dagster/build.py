@@ -1,4 +1,4 @@
-"""One session: recording in, files and records out. The same calls for Dagster, the command line and the benches.
+"""Build one session: recording in, files and records out, for Dagster, the command line and the benches alike.
 
 Pure of Dagster. A record is written after its files, so that it commits them:
 what was interrupted leaves no record and is made again.
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from neuralpile_dagster.binning.measures import CountsMeasure
 
 TRAINS_VERSION = "trains-1"
-"""Of the form of stored spike trains (`tables.spike_trains`); a new one makes all of them anew."""
+"""Code version of stored spike trains (`tables.spike_trains`); a new one makes all of them out of date."""
 BINNING_VERSION = "binning-1"
-"""Of binning, segmenting, measures and the form of rows; a new one makes all counts anew."""
+"""Code version of binning, segmenting, measures and rows; a new one makes all counts out of date."""
 
 _BYTES_PER_SPIKE = 9
-"""Disk to have free while spike trains are written: at worst they do not get smaller than float64."""
+"""Free disk needed while spike trains are written: in the worst case they are stored as float64."""
 
 
 def trains_inputs(session: Session, reader: str) -> str:
@@ -52,7 +52,7 @@ def trains_inputs(session: Session, reader: str) -> str:
 
 
 def counts_inputs(trains: TrainsRecord, settings: Settings) -> str:
-    """Hash (sha256, hex) of all that a session's spike counts are made from: spike trains, settings, and the code."""
+    """Hash (sha256, hex) of the inputs of a session's spike counts: spike trains, settings, and the code."""
     return _digest(BINNING_VERSION, trains.inputs, trains.file.sha256, settings.bin_width_s, settings.max_tokens)
 
 
@@ -61,7 +61,7 @@ def _digest(*parts: Any) -> str:
 
 
 def is_current(store: Store, record: TrainsRecord | CountsRecord | None, inputs: str) -> bool:
-    """Whether a record is of these inputs and its files are there, so that nothing has to be made."""
+    """Whether a record is up to date: made from these inputs, and its files present."""
     if record is None or record.inputs != inputs:
         return False
     files = [record.file] if isinstance(record, TrainsRecord) else [record.file, record.units_file]
@@ -77,7 +77,7 @@ def build_spike_trains(
     source_version: str,
     inputs: str,
 ) -> TrainsRecord:
-    """Read a session's files and store what they hold under ``<prefix>/<session key>``; see `store_recording`."""
+    """Read a session's files and store the recording under ``<prefix>/<session key>``; see `store_recording`."""
     from neuralpile_dagster.recordings.readers import read_session
 
     return store_recording(store, prefix, session, read_session(reader, files), source_version, inputs)
@@ -95,7 +95,7 @@ def store_recording(
         Folder of the dataset's spike trains, ``<dataset>/spike_trains``.
     session : Session
     recording : Recording
-        What its files hold (`read_session`).
+        Contents of its files (`read_session`).
     source_version : str
         Version of the source that listed the files.
     inputs : str
@@ -174,7 +174,7 @@ def build_spike_counts(
     ConfigurationError
         The recording holds ready-made counts of another bin width.
     EmptyRecording, DamagedRecording
-        There is nothing to bin, or spike times are no times.
+        There is nothing to bin, or spike times are invalid.
     StoreError
         The store cannot be written, or its disk is full.
     """
@@ -185,7 +185,7 @@ def build_spike_counts(
     units = recording.units
     name = f"{', '.join(dict.fromkeys(unit.file for unit in units))} (session {key})"
     source = count_source(recording, settings.bin_width_s, name)
-    del recording  # binning keeps an eighth of it
+    del recording  # binning needs an eighth of its memory
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
     def write(path: Path) -> SessionRows:
@@ -248,7 +248,7 @@ def bin_files(
         raise ConfigurationError(f"{output} is a recording and would be overwritten", remedy="choose another output")
     files = [LocalFile(str(path), path) for path in paths]
     name = ", ".join(file.name for file in files)
-    # the recording is not held: binning keeps an eighth of it
+    # the recording is not kept: binning needs an eighth of its memory
     source = count_source(read_session(reader, files), bin_width_s, name)
     ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
     with write_aside(output) as aside:
@@ -256,9 +256,9 @@ def bin_files(
 
 
 _BYTES_PER_TOKEN = 0.3
-"""Disk to have free while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+"""Free disk needed while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
 TELL_EVERY_S = 10.0
-"""Between lines about how far a session is; most are done before the first."""
+"""Interval of progress lines; most sessions are done before the first."""
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,7 @@ def _rows(
 
 
 def _told(segments: tuple[Segment, ...], name: str, progress: Progress) -> Iterator[Segment]:
-    """The segments; says now and then how many were taken."""
+    """Yield the segments and report progress in between."""
     said = time.monotonic()
     for number, segment in enumerate(segments):
         if time.monotonic() - said >= TELL_EVERY_S:
@@ -354,7 +354,7 @@ def _told(segments: tuple[Segment, ...], name: str, progress: Progress) -> Itera
 
 
 def _require_conserved(stats: CountsStats, name: str) -> None:
-    """Every spike read is in the counts, as summed from the counts themselves, or in one of the losses."""
+    """Require that every spike read is in the counts, summed from the counts themselves, or in one of the losses."""
     if stats.unaccounted:
         raise NeuralPileError(
             f"{name}: spikes went missing while binning",

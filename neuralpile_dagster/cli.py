@@ -1,4 +1,7 @@
-"""``neuralpile``: the command line. Everything it builds shows in the Dagster UI of the same home."""
+"""``neuralpile``: the command line. Everything it builds is visible in the Dagster UI of the same home.
+
+Arguments and output only: builds belong in `orchestration.launch`, tables in `terminal`.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ DEMO_HOME = "~/.neuralpile-demo"
 LOCALHOST = "127.0.0.1"
 PORT = click.IntRange(1, 65535)
 INTERRUPTED = 130
-"""Exit code of a command that was stopped by Ctrl-C, as shells have it."""
+"""Exit code of a command stopped by Ctrl-C, as in shells."""
 
 
 def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show our own errors as one paragraph and exit code 1; anything else is a defect and keeps its traceback."""
+    """Show our own errors as one paragraph with exit code 1; any other error is a defect and keeps its traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -32,7 +35,7 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was finished is kept: run the same command again to go on.", err=True)
+            click.echo("Interrupted. Completed work is kept; run the same command again to resume.", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapped
@@ -74,12 +77,12 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
 
     for name in [name for name in os.environ if name.startswith("NEURALPILE_")]:
         if name not in ("NEURALPILE_THREADS", "NEURALPILE_CONNECTIONS"):
-            del os.environ[name]  # synthetic recordings go to the demo's own home and hub, wherever real ones go
+            del os.environ[name]  # synthetic recordings always go to the demo's own home and hub
     os.environ["NEURALPILE_HOME"] = str((home or Path(DEMO_HOME)).expanduser().absolute())
     os.environ["NEURALPILE_ARCHIVE"] = "sample"
     settings = Settings.from_environment()
     if not no_ui:
-        require_available(settings.home, LOCALHOST, port, click.echo)  # not after minutes of building
+        require_available(settings.home, LOCALHOST, port, click.echo)  # fail before minutes of building
     outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True)
     click.echo(outcome.summary())
     if outcome.failed:
@@ -89,7 +92,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
 
 
 @main.command()
-@click.option("--check", is_flag=True, help="Validate catalog.yaml in NEURALPILE_HOME and say what is wrong.")
+@click.option("--check", is_flag=True, help="Validate catalog.yaml in NEURALPILE_HOME and list its errors.")
 @_plain_errors
 def catalog(check: bool) -> None:
     """List the datasets, their sources, and the published sessions and tokens."""
@@ -104,7 +107,7 @@ def catalog(check: bool) -> None:
         rows = check_user_catalog(path)
         for row in rows:
             require_known_checks(row)
-        verdict = f"{len(rows)} rows, all good" if path.exists() else "does not exist: no rows of yours"
+        verdict = f"{len(rows)} rows, all valid" if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return
     print_catalog(list(load_catalog(settings).values()))
@@ -143,7 +146,7 @@ def sessions(dataset: str, as_json: bool) -> None:
 @click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
 @_plain_errors
 def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, merge: bool) -> None:
-    """Discover, bin and publish datasets. What is done already is not done again.
+    """Discover, bin and publish datasets. What is up to date is skipped.
 
     With --sessions or --limit a dataset is published without the sessions that were left out, unless it
     was published with more. --merge keeps the seed and split of the last pile; others are chosen in the
@@ -202,7 +205,7 @@ def doctor(dataset: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"ok": not failures, "lines": [line.document() for line in lines]}, indent=2))
     else:
         click.echo(f"failed: {', '.join(failures)}" if failures else "Everything needed works.")
-    if any(line.running for line in lines):  # threads that wait for a server would keep the process
+    if any(line.running for line in lines):  # threads waiting for a server would keep the process alive
         sys.stdout.flush()
         os._exit(1)
     if failures:
@@ -250,7 +253,7 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
 @main.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
-@click.option("-n", "rows", default=6, show_default=True, type=click.IntRange(1, 50), help="How many rows to draw.")
+@click.option("-n", "rows", default=6, show_default=True, type=click.IntRange(1, 50), help="Number of rows to draw.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, rows: int, seed: int) -> None:
@@ -305,7 +308,7 @@ def _serve(settings: Settings, port: int, host: str) -> None:
     from neuralpile_dagster.checks.registry import require_known_checks
     from neuralpile_dagster.orchestration.serving import serve
 
-    for row in load_catalog(settings).values():  # here one paragraph, in the UI a page of traceback
+    for row in load_catalog(settings).values():  # fail here with one paragraph instead of a traceback in the UI
         require_known_checks(row)
     serve(settings, host, port, click.echo)
 

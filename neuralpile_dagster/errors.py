@@ -1,14 +1,14 @@
-"""Every error this package raises on purpose.
+"""All errors that this package raises on purpose; where they are raised belongs in other modules.
 
-One tree, so that callers decide by type: a `TransientError` may go away when
-the same call is made again (network, 5xx, a busy hub); every other
-`NeuralPileError` will not, until somebody changes something.
+One tree, so that callers decide by type: a `TransientError` (network, 5xx, a
+busy hub) may succeed on a retry; every other `NeuralPileError` will not until
+something is changed.
 
     NeuralPileError
     +-- ConfigurationError          settings, run configuration, environment
     |   +-- CatalogError            a row of the catalog (names row and field)
     +-- ArchiveError                an archive's listing or file
-    |   +-- DigestMismatch          bytes that are not what the archive lists
+    |   +-- DigestMismatch          bytes that differ from the archive's digest
     +-- RecordingError              what is inside a recording
     |   +-- DamagedRecording        not readable, or breaks its own index
     |   +-- NoUnits                 no units table or no spike times
@@ -18,9 +18,9 @@ the same call is made again (network, 5xx, a busy hub); every other
     |   +-- DiskFull
     |   +-- DocumentError           a stored document cannot be used
     |       +-- NewerDocument       a newer version of this program made it
-    +-- TableError                  a Parquet file is not what it should be
+    +-- TableError                  a Parquet file is damaged or has another schema
     +-- HubError                    publishing
-    |   +-- HubConflict             somebody else published meanwhile
+    |   +-- HubConflict             another process published meanwhile
     +-- MergeError                  the pile's plan or shards
     +-- TransientError
         +-- ArchiveUnavailable      (also an ArchiveError)
@@ -36,7 +36,7 @@ from typing import Any
 
 
 class NeuralPileError(Exception):
-    """An error that says what went wrong, and what to do about it, in one paragraph.
+    """Base of all errors: what is wrong, found, expected and a remedy, in one paragraph.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class NeuralPileError(Exception):
         The thing concerned and what is wrong with it, e.g.
         ``"sub-01/sub-01_ses-1.nwb has no units table"``.
     found, expected : str, optional
-        What was there, and what should have been.
+        Found and expected values.
     remedy : str, optional
-        What the reader of the message can do.
+        Advice to the reader of the message.
     """
 
     def __init__(self, what: str, *, found: str = "", expected: str = "", remedy: str = "") -> None:
@@ -79,27 +79,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class TransientError(NeuralPileError):
-    """May succeed when tried again unchanged."""
+    """An error that may disappear on a retry."""
 
 
 class ConfigurationError(NeuralPileError):
-    """A setting, a run configuration or an environment variable is wrong."""
+    """A setting, a run configuration or an environment variable is invalid."""
 
 
 class CatalogError(ConfigurationError):
-    """A row of the catalog is wrong."""
+    """A row of the catalog is invalid."""
 
 
 class ArchiveError(NeuralPileError):
-    """An archive does not have, or does not give, what was asked for."""
+    """A requested file or dataset is missing in an archive, or its response is invalid."""
 
 
 class ArchiveUnavailable(ArchiveError, TransientError):
-    """An archive could not be reached, or answered that it is busy."""
+    """An archive could not be reached, or responded that it is busy."""
 
 
 class DigestMismatch(ArchiveError):
-    """A file's bytes are not those that its archive lists."""
+    """A file's bytes do not match the digest that its archive lists."""
 
 
 class RecordingError(NeuralPileError):
@@ -139,7 +139,7 @@ class StoreUnavailable(StoreError, TransientError):
 
 
 class DiskFull(StoreError):
-    """There is not enough free space for what is about to be written."""
+    """There is not enough free space for a file about to be written."""
 
 
 class DocumentError(StoreError):
@@ -163,8 +163,8 @@ class HubConflict(HubError):
 
 
 class HubUnavailable(HubError, TransientError):
-    """The hub could not be reached, or answered that it is busy."""
+    """The hub could not be reached, or responded that it is busy."""
 
 
 class MergeError(NeuralPileError):
-    """The pile cannot be planned or merged as asked."""
+    """The pile cannot be planned or merged as requested."""

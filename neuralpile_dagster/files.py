@@ -1,4 +1,4 @@
-"""Local files that appear complete or not at all."""
+"""Local files: atomic writes, locks, digests and free space. What the files contain belongs elsewhere."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from neuralpile_dagster.progress import Progress
 
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
-"""Pattern of `temporary_name`, and of no name that a person gives: what it matches may be removed."""
+"""Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
-"""A temporary that nothing was written to for so long is a killed process's: writers write every few seconds."""
+"""Age of the last write after which a temporary is from a killed process: writers write every few seconds."""
 
 
 def temporary_name(name: str = "") -> str:
-    """A name that no file has, for what is to become ``name``."""
+    """Unused name for a temporary file that will become ``name``."""
     return f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"[:250]
 
 
@@ -34,8 +34,8 @@ def temporary_name(name: str = "") -> str:
 def write_aside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success sync it to disk and rename it.
 
-    On any exception the temporary file is removed and ``path`` is as it was;
-    what killed processes left in the folder is removed after some days.
+    On any exception the temporary file is removed and ``path`` is unchanged;
+    temporaries of killed processes in the folder are removed after some days.
     Raises `StoreError` when the folder cannot be written.
     """
     temporary = path.parent / temporary_name(path.name)
@@ -53,7 +53,7 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write ``path`` into `StoreError` and `DiskFull`."""
+    """Convert `OSError` while writing ``path`` to `StoreError` or `DiskFull`."""
     try:
         yield
     except PermissionError as error:
@@ -68,7 +68,7 @@ def explained(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"the disk became full while {path} was written",
                 found=f"{free_bytes(path):,} bytes free",
-                remedy="free some space and run the same thing again; nothing half-written was left",
+                remedy="free some space and run it again; no partial file was left",
             ) from error
         if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) or error.errno == 30:
             raise StoreError(
@@ -80,12 +80,12 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
-@lru_cache(maxsize=10_000)  # looked for once per process and folder
+@lru_cache(maxsize=10_000)  # once per process and folder
 def remove_abandoned(folder: Path, pattern: str = _OURS) -> None:
-    """Remove this user's temporaries in ``folder`` that nothing was written to for `ABANDONED_AFTER_S`."""
+    """Remove this user's temporaries in ``folder`` whose last write is `ABANDONED_AFTER_S` ago."""
     oldest = time.time() - ABANDONED_AFTER_S
     for path in folder.glob(pattern):
-        # others remove and rename theirs meanwhile: what is gone is no concern, what stays is found by the next process
+        # other processes remove and rename files meanwhile: ignore missing ones, the next process finds the rest
         with suppress(FileNotFoundError):
             if path.lstat().st_uid == os.getuid() and _last_written(path) < oldest:
                 if path.is_dir() and not path.is_symlink():
@@ -101,13 +101,13 @@ def _last_written(path: Path) -> float:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically."""
     with write_aside(path) as temporary:
         temporary.write_bytes(content)
 
 
 def sync(path: Path) -> None:
-    """Have the operating system write a file or folder to the disk now."""
+    """Flush a file or folder to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -143,7 +143,7 @@ def sha256_of(path: Path) -> str:
 
 @dataclass
 class ReadCost:
-    """What reading cost so far (bytes as they crossed the network or the disk; seconds of waiting)."""
+    """Cost of reading so far: bytes transferred from network or disk, seconds of waiting."""
 
     bytes_read: int = 0
     requests: int = 0

@@ -1,4 +1,4 @@
-"""Markdown in which words from elsewhere stay words: titles, authors and errors cannot become markup."""
+"""Build Markdown from untrusted text: titles, authors and errors are escaped. What a card says belongs in `publish`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/[^\s/:;,'\"]+){2,}")
 
 
 def one_line(words: str, limit: int = 500) -> str:
-    """Plain words in one line: no control characters, runs of white space as one space, cut at ``limit`` characters."""
+    """Plain text in one line: no control characters, white space collapsed, cut at ``limit`` characters."""
     line = " ".join(_visible(words).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def _visible(words: str) -> str:
-    """The words with a space for each control, format (e.g. right-to-left) and separator character."""
+    """Replace control, format (e.g. right-to-left) and separator characters by spaces."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in words)
 
 
 def text(words: str, limit: int = 500) -> str:
-    """`one_line`, escaped, so that Markdown, HTML and YAML markers in it show as they are."""
+    """`one_line`, escaped, so that Markdown, HTML and YAML markers in it are shown verbatim."""
     escaped = one_line(words, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = _SPECIAL.sub(r"\\\1", escaped)
-    # a line that begins so would be a list, a heading, a rule or the end of the metadata
+    # at the start of a line these mean a list, a heading, a rule or the end of the metadata
     return _BLOCK_START.sub(lambda start: f"\\{start[1]}" if start[1] else f"{start[2]}\\{start[3]}", escaped)
 
 
 def url(address: str | None) -> str | None:
-    """The address if it is a plain http(s) one, else None."""
+    """Address if it is a plain http(s) URL, else None."""
     return address if address and _SAFE_URL.match(address) else None
 
 
 def link(words: str, address: str | None) -> str:
-    """``words`` linked to ``address``, or only the words when the address is not a plain http(s) one."""
+    """Link ``words`` to ``address``; without a plain http(s) URL only the words."""
     target = url(address)
     return f"[{text(words)}]({target})" if target else text(words)
 
 
 def doi_link(doi: str | None) -> str | None:
-    """A DOI (bare, or as ``doi:...`` or a URL) as a link; None when there is none."""
+    """Link of a DOI (bare, ``doi:...`` or a URL); None when there is none."""
     if not doi:
         return None
     bare = re.sub(r"^(https?://(dx\.)?doi\.org/|doi:)", "", doi.strip(), flags=re.IGNORECASE)
@@ -52,7 +52,7 @@ def doi_link(doi: str | None) -> str | None:
 
 
 def code_block(words: str, language: str = "") -> list[str]:
-    """Lines of a fenced block that ends where it should, whatever backticks are in it."""
+    """Lines of a fenced block, safe for any backticks in it."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", words)), default=0))
     return [f"{fence}{language}", *map(_visible, words.splitlines()), fence]
 
@@ -69,6 +69,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> list[st
 
 
 def public(reason: str) -> str:
-    """An error's words without what must not be published: queries of URLs (signatures) and paths of this machine."""
+    """Remove parts of an error that must not be published: queries of URLs (signatures) and local paths."""
     without_queries = _QUERY.sub(r"\1", reason)
     return _ABSOLUTE_PATH.sub(lambda match: "…/" + match[0].rsplit("/", 1)[1], without_queries)

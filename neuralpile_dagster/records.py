@@ -1,4 +1,4 @@
-"""Records: small JSON documents in the store that say what a stored file is.
+"""Records: small JSON documents in the store that describe stored files.
 
 A record is written after its file, so a file counts as made only once its
 record exists and names its size and digest. Dagster's metadata, the

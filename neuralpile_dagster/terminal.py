@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Tables for the terminal; reading the numbers belongs in `ledger`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:  # nothing is imported to print what is wrong with an installation
+if TYPE_CHECKING:  # `doctor` must print with a broken installation
     from neuralpile_dagster.catalog.model import Dataset
     from neuralpile_dagster.doctor.model import Line, Status
     from neuralpile_dagster.ledger.status import DatasetStatus
@@ -58,7 +58,7 @@ def print_catalog(datasets: Sequence[Dataset]) -> None:
 
 
 def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
-    """Print the sessions that the rule chose, and what it dropped."""
+    """Print the sessions that the rule chose, and the numbers of dropped files."""
     table = _table("session", "subject", "files", "MB", right=("files", "MB"))
     for session in manifest.sessions:
         table.add_row(
@@ -85,7 +85,7 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
 
 
 def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "") -> None:
-    """Print where datasets and the pile stand, with the reasons of failures (all of them when ``verbose``)."""
+    """Print the status of datasets and the pile, with reasons of failures (all of them when ``verbose``)."""
     numbers = ("sessions", "done", "failed", "to do", "tokens", "published by us", "reference")
     table = _table("dataset", *numbers, right=numbers)
     for status in statuses:

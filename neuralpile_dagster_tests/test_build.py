@@ -204,7 +204,7 @@ def test_ready_made_counts_are_cut_as_they_are(tmp_path: Path):
 def test_ready_made_counts_of_another_bin_width_are_refused_by_name(tmp_path: Path):
     data = BinnedCounts(np.ones((6, 50), np.uint8), 0.02, 300)
     held = Recording(data, recording().units, SessionFacts())
-    with pytest.raises(ConfigurationError, match=r"a\.nwb.*ses_1.*0\.02 s in the file, 0\.01 s asked for"):
+    with pytest.raises(ConfigurationError, match=r"a\.nwb.*ses_1.*0\.02 s in the file, 0\.01 s requested"):
         built(LocalStore(tmp_path), held, bin_width_s=0.01)
 
 

@@ -129,7 +129,7 @@ def test_the_sample_catalog_shows_synthetic_datasets_alone(tmp_path: Path) -> No
 
 def test_a_good_user_catalog_passes_its_check(home: Path) -> None:
     ran = neuralpile("catalog", "--check", NEURALPILE_HOME=home)
-    assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all good\n")
+    assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all valid\n")
 
 
 def test_an_absent_user_catalog_passes_its_check_and_is_said_to_be_absent(tmp_path: Path) -> None:

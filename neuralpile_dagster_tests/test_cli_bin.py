@@ -136,11 +136,11 @@ def damaged(folder: Path, kind: str) -> Path:
         ("index falls", "the index is not monotone: 9 is followed by 4"),
         ("index too long", "the index ends at 1,000,000"),
         ("no times", "has units without spike times"),
-        ("no index", "there is no column spike_times_index"),
+        ("no index", "the column spike_times_index is missing"),
         ("no units", "has no units table"),
         ("no spikes", "has nothing to bin; found: no spikes"),
         ("before zero", "found: spikes from -2.0 s to -1.0 s; expected: a spike later than 0 s"),
-        ("infinite", "some spike times are no times; found: 1 infinite"),
+        ("infinite", "some spike times are infinite or NaN; found: 1 infinite"),
     ],
 )
 def test_bad_input_is_one_paragraph_that_names_the_file_and_leaves_nothing(

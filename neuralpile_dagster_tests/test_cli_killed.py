@@ -101,7 +101,7 @@ def test_a_build_that_was_killed_at_every_stage_ends_with_the_same_bytes(
         require_whole(place, stage)
     last = place.build()
     assert last.code == 0, last.err
-    assert "was left by a process that is gone" in last.err
+    assert "was abandoned (its process has exited)" in last.err
     assert place.digests() == undisturbed
     assert not any("sessions of this batch" in line for line in last.err.splitlines())
     with instance_of(place.home) as instance:
@@ -125,7 +125,7 @@ def test_an_interrupted_build_says_that_it_can_go_on_and_leaves_no_run_open(fold
     place = place_in(folder, "interrupted")
     code, rest = place.stop("1 of 6 sessions", signal.SIGINT)
     assert code == 130
-    assert rest.splitlines()[-1] == ("Interrupted. What was finished is kept: run the same command again to go on.")
+    assert rest.splitlines()[-1] == ("Interrupted. Completed work is kept; run the same command again to resume.")
     assert "Traceback" not in rest
     assert not (place.home / "hub").exists()
     with instance_of(place.home) as instance:

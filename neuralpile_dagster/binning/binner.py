@@ -19,12 +19,12 @@ from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 
 @dataclass(frozen=True)
 class Losses:
-    """Spikes that are in no bin, and why; all are numbers of spikes but ``saturated_bins``.
+    """Numbers of spikes that are in no bin, by reason; only ``saturated_bins`` counts bins.
 
     Attributes
     ----------
     negative, nan : int
-        Times below 0, and times that are no number.
+        Times below 0, and NaN times.
     beyond : int
         Times later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike outside.
     lost_to_saturation : int
@@ -41,12 +41,12 @@ class Losses:
 
 
 class Binner:
-    """Counts of a session's spike trains, range by range of bins.
+    """Count a session's spikes in bins, one range of bins at a time.
 
     Parameters
     ----------
     trains : SpikeTrains
-        Neither changed nor kept: they may be freed.
+        Not modified and not kept: they may be freed.
     bin_width_s : float
         Seconds per bin.
     name : str
@@ -58,7 +58,7 @@ class Binner:
     bin_width_s : float
     spikes_read : int
     duplicate_spikes : int
-        Spikes at exactly the time of another one of the same unit.
+        Spikes with exactly the time of another spike of their unit.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class Binner:
             Another range.
         """
         if start != self._done or not start < stop <= self.n_bins:
-            raise ValueError(f"bins {start} to {stop} asked for after {self._done} of {self.n_bins}")
+            raise ValueError(f"bins {start} to {stop} requested after {self._done} of {self.n_bins}")
         counts = np.zeros((self.n_units, stop - start), np.uint8)
         kernels.fill_counts(
             self._bins.packed, self._begins, self._bins.ends, self._at, start, stop, counts, self._tally
@@ -112,12 +112,12 @@ class Binner:
 
     @property
     def kept(self) -> int:
-        """Spikes in the counts given so far."""
+        """Spikes in the counts returned so far."""
         return int(self._tally[kernels.TALLY_KEPT])
 
     @property
     def losses(self) -> Losses:
-        """Spikes that are in no bin; complete once all bins were asked for."""
+        """Spikes that are in no bin; complete once all bins were requested."""
         return Losses(
             negative=self._bins.negative,
             nan=self._bins.nan,
@@ -140,7 +140,7 @@ class Binner:
 
 
 MAX_BINS = 1_000_000_000
-"""More bins than this (231 days of 20 ms) are a wrong clock, not a session."""
+"""Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
 def _require_times(infinite: int, nan: int, name: str) -> None:
     if infinite or nan:
         raise DamagedRecording(
-            f"{name}: some spike times are no times",
+            f"{name}: some spike times are infinite or NaN",
             found=f"{infinite:,} infinite and {nan:,} NaN",
             expected="finite seconds",
             remedy="ask the recording's authors, or leave the session out with the catalog rule's exclude",
@@ -263,6 +263,6 @@ def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) 
             f"{name} is too long to be one session",
             found=f"a spike at {high} s, in bins of {width} s",
             expected=f"at most {MAX_BINS:,} bins",
-            remedy="look at the file's unit of time; spike times must be in seconds",
+            remedy="check the file's unit of time; spike times must be in seconds",
         )
     return n_bins

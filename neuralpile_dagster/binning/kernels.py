@@ -1,4 +1,4 @@
-"""The loops over spikes, compiled. They release the interpreter's lock and hold no state of their own.
+"""Compiled loops over spikes; they release the GIL and hold no state.
 
 Between reading and counting, a unit's spikes are bytes: the bins from one
 spike to the next, in order of time. A byte of 255 means 255 bins further and
@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 FURTHER = 255
-"""Of the bytes: so many bins on, without a spike."""
+"""Byte that advances by as many bins without a spike."""
 SATURATED = 255
 """Largest count of a bin."""
 TALLY_KEPT, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(4)
@@ -33,9 +33,9 @@ def scan_unit(times: np.ndarray) -> tuple[float, float, bool, int, int, int]:
     low, high : float
         Smallest and largest time; ``inf, -inf`` where there is none.
     rising : bool
-        Whether times never fall, NaN aside.
+        Whether times never decrease, ignoring NaN.
     nan, infinite, negative : int
-        How many are.
+        Numbers of such times.
     """
     low, high = math.inf, -math.inf
     before = -math.inf
@@ -75,7 +75,7 @@ def histogram_bin(t: float, width: float, n_bins: int) -> int:
 def pack_unit(
     times: np.ndarray, from_first_spike: bool, origin: float, width: float, n_bins: int, out: np.ndarray, end: int
 ) -> tuple[int, int, int]:
-    """Write a unit's spikes as bytes into ``out`` from ``end`` on.
+    """Encode a unit's spikes as bytes into ``out``, starting at ``end``.
 
     Parameters
     ----------
@@ -96,11 +96,11 @@ def pack_unit(
     Returns
     -------
     end : int
-        Behind the last byte.
+        Position after the last byte.
     beyond : int
-        Spikes beyond the last edge, left out.
+        Spikes beyond the last edge, dropped.
     duplicates : int
-        Spikes at the very time of the one before.
+        Spikes with exactly the time of the previous one.
     """
     beyond, duplicates = 0, 0
     before = math.nan

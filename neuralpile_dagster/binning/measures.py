@@ -1,4 +1,4 @@
-"""Numbers about a session's counts, gathered segment by segment. Measures only: what is wrong is for checks to say."""
+"""Statistics of a session's counts, gathered segment by segment. Judging them belongs in `checks`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.binning import measures
 from neuralpile_dagster.records import CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
@@ -16,7 +15,7 @@ IMPLAUSIBLE_RATE_HZ = 1000.0
 
 
 class CountsMeasure:
-    """What a session's counts hold, fed segment by segment in order of time.
+    """Statistics of a session's counts, updated segment by segment in order of time.
 
     Parameters
     ----------
@@ -50,12 +49,12 @@ class CountsMeasure:
             Another dtype or number of units.
         """
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
-            raise ValueError(f"{counts.dtype} {counts.shape} is no segment of {len(self.unit_totals)} units")
+            raise ValueError(f"{counts.dtype} {counts.shape} is not a segment of {len(self.unit_totals)} units")
         population = np.zeros(counts.shape[1], np.uint8)
-        measures.measure_segment(
+        measure_segment(
             counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population
         )
-        self._quiet_run, self._quiet_longest = measures.longest_quiet(population, self._quiet_run, self._quiet_longest)
+        self._quiet_run, self._quiet_longest = longest_quiet(population, self._quiet_run, self._quiet_longest)
         self.n_bins += counts.shape[1]
 
     @property
@@ -69,7 +68,7 @@ class CountsMeasure:
         return int(self.unit_totals.sum())
 
     def stats(self, spikes_read: int, **losses: int) -> CountsStats:
-        """All numbers, with those that only the reader and the binner know.
+        """All statistics, including those that only the reader and the binner know.
 
         ``losses`` are the fields of `CountsStats` of those names:
         ``dropped_negative``, ``dropped_nan``, ``dropped_beyond``,
@@ -97,7 +96,7 @@ class CountsMeasure:
         )
 
     def _fingerprint(self) -> str:
-        """sha256 over the number of bins and each unit's spikes, as little-endian int64."""
+        """sha256 of the number of bins and each unit's spikes, as little-endian int64."""
         numbers = np.concatenate([[self.n_bins], self.unit_totals]).astype("<i8")
         return hashlib.sha256(numbers.tobytes()).hexdigest()
 

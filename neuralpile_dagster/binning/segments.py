@@ -1,4 +1,4 @@
-"""Counts -> segments: how a session's bins are cut into rows of a dataset."""
+"""Counts -> segments: cut a session's bins into rows of a dataset."""
 
 from __future__ import annotations
 

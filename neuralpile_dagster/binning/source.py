@@ -1,4 +1,4 @@
-"""Where a session's counts come from: spike trains that are binned, or counts that were ready in the file."""
+"""Sources of a session's counts: spike trains to bin, or ready-made counts from the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording
 
 
 class CountSource(Protocol):
-    """Counts of one session, asked for range by range in rising order."""
+    """Counts of one session, requested range by range in rising order."""
 
     n_units: int
     n_bins: int
@@ -30,16 +30,16 @@ class CountSource(Protocol):
 
     @property
     def spikes_read(self) -> int:
-        """Spikes that the recording holds."""
+        """Number of spikes in the recording."""
         ...
 
     def lost(self) -> dict[str, int]:
-        """What is not in the counts, as fields of `records.CountsStats`; complete once all bins were asked for."""
+        """Spikes not in the counts, as fields of `records.CountsStats`; complete once all bins were requested."""
         ...
 
 
 class ReadyCounts:
-    """`CountSource` of a file that holds counts."""
+    """`CountSource` of a file with ready-made counts."""
 
     def __init__(self, data: BinnedCounts, name: str) -> None:
         self._data = data
@@ -67,7 +67,7 @@ class ReadyCounts:
 
 
 def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSource:
-    """The counts of a recording at a bin width (seconds); ``name`` is what errors call the recording.
+    """`CountSource` of a recording at a bin width (seconds); ``name`` is its name in errors.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSo
         return Binner(data, bin_width_s, name)
     if not math.isclose(data.bin_width_s, bin_width_s, rel_tol=1e-9):
         raise ConfigurationError(
-            f"{name} holds ready-made counts, which cannot be binned anew",
-            found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s asked for",
+            f"{name} holds ready-made counts, which cannot be binned again",
+            found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s requested",
             remedy=f"set the bin width to {data.bin_width_s:g} s, or leave this dataset out",
         )
     return ReadyCounts(data, name)

@@ -1,4 +1,4 @@
-"""Parts of a catalog row in words, as Markdown."""
+"""Descriptions of parts of a catalog row: rules as Markdown, sources as BibTeX."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SEVERAL = {
 
 
 def code(text: str) -> str:
-    """Text as it is, in a code span of Markdown."""
+    """Text verbatim, as a code span of Markdown."""
     fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def rule_in_words(rule: SessionRule) -> list[str]:
-    """A session rule as sentences, one a line; patterns are shown as they are."""
+    """Session rule as sentences, one a line; patterns are shown verbatim."""
     lines = [f"The path matches {_either(rule.include)}."]
     if rule.exclude:
         lines.append(f"It does not match {_either(rule.exclude)}.")
@@ -56,11 +56,11 @@ _LATEX = {
 
 
 def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | None = None) -> str:
-    """A BibTeX entry for the source of a dataset; empty for synthetic recordings.
+    """BibTeX entry for the source of a dataset; empty for synthetic recordings.
 
-    ``citation`` is what the source's metadata say (title, authors, DOI), which
-    counts more than the catalog; ``version`` the version that was read. Authors
-    are in the metadata alone, so an entry without ``citation`` has none.
+    ``citation`` are the source's metadata (title, authors, DOI), which take
+    precedence over the catalog; ``version`` is the version read. Authors are in
+    the metadata only, so an entry without ``citation`` has none.
     """
     if dataset.synthetic:
         return ""
@@ -82,10 +82,10 @@ def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | No
 
 
 def _latex(words: str) -> str:
-    """Words as LaTeX shows them, in one line."""
+    """Text escaped for LaTeX, in one line."""
     return "".join(_LATEX.get(character, character) for character in " ".join(words.split()))
 
 
 def _verbatim(address: str | None) -> str:
-    """A DOI or URL, which BibTeX styles take as it is, without what would end the field."""
+    """DOI or URL for a verbatim BibTeX field, without characters that would end the field."""
     return re.sub(r"[{}\s\\]", "", address or "")

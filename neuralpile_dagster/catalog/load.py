@@ -1,6 +1,6 @@
-"""The catalog of an instance: the rows that come with the package, and the user's own.
+"""Load the catalog of an instance: the rows that come with the package, and the user's own.
 
-A user's rows stand in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
+A user's rows are in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
 `Dataset`; docs/datasets/adding.md shows one.
 """
 
@@ -23,12 +23,12 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 from neuralpile_dagster.settings import Settings
 
 USER_CATALOG = "catalog.yaml"
-# where the fields of a row's parts are described, for the names to suggest
+# models of the nested parts of a row, for suggestions of field names
 _FIELDS: dict[str, type[BaseModel]] = {"": Dataset, "source": Source, "sessions": SessionRule}
 
 
 def user_catalog_path(settings: Settings) -> Path:
-    """Where an instance's user keeps datasets of their own."""
+    """Path of the user's own datasets."""
     return settings.home / USER_CATALOG
 
 
@@ -36,7 +36,7 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
     """All datasets of an instance by name, in catalog order (the user's come last).
 
     With the sample archive these are the synthetic rows alone. Raises
-    `CatalogError` when the user's ``catalog.yaml`` is wrong; without that file
+    `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
     there are no rows of the user.
     """
     if settings.archive == "sample":
@@ -58,7 +58,7 @@ def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
 
 @dataclass
 class UserCatalog:
-    """What a ``catalog.yaml`` holds: its good rows, and what is wrong with the others."""
+    """Contents of a ``catalog.yaml``: its valid rows, and errors of the others."""
 
     datasets: list[Dataset] = field(default_factory=list)
     problems: list[CatalogError] = field(default_factory=list)
@@ -67,7 +67,7 @@ class UserCatalog:
 def check_user_catalog(path: Path) -> list[Dataset]:
     """The rows of a ``catalog.yaml``, none when there is no such file.
 
-    Raises one `CatalogError` that tells everything that is wrong with it.
+    Raises one `CatalogError` with all errors found.
     """
     result = read_user_catalog(path)
     if len(result.problems) == 1:
@@ -79,7 +79,7 @@ def check_user_catalog(path: Path) -> list[Dataset]:
 
 
 def read_user_catalog(path: Path) -> UserCatalog:
-    """Read a ``catalog.yaml``, collecting all that is wrong with it; nothing is raised."""
+    """Read a ``catalog.yaml``, collecting errors instead of raising."""
     result = UserCatalog()
     if not path.exists():
         return result
@@ -145,7 +145,7 @@ def _problems(path: Path, label: str, content: Any) -> Iterable[CatalogError]:
 
 
 def _problem(path: Path, label: str, error: Any) -> CatalogError:
-    """One of pydantic's errors in our words."""
+    """Convert a pydantic error."""
     location = tuple(error["loc"])
     where = f"{path}, {label}" + (f", field {'.'.join(map(str, location))}" if location else "")
     if error["type"] == "missing":
@@ -153,7 +153,7 @@ def _problem(path: Path, label: str, error: Any) -> CatalogError:
     if error["type"] == "extra_forbidden":
         fields = list(_FIELDS[".".join(map(str, location[:-1]))].model_fields)
         return CatalogError(
-            f"{where}: there is no such field",
+            f"{where}: unknown field",
             expected=f"one of {', '.join(fields)}",
             remedy=did_you_mean(str(location[-1]), fields),
         )
@@ -165,7 +165,7 @@ def _problem(path: Path, label: str, error: Any) -> CatalogError:
 
 
 def _shown(value: Any) -> str:
-    """A value of any size and content, short and printable."""
+    """Short, printable form of any value."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -1,4 +1,4 @@
-"""The form of a catalog row; it holds no facts about any dataset."""
+"""The schema of a catalog row; facts about datasets belong in `rodent`, `sample` or ``catalog.yaml``."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Row(BaseModel):
 
 
 class Source(Row):
-    """Where a dataset's files come from, pinned to a version.
+    """Source of a dataset's files, pinned to a version.
 
     ``version`` is a version's identifier, ``"draft"``, or ``"latest"`` for the
     newest published one. When the pinned version does not exist the archive
-    falls back to the latest published one, then to the draft, and says so.
+    falls back to the latest published one, then to the draft, with a warning.
     """
 
     archive: ArchiveName = "dandi"
@@ -95,7 +95,7 @@ class Source(Row):
 
     @property
     def label(self) -> str:
-        """How people name it, e.g. ``dandi 000713``."""
+        """Short name for people, e.g. ``dandi 000713``."""
         return f"{self.archive} {self.id}"
 
     @property
@@ -105,7 +105,7 @@ class Source(Row):
 
 
 class SessionRule(Row):
-    """Which files of an archive are sessions. Patterns are regular expressions *searched* in the path.
+    """Rule that chooses session files of an archive. Patterns are regular expressions *searched* in the path.
 
     A file is chosen when its path matches one of ``include``, none of
     ``exclude``, and its metadata (DANDI's ``variableMeasured``) holds all of
@@ -178,10 +178,10 @@ class Dataset(Row):
 
     @property
     def key(self) -> str:
-        """The name as Dagster keys and groups can hold it (``-`` becomes ``_``)."""
+        """Name for Dagster keys and groups (``-`` becomes ``_``)."""
         return self.name.replace("-", "_")
 
     @property
     def sessions_due(self) -> int | None:
-        """How many sessions the rule should give, where that is known."""
+        """Expected number of sessions, if known."""
         return self.sessions_published if self.sessions_expected is None else self.sessions_expected

@@ -1,7 +1,7 @@
-"""The table of datasets in README.md, and a page for each under docs/datasets/, from the catalog.
+"""Generate the table of datasets in README.md, and a page for each under docs/datasets/, from the catalog.
 
 ``python -m neuralpile_dagster.catalog.pages`` writes them; with ``--check`` it
-writes nothing, names what is not current, and ends with 1 if anything is.
+writes nothing, lists stale files, and exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _build(dataset: Dataset) -> list[str]:
 def _cite(dataset: Dataset) -> list[str]:
     without_doi = "" if dataset.doi else " No DOI of the source is known to the catalog."
     return [
-        "Authors and licence are read from the source's own metadata when the manifest is made, and stand on the card"
+        "Authors and license are read from the source's own metadata when the manifest is made, and stand on the card"
         f" of the built dataset.{without_doi}",
         "",
         "```bibtex",
@@ -139,7 +139,7 @@ def _cite(dataset: Dataset) -> list[str]:
 
 
 def wanted(root: Path, datasets: Sequence[Dataset]) -> dict[Path, str]:
-    """What README.md and the pages below ``root`` should hold."""
+    """Expected contents of README.md and the pages below ``root``."""
     readme = root / "README.md"
     if not readme.is_file():
         raise ConfigurationError(f"{readme} is not there", remedy="give the folder of the repository with --root")
@@ -148,14 +148,14 @@ def wanted(root: Path, datasets: Sequence[Dataset]) -> dict[Path, str]:
 
 
 def stale(root: Path, datasets: Sequence[Dataset]) -> list[Path]:
-    """The files that are not as they should be: missing, of another content, or of a dataset that is no more."""
+    """Stale files: missing, outdated, or of a dataset that is no longer in the catalog."""
     files = wanted(root, datasets)
     old = [path for path, content in files.items() if not path.is_file() or path.read_text("utf-8") != content]
     return old + list(_left_over(root, files))
 
 
 def write_pages(root: Path, datasets: Sequence[Dataset]) -> list[Path]:
-    """Bring README.md and the pages up to date; gives the files that were written or removed."""
+    """Bring README.md and the pages up to date; returns the files written or removed."""
     files = wanted(root, datasets)
     changed = stale(root, datasets)
     for path in changed:
@@ -174,9 +174,9 @@ def _left_over(root: Path, files: Iterable[Path]) -> Iterable[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the table and the pages, or check them; the result is the exit code."""
+    """Write the table and the pages, or check them; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m neuralpile_dagster.catalog.pages", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when anything is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if any file is stale")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="folder of README.md")
     options = parser.parse_args(arguments)
     paths = stale(options.root, RODENT) if options.check else write_pages(options.root, RODENT)

@@ -80,7 +80,7 @@ def no_session_vanished(manifest: Manifest) -> Verdict:
     vanished += [f"{s.session_id} of {s.subject_id} (another session has its key now)" for s in manifest.replaced]
     return Verdict(
         passed=not vanished,
-        expected="no session gone from the archive",
+        expected="every known session still in the archive",
         found=capped(vanished) or "none",
         remedy="find out why the archive dropped them; their results stay published until you delete their files",
     )

@@ -1,4 +1,4 @@
-"""Archives: a dataset listed now, and spikes of it read."""
+"""Probes of archives: list a dataset and read some of its spikes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Reading = Callable[[Archive, Dataset, Session], Finding]
 
 LIMITS = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
 SMALL = "iurilli"
-"""The dataset that is tried on DANDI: one public session of a published version, which never changes."""
+"""Test dataset on DANDI: one public session of a published version, which never changes."""
 FIGSHARE = "steinmetz-2"
 FIRST_SPIKES = 1000
 MAX_FILES = 5
@@ -33,7 +33,7 @@ _SPIKE_TIMES = "/units/spike_times"
 
 
 def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterator[Probe]:
-    """The archive that the settings name: a small dataset listed, read, and compared with what the storage has."""
+    """Probes of the configured archive: list and read a small dataset, and compare it with the storage."""
     listed = _Listed(settings)
     yield Probe("archive listing", lambda: listed.look(_small_dataset(settings, catalog)))
     yield Probe("archive reading", lambda: listed.with_smallest(read_first_spikes))
@@ -44,7 +44,7 @@ def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterat
 
 
 def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterator[Probe]:
-    """The listing of figshare's one article; its files are gigabytes and are not read."""
+    """Probe of figshare: list its article; the files are gigabytes and are not read."""
     if settings.archive == "dandi":
         listed = _Listed(settings)
         yield Probe("figshare", lambda: listed.look(get_dataset(catalog, FIGSHARE)))
@@ -53,7 +53,7 @@ def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Itera
 
 
 def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Iterator[Probe]:
-    """One dataset: listed, then its smallest sessions read whole by its own reader, one line each."""
+    """Probes of one dataset: list it, then read its smallest sessions completely, one line each."""
     listed = _Listed(settings)
     yield Probe(name, lambda: listed.look(get_dataset(catalog, name)))
     if listed.manifest is None:
@@ -126,7 +126,7 @@ class _Listed:
 
 
 def _small_dataset(settings: Settings, catalog: Mapping[str, Dataset]) -> Dataset:
-    """The dataset to try: `SMALL` on DANDI, else the smallest one that the archive has."""
+    """Dataset to test: `SMALL` on DANDI, else the smallest one that the archive has."""
     if settings.archive == "dandi":
         return get_dataset(catalog, SMALL)
     rows = [row for row in catalog.values() if settings.archive == "sample" or _is_there(settings, row)]
@@ -144,7 +144,7 @@ def _is_there(settings: Settings, row: Dataset) -> bool:
 
 
 def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
-    """Open a session's first file and read the first of its spike times, which costs little of any file."""
+    """Open a session's first file and read the first of its spike times, which is cheap for any file."""
     from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
     if row.reader != "units":
@@ -162,7 +162,7 @@ def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Findi
 
 
 def compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Finding:
-    """Compare the size and digest that the archive states with what the storage answers."""
+    """Compare the size and digest that the archive states with the storage's response."""
     from dandischema.digests.dandietag import DandiETag
 
     from neuralpile_dagster.archives.downloads import listed_digest
@@ -174,7 +174,7 @@ def compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Fi
     with archive.open(row.source, file) as opened:
         assert isinstance(opened, RangedFile)
         with opened.hdf5():
-            pass  # which reads the first bytes; an object of another size is refused
+            pass  # opening reads the first bytes and raises for an object of another size
         stored = (opened.etag or "").strip('"')
     found = (
         f"{file.path}: {file.size:,} bytes as listed, digest {stated or 'none'}, the storage's ETag {stored or 'none'}"

@@ -1,4 +1,4 @@
-"""Postgres and the broker, where the home's ``dagster.yaml`` (or a worker's environment) names them."""
+"""Probes of Postgres and the broker, where the home's ``dagster.yaml`` (or a worker's environment) names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub: whether it answers, and whether the token may write, without writing."""
+"""Probe of the hub: whether it responds and the token may write, without writing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hub(settings: Settings) -> Finding:
 
 
 def judge(account: dict[str, Any], namespace: str, endpoint: str) -> Finding:
-    """Whether an account's token may publish to ``namespace``.
+    """Judge whether an account's token may publish to ``namespace``.
 
     Parameters
     ----------

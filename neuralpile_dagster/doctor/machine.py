@@ -1,4 +1,4 @@
-"""The machine: versions of packages, that they import, the home and the store."""
+"""Probes of the machine: versions of packages, their imports, the home and the store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from neuralpile_dagster.settings import Settings
 
 PACKAGE = "neuralpile-dagster"
 SHOWN = ("dagster", "dandi", "h5py", "huggingface_hub", "numpy", "pyarrow", "pynwb")
-"""Packages whose versions are shown even when all is well: what a bug report needs."""
+"""Packages whose versions are always shown, for bug reports."""
 IMPORTED = ("boto3.session", "dandi.dandiapi", "h5py", "huggingface_hub", "numpy", "pyarrow.parquet")
-"""What the other lines, and builds, import from binary or slow packages."""
+"""Binary or slow packages that other probes and builds import."""
 LITTLE_BYTES = 2_000_000_000
 """Free disk below which a dataset of medium size (8 G tokens) may not fit."""
 
@@ -53,13 +53,13 @@ def versions() -> Finding:
 
 
 def _requirements() -> list[Requirement]:
-    """What the package always needs, without extras."""
+    """Requirements of the package without extras."""
     found = (Requirement(text) for text in requires(PACKAGE) or ())
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def imports() -> Finding:
-    """Import what is slow to import or may be broken, so that later lines wait for servers only."""
+    """Import slow or possibly broken packages, so that later probes wait for servers only."""
     began = time.monotonic()
     for name in IMPORTED:
         try:
@@ -73,12 +73,12 @@ def imports() -> Finding:
 
 
 def home(settings: Settings) -> Finding:
-    """Whether the home can be written, and how much room it has."""
+    """Check that the home is writable, and its free space."""
     return _folder(settings.home, "NEURALPILE_HOME")
 
 
 def store(settings: Settings) -> Finding:
-    """The store's folder like the home; on S3 a listing, which needs the bucket and the credentials."""
+    """Check the store's folder like the home; on S3 list it, which needs the bucket and the credentials."""
     from neuralpile_dagster.store import LocalStore, open_store
 
     opened = open_store(settings.store)
@@ -94,7 +94,7 @@ def store(settings: Settings) -> Finding:
 
 
 def _folder(folder: Path, variable: str) -> Finding:
-    """Write a file without a name where ``folder`` is, or would be made."""
+    """Check that an unnamed file can be written where ``folder`` is, or would be made."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     with explained(folder), tempfile.TemporaryFile(dir=there) as file:
         file.write(b"0")

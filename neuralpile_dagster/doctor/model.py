@@ -1,4 +1,4 @@
-"""What the doctor finds: probes, their findings, and the lines of the report."""
+"""Models of the doctor: probes, findings, and the lines of the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Status = Literal["ok", "failed", "warning", "not needed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found, and what to do about it (empty when nothing has to be done)."""
+    """Result of a probe, and a remedy (empty when nothing has to be done)."""
 
     status: Status
     found: str
@@ -47,7 +47,7 @@ class Line:
     seconds : float
         How long the probe took, or was waited for.
     running : bool
-        Whether the probe was still running when it was given up.
+        Whether the probe was still running at its deadline.
     """
 
     name: str
@@ -68,27 +68,27 @@ class Line:
 
 
 def ok(found: str) -> Finding:
-    """Works."""
+    """Finding of a probe that succeeded."""
     return Finding("ok", found)
 
 
 def warning(found: str, remedy: str) -> Finding:
-    """Works, with something to know."""
+    """Finding of a probe that succeeded, with a warning."""
     return Finding("warning", found, remedy)
 
 
 def failed(found: str, remedy: str) -> Finding:
-    """Does not work, and is needed."""
+    """Finding of a required probe that failed."""
     return Finding("failed", found, remedy)
 
 
 def not_needed(found: str) -> Finding:
-    """Not used with the present settings."""
+    """Finding of a probe that the current settings do not need."""
     return Finding("not needed", found)
 
 
 def failure(error: NeuralPileError) -> Finding:
-    """An error of ours as a finding, without its remedy in the text."""
+    """Convert one of our errors to a finding, with its remedy apart from the text."""
     parts = (
         error.what,
         f"found: {error.found}" if error.found else "",

@@ -1,4 +1,4 @@
-"""All lines of the report: the one list of what the doctor looks at."""
+"""The list of all probes of the report; each probe belongs in a module of its own subject."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neuralpile_dagster.settings import Settings
 
 
 def diagnose(dataset: str | None = None) -> Iterator[Line]:
-    """All lines, each as its probe ends; without valid settings only those about this machine.
+    """Run all probes and yield their lines; without valid settings only those about this machine.
 
     Parameters
     ----------

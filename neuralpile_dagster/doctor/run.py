@@ -1,4 +1,4 @@
-"""Run probes within a deadline each; a probe that never returns is given up, not waited for."""
+"""Run probes with a timeout each; a probe that hangs is abandoned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOW = (
 def examine(groups: Iterable[Iterable[Probe]], deadline_s: float = DEADLINE_S) -> Iterator[Line]:
     """Run groups of probes at the same time, the probes of a group one after another.
 
-    A group may be a generator: its next probe is asked for when the one before it has ended.
+    A group may be a generator: its next probe is requested when the previous one has ended.
 
     Yields
     ------
@@ -71,7 +71,7 @@ def _finding(probe: Probe) -> Finding:
         return failure(error)
     except ImportError as error:
         return failed(f"{error.name or 'a package'} cannot be imported", "see the lines `versions` and `imports`")
-    except Exception as error:  # noqa: BLE001 - shown: one line that breaks must not hide the others
+    except Exception as error:  # noqa: BLE001 - shown: a failing probe must not hide the others
         return failed(f"{type(error).__name__}: {error}", "report this line as a defect of neuralpile-dagster")
 
 
@@ -80,11 +80,11 @@ _PASSWORD_IN_URL = re.compile(r"://[^/\s@:]*:([^/\s@]+)@")
 _UNQUOTED_PASSWORD = re.compile(r"://[^/\s@:]*:(\S+)@")  # one that should have been: a key may hold / and @
 _URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")  # may be a signature
 _SHORTEST = 4
-"""Shorter values are words of ordinary text: to remove those would tell more than it hides."""
+"""Shorter values are words of ordinary text; removing those would reveal more than it hides."""
 
 
 class Redaction:
-    """The secrets of an environment: values of variables named so, and passwords in URLs."""
+    """Remove secrets from text: values of secret environment variables, and passwords in URLs."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         named = (value for name, value in environment.items() if _SECRET_NAME.search(name))

@@ -1,6 +1,6 @@
-"""HDF5 files of strangers, read with care.
+"""Read untrusted HDF5 files safely.
 
-Nothing is followed out of the file (external links, external storage, virtual
+No reference is followed out of the file (external links, external storage, virtual
 datasets), and nothing is allocated before its declared shape and dtype are
 within bounds. What h5py cannot read becomes `DamagedRecording`, naming the file.
 """
@@ -20,16 +20,16 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
 MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression Factor")
-MAX_FREE_BYTES = 1 << 16  # below this, what a dataset declares costs nothing
+MAX_FREE_BYTES = 1 << 16  # declared sizes below this need no check
 
 _READ_ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError)
 
 
 @contextmanager
 def reading(name: str, what: str) -> Iterator[None]:
-    """Turn what h5py raises inside the block (and only h5py's calls belong there) into `DamagedRecording`.
+    """Convert h5py's exceptions inside the block to `DamagedRecording`; only calls of h5py belong there.
 
-    Sizes are checked before this, so memory that is lacking is the machine's fault: `OutOfMemory`.
+    Sizes are checked before, so a `MemoryError` means too small a machine: `OutOfMemory`.
     """
     try:
         yield
@@ -84,14 +84,14 @@ def _leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
 
 
 def names_in(group: h5py.Group, name: str) -> str:
-    """What a group holds, for messages."""
+    """Names in a group, for messages."""
     with reading(name, group.name):
         names = sorted(map(str, group))
     return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "nothing"
 
 
 def child_paths(file: h5py.File, path: str, name: str) -> dict[int, str]:
-    """Paths of what a group itself holds, by address in the file; empty when there is no such group."""
+    """Paths of a group's own members, by address in the file; empty when there is no such group."""
     group = find(file, path, name)
     if not isinstance(group, h5py.Group):
         return {}
@@ -118,14 +118,14 @@ def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) 
     """The declared shape; raises `DamagedRecording` when rank, size or claimed bytes are out of bounds.
 
     ``max_values`` bounds the number of values. A dataset that claims more than
-    `MAX_EXPANSION` times the bytes that it stores is refused too: nothing that
-    was really written is like that, and reading it would only fill memory.
+    `MAX_EXPANSION` times its stored bytes is refused too: no real dataset
+    compresses that well, and reading it would only fill memory.
     """
     with reading(name, dataset.name):
         shape, item_size, stored = dataset.shape, dataset.dtype.itemsize, dataset.id.get_storage_size()
     if shape is None or len(shape) != n_dims:
         raise DamagedRecording(
-            f"{name}: {dataset.name} has the wrong form",
+            f"{name}: {dataset.name} has an invalid shape",
             found="no values at all" if shape is None else f"shape {shape}",
             expected=f"{n_dims} dimension{'s' * (n_dims > 1)}",
         )
@@ -180,6 +180,6 @@ def read_array(
         values = opened.read(dataset)
     if values.shape != shape:
         raise DamagedRecording(
-            f"{opened.name}: {dataset.name} gave other values than it has", found=f"{values.shape}", expected=f"{shape}"
+            f"{opened.name}: {dataset.name} returned another shape", found=f"{values.shape}", expected=f"{shape}"
         )
     return values

@@ -1,4 +1,7 @@
-"""Archive files that are open for reading: the protocol that readers use, and files on this machine."""
+"""The protocol of open archive files that readers use, and its implementation for local files.
+
+Remote files belong in `ranged`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 class OpenFile(Protocol):
     """One archive file, open for reading. Obtained from `Archive.open`, valid inside its ``with``."""
 
-    name: str  # the path as listed; for messages
+    name: str  # path as listed, for messages
     cost: ReadCost
 
     def hdf5(self) -> h5py.File:
@@ -34,13 +37,13 @@ class OpenFile(Protocol):
         ...
 
     def local_path(self) -> Path:
-        """A complete, verified local copy, for formats that cannot be read by ranges."""
+        """Path of a complete, verified local copy, for formats that cannot be read by ranges."""
         ...
 
 
 @dataclass
 class LocalFile:
-    """An `OpenFile` that is a file on this machine."""
+    """`OpenFile` for a file on this machine."""
 
     name: str
     path: Path
@@ -56,7 +59,7 @@ class LocalFile:
             raise ArchiveError(
                 f"{self.name} is not there",
                 found=f"no file at {self.path}",
-                remedy="restore the file, or materialize the dataset's manifest again if it is gone for good",
+                remedy="restore the file, or materialize the dataset's manifest again if it was removed",
             )
         try:
             return h5py.File(self.path, "r")

@@ -1,8 +1,8 @@
-"""Text in HDF5 files of strangers: labels, attributes, single texts.
+"""Read text of untrusted HDF5 files safely: labels, attributes, single texts.
 
-Texts of variable length lie apart from the dataset that refers to them. Many
+Texts of variable length are stored apart from the dataset that refers to them. Many
 values may refer to one text, and each gets a copy of it: a file of 1 MB can
-ask for any amount of memory. HDF5 tells no lengths before it copies.
+claim any amount of memory. HDF5 does not report lengths before it copies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Labels = list[str | None]
 
 
 class TooMuchText(Exception):
-    """More than is worth reading; the message says how much."""
+    """Text exceeds the size limit; the message states the size."""
 
 
 def text_of(value: object) -> str | None:
@@ -85,7 +85,7 @@ def read_texts(opened: OpenFile, dataset: h5py.Dataset) -> np.ndarray:
     Raises
     ------
     TooMuchText
-        More than `MAX_TEXT_BYTES` or `MAX_TEXTS`, or large chunks that HDF5 would decode again and again.
+        More than `MAX_TEXT_BYTES` or `MAX_TEXTS`, or large chunks that HDF5 would decode repeatedly.
     DamagedRecording
         See `read_array`.
     """
@@ -128,7 +128,7 @@ def _in_slices(dataset: h5py.Dataset, name: str, n_texts: int, step: int) -> np.
 
 
 def joined(labels: Labels) -> str | None:
-    """The different labels in their order, joined; None when there is none."""
+    """Join the distinct labels in order; None when there is none."""
     return ", ".join(dict.fromkeys(label for label in labels if label is not None)) or None
 
 

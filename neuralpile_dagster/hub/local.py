@@ -127,7 +127,10 @@ class LocalHub:
 
 
 def _restless(link: Path) -> HubConflict:
-    return HubConflict(f"{link} is replaced again and again", remedy="read it when nobody publishes")
+    return HubConflict(
+        f"{link} was replaced during each of {_ATTEMPTS} attempts to read it",
+        remedy="try again after publishing has finished",
+    )
 
 
 FOLDER = ".versions"

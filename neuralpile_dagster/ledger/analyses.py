@@ -1,4 +1,4 @@
-"""Per-session assets besides spike trains and counts, each one row: what it is made from, and how one session is made.
+"""Per-session assets besides spike trains and counts, each one row: its inputs, and how one session is made.
 
 A row lists itself in `neuralpile status`, `neuralpile build` and automation, gets a partitioned asset and a record per
 session, and costs nothing where no dataset wants it. Rows of this package are in `BUILT_IN`; other packages add theirs
@@ -30,11 +30,11 @@ from neuralpile_dagster.store import Store, is_intact, map_items, read_record
 
 ENTRY_POINTS = "neuralpile.analyses"
 TRANSIENT_WAIT = timedelta(hours=1)
-"""An unavailable archive may be back after this long."""
+"""A session that failed with a transient error is retried after this long."""
 
 
 class AnalysisRecord(Model):
-    """Base of what an analysis stores for one session; ``inputs`` is the hash of all that it was made from."""
+    """Base of an analysis' stored results for one session; ``inputs`` is the hash of everything they were made from."""
 
     inputs: str
     session_id: str
@@ -43,7 +43,7 @@ class AnalysisRecord(Model):
 
 @dataclass(frozen=True)
 class AnalysisTask:
-    """What an analysis makes one session's record from.
+    """Inputs for one session of an analysis.
 
     Attributes
     ----------
@@ -92,11 +92,11 @@ class Analysis(AssetKind):
     make : callable
         Makes one session; raises `NeuralPileError` when that is not possible.
     numbers : callable
-        What the UI shows of a record, by name.
+        Numbers of a record for the UI, by name.
     wanted : callable
         Whether a dataset has this asset.
     options : callable
-        What in the dataset's row the result depends on, as JSON values.
+        Parts of the dataset's row that the result depends on, as JSON values.
     """
 
     made_from: Literal["spike_counts", "manifest"]
@@ -144,7 +144,7 @@ def read_analysis(
 def analysis_inputs(
     analysis: Analysis, dataset: Dataset, settings: Settings, session: Session, counts: CountsRecord | None
 ) -> str | None:
-    """Hash (sha256, hex) of what a session's record is made from; None while its upstream asset is missing."""
+    """Hash (sha256, hex) of the inputs of a session's record; None while its upstream asset is missing."""
     if analysis.made_from == "spike_counts":
         if counts is None:
             return None
@@ -156,7 +156,7 @@ def analysis_inputs(
 
 
 def is_current(store: Store, record: AnalysisRecord | None, inputs: str | None) -> bool:
-    """Whether a record is of these inputs and its file is there."""
+    """Whether a record is up to date: made from these inputs, and its file present."""
     if record is None or inputs is None or record.inputs != inputs:
         return False
     return record.file is None or is_intact(store, record.file)
@@ -164,7 +164,7 @@ def is_current(store: Store, record: AnalysisRecord | None, inputs: str | None) 
 
 @dataclass(frozen=True)
 class AnalysisStanding:
-    """Where one analysis of a dataset stands; ``due`` maps keys to the hash of their inputs, ``failed`` to reasons.
+    """State of one analysis of a dataset; ``due`` maps keys to the hash of their inputs, ``failed`` to reasons.
 
     Sessions whose upstream asset is missing are in neither.
     """
@@ -178,7 +178,7 @@ class AnalysisStanding:
 def analysis_standing(
     store: Store, dataset: Dataset, settings: Settings, analysis: Analysis, manifest: Manifest
 ) -> AnalysisStanding:
-    """Read where an analysis stands; a failure with unchanged inputs waits, a transient one for an hour."""
+    """Read the state of an analysis; failures with unchanged inputs are not due, transient ones are after an hour."""
     sessions = [session for session in manifest.sessions if not session.vanished]
     failures = documents.read_failures(store, dataset, settings, analysis.name)
 

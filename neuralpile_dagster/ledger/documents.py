@@ -1,4 +1,7 @@
-"""Where the orchestration keeps its documents in the store (the layout is in docs/architecture.md)."""
+"""Store keys and records of a dataset: manifest, results, failures, publication (docs/architecture.md has the layout).
+
+Reads and writes documents; deciding what is out of date belongs in `due`, the pile's documents in `piles`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PILE_REPOSITORY = "neural-pile"
 
 
 class FailureRecord(Model):
-    """Why a session could not be made the last time it was tried; ``inputs`` is the hash of what it was made from."""
+    """Reason of a session's last failed attempt; ``inputs`` is the hash of its inputs."""
 
     session: str
     error: str
@@ -35,7 +38,7 @@ def manifest_path(dataset: Dataset) -> str:
 
 
 def published_path(dataset: Dataset, settings: Settings) -> str:
-    """Store key of the record of what was published last."""
+    """Store key of the record of the last publication."""
     return f"{dataset.key}/published{settings.variant}.json"
 
 
@@ -54,7 +57,7 @@ def _failures_folder(dataset: Dataset, settings: Settings, analysis: str) -> str
 
 
 def read_manifest(store: Store, dataset: Dataset) -> Manifest:
-    """The dataset's manifest; raises `ConfigurationError` when it was never made."""
+    """The dataset's manifest; raises `ConfigurationError` when it is missing."""
     manifest = read_record(store, manifest_path(dataset), Manifest)
     if manifest is None:
         raise ConfigurationError(
@@ -76,12 +79,12 @@ def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: 
 
 
 def read_published(store: Store, dataset: Dataset, settings: Settings) -> ComponentRecord | None:
-    """What was published last for a dataset."""
+    """Record of a dataset's last publication, or None."""
     return read_record(store, published_path(dataset, settings), ComponentRecord)
 
 
 def require_published(store: Store, dataset: Dataset, settings: Settings) -> ComponentRecord:
-    """What was published last; raises `ConfigurationError` when nothing was."""
+    """Record of a dataset's last publication; raises `ConfigurationError` when there is none."""
     published = read_published(store, dataset, settings)
     if published is None:
         raise ConfigurationError(
@@ -101,7 +104,7 @@ def record_failure(
     run_id: str,
     analysis: str = "",
 ) -> FailureRecord:
-    """Store why a session failed, in being read and binned or in an analysis."""
+    """Store the reason of a session's failure, of a build or of an ``analysis``."""
     failure = FailureRecord(
         session=key,
         error=type(error).__name__,
@@ -130,8 +133,8 @@ def read_failures(store: Store, dataset: Dataset, settings: Settings, analysis: 
 def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, CountsRecord]:
     """The finished spike counts by partition key, in the manifest's order.
 
-    A session whose last try failed is not among them, even where older counts
-    (or counts that failed a blocking check) are there.
+    Sessions whose last attempt failed are left out, even if older counts (or
+    counts that failed a blocking check) are stored.
     """
     folder = counts_folder(dataset, settings)
     made = set(store.keys(folder))
@@ -142,16 +145,16 @@ def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: M
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """sha256 of what a manifest says about its sessions, whenever it was listed."""
+    """sha256 of a manifest's sessions, independent of when it was listed."""
     content = manifest.model_dump_json(include={"dataset", "source_id", "version", "sessions"})
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def staging_folder(settings: Settings, repository: str) -> Path:
-    """Where a repository is laid out on this machine before it is published."""
+    """Local folder in which a repository is prepared for publishing."""
     return settings.home / "staging" / repository
 
 
 def repository_name(dataset: Dataset | None, settings: Settings) -> str:
-    """Name of a component's repository, or of the pile's; other settings than the default are part of it."""
+    """Name of a component's repository, or of the pile's; settings that differ from the defaults are part of it."""
     return f"{dataset.name if dataset else PILE_REPOSITORY}{settings.variant}"

@@ -1,8 +1,8 @@
-"""What has to be made, decided by our own hashes of inputs.
+"""What is out of date, decided by our own hashes of inputs.
 
 Dagster's staleness ignores edges with 100 or more partitions, and knows
 nothing of source digests or settings; records do. The command line, the checks
-and the automation sensor all ask here.
+and the automation sensor all use this module; making things belongs in `build`, `publish` and `merge`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OUT_OF_DATE = "out of date: the archive lists other files than were read, or the
 
 @dataclass(frozen=True)
 class DatasetDue:
-    """What a dataset lacks.
+    """Missing or stale parts of a dataset.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class DatasetDue:
 
 
 def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
-    """Whether a session's spike trains and counts are there, made from its files, code and settings of today."""
+    """Whether a session's spike trains and counts are up to date with its files, the code and the settings."""
     trains = documents.read_trains_record(store, dataset, settings, session.key)
     if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
         return False
@@ -59,7 +59,7 @@ def session_is_current(store: Store, dataset: Dataset, settings: Settings, sessi
 
 
 def current_sessions(store: Store, dataset: Dataset, settings: Settings, sessions: Sequence[Session]) -> set[str]:
-    """Keys of those sessions that are current; see `session_is_current`."""
+    """Keys of the sessions that are up to date; see `session_is_current`."""
     found = map_items(store, lambda session: session_is_current(store, dataset, settings, session), sessions)
     return {session.key for session, current in zip(sessions, found, strict=True) if current}
 
@@ -67,11 +67,11 @@ def current_sessions(store: Store, dataset: Dataset, settings: Settings, session
 def publishable_records(
     store: Store, dataset: Dataset, settings: Settings, manifest: Manifest
 ) -> tuple[dict[str, CountsRecord], dict[str, str]]:
-    """Records of the sessions to publish, by key in the manifest's order, and why others cannot be.
+    """Records of the sessions to publish, by key in the manifest's order, and reasons for the others.
 
     Counts of other archive files than the manifest lists now are not published:
     the files named beside them would not be those that were read. A session
-    that vanished from the archive keeps what was read of it.
+    that vanished from the archive keeps its results.
     """
     records = done_records(store, dataset, settings, manifest)
     reasons = {key: failure.message for key, failure in documents.read_failures(store, dataset, settings).items()}
@@ -91,13 +91,13 @@ def publication_inputs(
     records: Mapping[str, CountsRecord],
     missing: Mapping[str, str],
 ) -> str:
-    """Hash of what a publication of these sessions would be made from."""
+    """Hash of the inputs of a publication of these sessions."""
     repository = f"{settings.namespace}/{documents.repository_name(dataset, settings)}"
     return component_inputs(dataset, manifest, records, missing=missing, repository=repository)
 
 
 def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_share: float) -> DatasetDue:
-    """What a dataset lacks; nothing while it has no manifest."""
+    """Missing or stale parts of a dataset; none while it has no manifest."""
     manifest = read_record(store, documents.manifest_path(dataset), Manifest)
     if manifest is None:
         return DatasetDue({}, None)
@@ -125,14 +125,14 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
 
 
 def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
-    """Whether a failed session is left alone: until something changes, or for a while when it may pass by itself."""
+    """Whether a failed session is not retried yet: its inputs are unchanged, or a transient error is recent."""
     passing = failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT
     return failure.inputs == inputs and not passing
 
 
 @dataclass(frozen=True)
 class PileDue:
-    """What the pile lacks: its plan, some shards, or its publication; ``inputs`` names what they are made from."""
+    """Missing or stale parts of the pile: its plan, shards, or publication; ``inputs`` is the hash of their inputs."""
 
     plan: bool
     shards: tuple[str, ...]
@@ -141,7 +141,7 @@ class PileDue:
 
 
 def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
-    """What the pile lacks, or None when it is current or there is nothing to merge."""
+    """Missing or stale parts of the pile; None when it is up to date or there is nothing to merge."""
     published = published_components(store, datasets, settings)
     if not published:
         return None
@@ -167,7 +167,7 @@ def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: st
 
 
 def published_components(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, ComponentRecord]:
-    """What is published, by repository name, in catalog order."""
+    """Records of published components, by repository name, in catalog order."""
     found = {}
     for dataset in datasets:
         record = documents.read_published(store, dataset, settings)

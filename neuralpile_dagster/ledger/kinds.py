@@ -1,4 +1,4 @@
-"""The kinds of asset as rows: what the UI says of each, its version, and where its records are in the store.
+"""The kinds of asset as rows: description, code version, and place of its records in the store.
 
 Keys, descriptions, store paths, `neuralpile status`, `neuralpile build` and automation derive from these rows. What is
 stored beside a record, and how it is made, belongs in `build`, `publish` and `merge`; a per-session asset that somebody
@@ -32,11 +32,11 @@ class AssetKind:
     badges : frozenset of str
         What Dagster's UI shows as icons ("kinds").
     version : str
-        Code version: of what is made, not of this row. A new one makes everything of the kind out of date.
+        Code version of the results, not of this row. A new one makes everything of the kind out of date.
     of_settings : bool
         Whether it depends on bin width and segment size, so that each setting has a folder of its own.
     pool : {"archive", "sessions", "hub"} or None
-        What must not run too often at once (`orchestration.pools`).
+        Pool that limits concurrent steps (`orchestration.pools`).
     """
 
     name: str
@@ -80,8 +80,8 @@ SPIKE_COUNTS = AssetKind(
     text=(
         "How many spikes each unit fired in each time bin (uint8; 20 ms unless set otherwise). One partition "
         "is one recording session, cut into segments of about 10 million tokens; a token is one unit in one "
-        "bin. To build what is missing: *Materialize*, then *Failed and missing*. What is done already is not"
-        " done again."
+        "bin. To build what is missing: *Materialize*, then *Failed and missing*. Sessions that are up to date are"
+        " skipped."
     ),
     badges=frozenset({"parquet", "numpy"}),
     version=BINNING_VERSION,

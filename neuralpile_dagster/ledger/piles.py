@@ -1,4 +1,7 @@
-"""Where the pile's documents are in the store, and what is recorded of a published pile."""
+"""Store keys and records of the pile: plan, shards, publication, and the components it is merged from.
+
+Planning and copying rows belong in `merge`; deciding what is out of date belongs in `due`.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,16 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, Store, read_record
 
 PILE_MANIFEST_OP = f"{PILE}__manifest"
-"""What Dagster calls the step of ``neural_pile/manifest`` in run configuration."""
+"""Name of the step of ``neural_pile/manifest`` in run configuration."""
 
 
 class CurrentPlan(Model):
-    """The plan that ``neural_pile/manifest`` made last, and what was left out of it and why.
+    """The latest plan of ``neural_pile/manifest``, and the components left out with reasons.
 
     ``inputs`` is the hash of all publications at that time, ``repositories`` maps
-    each ``source_dataset`` to the repository that the hub knows it by.
-    ``choices`` is the run configuration that a person gave; the next plan is
-    made with it, whoever asks for that.
+    each ``source_dataset`` to its repository on the hub.
+    ``choices`` is the run configuration that a person gave; every later plan
+    is made with it, whoever requests it.
     """
 
     plan_id: str
@@ -75,7 +78,7 @@ def shards_folder(settings: Settings, plan_id: str) -> str:
 
 
 def published_path(settings: Settings) -> str:
-    """Store key of what was published last."""
+    """Store key of the record of the last publication."""
     return f"{PILE}/published{settings.variant}.json"
 
 
@@ -99,12 +102,12 @@ def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
 
 
 def read_published(store: Store, settings: Settings) -> PileRecord | None:
-    """What was published last, or None."""
+    """Record of the pile's last publication, or None."""
     return read_record(store, published_path(settings), PileRecord)
 
 
 def require_published(store: Store, settings: Settings) -> PileRecord:
-    """What was published last; raises `ConfigurationError` when nothing was."""
+    """Record of the pile's last publication; raises `ConfigurationError` when there is none."""
     record = read_published(store, settings)
     if record is None:
         raise ConfigurationError("the pile is not published yet", remedy="materialize neural_pile/hub_dataset")
@@ -112,7 +115,7 @@ def require_published(store: Store, settings: Settings) -> PileRecord:
 
 
 def contents(record: PileRecord) -> str:
-    """What a published pile holds, in words: tokens, and the rows of each split."""
+    """Contents of a published pile in words: tokens, and the rows of each split."""
     tokens = sum(shard.tokens for shards in record.shards.values() for shard in shards)
     rows = (f"{sum(shard.rows for shard in shards):,} {split} rows" for split, shards in record.shards.items())
     return ", ".join((f"{tokens:,} tokens", *rows))
@@ -129,7 +132,7 @@ _ON_HUB = "hub:"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The components of a pile in catalog order, the repositories they are on the hub, and why others are left out."""
+    """Components of a pile in catalog order, their repositories on the hub, and reasons for those left out."""
 
     sources: tuple[PileSource, ...]
     repositories: dict[str, str]
@@ -138,7 +141,7 @@ class Chosen:
 
 
 def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
-    """Opens a planned file by its name, wherever it is."""
+    """Opener of planned files by name, from the store or the hub."""
 
     def open_file(name: str) -> pa.NativeFile:
         return _open_planned(hub, name) if name.startswith(_ON_HUB) else store.open(name)
@@ -206,16 +209,16 @@ def choose_components(
     extra_repositories: Sequence[str],
     merge_from: str,
 ) -> Chosen:
-    """The sources of a pile.
+    """Choose the sources of a pile.
 
     Parameters
     ----------
     components : sequence of str
         Names of datasets; empty for all that are published.
     extra_repositories : sequence of str
-        Repositories of other people with the row schema, always read from the hub.
+        Repositories of other owners with the row schema, always read from the hub.
     merge_from : {"store", "hub"}
-        Where the rows of our own components are read.
+        Where rows of our own components are read from.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""From the current plan and its shards to the published pile: gathers what `hub.pile` needs."""
+"""Publish the current plan's pile: gathers the inputs of `publish.pile` and calls the hub.
+
+The layout of the repository belongs in `publish`, the upload in `hub`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from neuralpile_dagster.store import Store, read_record, write_record
 
 @dataclass(frozen=True)
 class PublishedPile:
-    """What became of publishing the pile."""
+    """Result of publishing the pile."""
 
     plan: PlanRecord
     shards: tuple[PileShard, ...]
@@ -59,7 +62,7 @@ def publish_pile(
     current = piles.require_current(store, settings)
     plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
-        raise MergeError(f"the plan {current.plan_id} is gone", remedy="materialize neural_pile/manifest again")
+        raise MergeError(f"the plan {current.plan_id} is missing", remedy="materialize neural_pile/manifest again")
     shards = _made_shards(store, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
@@ -70,7 +73,7 @@ def publish_pile(
             rows=source.totals.rows,
             sessions=source.totals.sessions,
             tokens=source.totals.tokens,
-            # somebody else's repository may bear the name of one of ours
+            # a repository of another owner may have the name of one of ours
             record=records.get(source.name) if current.repositories[source.name] == source.name else None,
             tables=hub_tables(hub, current.repositories[source.name]),
         )

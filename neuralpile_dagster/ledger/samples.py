@@ -1,4 +1,4 @@
-"""Random rows to look at, from wherever rows are: a Parquet file, the store, a hub."""
+"""Random rows for pictures, read from a Parquet file, the store or a hub; drawing belongs in `plots`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UI_SAMPLES = 4
 SYNTHETIC_PREFIX = "sample-"
-"""How the names of synthetic datasets begin, and of no others (`catalog.model.Dataset` sees to it)."""
+"""Prefix of synthetic datasets' names, reserved for them by `catalog.model.Dataset`."""
 
 
 _BUILD = "build or publish it first, e.g. neuralpile build steinmetz"
@@ -50,7 +50,7 @@ def rows_of_files(
 
 
 def _shares(available: Sequence[int], count: int) -> list[int]:
-    """How many of ``count`` rows each file gives: equally many, as far as it has them."""
+    """Number of rows to take from each file, ``count`` in all: equal shares, limited by the rows available."""
     shares = [0] * len(available)
     while sum(shares) < min(count, sum(available)):
         for position, rows in enumerate(available):
@@ -88,7 +88,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     if source.count("/") == 1 or source == documents.repository_name(None, settings):
         return _rows_of_repository(settings, source, count, seed)
     raise ConfigurationError(
-        f"there is nothing called {source!r} to draw",
+        f"nothing to draw is named {source!r}",
         expected="a Parquet file, the name of a dataset, a folder of a local hub, or a repository owner/name",
         remedy="see: neuralpile catalog",
     )
@@ -97,7 +97,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
 def _rows_of_file(path: Path, count: int, seed: int) -> list[RasterSample]:
     try:
         return rows_of_files([str(path)], lambda name: pa.OSFile(name, "rb"), count, seed)
-    except TableError as error:  # its remedy is for files of the store; this may be somebody's recording
+    except TableError as error:  # its remedy is for files of the store; this may be a recording
         raise ConfigurationError(
             f"{path} cannot be drawn",
             found=error.found or error.what,

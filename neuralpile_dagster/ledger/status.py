@@ -1,4 +1,7 @@
-"""Where each dataset stands, read from the store's records; the UI's overview and the terminal show the same."""
+"""Status of each dataset and the pile, read from the store's records; the UI's overview and the terminal show it.
+
+Deciding what is out of date belongs in `due`, formatting in `terminal` and `orchestration`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record
 
 REASON_CHARACTERS = 160
-"""Of a failure's reason in a table of sessions."""
+"""Characters of a failure's reason shown in a table of sessions."""
 
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """One dataset's standing; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
+    """Status of one dataset; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
 
     Sessions that vanished from the archive count only where they are done: the others can no longer be made.
     """
@@ -43,7 +46,7 @@ class DatasetStatus:
 
 
 def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> DatasetStatus:
-    """Read one dataset's standing."""
+    """Read one dataset's status."""
     manifest = read_record(store, documents.manifest_path(dataset), Manifest)
     if manifest is None:
         return DatasetStatus(dataset, None, 0, {}, 0, None)
@@ -65,25 +68,27 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
 
 
 def session_states(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, str]:
-    """Where each session of a manifest stands, in words, by key."""
+    """State of each session of a manifest in words, by key."""
     done = done_records(store, dataset, settings, manifest)
     failures = documents.read_failures(store, dataset, settings)
 
     def state(session: Session) -> str:
         if session.vanished:
-            return "gone from the archive; what was read is kept" if session.key in done else "gone from the archive"
+            return (
+                "no longer in the archive; its results are kept" if session.key in done else "no longer in the archive"
+            )
         if session.key in failures:
             return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
         if session.key not in done:
             return "to do"
         listed = build.trains_inputs(session, dataset.reader)
-        return "done" if done[session.key].trains_inputs == listed else "to do again: its files or the reader changed"
+        return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 
     return {session.key: state(session) for session in manifest.sessions}
 
 
 def pile_status(store: Store, datasets: Sequence[Dataset], settings: Settings) -> str:
-    """What of the pile is published, and what it lacks."""
+    """The pile's status in words: its publication, and missing or stale parts."""
     published = piles.read_published(store, settings)
     due = pile_due(store, datasets, settings)
     name = piles.repository_name(settings)

@@ -1,4 +1,4 @@
-"""The form of a pile's plan."""
+"""Records of a pile's plan and shards; how a plan is made belongs in `plan`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "test")
 
 
 class SourceFile(Model):
-    """A file that rows are copied from: name as its opener understands it, bytes, sha256 (hex)."""
+    """A source file of rows: name as its opener understands it, bytes, sha256 (hex)."""
 
     name: str
     size: int
@@ -60,7 +60,7 @@ class PlannedShard(Model):
 
 
 class PlanRecord(Model):
-    """What a plan is, without the order of its rows. ``digest`` is of all inputs, ``plan_id`` its beginning.
+    """Record of a plan, without the order of its rows. ``digest`` is of all inputs, ``plan_id`` its beginning.
 
     Shards of one plan are named after it, so a partition key says which plan it belongs to.
     """
@@ -104,7 +104,7 @@ class PilePlan:
     rows: pa.Table
 
     def refs(self, shard_name: str) -> list[RowRef]:
-        """The rows of a shard, as `copy_rows` takes them."""
+        """Rows of a shard as arguments of `copy_rows`."""
         from neuralpile_dagster.tables.copying.copy import RowRef
 
         rows = self.shard_rows(shard_name)
@@ -112,15 +112,15 @@ class PilePlan:
         return [RowRef(file, row, source) for file, row, source in zip(*columns, strict=True)]
 
     def shard_rows(self, shard_name: str) -> pa.Table:
-        """The part of ``rows`` that is one shard."""
+        """Slice of ``rows`` of one shard."""
         shard = self.record.shard(shard_name)
         return self.rows.slice(shard.start, shard.rows)
 
 
 class PileShard(Model):
-    """What a stored shard is: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
+    """Record of a stored shard: rows ``start`` to ``stop`` of the plan whose ``digest`` is ``inputs``.
 
-    ``decoded`` says how many rows could not be copied as they were, by reason.
+    ``decoded`` counts rows that could not be copied without decoding, by reason.
     """
 
     inputs: str

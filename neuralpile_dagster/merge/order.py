@@ -1,7 +1,7 @@
 """The arithmetic of the pile: which rows are train and which test, in which order, and where shards are cut.
 
-Pure functions of numbers; platform.md gives the rule of ``datasets``'
-``train_test_split`` that they follow.
+Pure functions of numbers; the rule is that of ``datasets``'
+``Dataset.train_test_split`` (docs/merge.md).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def split_rows(n_rows: int, seed: int, test_size: float) -> tuple[np.ndarray, np
     Raises
     ------
     MergeError
-        Names the setting that is wrong.
+        A setting is invalid; names it.
     """
     n_test = _n_test(n_rows, test_size, "rows", "rows")
     order = _permutation(n_rows, seed)
@@ -100,13 +100,13 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
 
 def _permutation(n: int, seed: int) -> np.ndarray:
     if seed < 0:
-        raise MergeError("seed is wrong", found=str(seed), expected="an integer of at least 0")
+        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
     return np.random.default_rng(seed).permutation(n)
 
 
 def _n_test(n: int, test_size: float, split_by: str, things: str) -> int:
     if not 0 < test_size < 1:  # also refuses NaN
-        raise MergeError("test_size is wrong", found=f"{test_size}", expected="a share above 0 and below 1")
+        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
     if n < 2:
         raise MergeError(
             f"split_by: {split_by} needs at least two {things}, one to train and one to test",

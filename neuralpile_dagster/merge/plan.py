@@ -1,7 +1,7 @@
 """The pile's plan: from components, seed and split, the order of all rows and the boundaries of the shards.
 
-A plan is a pure function of its inputs. Whoever holds it can write any of its
-shards alone: the same bytes whoever does, in whatever order.
+A plan is a pure function of its inputs. With it, any of its shards can be
+written alone, with the same bytes on every machine and in any order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODE_VERSION = f"2 pyarrow {pa.__version__}"
 
 SHARD_BYTES = 500_000_000
 MAX_SHARD_ROWS = 10_000
-"""Bounds memory: who writes or reads a file holds ~5 kB of metadata for every row group. Real shards have ~500."""
+"""Bounds memory: writing or reading a file takes ~5 kB of metadata per row group. Real shards have ~500."""
 ROW_OVERHEAD = 10_240
 """Bytes allowed for what a row adds to its encoded size: gaps (8.3 kB), ``source_dataset``, footer, index (~0.9 kB)."""
 FILE_OVERHEAD = 16_384
@@ -103,7 +103,7 @@ def plan_pile(
     Raises
     ------
     MergeError
-        Names the setting that is wrong.
+        A setting is invalid; names it.
     """
     _check(sources, split_by, shard_bytes)
     rows = _AllRows.of(sources)
@@ -137,15 +137,15 @@ def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> No
     twice = sorted({name for name in names if names.count(name) > 1})
     if not sources or twice:
         raise MergeError(
-            "the components to merge are wrong",
+            "the components to merge are invalid",
             found=f"{', '.join(twice)} more than once" if twice else "none",
-            expected="at least one, each once: rows are told apart by their source_dataset",
+            expected="at least one, each once: source_dataset distinguishes the rows of components",
             remedy="correct the list of components and extra repositories",
         )
     if split_by not in ("rows", "sessions"):
-        raise MergeError("split_by is wrong", found=str(split_by), expected="rows or sessions")
+        raise MergeError("split_by is invalid", found=str(split_by), expected="rows or sessions")
     if shard_bytes <= FILE_OVERHEAD:
-        raise MergeError("shard_bytes is wrong", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
+        raise MergeError("shard_bytes is invalid", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
 
 
 def _planned_sources(

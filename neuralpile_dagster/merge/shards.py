@@ -1,4 +1,4 @@
-"""Write one shard of a planned pile: any shard, alone, anywhere."""
+"""Write one shard of a planned pile, independently of all others; copying rows belongs in `tables.copying`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def write_shard(
 ) -> CopyReport:
     """Write a shard to ``path``, which appears complete or not at all.
 
-    Depends on the plan and the contents of its sources only: the same bytes
-    whoever writes it, from whichever place the same rows are read.
+    Its bytes depend on the plan and the contents of its sources only, not on
+    where the same rows are read from.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def write_shard(
     Raises
     ------
     MergeError
-        The plan has no such shard, or a source is not what it was when the plan was made.
+        The plan has no such shard, or a source has changed since the plan was made.
     TableError
         A source is damaged; names the file.
     DiskFull
@@ -119,7 +119,7 @@ def build_shard(
 
 
 def _require_as_planned(path: Path, planned: pa.Table) -> None:
-    """Compare every row's ids and tokens with the plan: a source may have been made anew since."""
+    """Compare every row's ids and tokens with the plan: a source may have changed since."""
     ids = ["subject_id", "session_id", "source_dataset"]
     with open_parquet(path, str(path)) as parquet, damaged(str(path)):
         for start in range(0, planned.num_rows, _CHECKED_AT_ONCE):
@@ -141,7 +141,7 @@ def _require_equal(found: pa.Table, planned: pa.Table) -> None:
 
 def _changed(name: str, found: str, expected: str) -> MergeError:
     return MergeError(
-        f"{name} is not what it was when the pile was planned",
+        f"{name} has changed since the pile was planned",
         found=found,
         expected=expected,
         remedy="materialize neural_pile/manifest again, then the shards that it names",

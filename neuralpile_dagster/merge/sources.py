@@ -1,4 +1,4 @@
-"""What a pile is made of: components, their files, and for every row its session, tokens and bytes."""
+"""Components of a pile: their files, and for every row its session, tokens and bytes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file:
     """A component read from any Parquet files of the row schema, e.g. those of a repository on a hub.
 
     Reads footers and the columns of ids; spike counts are decoded only where a
-    row group holds several rows (nobody else can tell their tokens).
+    row group holds several rows (their tokens are not stated elsewhere).
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Hands checks to Dagster: their specs, and their verdicts as results or events."""
+"""Checks as Dagster sees them: specs, and verdicts as results or events.
+
+What a check finds belongs in the room `checks`.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity
 
 
 def asset_of(layer: Layer, dataset: Dataset | None) -> dg.AssetKey:
-    """The asset that the checks of a layer belong to."""
+    """Asset key of a layer's checks."""
     if dataset is None:
         return names.PILE_HUB_DATASET
     return dg.AssetKey([dataset.key, layer])
@@ -48,7 +51,7 @@ def asset_of(layer: Layer, dataset: Dataset | None) -> dg.AssetKey:
 def specs(
     dataset: Dataset | None, layer: Layer, partitions: dg.PartitionsDefinition | None = None
 ) -> list[dg.AssetCheckSpec]:
-    """The specs of all checks of a layer; raises `CatalogError` when the dataset's row names an unknown check."""
+    """Specs of all checks of a layer; raises `CatalogError` when the dataset's row names an unknown check."""
     if dataset is not None:
         require_known_checks(dataset)
     return [
@@ -82,7 +85,7 @@ def _event(name: str, verdict: Verdict, dataset: Dataset | None) -> dict[str, An
 
 
 def results(verdicts: Mapping[str, Verdict], dataset: Dataset | None) -> list[dg.AssetCheckResult]:
-    """Verdicts as what an asset or a check yields."""
+    """Verdicts as the results that an asset or a check yields."""
     return [dg.AssetCheckResult(**_event(name, verdict, dataset)) for name, verdict in verdicts.items()]
 
 
@@ -92,9 +95,9 @@ def evaluations(
     partition: str | None,
     event: dg.EventLogRecord | None = None,
 ) -> Sequence[dg.AssetCheckEvaluation]:
-    """Verdicts as events: an `AssetCheckResult` of a batch would lose its partition.
+    """Verdicts as events, because an `AssetCheckResult` of a batch would lose its partition.
 
-    ``event`` is the materialization that they are about.
+    ``event`` is the checked materialization.
     """
     return [
         dg.AssetCheckEvaluation(
@@ -151,7 +154,7 @@ def pile_checks() -> dg.AssetChecksDefinition:
 
 @dataclass
 class SessionJudge:
-    """Judges the sessions of one run and remembers what was said, by check and session."""
+    """Run the checks on the sessions of one run and keep the verdicts by check and session."""
 
     context: dg.AssetExecutionContext
     dataset: Dataset
@@ -189,10 +192,10 @@ class SessionJudge:
             states = {
                 state.partition_key: state.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
                 for state in log.get_asset_check_partition_info([dg.AssetCheckKey(asset, name)])
-                # one that is planned only is being made by another run, or failed before it was judged
+                # a planned check is of a session that another run is making, or that failed before it was judged
                 if state.latest_execution_status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
             }
-            unjudged = [key for key in batch if key not in said]  # what was said of them earlier is of other counts
+            unjudged = [key for key in batch if key not in said]  # their earlier verdicts are of other counts
             passed = {key: states[key] for key in known if key in states and key not in unjudged}
             verdicts[name] = _together(passed, len(known), len(unjudged), said)
         for evaluation in evaluations(verdicts, self.dataset, None):
@@ -200,7 +203,7 @@ class SessionJudge:
 
 
 def _together(passed: dict[str, bool], known: int, failed: int, said: dict[str, Verdict]) -> Verdict:
-    """One verdict from those of each session; ``failed`` sessions of the batch were not judged."""
+    """Combine the verdicts of all sessions into one; ``failed`` sessions of the batch were not judged."""
     wrong = [key for key, fine in passed.items() if not fine]
     not_those = capped([f"{key} ({said[key].found if key in said else 'of an earlier batch'})" for key in wrong], 5)
     waiting = known - len(passed) - failed
@@ -210,7 +213,7 @@ def _together(passed: dict[str, bool], known: int, failed: int, said: dict[str, 
     found += f"; {waiting} not judged yet" if waiting > 0 else ""
     return Verdict(
         passed=not wrong,
-        expected="every session that was judged passes",
+        expected="every checked session passes",
         found=found,
         remedy=next((said[key].remedy for key in wrong if key in said), ""),
         details={"note": "verdicts on single sessions are under Partitions"},

@@ -1,4 +1,7 @@
-"""What the UI says about an asset: group, kinds, tags, owners, description. Derived from the catalog row."""
+"""Group, kinds, tags, owners and description of assets in the UI, derived from catalog rows.
+
+Descriptions of the kinds themselves belong in `ledger.kinds`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _MARKUP = str.maketrans("*`<>", "    ")
 
 
 def _text(dataset: Dataset, kind: AssetKind) -> str:
-    """Markdown; its first line is what lists of assets show, as plain text."""
+    """Markdown description; lists of assets show its first line as plain text."""
     where = [f"Source: {link(dataset.source.label, dataset.source.url)}"]
     where += [f"species: {text(dataset.species)}"] if dataset.species else []
     where += [f"data: {doi_link(dataset.doi)}"] if dataset.doi else []
@@ -35,7 +38,7 @@ def _text(dataset: Dataset, kind: AssetKind) -> str:
 
 
 def _published(dataset: Dataset) -> str:
-    """The numbers of the published pile, which checks compare ours with."""
+    """Numbers of the published pile, which checks compare with ours."""
     numbers = {
         "session": dataset.sessions_published,
         "subject": dataset.subjects_published,
@@ -50,12 +53,12 @@ def _published(dataset: Dataset) -> str:
 
 
 def asset_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
-    """Keyword arguments that every asset decorator of a dataset takes."""
+    """Keyword arguments for the asset decorators of a dataset."""
     return {**spec_facts(dataset, kind), "group_name": dataset.key}
 
 
 def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
-    """The same for an `AssetSpec` (whose group is given apart)."""
+    """Keyword arguments for an `AssetSpec`, whose group is passed separately."""
     links = {"source": dg.MetadataValue.url(dataset.source.url)} if dataset.source.url else {}
     if dataset.paper_doi:
         links["paper"] = dg.MetadataValue.url(f"https://doi.org/{dataset.paper_doi}")
@@ -75,12 +78,12 @@ def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
 
 
 def _tag(text: str) -> str:
-    """A text as Dagster's tags allow it: letters, digits and ``_-.``, at most 63."""
+    """Text converted to a valid Dagster tag: letters, digits and ``_-.``, at most 63."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:63].strip("_.-") or "unknown"
 
 
 def pile_facts(kind: AssetKind) -> dict[str, Any]:
-    """Keyword arguments that the pile's asset decorators take."""
+    """Keyword arguments for the pile's asset decorators."""
     return {
         "description": kind.text,
         "kinds": set(kind.badges),

@@ -1,7 +1,7 @@
 """Dagster's event log in SQLite, with connections that stay open: `dagster.yaml` names this class.
 
 Dagster's own makes an engine for each of the ~50 connections that a session of a batch costs: SQLAlchemy compiles every
-statement anew, and whenever the last connection closes SQLite moves its write-ahead log into the database, syncs and
+statement again, and whenever the last connection closes SQLite moves its write-ahead log into the database, syncs and
 deletes it. It also waits for the disk at each of ~50 commits per session, which SQLite's manual holds unnecessary with
 a write-ahead log: the log is whole after every crash, and only a machine that loses its power may forget the last
 events, of work that the store has and the next run finds done. The connections alone took half the time of a batch of
@@ -31,7 +31,7 @@ from neuralpile_dagster.orchestration.private_dagster import (
 )
 
 MOST_OPEN = 8
-"""Run logs kept open; what was used longest ago is closed. A web server reads those of many runs."""
+"""Run logs kept open (least recently used ones are closed); a web server reads those of many runs."""
 
 
 def _do_not_wait_for_the_disk(connection: sqlite3.Connection, _record: object) -> None:
@@ -39,7 +39,7 @@ def _do_not_wait_for_the_disk(connection: sqlite3.Connection, _record: object) -
 
 
 class OpenSqliteEventLogStorage(SqliteEventLogStorage):
-    """`SqliteEventLogStorage` that keeps the databases used last open.
+    """`SqliteEventLogStorage` that keeps recently used databases open.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
 
     def has_table(self, table_name: str) -> bool:
-        """Whether there is such a table; one that was there once is not looked for at every event, as Dagster does."""
+        """Whether a table exists; a positive result is cached, where Dagster queries at every event."""
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
@@ -101,7 +101,7 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
     def wipe(self) -> None:
         """Delete all events."""
         self._tables.clear()
-        self._close_all()  # or what follows would be written to deleted files
+        self._close_all()  # otherwise later events would be written to deleted files
         super().wipe()
 
     def dispose(self) -> None:

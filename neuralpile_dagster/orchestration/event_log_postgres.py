@@ -1,6 +1,6 @@
 """Dagster's event log in Postgres, over connections that stay open: deploy/*/dagster.yaml name this class.
 
-Dagster's own connects, and proves its password, anew for each of the ~25 reads and writes that a session costs: a
+Dagster's own connects and authenticates again for each of the ~25 reads and writes that a session costs: a
 fifth of the time of two workers that share a machine with their database (docs/performance.md). For its web server,
 which asks as often, Dagster keeps connections too. The tables are the same: an instance may change between both
 classes at any time.
@@ -17,15 +17,15 @@ from dagster_postgres.utils import create_pg_engine, get_token_provider_from_con
 from neuralpile_dagster.orchestration.private_dagster import ConfigurableClassData
 
 OPEN_S = 600
-"""How long a connection is kept at most: proxies before databases close older ones."""
+"""Maximum age of a connection: proxies before databases close older ones."""
 SPARE = 30
-"""Connections above the one that stays, while several threads ask at once; Dagster's web server has 20."""
+"""Additional connections while several threads query at once; Dagster's web server has 20."""
 
 
 class OpenPostgresEventLogStorage(PostgresEventLogStorage):
-    """`PostgresEventLogStorage` that keeps a connection open, and asks whether it still works before it is used.
+    """`PostgresEventLogStorage` that keeps a connection open and tests it before each use.
 
-    A database that is away is waited for like Dagster waits: a connection that broke is made anew.
+    Connecting is retried as Dagster does while the database is unavailable; a broken connection is replaced.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -44,7 +44,7 @@ class OpenPostgresEventLogStorage(PostgresEventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> OpenPostgresEventLogStorage:
-        """Make the storage of an instance; called by Dagster, whose own method makes its own class."""
+        """Make the storage of an instance; called by Dagster, whose own method would return its own class."""
         return cls(
             postgres_url=pg_url_from_config(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),

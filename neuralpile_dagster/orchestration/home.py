@@ -1,4 +1,7 @@
-"""The Dagster instance in ``NEURALPILE_HOME``, shared by the command line, the web server and the daemon."""
+"""The Dagster instance in ``NEURALPILE_HOME``, shared by the command line, the web server and the daemon.
+
+Starting servers belongs in `serving`, launching runs in `launch`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def prepare_home(settings: Settings) -> None:
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance, for use in a ``with``."""
+    """Open the instance, for use in a ``with``."""
     prepare_home(settings)
     instance = dg.DagsterInstance.from_config(str(settings.home))
     limit_pools(instance)
@@ -43,7 +46,7 @@ def _folder(home: Path) -> Path:
 def going_on(home: Path, run_id: str) -> Iterator[None]:
     """Hold the lock of a run."""
     path = _folder(home) / f"{run_id}{_ENDING}"
-    aside = path.with_suffix(".new")  # under its final name it is locked from the first moment
+    aside = path.with_suffix(".new")  # so that under its final name it is always locked
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         held = file_lock(aside).acquire()
@@ -56,7 +59,7 @@ def going_on(home: Path, run_id: str) -> Iterator[None]:
 
 
 def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
-    """Mark the runs that nobody works on any more as failed, free their places in the pools, and give their ids."""
+    """Mark runs whose process has exited as failed, free their pool slots, and return their ids."""
     failed = []
     for path in sorted(_folder(home).glob(f"*{_ENDING}")):
         try:
@@ -67,7 +70,7 @@ def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
             run = instance.get_run_by_id(path.stem)
             if run is not None and not run.is_finished:
                 instance.report_run_failed(
-                    run, "The process of this run was killed. What it had finished is kept: run the same again."
+                    run, "The process of this run was killed. Completed work is kept; launch the run again to resume."
                 )
                 instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
                 failed.append(run.run_id)

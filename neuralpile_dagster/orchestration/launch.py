@@ -1,4 +1,7 @@
-"""Launching builds from the command line: Dagster runs on the home's instance, batch after batch."""
+"""Builds launched from the command line: Dagster runs on the home's instance, batch after batch.
+
+What is out of date is decided in `ledger`; printing belongs in `cli` and `terminal`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
 class Launcher:
-    """Runs assets on an instance, in this process, and collects what became of them."""
+    """Run assets on an instance, in this process, and collect the outcomes."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
         self.settings = settings
@@ -51,9 +54,9 @@ class Launcher:
         partitions: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> str | None:
-        """Run assets for a contiguous range of partitions (or unpartitioned); the reason when the run failed.
+        """Run assets for a contiguous range of partitions (or unpartitioned); return the reason if the run failed.
 
-        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would go on.
+        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would continue.
         """
         tags = {}
         if partitions:
@@ -76,7 +79,7 @@ class Launcher:
         return None if result.success else reason_of(result)
 
     def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:
-        """Remember a check that did not pass; one that fails a session is told as that session's failure."""
+        """Record a failed check as a warning; one that fails a session is reported as that session's failure."""
         if evaluation.passed:
             return
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
@@ -119,7 +122,7 @@ class Launcher:
             self._tell_published(dataset)
 
     def _would_shrink(self, dataset: Dataset) -> str | None:
-        """Why a part is not published: the repository holds more sessions than are done here."""
+        """Reason not to publish a part of a dataset: the repository holds more sessions than are done here."""
         manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
         name = documents.repository_name(dataset, self.settings)
@@ -133,13 +136,13 @@ class Launcher:
         )
 
     def _finished(self, dataset: Dataset, sessions: Sequence[Session]) -> set[str]:
-        """Keys of the sessions that need no run: current in the store, and this instance has seen that."""
+        """Keys of the sessions that need no run: up to date in the store and materialized in this instance."""
         made = self.instance.get_materialized_partitions(names.spike_counts_key(dataset))
         seen = made - documents.read_failures(self.store, dataset, self.settings).keys()
         return current_sessions(self.store, dataset, self.settings, [s for s in sessions if s.key in seen])
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
-        """Make sessions; give the reasons of those whose batch failed before it could record them."""
+        """Make sessions; return reasons of those whose batch failed before recording them."""
         name = session_partitions(dataset).name
         assert name is not None
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
@@ -153,7 +156,7 @@ class Launcher:
         return reasons
 
     def _analyse(self, dataset: Dataset, analysis: Analysis, chosen: set[str]) -> None:
-        """Make what is due of an analysis; its failures are told, and do not stop the publication."""
+        """Make the due sessions of an analysis; its failures are reported but do not stop publishing."""
         manifest = documents.read_manifest(self.store, dataset)
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
         name = session_partitions(dataset).name
@@ -178,11 +181,11 @@ class Launcher:
             )
 
     def _where(self, repository: str) -> str:
-        """Where a person finds a repository."""
+        """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
     def pile(self, built: Sequence[str] = ()) -> None:
-        """Plan, make and publish the merged pile, as it was planned last; ``built`` are datasets that must be in it."""
+        """Plan, make and publish the merged pile with its last choices; ``built`` are datasets that must be in it."""
         if reason := self.run([names.PILE_MANIFEST], config=piles.plan_config(self.store, self.settings, built)):
             self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
             return
@@ -215,7 +218,7 @@ def build(
     limit: int | None = None,
     merge: bool = False,
 ) -> Outcome:
-    """Build datasets one after the other, then the pile when ``merge``; the others go on when one fails.
+    """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
 
     ``job_of`` gives the job of all assets (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset, before anything runs.
@@ -224,7 +227,7 @@ def build(
     chosen = [get_dataset(catalog, name) for name in datasets]
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
-            print(f"run {run_id} was left by a process that is gone: marked as failed", file=sys.stderr)
+            print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
         launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:
@@ -238,7 +241,7 @@ def build(
 
 @contextmanager
 def noticing_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether somebody asked this process to stop (SIGINT, SIGTERM) since the beginning.
+    """Yield a function that returns whether this process has received SIGINT or SIGTERM since the beginning.
 
     Dagster ends a run that is interrupted within a step as failed; an interrupt
     between its steps, or while a run begins or ends, it forgets. Python notes
@@ -251,7 +254,7 @@ def noticing_interrupts() -> Iterator[Callable[[], bool]]:
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.setblocking(False)
-        writer.setblocking(False)  # as `signal.set_wakeup_fd` wants it
+        writer.setblocking(False)  # required by `signal.set_wakeup_fd`
         noted = bytearray()
 
         def asked_to_stop() -> bool:
@@ -270,7 +273,7 @@ def noticing_interrupts() -> Iterator[Callable[[], bool]]:
 class Outcome:
     """What a build did: a line per thing made, failed checks that only warn, a reason per thing that failed.
 
-    ``warnings`` maps an asset's check to the sessions concerned and what it said of the first one.
+    ``warnings`` maps an asset's check to the sessions concerned and its message about the first one.
     """
 
     made: list[str] = field(default_factory=list)
@@ -278,7 +281,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """All of it as text."""
+        """The outcome as text."""
         lines = [*self.made]
         for check, (sessions, said) in self.warnings.items():
             about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
@@ -289,7 +292,7 @@ class Outcome:
 
 
 def reason_of(result: dg.ExecuteInProcessResult) -> str:
-    """Why a run failed, in one paragraph: our own errors without the name of their class, others with the run's id."""
+    """Reason of a run's failure in one paragraph: our errors without class name, unexpected ones with the run's id."""
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error

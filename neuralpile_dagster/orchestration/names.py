@@ -1,4 +1,4 @@
-"""Asset keys, groups and partition names: the contract that the UI, links and other code locations rely on."""
+"""Asset keys, groups and partition names: a contract for the UI, links and other code locations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hub_dataset_key(dataset: Dataset) -> dg.AssetKey:
 
 
 def upstream_key(dataset: Dataset, analysis: Analysis) -> dg.AssetKey:
-    """What an analysis is made from."""
+    """Key of the asset upstream of an analysis."""
     return spike_counts_key(dataset) if analysis.made_from == "spike_counts" else manifest_key(dataset)
 
 
@@ -58,7 +58,7 @@ def session_partitions(dataset: Dataset) -> dg.DynamicPartitionsDefinition:
 def register(
     instance: dg.DagsterInstance, partitions: dg.DynamicPartitionsDefinition, keys: Sequence[str]
 ) -> list[str]:
-    """Add the keys that are not registered yet, in the given order, and give those; none is ever deleted."""
+    """Register the missing partition keys, in the given order, and return them; keys are never deleted."""
     name = partitions.name
     assert name is not None
     known = set(instance.get_dynamic_partitions(name))

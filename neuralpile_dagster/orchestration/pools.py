@@ -1,4 +1,4 @@
-"""Dagster concurrency pools: what must not run too often at once. Limits are set in dagster.yaml or the UI."""
+"""Dagster concurrency pools and batch sizes. Limits are set in dagster.yaml or the UI."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.orchestration.private_dagster import SqliteEventLogStorage
 
 ARCHIVE_POOL = "neuralpile_archive"
-"""Steps that talk to an archive; times the connections per step, this is what the archive sees."""
+"""Steps that read from an archive; times the connections per step, this is the load of the archive."""
 LARGE_POOL = "neuralpile_large_sessions"
-"""Steps that read and bin sessions so large that a step needs 1 to 2 GB; they talk to the archive as well."""
+"""Steps that read and bin sessions so large that a step needs 1 to 2 GB; they read from the archive as well."""
 LARGE_TOKENS = 500_000_000
 """Tokens per session, as published, from which a dataset's sessions count as large."""
 BATCH_TOKENS = 500_000_000
@@ -19,9 +19,9 @@ BATCH_TOKENS = 500_000_000
 FEWEST, MOST = 10, 200
 """Sessions of a batch: few of long ones, which workers share; of the shortest, what a run's page can show."""
 UNKNOWN = 15
-"""Sessions of a batch where nobody has said how long they are."""
+"""Sessions of a batch when their length is unknown."""
 LARGE_LIMIT = 2
-"""Steps of `LARGE_POOL` at once, unless a person sets another limit: as many as a machine with 8 GB holds."""
+"""Default limit of `LARGE_POOL`: as many steps as fit a machine with 8 GB."""
 HUB_POOL = "neuralpile_hub"
 """Steps that publish."""
 
@@ -40,7 +40,7 @@ def pool_of(kind: AssetKind, dataset: Dataset | None) -> str | None:
 
 
 def batch_size(dataset: Dataset) -> int:
-    """Sessions per run of a backfill: short ones share a run's start-up, long ones are shared among workers."""
+    """Sessions per run of a backfill: short ones share a run's start-up, long ones are spread over workers."""
     tokens = _tokens_per_session(dataset)
     return UNKNOWN if tokens is None else min(max(FEWEST, round(BATCH_TOKENS / tokens)), MOST)
 
@@ -51,10 +51,10 @@ def _tokens_per_session(dataset: Dataset) -> float | None:
 
 
 def limit_pools(instance: dg.DagsterInstance) -> None:
-    """Give pools whose limit is not the instance's default theirs; one that a person has set stays.
+    """Set the limits of pools that differ from the instance's default, unless a person has set them.
 
     Only on one machine, whose memory it is about: an instance of several keeps its events elsewhere than in SQLite,
-    and what a worker's machine holds is for the launcher to say.
+    and its launcher knows the memory of the workers' machines.
     """
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage) and storage.supports_global_concurrency_limits:

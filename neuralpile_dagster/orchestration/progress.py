@@ -1,4 +1,4 @@
-"""Progress of our assets, and a Dagster logger for terminals that shows it and nothing of Dagster's own."""
+"""Progress of our assets in the run's log, and a Dagster logger that shows only that in the terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from neuralpile_dagster.progress import LOG as WAITING
 from neuralpile_dagster.progress import Progress
 
 _MARK = "neuralpile_progress"
-"""Attribute of log records; Dagster hands such on to its loggers, unlike where a record was made."""
+"""Attribute of log records, which Dagster passes on to its loggers (unlike the name of the logger)."""
 
 
 def our_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
-    """The run's log, for what the terminal shows as well."""
+    """Logger of the run whose lines the terminal shows as well."""
     return logging.LoggerAdapter(context.log, {_MARK: True})
 
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
-    """What assets say on their way: a line of the run's log, in the UI and in the terminal."""
+    """`Progress` of an asset that logs to the run, for the UI and the terminal."""
     return our_log(context).info
 
 
 class _Forward(logging.Handler):
-    """Repeats a library's log lines in the run's log."""
+    """Forward log records of another logger to the run's log."""
 
     def __init__(self, log: logging.LoggerAdapter[dg.DagsterLogManager]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _Forward(logging.Handler):
 
 @contextmanager
 def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Say in the run's log, too, that a server of an archive or the store is waited for; see `waiting`."""
+    """Forward warnings about waiting for a server to the run's log, so that a long retry does not look like a hang."""
     handler = _Forward(our_log(context))
     WAITING.addHandler(handler)
     try:
@@ -50,14 +50,14 @@ def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 class _OurLines(logging.Filter):
-    """Keep what was said through `our_log`; Dagster's own lines repeat it in words about ops and outputs."""
+    """Filter that keeps lines of `our_log` only; Dagster's own lines repeat them in terms of ops and outputs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, _MARK, False)
 
 
 class _Message(logging.Formatter):
-    """The message without Dagster's run and step prefix."""
+    """Format the message without Dagster's run and step prefix."""
 
     def format(self, record: logging.LogRecord) -> str:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
@@ -65,7 +65,7 @@ class _Message(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
-@dg.logger({}, description="Our own progress lines, for the command line.")
+@dg.logger({}, description="Progress lines of neuralpile, for the command line.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """Write to standard error, so that standard output stays for results."""
     logger = logging.Logger("neuralpile.progress", level=logging.INFO)

@@ -1,4 +1,4 @@
-"""What Dagster records by itself for results that assets return, and what a batch says with the events it logs."""
+"""Versions and check targets of events that batches log; Dagster adds these itself only to returned results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from neuralpile_dagster.orchestration.private_dagster import AssetCheckEvaluatio
 
 
 def latest_event(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
-    """The newest materialization of a partition."""
+    """Latest materialization of a partition."""
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
     return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
 
 
 def target_of(event: dg.EventLogRecord | None) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization that a check is about; the UI shows a partition's check only when it is the newest one."""
+    """Materialization that a check refers to; the UI shows a partition's check only if that is the latest one."""
     if event is None:
         return None
     return AssetCheckEvaluationTargetMaterializationData(
@@ -25,7 +25,7 @@ def target_of(event: dg.EventLogRecord | None) -> AssetCheckEvaluationTargetMate
 def version_tags(
     data_version: str, code_version: str, source: dg.AssetKey, source_version: str, source_event: int | None
 ) -> dict[str, str]:
-    """Tags of a materialization: its versions and what it was made from, without which the UI calls it "unsynced".
+    """Tags of a materialization: its versions and inputs, without which the UI shows it as "unsynced".
 
     ``source_event`` is the storage id of the source's materialization; Dagster asks for it of partitioned sources only.
     """

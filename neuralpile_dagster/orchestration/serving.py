@@ -58,7 +58,7 @@ _RUN_WORKER = "--multiprocessing-fork"
 
 
 def require_available(home: Path, host: str, port: int, say: Progress) -> None:
-    """Raise `ConfigurationError` if `serve` would refuse now; for commands that do long work first."""
+    """Raise `ConfigurationError` if `serve` would fail now; for commands that do long work first."""
     with _only_ui(home, say):
         _require_free_port(host, port)
 
@@ -85,7 +85,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
     ConfigurationError
         The home is served already, or the port is in use or not permitted.
     NeuralPileError
-        Dagster stopped although nobody asked it to, or a process cannot be ended.
+        Dagster stopped by itself, or a process cannot be ended.
     """
     with _only_ui(settings.home, say) as note:
         _require_free_port(host, port)
@@ -120,21 +120,21 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
             "Dagster's web server or daemon stopped by itself",
             found=f"exit code {process.returncode} and the messages above",
             expected="both to run until they are asked to stop",
-            remedy="remove the cause and start neuralpile ui again; runs in progress were stopped",
+            remedy="fix the cause and start neuralpile ui again; runs in progress were stopped",
         )
 
 
 def _runs(
     instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus], among: Sequence[str] | None = None
 ) -> list[str]:
-    """Ids of runs that have one of these statuses."""
+    """Ids of runs with one of these statuses."""
     runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
     return [run.run_id for run in runs if among is None or run.run_id in among]
 
 
 @contextmanager
 def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
-    """Be the only UI of a home; yield the path of the note that says where it is served.
+    """Hold the lock of a home's only UI; yield the path of the note with its address.
 
     The operating system releases the lock when this process ends, however it
     ends (on a network file system too, if that has locks: NFS does). What a UI
@@ -149,7 +149,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
             lock.acquire(timeout=0)
     except Timeout:
         place = _read(note)
-        found = "{address} (process {pid} on {machine})".format(**place) if place else "a UI that is just starting"
+        found = "{address} (process {pid} on {machine})".format(**place) if place else "a UI that is starting"
         raise ConfigurationError(
             f"{home} is served already",
             found=found,
@@ -222,7 +222,7 @@ def _impatient(received: Sequence[int]) -> bool:
 
 
 def _end_servers(process: subprocess.Popen[bytes], received: Sequence[int]) -> None:
-    """Stop ``dagster dev``: it stops web server and daemon and tells its code servers to stop after their runs."""
+    """Stop ``dagster dev``, which stops web server and daemon and signals its code servers to stop after their runs."""
     process.terminate()
     due = time.monotonic() + SERVERS_GRACE_S
     while process.poll() is None and time.monotonic() < due and not _impatient(received):
@@ -232,7 +232,7 @@ def _end_servers(process: subprocess.Popen[bytes], received: Sequence[int]) -> N
 
 
 def _end_all(ui: str, received: Sequence[int], *, servers_were_told: bool) -> None:
-    """Interrupt the runs of a UI, and its servers unless they were told to stop; kill what does not end in time."""
+    """Interrupt the runs of a UI, and its servers unless already signaled; kill processes that do not end in time."""
     asked: set[psutil.Process] = set()
     begin = time.monotonic()
     while remaining := _started_by(ui):
@@ -254,7 +254,7 @@ def _end_all(ui: str, received: Sequence[int], *, servers_were_told: bool) -> No
 
 
 def _started_by(ui: str) -> dict[psutil.Process, bool]:
-    """Find the live processes that a UI started, directly or not, and whether each executes a run."""
+    """Live processes started by a UI, directly or not, and whether each executes a run."""
     found = {}
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended just now; another user's
@@ -264,7 +264,7 @@ def _started_by(ui: str) -> dict[psutil.Process, bool]:
 
 
 def _stop_with_parent() -> None:
-    """Wait until ``neuralpile ui`` has ended, then stop as if it had asked."""
+    """Wait until ``neuralpile ui`` has ended, then stop."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

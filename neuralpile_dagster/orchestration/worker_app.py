@@ -1,6 +1,6 @@
-"""What a worker runs: ``celery -A neuralpile_dagster.orchestration.worker_app worker -Q dagster -c 1``.
+"""Celery app of the workers: ``celery -A neuralpile_dagster.orchestration.worker_app worker -Q dagster -c 1``.
 
-The broker and the place of results are in ``DAGSTER_CELERY_BROKER_URL`` and
+Broker and result backend are set by ``DAGSTER_CELERY_BROKER_URL`` and
 ``DAGSTER_CELERY_BACKEND_URL``, for workers as for the instance.
 """
 

@@ -1,4 +1,4 @@
-"""Runs on Celery workers: Dagster's own launcher, which here also notices workers that are gone.
+"""Run launcher for Celery workers: Dagster's own, which here also detects workers that have stopped.
 
 An instance launches runs on them with `WorkerRunLauncher` as its
 ``run_launcher`` (deploy/celery/dagster.yaml); `worker_app` is what workers run.
@@ -16,9 +16,9 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from neuralpile_dagster.orchestration.private_dagster import CheckRunHealthResult, WorkerStatus
 
 MISSES_UNTIL_GONE = 3
-"""Times that workers are asked (at each ``run_monitoring.poll_interval_seconds``) until a run on none has failed."""
+"""Successive polls (``run_monitoring.poll_interval_seconds``) without a worker until a run is marked as failed."""
 ANSWER_TIMEOUT_S = 5.0
-"""How long workers are given to say what they work on; the answers serve all runs looked at within that time again."""
+"""Timeout for workers to list their tasks; the responses are cached as long again, for all runs checked meanwhile."""
 
 _PATIENCE = {"max_retries": 60, "interval_start": 0.5, "interval_step": 0.5, "interval_max": 5.0}
 
@@ -35,13 +35,13 @@ SETTINGS: dict[str, Any] = {
     "task_reject_on_worker_lost": False,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "result_expires": 30 * 24 * 3600,
-    # a broker that restarts is waited for, some minutes
+    # retry for some minutes while the broker restarts
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "task_publish_retry_policy": _PATIENCE,
     "broker_transport_options": {**_PATIENCE, "visibility_timeout": 24 * 3600},
     "result_backend_transport_options": {"retry_policy": {"timeout": 60.0}},
-    # Dagster keeps what runs print; Celery would take it away
+    # Dagster captures the output of runs; Celery would redirect it
     "worker_redirect_stdouts": False,
     "task_default_queue": "dagster",
     "task_default_priority": 5,
@@ -49,14 +49,14 @@ SETTINGS: dict[str, Any] = {
 
 
 class WorkerRunLauncher(CeleryRunLauncher):
-    """`dagster_celery.launcher.CeleryRunLauncher` with the settings above, which sees when a worker is gone.
+    """`dagster_celery.launcher.CeleryRunLauncher` with the settings above, which detects stopped workers.
 
     A killed process of a worker is noticed by Celery. When the whole worker or
-    its machine goes, nobody is left to say so and a run would stay "started"
-    for ever. Here a started run that no worker says it is working on, at
-    `MISSES_UNTIL_GONE` successive looks, has failed (and is then repeated, as
-    ``run_retries`` has it). Losing the broker's memory does not fail a run
-    that goes on.
+    its machine stops, nothing reports it and a run would stay "started"
+    forever. Here a started run that no worker lists at `MISSES_UNTIL_GONE`
+    successive polls is marked as failed (and then retried according to
+    ``run_retries``). Losing the broker's memory does not fail a run that is
+    still being executed.
     """
 
     def __init__(self, config_source: dict[str, Any] | None = None, **config: Any) -> None:
@@ -66,7 +66,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
         self._asked_at = float("-inf")
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Whether a started run is being worked on; raises when the broker cannot be asked."""
+        """Whether a worker is executing a started run; raises when the broker is unavailable."""
         if DAGSTER_CELERY_TASK_ID_TAG not in run.tags:  # of `neuralpile build`, in a process of its own
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if run.tags[DAGSTER_CELERY_TASK_ID_TAG] in self._active_tasks():
@@ -80,10 +80,10 @@ class WorkerRunLauncher(CeleryRunLauncher):
         if len(missed_at) < MISSES_UNTIL_GONE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missed_at[run.run_id]
-        return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is working on this run: its worker is gone.")
+        return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is running this run: its worker has stopped.")
 
     def _active_tasks(self) -> set[str]:
-        """Ids of the tasks that workers say they are working on."""
+        """Ids of the tasks that workers list as active."""
         if time.monotonic() - self._asked_at > ANSWER_TIMEOUT_S:
             answers = self.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
             self._active = {task["id"] for tasks in answers.values() for task in tasks}

@@ -1,4 +1,4 @@
-"""A raster so small that Dagster's UI shows it without a click: it does so with short Markdown only."""
+"""Thumbnail rasters, small enough for Dagster's UI to show their Markdown without a click."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image
 from neuralpile_dagster.plots.raster import RasterSample, as_markdown
 
 INLINE_CHARACTERS = 1000
-"""Of Markdown as long as this or longer Dagster 1.13 shows a link, "[Show Markdown]", that opens it."""
+"""Characters of Markdown from which Dagster 1.13 shows a link "[Show Markdown]" instead of the content."""
 BINS = 180
 BIN_PX = 2
 HEIGHT_PX = 96
 UNIT_ROWS = (32, 24, 16, 12, 8, 4)
-"""Units drawn, as many of these as the picture has room for; divisors of `HEIGHT_PX`."""
+"""Possible numbers of units to draw; the largest that fits is used. Divisors of `HEIGHT_PX`."""
 
 
 def glance_markdown(sample: RasterSample) -> str:
-    """The first `BINS` bins of some units of a sample, black where there is a spike, as Markdown shown in place.
+    """Draw the first `BINS` bins of some units of a sample, black where there is a spike, as inline Markdown.
 
-    Units are taken at equal distances in table order; there are fewer of them
-    the busier they are. Falls back to no picture when even the fewest do not fit.
+    Units are taken at equal distances in table order; the busier they are, the
+    fewer are drawn. Returns no picture when even the fewest do not fit.
     """
     piece = sample.counts[:, :BINS] > 0
     for rows in UNIT_ROWS:

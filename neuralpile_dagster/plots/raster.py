@@ -16,12 +16,12 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
 WINDOW_BINS = 1000
-"""Bins shown at most: 20 s at 20 ms."""
+"""Maximum number of bins shown: 20 s at 20 ms."""
 DPI = 100
 WIDTH_PX, HEIGHT_PX = 800, 220
-"""Of one sample with its title and axes."""
+"""Size of one sample with its title and axes."""
 _LEFT, _WIDTH, _HEIGHT, _BOTTOM = 0.075, 0.89, 0.68, 0.19
-"""The raster in its panel, as shares of it."""
+"""Position of the raster in its panel, as fractions."""
 GRAYS = 16
 _COARSER = tuple((grays, bins) for bins in (WINDOW_BINS, 500, 250, 125, 60) for grays in (GRAYS, 4))
 """Grays and bins to draw with until a picture is small enough. No fewer units: pooled by more, all would be black, as
@@ -73,7 +73,7 @@ def _pooled(counts: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 class _Panels:
-    """A figure with ``count`` empty rasters below each other, to be filled again and again.
+    """A reusable figure with ``count`` empty rasters below each other.
 
     Making axes and their ticks costs more than drawing them, and a batch draws one picture per session.
     """
@@ -83,7 +83,7 @@ class _Panels:
         self.canvas = FigureCanvasAgg(figure)
         self.axes, self.titles = [], []
         for position in range(count):
-            # placed by hand: constrained_layout costs more than the drawing itself, as does a title that finds its y
+            # placed by hand: constrained_layout costs more than the drawing itself, as does automatic title placement
             bottom = 1 - (position + 1 - _BOTTOM) / count
             axes = figure.add_axes((_LEFT, bottom, _WIDTH, _HEIGHT / count))
             self.titles.append(axes.set_title("", fontsize=8, loc="left", pad=3, y=1.0))
@@ -110,7 +110,7 @@ class _Panels:
 
 
 def _paste(picture: Image.Image, axes: Axes, counts: np.ndarray) -> None:
-    """Fill the inside of axes; their own images take long, for colours and smoothing that are not wanted here."""
+    """Fill the inside of axes; faster than matplotlib's images, whose colors and smoothing are not needed here."""
     if not counts.size:
         return
     box = axes.get_window_extent()
@@ -127,7 +127,7 @@ _panels = lru_cache(maxsize=2)(_Panels)
 def raster_png(samples: Sequence[RasterSample], width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> bytes:
     """Draw rasters below each other and give a palette PNG.
 
-    Darker means more spikes in the bin; white is none. The colour range ends at
+    Darker means more spikes in the bin; white is none. The color range ends at
     the sample's largest count, or 1. At the default size a sample takes 3 to 15
     kB when few bins hold spikes, up to 55 kB when most do. One thread of a
     process may draw at a time.
@@ -136,10 +136,10 @@ def raster_png(samples: Sequence[RasterSample], width_px: int = WIDTH_PX, height
 
 
 def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: int) -> str:
-    """Draw the same as Markdown of at most so many characters: in fewer grays, then fewer bins of each sample.
+    """Draw rasters as Markdown of at most so many characters, with fewer grays, then fewer bins of each sample.
 
-    Same samples, same picture. The coarsest is given even when it is too long,
-    which only a bound below some 12,000 per sample makes it.
+    Same samples, same picture. The coarsest is returned even if it is too long,
+    which happens only with a limit below some 12,000 per sample.
     """
     panels, drawn, text = _panels(len(samples), WIDTH_PX, HEIGHT_PX), 0, ""
     for grays, bins in _COARSER:
@@ -155,7 +155,7 @@ def _png(image: Image.Image, grays: int) -> bytes:
     file = io.BytesIO()
     if grays < GRAYS:  # few are to be chosen well
         image.quantize(grays).save(file, format="PNG", optimize=True)
-    else:  # equally distant ones will do, and are found at once
+    else:  # equally spaced ones are good enough, and fast
         nearest = (np.asarray(image).astype(np.uint16) * (grays - 1) + 127) // 255
         palette = Image.fromarray(nearest.astype(np.uint8), "P")
         palette.putpalette([gray for number in range(grays) for gray in [number * 255 // (grays - 1)] * 3])
@@ -164,5 +164,5 @@ def _png(image: Image.Image, grays: int) -> bytes:
 
 
 def as_markdown(png: bytes, alt: str = "raster") -> str:
-    """Give a PNG as Markdown that Dagster's UI renders."""
+    """PNG as Markdown that Dagster's UI renders."""
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"

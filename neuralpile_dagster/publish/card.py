@@ -2,7 +2,7 @@
 
 Every number comes from the records of the published sessions and from the
 files beside the card. Nothing depends on the time or the machine: the same
-inputs give the same card.
+inputs give the same card. The YAML block at its top is in `card_metadata`, the pile's card in `pile_card`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import pyarrow as pa
 from neuralpile_dagster.catalog.describe import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
-from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
@@ -31,7 +30,7 @@ def component_card(
     counts: Sequence[CountsRecord],
     configs: Sequence[Config],
 ) -> str:
-    """The whole text of a component's README.md.
+    """Text of a component's README.md.
 
     Parameters
     ----------
@@ -60,9 +59,9 @@ def component_card(
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *["## Source", "", *_source(dataset, manifest, counts), ""],
-        *["## Use", "", *card.loading(component.repository, "train", units=True), ""],
-        *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
-        *[*card.configs(sorted(config.name for config in configs)), ""],
+        *["## Use", "", *loading(component.repository, "train", units=True), ""],
+        *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
+        *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
         *_missing(component),
     ]
@@ -72,23 +71,23 @@ def component_card(
 def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     lines = []
     if component.synthetic:
-        lines += card.warning(
+        lines += warning(
             "SYNTHETIC: these recordings were made by a program, to test this software. They are not neural data."
         )
     if not component.frozen:
-        lines += card.warning(
+        lines += warning(
             f"The source is not frozen: it was read from a version that can change ({text(manifest.version)}). "
             "The sessions config lists the digests of the files that were read."
         )
     if manifest.version_note:
-        lines += card.warning(text(manifest.version_note))
+        lines += warning(text(manifest.version_note))
     published = {session.key for session in component.sessions}
     vanished = sum(session.vanished and session.key in published for session in manifest.sessions)
     if vanished:
-        lines += card.warning(f"The source no longer lists {vanished:,} of these sessions.")
+        lines += warning(f"The source no longer lists {vanished:,} of these sessions.")
     if component.missing:
         total = len(component.missing) + component.totals.sessions
-        lines += card.warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
+        lines += warning(f"Sessions missing: {len(component.missing):,} of {total:,}. They are listed below.")
     return lines
 
 
@@ -168,7 +167,7 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
 def _missing(component: ComponentRecord) -> list[str]:
     if not component.missing:
         return []
-    return ["## Missing sessions", "", *card.missing_table(component.missing)]
+    return ["## Missing sessions", "", *missing_table(component.missing)]
 
 
 _MISSING_NAMED = 50
@@ -183,7 +182,7 @@ CONFIG_TEXTS = {
 
 
 def loading(repository: str, split: str, units: bool) -> list[str]:
-    """How to load: Python that runs as it stands, and ends; ``units`` where the repository has a ``units`` config."""
+    """Section on loading: Python that runs as is; ``units`` is whether the repository has a ``units`` config."""
     pandas = "\nimport pandas as pd" if units else ""
     read_units = '\n\nunits = pd.read_parquet(f"{repository}/units/units.parquet")  # one row per unit' if units else ""
     return f'''\
@@ -219,7 +218,7 @@ for row in read_rows("{split}"):
 
 
 def columns(schema: pa.Schema) -> list[str]:
-    """What the columns of a row mean."""
+    """Section on the columns of a row."""
     meanings = {
         "spike_counts": "`list<list<uint8>>`: units x bins, spikes of each unit in each bin, at most 255",
         "subject_id": "`string`: the animal, as its folder in the source is named",
@@ -230,18 +229,18 @@ def columns(schema: pa.Schema) -> list[str]:
     return [f"- `{name}` {meanings[name]}" for name in schema.names]
 
 
-def configs(names: Iterable[str]) -> list[str]:
-    """What the extra configs hold."""
+def config_lines(names: Iterable[str]) -> list[str]:
+    """Section on the extra configs."""
     return [f"- `{name}`: {CONFIG_TEXTS[name]}" for name in names if name in CONFIG_TEXTS]
 
 
 def warning(words: str) -> list[str]:
-    """A paragraph that stands out; ``words`` are Markdown."""
+    """Warning paragraph; ``words`` are Markdown."""
     return [f"> **{words}**", ""]
 
 
 def missing_table(missing: Mapping[str, str]) -> list[str]:
-    """The sessions that are missing and why; the first ones by name, the others as a number."""
+    """Table of missing sessions with their reasons; long lists are cut and end with a count."""
     named = list(missing.items())[:_MISSING_NAMED]
     lines = table(["session", "reason"], [(text(key), text(public(reason), 300)) for key, reason in named])
     more = len(missing) - len(named)

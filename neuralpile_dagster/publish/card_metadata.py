@@ -1,4 +1,7 @@
-"""The YAML block at the top of a dataset's card: what `datasets` and the Hub read."""
+"""The YAML metadata block at the top of a dataset's card, which `datasets` and the Hub read.
+
+The card's Markdown belongs in `card` and `pile_card`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def metadata_block(
     tags: Sequence[str],
     n_rows: int,
 ) -> str:
-    """The card's YAML between its ``---`` lines, written by the libraries that will read it.
+    """YAML block of a card, between its ``---`` lines, written by the libraries that will read it.
 
     ``licenses`` are the Hub's identifiers; without any the field is absent.
     """

@@ -1,4 +1,7 @@
-"""When a dataset may be published although sessions are missing."""
+"""The rule for publishing a dataset while sessions are missing.
+
+Which sessions are done or failed is read in `ledger`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _NAMED = 10
 def publishable(
     manifest: Manifest, done: Collection[str], failed: Mapping[str, str], min_session_share: float = 1.0
 ) -> dict[str, str]:
-    """Which of the manifest's sessions a publication will lack, and why.
+    """Sessions of the manifest that a publication will lack, with reasons.
 
     A session that vanished from the archive can no longer be built: it is
     named, but does not count against the share. One that was built before it

@@ -1,4 +1,7 @@
-"""A component as a folder of files: all that a hub needs to publish it, and nothing else."""
+"""A component as a folder of files, ready to publish.
+
+Lays out shards, configs, preview and card; how each of these is made belongs in its own module, the upload in `hub`.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 
 FORMAT = 1
-"""Raised when the same inputs are to give other files, so that everything is published anew."""
+"""Code version; raise it when the same inputs give other files, so that everything is published again."""
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
-"""Fields of a manifest that change nothing in what is published."""
+"""Fields of a manifest that do not affect the published files."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -38,7 +41,7 @@ def component_inputs(
     missing: Mapping[str, str],
     repository: str,
 ) -> str:
-    """Hash of all that `write_component` makes its files from; cheap, to see whether anything changed.
+    """Hash of all inputs of `write_component`; cheap, to detect changes.
 
     When the archive was listed does not matter, what it listed does.
     """
@@ -93,7 +96,7 @@ def write_component(
     Raises
     ------
     HubError
-        No session, or sessions that were not binned alike.
+        No session, or sessions that were binned with different settings.
     TableError, StoreError
         A session's file is damaged or gone; names it.
     DiskFull
@@ -145,7 +148,7 @@ def _require_alike(dataset: Dataset, pairs: Pairs) -> None:
     widths = sorted({(record.stats.bin_width_s, record.max_tokens) for _, record in pairs})
     if len(widths) > 1:
         raise HubError(
-            f"the sessions of {dataset.name} were not binned alike",
+            f"the sessions of {dataset.name} were binned with different settings",
             found=", ".join(f"bins of {width:g} s in segments of {tokens:,} tokens" for width, tokens in widths),
             expected="one bin width and one segment size",
             remedy=f"materialize {dataset.key}/spike_counts again",

@@ -26,7 +26,7 @@ from neuralpile_dagster.tables.units import read_units
 
 
 def config_path(name: str) -> str:
-    """Where an extra config's only file lies in a repository."""
+    """Path of an extra config's only file in a repository."""
     return f"{name}/{name}.parquet"
 
 
@@ -97,7 +97,7 @@ MAX_TOKENS = 200_000
 
 
 def preview_bins(n_units: int, n_bins: int) -> int:
-    """How many bins of a segment a preview row holds; at least one."""
+    """Number of bins of a segment in a preview row; at least one."""
     return min(n_bins, MAX_BINS, max(1, MAX_TOKENS // n_units))
 
 
@@ -134,7 +134,7 @@ class _Held:
         self._file = opened.__enter__()
 
     def close(self) -> None:
-        """Close the file and what it was opened with; again does nothing."""
+        """Close the file and what it was opened with; a second call does nothing."""
         if not self._file.closed:
             self._opened.__exit__(None, None, None)
 
@@ -148,7 +148,7 @@ def open_published(hub: Hub, repository: str, path: str) -> pa.NativeFile:
 
 
 def published_sessions(hub: Hub, repository: str) -> int:
-    """How many sessions a component of ours on a hub holds; 0 when there is none, or it lists no sessions."""
+    """Number of sessions of a component published on a hub; 0 when it is missing or lists no sessions."""
     path = config_path("sessions")
     if path not in {file.path for file in hub.files(repository)}:
         return 0

@@ -1,4 +1,7 @@
-"""The merged pile as a folder of files: its shards, its components' units and sessions, preview and card."""
+"""The merged pile as a folder of files, ready to publish: shards, units and sessions of its components, preview, card.
+
+The order of rows and the bytes of shards are decided in `merge`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class StoredShard(Protocol):
 
     @property
     def file(self) -> StoredFile:
-        """Where it is."""
+        """The stored file."""
         ...
 
     @property
@@ -56,7 +59,7 @@ class StoredShard(Protocol):
 
 @dataclass(frozen=True)
 class PileSettings:
-    """How a pile was made: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
+    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
 
     plan: str
     seed: int
@@ -65,7 +68,7 @@ class PileSettings:
 
 
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
-    """Reads the ``units`` and ``sessions`` tables of a published repository; nothing where it has none of our form."""
+    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing."""
 
     def tables(config: str) -> Iterator[pa.Table]:
         path = config_path(config)
@@ -174,7 +177,7 @@ def _require_as_recorded(shard: StoredShard, scan: ShardScan) -> None:
 
 
 def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.Table]:
-    """Every component's tables with ``source_dataset``, one table a component that has any."""
+    """Tables of all components with a ``source_dataset`` column, one table per component that has any."""
     found = []
     for component in components:
         tables = list(component.tables(config))
@@ -195,7 +198,7 @@ def _known_units(tables: Iterable[pa.Table]) -> dict[Session, int]:
 
 
 def _only(tables: Iterable[pa.Table], sessions: set[Session]) -> list[pa.Table]:
-    """The rows about sessions of the pile: a component may have been published anew since the pile was planned."""
+    """Rows of sessions in the pile: a component may have been published again since the pile was planned."""
     found = []
     for table in tables:
         ids = zip(*(table[name].to_pylist() for name in ("source_dataset", "subject_id", "session_id")), strict=True)
@@ -237,7 +240,7 @@ _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 @dataclass(frozen=True)
 class ShardScan:
-    """Sums over the rows of a shard, and whose sessions they are of; ``arrow_bytes`` as `datasets` counts them."""
+    """Sums over the rows of a shard, and their sessions; ``arrow_bytes`` as `datasets` counts them."""
 
     rows: int
     tokens: int

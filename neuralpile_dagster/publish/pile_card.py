@@ -1,4 +1,4 @@
-"""The card (README.md) of the merged pile."""
+"""The card (README.md) of the merged pile; sections that components have too are in `card`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class PileComponent:
     rows, sessions, tokens : int
         What the pile has of it.
     record : ComponentRecord or None
-        None for somebody else's repository, of which only the rows are known.
+        None for a repository of another owner, of which only the rows are known.
     tables : callable
-        Gives the tables of its ``units`` or ``sessions`` config, by the config's name; nothing where it has none.
+        Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PileComponent:
 
 
 def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
-    """The whole text of the pile's README.md; the same inputs give the same card."""
+    """Text of the pile's README.md; the same inputs give the same card."""
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
     synthetic = any(record.synthetic for record in records)
@@ -60,7 +60,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *["## Splits", "", *_splits(pile), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
-        *card.configs(sorted(config.name for config in configs)),
+        *card.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 

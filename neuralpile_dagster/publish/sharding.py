@@ -1,4 +1,4 @@
-"""Where a component's rows are cut into shards, so that adding a session changes few of them.
+"""Boundaries of a component's shards, chosen so that adding a session changes few of them.
 
 Filling one shard after another would move every later cut when one session is
 added. Instead every session has a fixed pseudo-random priority, the hash of
@@ -24,7 +24,7 @@ MAX_SHARD_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class SessionRows:
-    """A session to be placed: its key, and the compressed bytes of each of its rows."""
+    """One session: its key, and the compressed bytes of each of its rows."""
 
     key: str
     row_bytes: tuple[int, ...]

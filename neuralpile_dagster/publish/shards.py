@@ -1,4 +1,7 @@
-"""A component's shards: made by copying the sessions' rows as they are encoded, and kept while they still hold."""
+"""A component's shards: encoded rows of its sessions, copied; unchanged shards are reused.
+
+Where shards are cut belongs in `sharding`, the copying of rows in `tables.copying`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 
 class _Made(Model):
-    """What a shard with these inputs turned out to be."""
+    """Cache entry: the shard made from these inputs."""
 
     bytes: int
     sha256: str
@@ -35,9 +38,9 @@ _Placed = tuple[_Made, Path]
 class ShardWriter:
     """Write the shards of one component into ``folder/data``.
 
-    What was made of which inputs is noted beside the folder (never in it, for
-    all that is in it is published), so that a shard whose rows did not change
-    is taken over, also after an interruption and also under a new number.
+    The inputs of each shard are noted beside the folder (never in it: all
+    files in it are published), so that a shard whose rows did not change is
+    reused, also after an interruption and under a new number.
     """
 
     folder: Path
@@ -51,7 +54,7 @@ class ShardWriter:
         return self.folder.parent / f".{self.folder.name}.shards"
 
     def write(self, max_bytes: int = MAX_SHARD_BYTES) -> tuple[ShardRecord, ...]:
-        """Write what is not there yet, all sessions in the mapping's order; give all shards in order.
+        """Write the missing shards, sessions in the mapping's order; return all shards in order.
 
         Raises `DiskFull` before anything is written when the disk is too small.
         """
@@ -76,7 +79,7 @@ class ShardWriter:
         return sum(row.bytes for part in shard for row in self.sessions[part.key].rows[part.start : part.stop])
 
     def _kept(self, inputs: str) -> _Placed | None:
-        """What was made of these inputs earlier, if it is still there and its bytes are what they were."""
+        """The shard made from these inputs earlier, if its file is present and unchanged; a cache lookup."""
         note = self.notes / f"{inputs}.json"
         if not note.is_file():
             return None

@@ -1,4 +1,7 @@
-"""A dataset's manifest: its sessions, the files they are made of, and where all that was read."""
+"""A dataset's manifest: its sessions, their archive files, and the source version they were listed from.
+
+Choosing the sessions belongs in `sessions`.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ class Session(Model):
 
 
 class Manifest(Model):
-    """What an archive listed for a dataset, and the sessions that the rule chose from it.
+    """Sessions that the rule chose from an archive's listing of a dataset.
 
-    ``dropped`` counts the files that are no session by reason;
+    ``dropped`` counts the files not chosen, by reason;
     ``considered == chosen + sum(dropped.values())``. Sessions are in the order
     of their files' full paths; those that vanished keep their places.
     ``source_state`` is the token of `archives.updates.SourceState` when it was
@@ -59,7 +62,7 @@ class Manifest(Model):
 
     @property
     def chosen(self) -> int:
-        """How many of the listed files belong to a session (those of vanished sessions are not listed)."""
+        """Number of listed files that belong to a session (those of vanished sessions are not listed)."""
         return sum(len(session.files) for session in self.sessions if not session.vanished)
 
     @property

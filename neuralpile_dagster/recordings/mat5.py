@@ -1,9 +1,9 @@
-"""Columns of numbers in a struct array of a MATLAB file (version 5 to 7.2), read without trust in its sizes.
+"""Read columns of numbers from a struct array of a MATLAB file (version 5 to 7.2), validating every size.
 
 scipy reads whole structs, takes memory for whatever dimensions a nested cell
 claims (15 GB for a file of 200 bytes) and recurses in C until the process dies
-(10,000 nested cells, 1.5 kB). Here nothing recurses, fields that are not asked
-for are passed over, and memory is taken only for bytes that are there.
+(10,000 nested cells, 1.5 kB). Here nothing recurses, fields that are not
+requested are skipped, and memory is allocated only for bytes that exist.
 Format: "MAT-File Level 5 File Format", MathWorks.
 """
 
@@ -38,7 +38,7 @@ class _Header(NamedTuple):
 
 
 def read_columns(file: BinaryIO, variable: str, fields: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
-    """Some fields of each element of a struct array.
+    """Read some fields of each element of a struct array.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def _byte_order(start: bytes) -> str:
 
 
 def _header(stream: Stream) -> _Header:
-    """What an array begins with."""
+    """Read an array's header."""
     _, flags = stream.element([_UINT32], 8)
     if len(flags) != 8:
         raise Unreadable("array flags that are cut off")
@@ -154,7 +154,7 @@ def _field_names(stream: Stream) -> list[str]:
 
 
 def _column(stream: Stream, where: str, max_values: int) -> np.ndarray:
-    """One column of real numbers; its size is checked before it is read."""
+    """Read one column of real numbers; its size is checked first."""
     header = _header(stream)
     n_values = prod(header.shape)
     if header.kind not in _NUMBERS or header.is_complex or n_values not in (0, max(header.shape)):
@@ -173,15 +173,15 @@ _PIECE = 1 << 20
 
 
 class Unreadable(Exception):
-    """The bytes are no MATLAB file, or not all of one."""
+    """The bytes are not a MATLAB file, or it is truncated."""
 
 
 class Unexpected(Exception):
-    """A sound file that holds something else: what was found, and what was expected."""
+    """A valid file with other contents: found, and expected."""
 
 
 class Stream:
-    """The next ``size`` bytes of a file, inflated if they are compressed; only a piece of them is held."""
+    """Stream of the next ``size`` bytes of a file, inflated if compressed; holds only a piece of them."""
 
     def __init__(self, file: BinaryIO, size: int, order: str, *, compressed: bool = False) -> None:
         self.order = order
@@ -192,7 +192,7 @@ class Stream:
         self._piece = memoryview(b"")
 
     def pieces(self, n_bytes: int) -> Iterator[memoryview]:
-        """The next bytes; all of them must be taken."""
+        """Yield the next bytes; all of them must be consumed."""
         if n_bytes < 0:
             raise Unreadable("an array that is longer than it says")
         if self.at + n_bytes > MAX_BYTES:
@@ -221,14 +221,14 @@ class Stream:
                 raise Unreadable(f"a variable that is cut off after {self.at:,} bytes")
 
     def read(self, n_bytes: int) -> bytearray:
-        """The next bytes; memory is taken as they come."""
+        """Read the next bytes; memory grows as they arrive."""
         content = bytearray()
         for piece in self.pieces(n_bytes):
             content += piece
         return content
 
     def skip(self, n_bytes: int) -> None:
-        """Pass over the next bytes."""
+        """Skip the next bytes."""
         for _ in self.pieces(n_bytes):
             pass
 
@@ -244,17 +244,17 @@ class Stream:
                 raise Unreadable("compressed data that do not end with their array")
 
     def tag(self) -> tuple[int, int]:
-        """Type and size of a large element."""
+        """Read type and size of a large element."""
         kind, size = struct.unpack(f"{self.order}II", self.read(8))
         return kind, size
 
     def element(self, kinds: Sequence[int], max_bytes: int) -> tuple[int, bytearray]:
-        """Type and data of the next element, small (data in the tag) or large (padded to 8 bytes)."""
+        """Read type and data of the next element, small (data in the tag) or large (padded to 8 bytes)."""
         start = self.read(8)
         kind, size = struct.unpack(f"{self.order}II", start)
         small, kind = divmod(kind, 1 << 16)
         if kind not in kinds or (small > 4 if small else size > max_bytes):
-            raise Unreadable(f"an element of type {kind} and {small or size:,} bytes where none such belongs")
+            raise Unreadable(f"an element of type {kind} and {small or size:,} bytes in an unexpected place")
         if small:
             return kind, start[4 : 4 + small]
         content = self.read(size)

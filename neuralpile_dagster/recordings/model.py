@@ -1,4 +1,7 @@
-"""What a reader returns: a `Recording`. Formats differ per lab; this form does not."""
+"""The `Recording` that every reader returns, whatever the lab's file format.
+
+Reading files belongs in the readers, storing recordings in `tables.spike_trains`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ class Unit:
     file : str
         Base name of the archive file that the unit comes from.
     brain_area : str or None
-        As the file names it; None where the file does not say.
+        As named in the file; None if not stated.
     brain_area_from : str or None
-        Which column said so, e.g. ``"units.location"`` or
+        Column it was read from, e.g. ``"units.location"`` or
         ``"units.peak_channel_id -> electrodes.location"``.
     probe : str or None
         Probe or electrode group.
@@ -45,7 +48,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """What the file says about its session; None where it does not say.
+    """Session metadata stated by the file; None where not stated.
 
     ``start_time`` and ``reference_time`` (when the session clock that spike times are on
     was 0) are ISO 8601 text as stored; ``age`` ISO 8601 duration or the lab's own text.
@@ -72,7 +75,7 @@ class SpikeTrains:
     ends : numpy.ndarray, int64, shape (n_units,)
         Monotone; ``ends[-1] == n_spikes``.
     bin_rule : {"histogram", "from_first_spike"}
-        How bins are laid (see `neuralpile_dagster.binning`).
+        How bins are placed (see `neuralpile_dagster.binning`).
     """
 
     spike_times: np.ndarray
@@ -92,7 +95,7 @@ class SpikeTrains:
 
 @dataclass(frozen=True)
 class BinnedCounts:
-    """Ready-made counts: the file holds binned rates, not spike times.
+    """Ready-made counts, from a file that holds binned rates instead of spike times.
 
     Attributes
     ----------
@@ -122,10 +125,10 @@ class BinnedCounts:
 
 @dataclass(frozen=True)
 class Recording:
-    """The contents of one session: its data, its units in row order, its facts.
+    """Contents of one session: data, units in row order, facts.
 
-    ``notes`` says what the file holds and was not used, because it contradicts itself
-    (never spikes: those fail the session).
+    ``notes`` lists contents of the file that were ignored because they contradict each
+    other (never spikes: invalid spikes fail the session).
     """
 
     data: SpikeTrains | BinnedCounts

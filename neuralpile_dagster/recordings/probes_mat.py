@@ -19,8 +19,8 @@ FIELDS = ("st", "clu")  # spike times in seconds, cluster ids from 1
 def read_probes_mat(opened: OpenFile) -> Recording:
     """Read the spike trains of all probes of one file.
 
-    Each probe has as many units as its largest cluster id; an id that no spike
-    has is a unit without spikes. A unit's id is its cluster id, its probe the
+    Each probe has as many units as its largest cluster id; an id without
+    spikes is a unit without spikes. A unit's id is its cluster id, its probe the
     number of the probe in the file, from 1. The files name no brain areas.
 
     Returns
@@ -63,7 +63,7 @@ def read_probes_mat(opened: OpenFile) -> Recording:
 
 
 def _load(name: str, path: Path) -> list[tuple[np.ndarray, ...]]:
-    """The fields of ``spks``, probe after probe."""
+    """Read the fields of ``spks``, probe after probe."""
     try:
         with path.open("rb") as file:
             return read_columns(file, VARIABLE, FIELDS)
@@ -99,7 +99,7 @@ def _probe(name: str, number: int, probe: tuple[np.ndarray, ...]) -> tuple[np.nd
 
 def _wrong(name: str, found: str, expected: str) -> DamagedRecording:
     return DamagedRecording(
-        f"{name} is not an eight-probe recording that can be read",
+        f"{name} is not a valid eight-probe recording",
         found=found,
         expected=expected,
         remedy="fetch the file again, or choose another reader",

@@ -1,4 +1,7 @@
-"""Archive files -> sessions: applies a dataset's `SessionRule` to a listing."""
+"""Archive files -> sessions: applies a dataset's `SessionRule` to a listing.
+
+Listing files belongs in `archives`, the rules in `catalog`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 
 MAX_KEY = 200
-_DIGEST = 16  # hex digits that tell over-long ids apart
+_DIGEST = 16  # hex digits that distinguish over-long ids
 
 MAX_PATH = 1024
 MAX_PATH_PART = 255  # bytes of one name, in every usual file system
@@ -26,7 +29,7 @@ Identity = tuple[str | None, ...]
 
 
 def partition_key(session_id: str) -> str:
-    """A session id as Dagster partitions and file names can hold it.
+    """Convert a session id to a valid Dagster partition key and file name.
 
     The result matches ``^[A-Za-z0-9][A-Za-z0-9_.=+-]{0,199}$``, holds no ``..``
     and does not end in a dot (a file extension may follow); an id that already
@@ -110,13 +113,13 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
 
 
 def _is_gone(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
-    """Whether a session that the rule still chooses is listed no longer."""
+    """Whether a session that the rule would still choose is no longer listed."""
     chosen = all(rule.reason_against(file) is None for file in old.files)
     return chosen and rule.identity(old.files[0].path) not in groups
 
 
 def _carry_over(gone: Iterable[Session], sessions: dict[str, Session]) -> tuple[Session, ...]:
-    """Add sessions that are gone to the others, marked; give those whose key another session has."""
+    """Add vanished sessions to the others, marked; return those whose key another session has."""
     replaced = []
     for old in gone:
         heir = sessions.get(old.key)
@@ -129,7 +132,7 @@ def _carry_over(gone: Iterable[Session], sessions: dict[str, Session]) -> tuple[
 
 
 def _is_renamed(old: Session, new: Session) -> bool:
-    """Whether a session with the same key is the same one: of a subject of the same name, or with the same bytes."""
+    """Whether a session with the same key is the same session: same subject name, or same bytes."""
     if partition_key(old.subject_id) == partition_key(new.subject_id):
         return True
     digests = {digest for file in old.files for digest in file.digests.items()}
@@ -147,7 +150,7 @@ class _Rule:
         self.several = rule.several
 
     def reason_against(self, file: ArchiveFile) -> str | None:
-        """Why the file is no session, or None when it is one (or part of one)."""
+        """Reason why the file is not (part of) a session, or None."""
         unsafe = _unsafe(file.path)
         if unsafe:
             return f"unsafe path: {unsafe}"
@@ -163,19 +166,19 @@ class _Rule:
         return None
 
     def identity(self, path: str) -> Identity:
-        """What is equal for the files of one session, and for no others."""
+        """Identity of the session that a file belongs to."""
         match = self.same_session.search(path) if self.same_session else None
         return ("groups", *match.groups()) if match else ("path", path)
 
     def ids(self, path: str) -> tuple[str, str]:
-        """Subject id and session id that a session's first file gives it."""
+        """Subject id and session id, from the path of a session's first file."""
         match = self.same_session.search(path) if self.same_session else None
         named = match.groupdict() if match else {}
         session_id = named.get("session") or PurePosixPath(path).stem
         return named.get("subject") or PurePosixPath(path).parent.name or session_id, session_id
 
     def settle(self, files: list[ArchiveFile]) -> list[ArchiveFile]:
-        """The files of a session that are read, of those that belong to it."""
+        """Select the files to read among those that belong to a session."""
         if len(files) == 1 or self.several == "stack":
             return files
         if self.several == "prefer":
@@ -186,7 +189,7 @@ class _Rule:
             files = best
         raise ArchiveError(
             f"{files[0].path} and {files[1].path} are files of the same session",
-            found=f"{len(files)} files that `same_session` says are one session, and that are equally good",
+            found=f"{len(files)} files that `same_session` groups into one session, with equal preference",
             expected="one file per session",
             remedy="leave all but one out with `exclude`, order the patterns of `include` and set `several: prefer`, "
             "or set `several: stack` when each file holds other units",
@@ -196,7 +199,7 @@ class _Rule:
         return next(number for number, pattern in enumerate(self.include) if pattern.search(path))
 
     def names_in_use(self, sessions: Iterable[Session]) -> dict[Identity, str]:
-        """The session ids that earlier sessions go by, where an id depends on which of several files is listed."""
+        """Session ids of earlier sessions, where an id depends on which of several files is listed."""
         if self.same_session is None or "session" in self.same_session.groupindex:
             return {}
         names: dict[Identity, str] = {}
@@ -206,7 +209,7 @@ class _Rule:
 
 
 def _sift(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[ArchiveFile], Counter[str]]:
-    """The files that the rule chooses, in path order, and how many it does not, by reason."""
+    """Files that the rule chooses, in path order, and numbers of dropped files by reason."""
     chosen: list[ArchiveFile] = []
     dropped: Counter[str] = Counter()
     seen: set[str] = set()
@@ -242,7 +245,7 @@ def _collision(dataset: Dataset, one: Session, other: Session) -> ArchiveError:
 
 
 def _unsafe(path: str) -> str | None:
-    """Why a path must not be turned into a file name or a URL; None for an ordinary relative path."""
+    """Reason why a path is unsafe as a file name or URL; None for an ordinary relative path."""
     parts = path.split("/")
     if any(unicodedata.category(character) in _DISGUISES for character in path):
         return "control characters"

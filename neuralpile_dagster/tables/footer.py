@@ -1,4 +1,4 @@
-"""What a Parquet file's footer says, without reading its data."""
+"""Read facts of a Parquet file from its footer, without its data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def damaged(name: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the content
         raise TableError(
-            f"{name} is damaged, or is not the Parquet file it should be",
+            f"{name} is damaged, or is not the expected Parquet file",
             found=str(error).splitlines()[0],
             remedy="delete it and materialize the asset that makes it",
         ) from error
@@ -65,7 +65,7 @@ def require_schema(found: pa.Schema, expected: pa.Schema, name: str, optional: S
     extra = columns[len(wanted) :]
     if columns[: len(wanted)] != wanted or any(n not in optional or t != pa.string() for n, t in extra):
         raise TableError(
-            f"{name} has other columns than it should",
+            f"{name} has other columns than expected",
             found=", ".join(f"{n}: {t}" for n, t in columns),
             expected=", ".join(f"{n}: {t}" for n, t in wanted),
         )

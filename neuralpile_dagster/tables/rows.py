@@ -1,4 +1,4 @@
-"""Rows of a published dataset: one segment of spike counts per row, one row group per row.
+"""Write and read rows of a published dataset: one segment of spike counts per row, one row group per row.
 
 The one place that decides how rows are encoded. Each column chunk is a pure
 function of its row, so the same row has the same bytes in a session's file,
@@ -25,7 +25,7 @@ MAX_ROW_TOKENS = 2**31 - 1
 """Offsets of a list are int32: more tokens than this do not fit one row."""
 
 # zstd-1 is as small as zstd-3 on spike counts and never slower (docs/performance.md);
-# the dictionary matters more than the codec. Statistics of counts say nothing and cost a pass.
+# the dictionary matters more than the codec. Statistics of counts are useless and cost a pass.
 # The page index makes pages end at rows: one data page per row group.
 WRITER_SETTINGS: dict[str, Any] = {
     "compression": "zstd",
@@ -53,7 +53,7 @@ class Row:
 class RowWriter:
     """Write rows to a Parquet file, one row group each; a context manager.
 
-    The same rows give the same bytes. Nothing is written aside here: use it
+    The same rows give the same bytes. Writes directly to ``target``: use it
     inside `files.write_aside` or `store.put_file`.
 
     Parameters
@@ -182,7 +182,7 @@ class RowReader:
     Raises
     ------
     TableError
-        When the file is no such table, here or in `row`.
+        The file is not such a table; raised here or in `row`.
     """
 
     def __init__(self, file: Path | str | pa.NativeFile, name: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Rows encoded by several threads at a time; the file is the same, whatever their number."""
+"""Encode rows in several threads; the file does not depend on their number."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _in_order(rows: Iterable[Row], encode: Callable[[Row], RowRef], threads: int
     with ThreadPoolExecutor(threads, "encode") as pool:
         for row in rows:
             pending.append(pool.submit(encode, row))
-            del row  # or it would be held while the next one is made
+            del row  # free its memory before the next one is made
             if len(pending) > threads:
                 yield pending.popleft().result()
         while pending:

@@ -1,6 +1,6 @@
-"""A session's recording in the store: one row per unit, with its labels and its spike times or counts.
+"""Write and read a session's recording in the store: one row per unit, with labels and spike times or counts.
 
-Lossless: what is read is what was written, to the last bit. Why spike times
+Lossless to the last bit. Why spike times
 are stored as they are is measured in docs/performance.md.
 """
 
@@ -106,7 +106,7 @@ def _binned_tables(units: tuple[Unit, ...], counts: np.ndarray) -> Iterator[pa.T
 def read_recording(file: Path | pa.NativeFile, name: str = "") -> Recording:
     """Read what `write_recording` wrote; holds one row group besides the recording.
 
-    Raises `TableError`, calling the file ``name``, when it is damaged or another table.
+    Raises `TableError`, naming the file ``name``, when it is damaged or another table.
     """
     name = name or (str(file) if isinstance(file, Path) else "a stored recording")
     parquet = open_parquet(file, name)
@@ -143,7 +143,7 @@ def _row_groups(parquet: pq.ParquetFile, name: str, due: int) -> Iterator[tuple[
 
 
 def _require_values(parquet: pq.ParquetFile, due: int, name: str) -> None:
-    """Refuse a number of values that the file cannot hold before memory is taken for them."""
+    """Raise when the file cannot hold so many values, before memory is allocated for them."""
     groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
     held = sum(group.column(group.num_columns - 1).num_values for group in groups)
     if not 0 <= due <= held:
@@ -205,7 +205,7 @@ def to_ticks(times: np.ndarray, likely: float | None = None) -> tuple[np.ndarray
     """
     if len(times):
         for rate in sorted(RATES_HZ, key=lambda rate: rate != likely):
-            # a look at a few spikes saves most clocks that do not fit a pass over all of them
+            # test a few spikes first: most wrong clocks fail without a pass over all of them
             if _ticks(times[:: len(times) // _PROBE + 1], rate) is not None:
                 ticks = _ticks(times, rate)
                 if ticks is not None:
@@ -214,8 +214,8 @@ def to_ticks(times: np.ndarray, likely: float | None = None) -> tuple[np.ndarray
 
 
 def _ticks(times: np.ndarray, rate: float) -> np.ndarray | None:
-    """Give the ticks, or None unless they reproduce every bit of ``times``."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number does not come back equal
+    """Ticks of a clock, or None unless they reproduce every bit of ``times``."""
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity never compare equal
         ticks = np.rint(times * rate).astype(np.int64)
     again = np.empty_like(times)
     from_ticks(ticks, rate, again)

@@ -15,16 +15,16 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet, require_sche
 from neuralpile_dagster.tables.schemas import UNITS_SCHEMA
 
 UNIT_FIELDS: list[pa.Field] = [UNITS_SCHEMA.field(field.name) for field in fields(Unit)]
-"""The columns that say what `Unit` says, in its order."""
+"""Columns for the fields of `Unit`, in its order."""
 
 
 def unit_columns(units: Sequence[Unit]) -> list[pa.Array]:
-    """The columns of `UNIT_FIELDS`."""
+    """Convert units to the columns of `UNIT_FIELDS`."""
     return [pa.array([getattr(unit, field.name) for unit in units], field.type) for field in UNIT_FIELDS]
 
 
 def units_of(table: pa.Table) -> tuple[Unit, ...]:
-    """The `Unit` of each row of a table that has the columns of `UNIT_FIELDS`."""
+    """Convert the rows of a table with the columns of `UNIT_FIELDS` to units."""
     columns = {field.name: table[field.name].to_pylist() for field in UNIT_FIELDS}
     columns["obs_intervals"] = [
         None if intervals is None else tuple((start, stop) for start, stop in intervals)
@@ -61,7 +61,7 @@ def write_units(
 
 
 def read_units(file: Path | pa.NativeFile, name: str = "a units table") -> pa.Table:
-    """Read a units table; raises `TableError` naming the file when it is none, or damaged."""
+    """Read a units table; raises `TableError` naming the file when it is damaged or another table."""
     parquet = open_parquet(file, name)
     require_schema(parquet.schema_arrow, UNITS_SCHEMA, name)
     with damaged(name):

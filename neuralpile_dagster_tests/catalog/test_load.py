@@ -117,7 +117,7 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         (
             "title: My recordings",
             "titel: x",
-            ["field titel", "no such field", "did you mean 'title'", "field title: is missing"],
+            ["field titel", "unknown field", "did you mean 'title'", "field title: is missing"],
         ),
         ("title: My recordings", "title: ' '", ["field title", "must not be empty"]),
         ("title: My recordings", 'title: "a\\u202eb"', ["field title", "control characters"]),

@@ -67,7 +67,7 @@ def test_a_run_that_no_worker_works_on_has_failed_at_the_third_look(
     asked.active = answer
     found = [launcher.check_run_worker_health(RUN) for _ in range(MISSES_UNTIL_GONE)]
     assert [each.status for each in found] == [WorkerStatus.RUNNING] * (MISSES_UNTIL_GONE - 1) + [WorkerStatus.FAILED]
-    assert "its worker is gone" in str(found[-1].msg)
+    assert "its worker has stopped" in str(found[-1].msg)
 
 
 def test_a_worker_that_answers_again_starts_the_count_anew(launcher: WorkerRunLauncher, asked: Workers):

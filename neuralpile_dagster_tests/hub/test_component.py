@@ -164,7 +164,7 @@ def test_sessions_binned_differently_are_not_published_together(
     tmp_path: Path, store: LocalStore, records: dict[str, CountsRecord]
 ):
     records["s2"] = put_session(store, "s2", bin_width_s=0.05)
-    with pytest.raises(HubError, match="not binned alike"):
+    with pytest.raises(HubError, match="binned with different settings"):
         write(tmp_path / "mice", store, records)
 
 

@@ -197,7 +197,7 @@ def test_a_source_that_was_made_anew_since_the_plan_is_refused(tmp_path: Path):
     records = store_component(store, "sample-a", [3, 4])
     plan = plan_pile([source_from_records("sample-a", records)], seed=0, test_size=0.2)
     store_session(store, "sample-a/spike_counts/ses-0", synthetic_rows(3, seed=9, session="ses-0", subject="sub-0"))
-    with pytest.raises(MergeError, match=r"ses-0\.parquet is not what it was"):
+    with pytest.raises(MergeError, match=r"ses-0\.parquet has changed since the pile"):
         write_shard(plan, plan.record.shards[0].name, store.open, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 

@@ -59,9 +59,9 @@ def test_a_session_that_vanished_and_was_never_made_is_not_to_do(new_house: Call
     assert (status.known, status.done, status.failed, status.to_do) == (2, 1, {}, 1)
     states = {session: row["status"] for session, row in table_of_sessions(made).items()}
     assert states == {
-        FIRST: "gone from the archive; what was read is kept",
+        FIRST: "no longer in the archive; its results are kept",
         MIDDLE: "to do",
-        LAST: "gone from the archive",
+        LAST: "no longer in the archive",
     }
 
 

@@ -58,7 +58,7 @@ def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_l
         result = made.batch(made.discover(RATES), RATES)
         message = failure_of(result)
         assert "2 of 2 sessions of sample-rates failed" in message
-        assert "bins of 0.02 s in the file, 0.01 s asked for" in message
+        assert "bins of 0.02 s in the file, 0.01 s requested" in message
         assert "set the bin width to 0.02 s, or leave this dataset out" in message
         failures = documents.read_failures(made.store, RATES, made.settings)
         assert {failure.error for failure in failures.values()} == {"ConfigurationError"}

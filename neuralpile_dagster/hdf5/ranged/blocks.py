@@ -1,9 +1,9 @@
-"""A remote object as a seekable file of blocks, held in bounded memory and read ahead where that pays.
+"""A remote object as a seekable file of cached blocks, with bounded memory and read-ahead.
 
 HDF5 reads a file's metadata in many small pieces. Where an index is scattered
 through the data (version 1 B-trees of files with many small chunks), walking it
-means one block after the other: such a walk is noticed and the following blocks
-are fetched in parallel, before they are asked for.
+means one block after the other: such a walk is detected and the following blocks
+are fetched in parallel, ahead of use.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LONGEST_STEP = 2  # blocks; a longer step is a jump
 
 
 def empty(size: int) -> memoryview:
-    """Room for bytes, not zeroed: that takes as long as a fast network, and holds up all threads."""
+    """Allocate a buffer without zeroing it (zeroing costs as much as a fast network, and blocks all threads)."""
     return np.empty(size, np.uint8).data
 
 
 class Blocks:
-    """The blocks of one object, least recently used ones dropped beyond ``capacity_bytes``; thread-safe."""
+    """LRU cache of one object's blocks, limited to ``capacity_bytes``; thread-safe."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Blocks:
         self._last, self._steps = -1, 0
 
     def get(self, index: int) -> memoryview:
-        """One block (the last may be shorter), fetched now unless it is held or on its way."""
+        """Get one block (the last may be shorter), fetching it unless it is cached or in progress."""
         with self._lock:
             block = self._held.get(index)
             mine = block is None
@@ -60,24 +60,24 @@ class Blocks:
             else:
                 self._held.move_to_end(index)
         if mine:
-            # in this thread, not behind whatever is queued for the fetchers
+            # in this thread, ahead of the queue of the fetchers
             self._fetch(index, block)
         self._read_ahead(index)
         return block.result()
 
     def held(self, index: int) -> Future[memoryview] | None:
-        """The block if it is held or on its way; nothing is requested."""
+        """The block if it is cached or in progress; never sends a request."""
         with self._lock:
             return self._held.get(index)
 
     def drop(self, start: int, stop: int) -> None:
-        """Forget the blocks ``start`` to ``stop`` (excluded), which will hardly be needed again."""
+        """Evict blocks ``start`` to ``stop`` (excluded), which are unlikely to be needed again."""
         with self._lock:
             for index in [index for index in self._held if start <= index < stop]:
                 del self._held[index]
 
     def clear(self) -> None:
-        """Forget all blocks."""
+        """Evict all blocks."""
         with self._lock:
             self._held.clear()
 
@@ -119,8 +119,8 @@ class Blocks:
 class BlockFile(RangeFile):
     """`Blocks` as the file object that h5py reads from; it remembers the first failure.
 
-    HDF5 may swallow what its file object raises (``"units" in file`` is then
-    False), so ``failure`` must be looked at before any result is believed.
+    HDF5 may swallow exceptions of its file object (``"units" in file`` is then
+    False), so check ``failure`` before trusting any result.
     """
 
     def __init__(self, blocks: Blocks) -> None:

@@ -1,4 +1,4 @@
-"""Reading a chunked dataset: its index is walked and, while it is walked, what it names is fetched and decoded."""
+"""Read a chunked dataset: walk its index and, at the same time, fetch and decode the chunks it lists."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from neuralpile_dagster.hdf5.ranged.layout import Chunked
 from neuralpile_dagster.net.ranges import RemoteObject
 
 _PIECE = 1 << 20  # bytes fetched at a time; held until they are decoded
-_GAP = 1 << 16  # bytes between two chunks that are read along rather than asked for separately
-_WINDOW = 512  # chunks sorted by their place in the file before they are joined
+_GAP = 1 << 16  # bytes between two chunks up to which both are fetched with one request
+_WINDOW = 512  # chunks sorted by file offset before neighbors are joined
 _LARGE = 16  # blocks; of datasets above this, blocks are dropped once they are decoded
 
 
@@ -32,24 +32,24 @@ class Chunk(NamedTuple):
 
 
 class Piece:
-    """Neighbouring chunks and where their bytes are: fetched for them, or in blocks that the walk brought."""
+    """Neighboring chunks and the source of their bytes: a request of their own, or cached blocks."""
 
     def __init__(self, chunks: list[Chunk]) -> None:
         self.chunks = chunks
         self.start, self.stop = chunks[0].start, max(chunk.stop for chunk in chunks)
-        self.sources: list[tuple[int, Future[memoryview]]] = []  # in order: first byte in the file, what is there
+        self.sources: list[tuple[int, Future[memoryview]]] = []  # in order: file offset, bytes
         self._held: list[tuple[int, memoryview]] = []
 
     def wait(self) -> None:
-        """Wait until all bytes are here."""
+        """Wait until all bytes have arrived."""
         self._held = [(first, source.result()) for first, source in self.sources]
 
     def replace(self, content: memoryview) -> None:
-        """Take these for the bytes from the first chunk to the last."""
+        """Replace the bytes from the first chunk to the last."""
         self._held = [(self.start, content)]
 
     def part(self, start: int, stop: int) -> memoryview:
-        """The bytes ``start`` to ``stop`` of the file; copied only where they come from two places."""
+        """Bytes ``start`` to ``stop`` of the file; copied only if they come from two sources."""
         parts = [
             held[max(start - first, 0) : stop - first]
             for first, held in self._held
@@ -59,10 +59,10 @@ class Piece:
 
 
 class Chunks:
-    """Fetches and decodes chunks with the given threads.
+    """Fetch and decode chunks with the given threads.
 
     Chunks that lie close together in the file are fetched with one request.
-    Bytes in blocks that the walk itself brought are not fetched again. At most
+    Bytes in blocks that the index walk cached are not fetched again. At most
     ``room`` pieces are held at a time, which bounds the memory.
     """
 
@@ -74,7 +74,7 @@ class Chunks:
         self._room = BoundedSemaphore(room)
         self._running: list[Future[None]] = []
         self._failed = False
-        self._first = remote.size  # where the chunks begin, as far as they are known
+        self._first = remote.size  # lowest offset of the chunks known so far
 
     def read(self, dataset: h5py.Dataset, layout: Chunked, values: np.ndarray) -> None:
         """Fill ``values`` (C order, the dataset's shape and dtype).
@@ -105,11 +105,11 @@ class Chunks:
     def _chunks(
         self, dataset: h5py.Dataset, layout: Chunked, found: list[h5py.h5d.StoreInfo], seen: np.ndarray
     ) -> list[Chunk]:
-        """Those to read, marked in ``seen``; all at once, because one at a time they would hold up the decoders."""
+        """Chunks to read, marked in ``seen``; converted at once, because single calls would slow down the decoders."""
         if not found:
             return []
         offsets = np.array([info.chunk_offset for info in found], np.uint64)
-        # HDF5 never asks for what lies outside the shape
+        # HDF5 never reads chunks outside the shape
         wanted: np.ndarray = np.all(offsets < np.array(layout.shape, np.uint64), axis=1)
         seen[tuple((offsets[wanted].astype(np.int64) // layout.chunk_shape).T)] = True
         chunks = [
@@ -123,7 +123,7 @@ class Chunks:
         return chunks
 
     def _start(self, name: str, layout: Chunked, values: np.ndarray, chunks: list[Chunk]) -> None:
-        """Begin with some chunks."""
+        """Start fetching and decoding some chunks."""
         large = values.nbytes > _LARGE * self._blocks.block_bytes
         for piece in _joined(chunks):
             self._room.acquire()
@@ -137,7 +137,7 @@ class Chunks:
             self._drop_blocks(min(chunk.start for chunk in chunks), max(chunk.stop for chunk in chunks))
 
     def _drop_blocks(self, start: int, stop: int) -> None:
-        """Forget blocks that the walk has passed: their chunks are being decoded."""
+        """Evict blocks behind the walk: their chunks are being decoded."""
         size = self._blocks.block_bytes
         self._first = min(self._first, start)
         self._blocks.drop(self._first // size + 1, stop // size)
@@ -172,7 +172,7 @@ class Chunks:
         try:
             self._decode_all(piece, layout, values)
         except NotDecodable:
-            # the file, or only the way here? Checksums of TCP miss some errors; deflate's own does not
+            # damaged file or transfer error? TCP's checksums miss some errors; deflate's does not
             piece.replace(self._fetched(piece.start, piece.stop))
             try:
                 self._decode_all(piece, layout, values)
@@ -194,7 +194,7 @@ class Chunks:
 
 
 def _joined(chunks: Iterable[Chunk]) -> Iterable[Piece]:
-    """Chunks in the order of the file, neighbours together."""
+    """Group chunks in file order into pieces of neighbors."""
     group: list[Chunk] = []
     for chunk in sorted(chunks):
         if group and (chunk.start - group[-1].stop > _GAP or chunk.stop - group[0].start > _PIECE):
@@ -206,7 +206,7 @@ def _joined(chunks: Iterable[Chunk]) -> Iterable[Piece]:
 
 
 def finish(futures: list[Future[None]]) -> None:
-    """Wait for all; on the first failure drop what has not begun, wait for the rest and raise it."""
+    """Wait for all; on the first failure cancel pending ones, wait for the rest and raise it."""
     try:
         for future in futures:
             future.result()

@@ -1,4 +1,4 @@
-"""Undoing HDF5's deflate and shuffle filters, straight into the array that the values are for.
+"""Undo HDF5's deflate and shuffle filters, decoding directly into the target array.
 
 Source of both: HDF5 file format specification, "Filter Pipeline Message"; shuffle
 stores byte 0 of every value, then byte 1 of every value, and so on.
@@ -17,7 +17,7 @@ _PIECE = 1 << 16
 
 
 class NotDecodable(Exception):
-    """A chunk's bytes are not what its filters write."""
+    """A chunk's bytes are not valid output of its filters."""
 
 
 def decode_chunk(
@@ -69,14 +69,14 @@ def inflate_rows(stored: memoryview, expected: int, target: np.ndarray) -> None:
     expected : int
         Bytes of the chunk after decoding.
     target : numpy.ndarray, uint8, shape (n_bytes,)
-        Where they go; at the end of a dataset shorter than the chunk.
+        Target; at the end of a dataset shorter than the chunk.
     """
     content = np.frombuffer(_inflated(stored, expected), np.uint8)
     target[:expected] = content[: len(target)]
 
 
 def _inflated(stored: memoryview, expected: int) -> bytes:
-    """All of an inflated stream of exactly ``expected`` bytes."""
+    """Inflate a whole stream of exactly ``expected`` bytes."""
     inflater = zlib.decompressobj()
     try:
         content = inflater.decompress(stored, expected + 1)
@@ -92,7 +92,7 @@ def _inflated(stored: memoryview, expected: int) -> bytes:
 
 
 def _pieces(stored: memoryview, expected: int) -> Iterator[bytes]:
-    """The inflated stream, piece by piece; never more than ``expected`` bytes and a little."""
+    """Inflate a stream piece by piece, stopping soon after ``expected`` bytes."""
     if expected <= AT_ONCE:
         yield _inflated(stored, expected)
         return
@@ -110,7 +110,7 @@ def _pieces(stored: memoryview, expected: int) -> Iterator[bytes]:
 
 
 def _fill(pieces: Iterator[bytes | memoryview], target: np.ndarray, chunk_bytes: int, shuffled: bool) -> None:
-    """Write one chunk's byte stream to ``target`` (values x bytes), leaving out what lies beyond its end."""
+    """Write one chunk's byte stream to ``target`` (values x bytes), dropping values beyond its end."""
     n_valid, item = target.shape
     n = chunk_bytes // item
     done = 0

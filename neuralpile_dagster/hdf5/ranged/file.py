@@ -1,4 +1,4 @@
-"""A remote file as an `OpenFile`: HDF5 metadata through blocks, whole datasets by ranges."""
+"""`OpenFile` for a remote file: HDF5 metadata through cached blocks, whole datasets by range requests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RangedFile:
         return file
 
     def read(self, dataset: h5py.Dataset) -> np.ndarray:
-        """All values of a dataset of a file that `hdf5` gave; see `OpenFile.read`."""
+        """Read all values of a dataset of a file returned by `hdf5`; see `OpenFile.read`."""
         layout = layout_of(dataset, self.name)
         if layout is None:
             values: np.ndarray = dataset[()]
@@ -85,13 +85,13 @@ class RangedFile:
         return self._download()
 
     def check(self) -> None:
-        """Raise the first failure of a read that HDF5 made, which it may have swallowed."""
+        """Raise the first failed read of HDF5, which it may have swallowed."""
         for _, view in self._views:
             if view.failure is not None:
                 raise view.failure
 
     def close(self) -> None:
-        """Close what `hdf5` gave: a file object that outlives its source crashes the interpreter at exit."""
+        """Close the files returned by `hdf5`: one that outlives its source crashes the interpreter at exit."""
         for file, _ in self._views:
             file.close()
 
@@ -100,9 +100,9 @@ class RangedFile:
 def open_ranged(
     remote: RemoteObject, download: Callable[[], Path], *, connections: int, block_memory: int = BLOCK_MEMORY
 ) -> Iterator[RangedFile]:
-    """Read a remote object with ``connections`` threads, besides the one in which HDF5 reads metadata.
+    """Open a remote object with ``connections`` threads, besides the one in which HDF5 reads metadata.
 
-    On leaving, a failed read that HDF5 swallowed is raised, whatever else happened.
+    On exit, a failed read that HDF5 swallowed is raised in any case.
     """
     with (
         _collection_paused(),
@@ -114,7 +114,7 @@ def open_ranged(
         try:
             yield file
         except Exception:
-            file.check()  # what went wrong may only follow from a read that failed
+            file.check()  # the exception may only be a consequence of a failed read
             raise
         else:
             file.check()
@@ -129,7 +129,7 @@ def open_ranged(
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """No cyclic garbage collection while helper threads run.
+    """Disable cyclic garbage collection while helper threads run.
 
     h5py holds its global lock while it reads from a file object, and also takes
     it to free its objects. A collection that starts in a thread which the file
@@ -150,7 +150,7 @@ def _collection_paused() -> Iterator[None]:
 
 
 class RangeReader:
-    """Reads datasets of one object with ``connections`` threads; others decode."""
+    """Reader of one object's datasets with ``connections`` threads for requests and more for decoding."""
 
     def __init__(self, remote: RemoteObject, blocks: Blocks, fetchers: ThreadPoolExecutor, connections: int) -> None:
         self._remote = remote
@@ -160,14 +160,14 @@ class RangeReader:
         self._decoders = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)), "decode")
 
     def close(self) -> None:
-        """Stop the decoding threads; what they still had to do is dropped."""
+        """Stop the decoding threads; pending work is canceled."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
     def read(self, dataset: h5py.Dataset, layout: Contiguous | Chunked) -> np.ndarray:
         """All values of the dataset, in its own shape and dtype."""
         values: np.ndarray = np.empty(dataset.shape, dataset.dtype)
         if isinstance(layout, Chunked):
-            room = self._connections + 2  # pieces on their way or waiting for a decoder
+            room = self._connections + 2  # pieces being fetched or waiting for a decoder
             Chunks(self._remote, self._blocks, self._fetchers, self._decoders, room).read(dataset, layout, values)
             return values
         target = values.reshape(-1).view(np.uint8).data

@@ -1,4 +1,4 @@
-"""Where the bytes of an HDF5 dataset lie, and whether we can read them without HDF5."""
+"""Find the bytes of an HDF5 dataset in its file, and whether they can be read without HDF5."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Chunked:
     shuffle: int | None
     deflate: int | None
 
-    # cached, because they are asked for of each of many thousand small chunks
+    # cached, because they are used for each of many thousand small chunks
     @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of one chunk after decoding."""
@@ -63,7 +63,7 @@ class Chunked:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether chunks are small runs of values of the array, deflated and nothing else."""
+        """Whether chunks are small runs of values of the array, with no filter but deflate."""
         return self.in_rows and self.deflate is not None and self.shuffle is None and self.chunk_bytes <= AT_ONCE
 
     @cached_property
@@ -73,10 +73,10 @@ class Chunked:
 
 
 def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
-    """How to read a dataset by ranges; None: HDF5 must do it (other filters, types or layouts, or little data).
+    """Layout for reading a dataset by ranges; None if HDF5 must (other filters, types or layouts, or little data).
 
     Raises `DamagedRecording` when values lie outside the file (external storage, virtual datasets):
-    HDF5 would silently give fill values for what it cannot reach.
+    HDF5 would silently return fill values for files it cannot open.
     """
     creation = dataset.id.get_create_plist()
     layout = creation.get_layout()

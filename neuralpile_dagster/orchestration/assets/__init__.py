@@ -1,1 +1,1 @@
-"""One factory per asset kind."""
+"""Asset factories: one module per kind of asset. What they compute is in the other rooms."""

@@ -1,4 +1,7 @@
-"""``<dataset>/<analysis>``: one partitioned asset for each analysis that a dataset wants."""
+"""Assets ``<dataset>/<analysis>``: one partitioned asset per analysis of a dataset.
+
+Wiring only: rows are in `ledger.analyses`, the loop over sessions is in `batches.analyses`.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""``<dataset>/hub_dataset``: a component, published."""
+"""Asset ``<dataset>/hub_dataset``: a published component.
+
+Wiring only: the repository's files are made in `publish`, the upload is in `hub`.
+"""
 
 import time
 
@@ -20,7 +23,7 @@ from neuralpile_dagster.store import write_record
 
 
 class PublishConfig(dg.Config):
-    """Launchpad of ``hub_dataset``."""
+    """Run configuration of ``hub_dataset``."""
 
     min_session_share: float = Field(
         default=1.0,
@@ -32,7 +35,7 @@ class PublishConfig(dg.Config):
 
 
 def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
-    """The asset that publishes all finished sessions of a dataset."""
+    """Asset that publishes all finished sessions of a dataset."""
     key = names.hub_dataset_key(dataset)
 
     @dg.asset(

@@ -1,4 +1,7 @@
-"""``<dataset>/manifest``: which sessions a dataset has."""
+"""Asset ``<dataset>/manifest``: the sessions of a dataset.
+
+Wiring only: listing is in `archives`, the session rule in `recordings.sessions`.
+"""
 
 import time
 
@@ -20,7 +23,7 @@ from neuralpile_dagster.store import read_record, write_record
 
 
 def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
-    """The asset that asks the archive, chooses the sessions and registers their partition keys."""
+    """Asset that lists the archive's files, chooses the sessions and registers their partition keys."""
     key = names.manifest_key(dataset)
 
     @dg.asset(
@@ -31,7 +34,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def manifest(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
         path = documents.manifest_path(dataset)
-        tell(f"{dataset.name}: asking the archive for the files of {dataset.source.label}")
+        tell(f"{dataset.name}: listing the files of {dataset.source.label}")
         with waits_told(context):
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
         for note in listing.notes:

@@ -1,4 +1,4 @@
-"""``overview/datasets``: where every dataset stands, as a table in the UI; materialize it to look again."""
+"""Asset ``overview/datasets``: status of every dataset as a table in the UI; materialize it to refresh."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from neuralpile_dagster.settings import Settings
 
 
 def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
-    """The asset that reads every dataset's standing from the store; `neuralpile status` shows the same."""
+    """Asset that reads every dataset's status from the store; `neuralpile status` shows the same."""
 
     @dg.asset(
         key=OVERVIEW,
@@ -24,8 +24,8 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
-        description="Where every dataset stands\n\nSessions known, done and failed, and tokens, of every dataset, and "
-        "what the pile lacks. It only reads records: materialize it whenever you want to see where things stand. "
+        description="Status of every dataset\n\nSessions known, done and failed, and tokens, of every dataset, and "
+        "the missing parts of the pile. It only reads records: materialize it at any time to refresh the numbers. "
         "Numbers plot over time.",
     )
     def overview(instance: Instance) -> dg.MaterializeResult:

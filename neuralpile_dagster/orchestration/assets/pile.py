@@ -1,4 +1,7 @@
-"""``neural_pile/*``: the components merged, shuffled, split and published."""
+"""Assets ``neural_pile/*``: the components merged, shuffled, split and published.
+
+Wiring only: plans and shards are made in `merge`, the repository in `publish`.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -25,21 +28,21 @@ from neuralpile_dagster.store import write_record
 
 
 class SplitBy(Enum):
-    """How train and test are told apart."""
+    """Unit of the train/test split."""
 
     rows = "rows"
     sessions = "sessions"
 
 
 class MergeFrom(Enum):
-    """Where the rows of components are read from."""
+    """Source of the components' rows."""
 
     store = "store"
     hub = "hub"
 
 
 class PileConfig(dg.Config):
-    """Launchpad of ``neural_pile/manifest``."""
+    """Run configuration of ``neural_pile/manifest``."""
 
     seed: int = Field(default=0, ge=0, description="Seed of split and shuffle: same seed and inputs, same bytes.")
     split_by: SplitBy = Field(
@@ -50,14 +53,14 @@ class PileConfig(dg.Config):
     test_size: float = Field(default=0.01, gt=0, lt=1, description="Share of rows (or sessions) that become test.")
     components: list[str] = Field(default=[], description="Datasets to merge; empty: all that are published.")
     extra_repositories: list[str] = Field(
-        default=[], description="Repositories of other people (owner/name) with the same row schema, from the hub."
+        default=[], description="Repositories of other owners (owner/name) with the same row schema, read from the hub."
     )
     merge_from: MergeFrom = Field(
         default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
     )
 
     def choices(self) -> dict[str, Any]:
-        """As run configuration has it."""
+        """Values as they appear in run configuration."""
         return {**self.model_dump(), "split_by": self.split_by.value, "merge_from": self.merge_from.value}
 
 

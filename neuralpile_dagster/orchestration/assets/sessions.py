@@ -1,4 +1,7 @@
-"""``<dataset>/spike_trains`` and ``<dataset>/spike_counts``: one multi-asset, session by session."""
+"""Assets ``<dataset>/spike_trains`` and ``<dataset>/spike_counts``: one multi-asset, partitioned by session.
+
+Wiring only: the loop over sessions is in `batches.sessions`, reading and binning in `build`.
+"""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -18,14 +21,14 @@ from neuralpile_dagster.orchestration.resources import Instance
 
 
 class Access(Enum):
-    """How recordings are read from a remote archive."""
+    """Method of reading recordings from a remote archive."""
 
     ranges = "ranges"
     download = "download"
 
 
 class SessionConfig(dg.Config):
-    """Launchpad of ``spike_trains`` and ``spike_counts``."""
+    """Run configuration of ``spike_trains`` and ``spike_counts``."""
 
     access: Access = Field(
         default=Access.ranges,
@@ -35,7 +38,7 @@ class SessionConfig(dg.Config):
 
 
 def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
-    """The multi-asset that reads, bins and stores a dataset's sessions."""
+    """Multi-asset that reads, bins and stores a dataset's sessions."""
     trains, counts = names.spike_trains_key(dataset), names.spike_counts_key(dataset)
     partitions = session_partitions(dataset)
 

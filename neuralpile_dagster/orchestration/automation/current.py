@@ -1,4 +1,7 @@
-"""``keep_the_pile_current``: automation, off until a person turns it on in the UI."""
+"""Sensor ``keep_the_pile_current``: requests runs for whatever is out of date; off until turned on in the UI.
+
+What is out of date is decided in `ledger.due`; this module only turns that into run requests.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import Instance
 
 RUNS_PER_TICK = 20
-"""A queue of thousands of runs helps nobody; what is left comes with the next ticks."""
+"""Run requests per tick; the rest follows at the next ticks, so that the queue stays short."""
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
-    """``keep_the_pile_current``: sessions, publications and the pile, as soon as our hashes say that they are due."""
+    """Sensor that requests sessions, publications and the pile as soon as their input hashes are out of date."""
     everything = [
         key
         for row in datasets
@@ -45,8 +48,8 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
         "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
-        "the pile, planned with the seed and split that a person chose last. Unchanged data are not made again, and a "
-        "session that failed waits until its file, the code or a person changes something.",
+        "the pile, planned with the seed and split that a person chose last. Up-to-date data are skipped, and a "
+        "failed session is retried only after its file, the code or a setting has changed.",
     )
     def keep_the_pile_current(
         context: dg.SensorEvaluationContext, instance: Instance
@@ -67,7 +70,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
         fresh = [again for request in requests if (again := not_asked_before(context.instance, request))]
         if not fresh:
-            return dg.SkipReason("Everything that the manifests name is current, under way, or has failed and waits.")
+            return dg.SkipReason("Nothing to do: every session is up to date, running, or waiting after a failure.")
         return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
 
     return keep_the_pile_current
@@ -94,10 +97,10 @@ def _batches(
     assets: Sequence[dg.AssetKey],
     what: str,
 ) -> Iterator[dg.RunRequest]:
-    """Runs of neighbours for the partitions that are due; each has the hash of what it is made from."""
+    """Run requests for ranges of due partitions, with a hash of their inputs each."""
     assert partitions.name is not None
     for batch in contiguous_batches(instance.get_dynamic_partitions(partitions.name), set(due), size):
-        # the same partitions with the same inputs are asked for once
+        # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
         tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
         yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=tags)
@@ -125,12 +128,12 @@ def _pile_requests(instance: dg.DagsterInstance, due: PileDue, plan_config: dict
 
 
 TRIES = 3
-"""Runs for the same thing with the same inputs, when runs die."""
+"""Run requests for the same partitions with the same inputs, if runs die."""
 _ASKED = "neuralpile/asked"
 
 
 def not_asked_before(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
-    """The request, unless a run for it is under way or it was tried `TRIES` times: a killed run leaves no failure."""
+    """Deduplicate run requests: repeat one only if its run died (which records no failure), at most `TRIES` times."""
     earlier = instance.get_run_records(dg.RunsFilter(tags={_ASKED: str(request.run_key)}))
     if len(earlier) >= TRIES or not all(record.dagster_run.is_finished for record in earlier):
         return None

@@ -1,4 +1,7 @@
-"""``new_dandiset_versions``: notices that a source changed since it was listed, and asks for its manifest."""
+"""Sensor ``new_dandiset_versions``: detects changed sources and requests their manifests.
+
+How an archive states its version belongs in `archives.updates`.
+"""
 
 import hashlib
 import json
@@ -19,16 +22,16 @@ from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
 
 TICK_S = 60.0
-"""When Dagster kills a tick (its default)."""
+"""Dagster's default timeout of a tick."""
 LOOK_S = 30.0
-"""No source is asked later than this in a tick; the next tick goes on where this one ended."""
+"""No source is checked later than this in a tick; the next tick resumes where this one ended."""
 IMPATIENT = RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
-"""An archive that is away is asked again at the next tick; twice these time-outs are left after `LOOK_S`."""
+"""An unavailable archive is checked again at the next tick; twice these timeouts fit after `LOOK_S`."""
 
 
 @dataclass
 class _Look:
-    """What one tick saw."""
+    """Results of one tick."""
 
     position: int
     changed: dict[str, str] = field(default_factory=dict)  # dataset -> state of its source
@@ -37,7 +40,7 @@ class _Look:
 
 
 def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = time.monotonic) -> dg.SensorDefinition:
-    """``new_dandiset_versions``: one or two API calls per dandiset and tick; asks for the manifest of what changed."""
+    """Sensor that requests manifests of changed sources; one or two API requests per dandiset and tick."""
     watched = [dataset for dataset in datasets if not dataset.synthetic]
 
     @dg.sensor(
@@ -56,7 +59,9 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
             context.log.warning(note)
         wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
         requests = [fresh for request in wanted if (fresh := not_asked_before(context.instance, request))]
-        words = f"{seen.asked} sources asked, {len(seen.changed)} changed" + "".join(f"; {note}" for note in seen.notes)
+        words = f"{seen.asked} sources checked, {len(seen.changed)} changed" + "".join(
+            f"; {note}" for note in seen.notes
+        )
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(words),
@@ -67,13 +72,13 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
 
 
 def _recall(cursor: str | None) -> int:
-    """Where the last tick ended."""
+    """Position at which the last tick ended."""
     position = json.loads(cursor or "{}").get("next", 0)
     return position if isinstance(position, int) else 0
 
 
 def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, clock: Callable[[], float]) -> _Look:
-    """Ask sources for their state, as long as a tick may take."""
+    """Check the state of sources until the time of a tick is used up."""
     began, seen, away = clock(), _Look(0), set[str]()
     for number in range(len(watched)):
         position = (begin + number) % len(watched)
@@ -86,10 +91,10 @@ def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, cl
         try:
             _compare(dataset, instance, seen)
         except NeuralPileError as error:
-            seen.notes.append(f"{dataset.name} could not be asked: {error}")
+            seen.notes.append(f"{dataset.name} could not be checked: {error}")
             if isinstance(error, ArchiveUnavailable):
-                away.add(dataset.source.archive)  # it would cost the same for each of its datasets
-                # perhaps only this one is in trouble: the others must have their turn
+                away.add(dataset.source.archive)  # the timeout would repeat for each of its datasets
+                # the error may concern this source only: check the others
                 seen.position = (position + 1) % len(watched)
     return seen
 

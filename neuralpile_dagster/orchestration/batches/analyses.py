@@ -1,6 +1,6 @@
-"""One analysis, session after session: skip what is current, make the rest, log each at once.
+"""Batch of sessions of one analysis: skip what is up to date, make the rest, log each at once.
 
-What an analysis computes, and from what, is in its row (`ledger.analyses`); nothing here knows any of them.
+What an analysis computes is in its row (`ledger.analyses`); nothing here depends on a particular one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AnalysisBatch(PartitionBatch):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The dataset's manifest, as it is when the run begins."""
+        """The dataset's manifest, read once at the start of the run."""
         return documents.read_manifest(self.store, self.dataset)
 
     def record_failure(self, key: str, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The partitions of one run, made one after the other: a partition that fails costs only itself.
+"""The partitions of one run, made one after the other; a failed partition does not stop the others.
 
 A step that raises records nothing, and its retry repeats the whole batch; so every partition's results are logged as
 events at once, transient errors are retried per partition, and the batch fails once, at its end. What a partition is
@@ -24,7 +24,7 @@ from neuralpile_dagster.orchestration.resources import InstanceResource
 ATTEMPTS = 4
 """Attempts per partition when an archive, a store or a hub is unavailable; their clients retry single requests too."""
 REASONS_SHOWN = 3
-"""Partitions whose reasons are in the message of a failed batch; the run's log has all of them."""
+"""Number of failed partitions listed in the message of a failed batch; the run's log has all of them."""
 
 
 @dataclass
@@ -52,23 +52,23 @@ class PartitionBatch(ABC):
 
     @abstractmethod
     def make(self, key: str) -> None:
-        """Make one partition and log its materialization; do nothing that a second call would repeat."""
+        """Make one partition and log its materialization; idempotent."""
 
     @property
     @abstractmethod
     def whole(self) -> str:
-        """What the partitions belong to, in words: a dataset's name, ``the pile``."""
+        """The whole that the partitions are part of, in words: a dataset's name, ``the pile``."""
 
     def keys(self) -> Sequence[str]:
         """The partitions to make."""
         return self.context.partition_keys
 
     def label(self, key: str) -> str:
-        """One partition in a line of the log."""
+        """Name of a partition in log lines."""
         return f"{self.whole} {key}"
 
     def record_failure(self, key: str, error: Exception) -> None:  # noqa: B027 - a hook, optional
-        """Keep the reason of a failure where others look for it; raises `NeuralPileError` when that fails too."""
+        """Store the reason of a failure; raises `NeuralPileError` when that fails too."""
 
     def finish(self, made: int) -> None:  # noqa: B027 - a hook, optional
         """Called once after all ``made`` partitions were attempted, before the batch fails."""
@@ -106,13 +106,13 @@ class PartitionBatch(ABC):
         self.failed[key] = log_failure(error, self.label(key), self.log)
         try:
             self.record_failure(key, error)
-        except NeuralPileError as another:  # the batch goes on, and fails at its end all the same
+        except NeuralPileError as another:  # the batch continues, and fails at its end
             self.failed[key] += f" (which could not be stored: {another})"
 
     def log_materialization(
         self, asset: dg.AssetKey, partition: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
-        """Record a partition as made, at once: what a later partition does cannot undo it."""
+        """Log a partition's materialization at once, so that a later failure cannot undo it."""
         self.context.log_event(
             dg.AssetMaterialization(asset, partition=partition, metadata=dict(metadata), tags=dict(tags))
         )
@@ -125,7 +125,7 @@ def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) ->
 
 
 def batch_failure(what: str, failed: Mapping[str, str], wanted: int) -> dg.Failure:
-    """The failure of a batch of ``wanted`` items, which ``what`` names; ``failed`` are the reasons by partition."""
+    """Failure of a batch of ``wanted`` items, named by ``what``; ``failed`` maps partitions to reasons."""
     reasons = [f"{key}: {reason}" for key, reason in failed.items()]
     more = len(reasons) - REASONS_SHOWN
     return dg.Failure(

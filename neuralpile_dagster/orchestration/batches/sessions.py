@@ -1,6 +1,6 @@
-"""One session after the other: spike trains, then counts, with the checks of each.
+"""Batch of sessions of one dataset: spike trains, then counts, with the checks of each.
 
-What is stored already, made from the same inputs, is not made again. How a session is read and binned belongs in
+Results that are up to date in the store are skipped. How a session is read and binned belongs in
 `build`, what a check finds in `checks`, what a batch does with failures in `base`.
 """
 
@@ -53,23 +53,23 @@ class SessionBatch(PartitionBatch):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The dataset's manifest, as it is when the run begins."""
+        """The dataset's manifest, read once at the start of the run."""
         return documents.read_manifest(self.store, self.dataset)
 
     def keys(self) -> Sequence[str]:
-        """The partitions of this run; without any ("Execute all" on the Checks page), all that are done."""
+        """Partitions of this run; without any ("Execute all" on the Checks page), all finished sessions."""
         manifest = self.manifest  # without one the run fails as a whole, not session by session
         if self.context.has_partition_key or self.context.has_partition_key_range:
             return self.context.partition_keys
         return list(done_records(self.store, self.dataset, self.settings, manifest))
 
     def finish(self, made: int) -> None:
-        """Log a verdict per check on all sessions of the dataset."""
+        """Log a verdict of each check on all sessions of the dataset."""
         if made > 1:
             self.judge.sum_up()
 
     def record_failure(self, key: str, error: Exception) -> None:
-        """Store the failure, which `neuralpile status` shows and automation waits for."""
+        """Store the failure, for `neuralpile status` and automation."""
         known = {session.key: session for session in self.manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         run_id = self.context.run.run_id
@@ -83,25 +83,25 @@ class SessionBatch(PartitionBatch):
             self._check_again(session)
         else:
             trains = None if self.wants_trains else self._current_trains(session)
-            if trains is None:  # counts alone were asked for, of files that were never read: both are made
+            if trains is None:  # counts alone were requested, but the files were never read: make both
                 trains = self._trains(manifest, session)
             if self.wants_counts:
                 self._counts(session, trains, manifest.synthetic)
         if self.wants_counts or not self.wants_trains or not self._has_counts(session):
-            # spike trains say nothing about counts that failed a check
+            # materializing spike trains does not affect counts that failed a check
             documents.forget_failure(self.store, self.dataset, self.settings, session.key)
 
     def _has_counts(self, session: Session) -> bool:
         return documents.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
 
     def _current_trains(self, session: Session) -> TrainsRecord | None:
-        """The stored spike trains, when they are of the files that the manifest lists now."""
+        """The stored spike trains, if made from the files that the manifest lists now."""
         record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
         inputs = build.trains_inputs(session, self.dataset.reader)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
-        """Read and store the session's spike trains unless they are there; log the materialization either way."""
+        """Read and store the session's spike trains unless they are up to date; log the materialization either way."""
         from neuralpile_dagster.recordings.readers import read_session
 
         started = time.monotonic()
@@ -133,7 +133,7 @@ class SessionBatch(PartitionBatch):
         return record
 
     def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
-        """Bin and store the session unless that is done; log materialization and checks either way."""
+        """Bin and store the session unless it is up to date; log materialization and checks either way."""
         started = time.monotonic()
         inputs = build.counts_inputs(trains, self.settings)
         record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
@@ -158,7 +158,7 @@ class SessionBatch(PartitionBatch):
         self.log_materialization(names.spike_counts_key(self.dataset), session.key, facts, tags)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
-            + (" (there already)" if reused else f" in {facts['seconds']:.1f} s")
+            + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
 
@@ -176,12 +176,12 @@ class SessionBatch(PartitionBatch):
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))
         if not verdict.passed:
-            self.log.warning(f"{record.file.key}: {verdict.found}; made anew from the spike trains")
+            self.log.warning(f"{record.file.key}: {verdict.found}; remade from the spike trains")
         return verdict.passed
 
 
 def session_of(manifest: Manifest, key: str) -> Session:
-    """The session of a partition; raises `ConfigurationError` when the manifest has none."""
+    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
     try:
         session = manifest.session(key)
     except KeyError:

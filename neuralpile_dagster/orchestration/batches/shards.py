@@ -1,4 +1,4 @@
-"""A batch of the pile's shards, one after the other: a shard that fails costs only itself, as in `batches`."""
+"""Batch of the pile's shards: a failed shard does not stop the others. How a shard is written is in `merge.shards`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuralpile_dagster.orchestration.provenance import version_tags
 from neuralpile_dagster.tables.copying.sources import OpenFile
 
 SHARDS_PER_RUN = 10
-"""Shards that one run of a backfill makes: each takes seconds to a minute."""
+"""Shards per run of a backfill; each takes seconds to a minute."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class ShardBatch(PartitionBatch):
         self.plan_of = lru_cache(maxsize=1)(self._load)
 
     def label(self, key: str) -> str:
-        """A shard's name says which pile it is of."""
+        """Name of the shard, which contains its plan's id."""
         return f"shard {key}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A manifest -> Dagster metadata: what a dataset has, and where each of its sessions stands."""
+"""Dagster metadata of a manifest: the sessions of a dataset and their states. Formats only, computes nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from neuralpile_dagster.recordings.manifest import Manifest
 def manifest_metadata(
     dataset: Dataset, manifest: Manifest, new_keys: int, uri: str, seconds: float, states: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What a manifest holds; ``states`` are those of its sessions by key. Those that are gone come first in its table.
+    """Metadata of a manifest; ``states`` are its sessions' states by key. Vanished sessions come first in its table.
 
-    "session_rule" and "reader" hold for all sessions and are said once.
+    "session_rule" and "reader" hold for all sessions and are shown once.
     """
     present = [session for session in manifest.sessions if not session.vanished]
     metadata: dict[str, Any] = {

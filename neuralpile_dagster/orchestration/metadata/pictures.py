@@ -1,4 +1,7 @@
-"""Sample rasters as Dagster metadata: a glance that the UI shows in place, and the picture behind a click."""
+"""Sample rasters as Dagster metadata: a thumbnail shown in place, and the full picture behind a click.
+
+Drawing belongs in `plots`, choosing rows in `ledger.samples`.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ if TYPE_CHECKING:
 
 Pictures = dict[str, dg.MarkdownMetadataValue]
 SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
-"""Markdown of a partition's pictures at most, and of those of an asset without partitions, the glance included: a page
+"""Most characters of Markdown for a partition's pictures, and for an asset without partitions, glance included: a page
 of events has a hundred of them."""
 
 
 def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictures:
-    """One window of a session."""
+    """Picture of one window of a session."""
     return _pictures(
         session_sample(store, record, synthetic), "raster", f"raster of {record.session_id}", SESSION_CHARACTERS
     )
 
 
 def component_rasters(store: Store, component: ComponentRecord) -> Pictures:
-    """Windows of a few sessions of a component."""
+    """Pictures of windows of a few sessions of a component."""
     files = [session.counts.key for session in component.sessions]
     return files_rasters(files, store.open, int(component.inputs[:8], 16), component.synthetic, component.dataset)
 
@@ -37,7 +40,7 @@ def component_rasters(store: Store, component: ComponentRecord) -> Pictures:
 def files_rasters(
     names: Sequence[str], open_file: Callable[[str], pa.NativeFile], seed: int, synthetic: bool, what: str
 ) -> Pictures:
-    """Windows of random rows of files."""
+    """Pictures of random rows of files."""
     samples = rows_of_files(names, open_file, UI_SAMPLES, seed, synthetic)
     return _pictures(samples, "rasters", f"rasters of {what}", COMPONENT_CHARACTERS)
 

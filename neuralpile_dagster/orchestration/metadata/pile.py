@@ -1,4 +1,4 @@
-"""The pile's records -> Dagster metadata."""
+"""Dagster metadata of the pile's records: plan, shards, publication. Formats only, computes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 def plan_metadata(
     plan: PlanRecord, left_out: Mapping[str, str], synthetic: bool, published: Mapping[str, ComponentRecord]
 ) -> dict[str, Any]:
-    """What a plan holds: totals, splits, components (the largest first).
+    """Metadata of a plan: totals, splits, components (the largest first).
 
     ``published`` are our publications by the repository's name.
     """
@@ -58,11 +58,11 @@ def plan_metadata(
 
 
 def _component_facts(plan: PlanRecord, published: Mapping[str, ComponentRecord]) -> dict[str, Any]:
-    """What our publications know of the plan's components and the rows alone do not."""
+    """Facts of the plan's components that are in our publications but not in the rows."""
     known = {
         source.name: record
         for source in plan.sources
-        # one that was published anew since, or a repository of the same name of somebody else, is another thing
+        # a component published again since, or another owner's repository of the same name, does not match
         if (record := published.get(source.name)) and record.totals.tokens == source.totals.tokens
     }
     facts: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _component_facts(plan: PlanRecord, published: Mapping[str, ComponentRecord])
 
 
 def shard_metadata(plan: PilePlan, shard: PileShard, uri: str, seconds: float) -> dict[str, Any]:
-    """What a shard holds, and whether rows had to be decoded to get there."""
+    """Metadata of a shard, including the number of rows that had to be decoded."""
     rows = plan.shard_rows(shard.name)
     of_components = rows["source_dataset"].combine_chunks().value_counts().to_pylist()
     return {
@@ -107,7 +107,7 @@ def pile_metadata(
     synthetic: bool,
     pictures: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the published pile holds."""
+    """Metadata of the published pile."""
     planned = plan_metadata(plan, left_out, synthetic, published)
     return {
         "summary": planned.pop("summary"),

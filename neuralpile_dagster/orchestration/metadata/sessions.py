@@ -1,4 +1,4 @@
-"""Records -> Dagster metadata: the numbers and tables that the UI shows. Derives, never computes anew."""
+"""Dagster metadata of session and component records: numbers and tables for the UI. Formats only, computes nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStat
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 TABLE_ROWS = 400
-"""Rows of a table shown at most: the largest dataset has 349 sessions."""
+"""Maximum rows shown in a table; the largest dataset has 349 sessions."""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """A table for the UI; all rows need the same columns. A longer one says how many rows it left out."""
+    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out."""
     shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
     if len(rows) > TABLE_ROWS:
         first = next(iter(rows[0]))
@@ -35,7 +35,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
-    """An Arrow schema as the UI's column view shows it."""
+    """Arrow schema for the UI's column view."""
     descriptions = {
         "spike_counts": "units x bins, spikes per bin (saturating at 255)",
         "subject_id": "name of the archive file's parent folder",
@@ -54,14 +54,14 @@ def _plain(kind: pa.DataType) -> str:
 
 
 def place(address: str) -> dg.MetadataValue:
-    """A web address that can be clicked, or a path or store address that can be copied."""
+    """Metadata value of an address: a link for a URL, else a path or store address to copy."""
     return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
 
 
 def trains_metadata(
     record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
 ) -> dict[str, Any]:
-    """What a session's spike trains are; ``cost`` is None when they were there already."""
+    """Metadata of a session's spike trains; ``cost`` is None when they were up to date."""
     from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
 
     metadata: dict[str, Any] = {
@@ -87,7 +87,7 @@ def trains_metadata(
 def counts_metadata(
     record: CountsRecord, uri: str, seconds: float, reused: bool, synthetic: bool, pictures: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a session's spike counts are."""
+    """Metadata of a session's spike counts."""
     stats = record.stats
     return {
         "summary": summaries.counts_summary(record, mean_rate(record), synthetic),
@@ -115,7 +115,7 @@ def counts_metadata(
 
 
 def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
-    """A capped Markdown list of things and their reasons, with the total."""
+    """Capped Markdown list of items and their reasons, with the total."""
     if not reasons:
         return "none"
     kinds = Counter(reasons.values())
@@ -126,7 +126,7 @@ def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
 
 
 def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:
-    """What publishing did."""
+    """Metadata of a publication."""
     return {
         "repository": publication.repository,
         "published_at": place(publication.url),
@@ -147,7 +147,7 @@ def component_metadata(
     seconds: float,
     pictures: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a published component holds; sessions that are missing come first in its table."""
+    """Metadata of a published component; missing sessions come first in its table."""
     totals = component.totals
     published = [records[session.key] for session in component.sessions]
     stats = [record.stats for record in published]

@@ -1,4 +1,4 @@
-"""One sentence per materialization: the first thing that the UI shows, with numbers that people can read.
+"""One-sentence summaries of materializations, the first thing the UI shows, with readable numbers.
 
 The same numbers stand below it as metadata of their own, which Dagster plots over time but shows without separators.
 """
@@ -18,7 +18,7 @@ _SYNTHETIC = "**SYNTHETIC**: made by a generator, not recorded from an animal. "
 
 
 def plural(number: int, one: str, several: str | None = None) -> str:
-    """A number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
+    """Number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
@@ -32,28 +32,28 @@ def _said(words: str, synthetic: bool) -> dg.MarkdownMetadataValue:
 
 
 def manifest_summary(manifest: Manifest, new_keys: int) -> dg.MarkdownMetadataValue:
-    """Sessions, subjects, files and bytes; what is new or gone."""
+    """Summary of a manifest: sessions, subjects, files and bytes; new and vanished sessions."""
     present = [session for session in manifest.sessions if not session.vanished]
     files = sum(len(session.files) for session in present)
     subjects = plural(len({session.subject_id for session in present}), "subject")
     size = _size(sum(session.size for session in present))
     words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size}"
     words += f"; {new_keys:,} new" if new_keys else ""
-    words += f"; {len(manifest.vanished):,} gone from the archive" if manifest.vanished else ""
+    words += f"; {len(manifest.vanished):,} no longer in the archive" if manifest.vanished else ""
     return _said(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
 
 
 def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool) -> dg.MarkdownMetadataValue:
-    """Units and spikes, and what reading them cost."""
+    """Summary of spike trains: units, spikes, and the cost of reading them."""
     spikes = "" if record.n_spikes is None else f", {plural(record.n_spikes, 'spike')}"
-    how = "in the store already; nothing was read"
+    how = "up to date in the store; nothing was read"
     if cost is not None:
         how = f"{_size(cost.bytes_read)} read in {plural(cost.requests, 'request')}"
     return _said(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
 
 
 def counts_summary(record: CountsRecord, rate_hz: float, synthetic: bool) -> dg.MarkdownMetadataValue:
-    """Tokens and what they are made of."""
+    """Summary of spike counts: tokens, units, bins, spikes and rate."""
     stats = record.stats
     return _said(
         f"**{plural(stats.tokens, 'token')}** = {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of "
@@ -64,7 +64,7 @@ def counts_summary(record: CountsRecord, rate_hz: float, synthetic: bool) -> dg.
 
 
 def component_summary(component: ComponentRecord, publication: Publication) -> dg.MarkdownMetadataValue:
-    """Tokens, where they are published, and how many sessions are missing."""
+    """Summary of a publication: tokens, place, and number of missing sessions."""
     totals, missing = component.totals, len(component.missing)
     words = (
         f"**{plural(totals.tokens, 'token')}** in {plural(totals.sessions, 'session')} of "
@@ -76,7 +76,7 @@ def component_summary(component: ComponentRecord, publication: Publication) -> d
 
 
 def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
-    """Tokens, components and splits of a pile."""
+    """Summary of a plan: tokens, components and splits of the pile."""
     sizes = (
         f"{split}: {plural(part.rows, 'row')}, {plural(part.tokens, 'token')}" for split, part in plan.splits.items()
     )

@@ -18,7 +18,7 @@ RATES = "/acquisition/firing_rates"
 BINS_PER_SECOND = 50  # the bins of these files are 20 ms
 BIN_WIDTH_S = 1 / BINS_PER_SECOND
 MAX_TOKENS = 2_000_000_000  # of one session, 16 GB as float64; the dataset's sessions have 1.3 million on average
-MAX_RATE_HZ = 1e12  # above any rate; below it all sums of counts are exact integers
+MAX_RATE_HZ = 1e12  # above any real rate; below it all sums of counts are exact integers
 BLOCK_TOKENS = 1 << 20
 
 
@@ -32,7 +32,7 @@ def read_nwb_firing_rates(opened: OpenFile) -> Recording:
     Raises
     ------
     NoUnits
-        There are no firing rates, or rates of no unit.
+        There are no firing rates, or no units.
     EmptyRecording
         There are no bins.
     DamagedRecording
@@ -50,9 +50,11 @@ def read_nwb_firing_rates(opened: OpenFile) -> Recording:
             )
         n_bins, n_units = shape_of(dataset, name, n_dims=2, max_values=MAX_TOKENS)
         if n_units == 0:
-            raise NoUnits(f"{name} has firing rates of no unit", found=f"shape {(n_bins, n_units)} (bins, units)")
+            raise NoUnits(f"{name} has firing rates without units", found=f"shape {(n_bins, n_units)} (bins, units)")
         if n_bins == 0:
-            raise EmptyRecording(f"{name} has firing rates in no bin", found=f"shape {(n_bins, n_units)} (bins, units)")
+            raise EmptyRecording(
+                f"{name} has firing rates without bins", found=f"shape {(n_bins, n_units)} (bins, units)"
+            )
         facts = read_facts(file, name)
         stated_hz = _stated_rate(file, name)
         rates = read_array(opened, dataset, kinds="fiu", n_dims=2, max_values=MAX_TOKENS)
@@ -85,7 +87,7 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
     Raises
     ------
     DamagedRecording
-        A rate is negative, infinite, or above any rate.
+        A rate is negative, infinite, or above `MAX_RATE_HZ`.
     """
     n_bins, n_units = rates.shape
     counts = np.empty((n_units, n_bins), dtype=np.uint8)
@@ -97,7 +99,7 @@ def counts_of_rates(rates: np.ndarray, name: str) -> BinnedCounts:
         if wrong.any():
             row, unit = np.argwhere(wrong)[0].tolist()
             raise DamagedRecording(
-                f"{name}: {RATES}/data holds what is no rate",
+                f"{name}: {RATES}/data contains invalid firing rates",
                 found=f"{block[row, unit]} Hz in bin {start + row} of unit {unit}",
                 expected=f"rates from 0 to {MAX_RATE_HZ:g} Hz, or NaN where missing",
             )

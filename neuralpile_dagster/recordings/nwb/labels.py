@@ -1,4 +1,4 @@
-"""What an NWB units table says about each unit: brain area (and how it is known), probe, quality, cell type.
+"""Labels of units in an NWB units table: brain area (and its source column), probe, quality, cell type.
 
 The columns are those that the files of the catalog's datasets have.
 """
@@ -20,18 +20,18 @@ ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
 AREA_COLUMNS = ("location", "brain_region", "region")
 PROBE_COLUMNS = ("probe_name", "probe", "group_name", "group")
 QUALITY_COLUMNS = ("quality", "KSLabel", "phy_annotations")
-SAYS_NOTHING = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # where a field had to be filled
+SAYS_NOTHING = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
 
 ElectrodeRows = list[np.ndarray]
 
 
 def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
-    """One `Unit` per row of the units table.
+    """Read one `Unit` per row of the units table.
 
     Brain area: for each unit the first of ``location``, ``brain_region``,
     ``region`` of the unit; ``electrodes`` -> ``location``; ``peak_channel_id``
     -> electrode of that id -> ``location``; ``electrode_group`` -> its
-    ``location`` that says something. Several different areas of one unit's
+    ``location`` that is not a placeholder. Several different areas of one unit's
     electrodes are joined by ``", "``.
 
     Parameters
@@ -65,7 +65,7 @@ def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
 
 
 def _first_that_says(sources: Iterator[tuple[str, Labels]], n_rows: int) -> list[tuple[str | None, str | None]]:
-    """Per unit the first label that says something, and its source; later sources are read only if still needed."""
+    """First meaningful label of each unit, and its source; later sources are read only if still needed."""
     found: list[tuple[str | None, str | None]] = [(None, None)] * n_rows
     missing = n_rows
     while missing and (source := next(sources, None)) is not None:
@@ -77,7 +77,7 @@ def _first_that_says(sources: Iterator[tuple[str, Labels]], n_rows: int) -> list
 
 
 class _Places:
-    """The ways from a unit to where it lies; each step is read once, when it is first asked for."""
+    """Columns that lead from a unit to its location; each is read once, on first use."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -132,7 +132,7 @@ class _Places:
             yield source, taken
 
     def _electrode_rows(self) -> dict[str, ElectrodeRows]:
-        """Rows of the electrodes table per unit, by the units' column that tells them."""
+        """Rows of the electrodes table per unit, by the units' column that refers to them."""
         if self._rows is None:
             self._rows = {}
             table = self.table
@@ -161,7 +161,7 @@ class _Places:
         ids = self._electrodes.numbers("id") if self._electrodes and peaks is not None else None
         if peaks is None or ids is None:
             return None
-        # an id that stands for several electrodes tells all of them; their different areas are joined
+        # an id shared by several electrodes refers to all of them; their different areas are joined
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         first, last = np.searchsorted(ordered, peaks, "left"), np.searchsorted(ordered, peaks, "right")

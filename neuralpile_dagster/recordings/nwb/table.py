@@ -38,7 +38,7 @@ ELECTRODE_GROUPS = "/general/extracellular_ephys"  # where NWB keeps what most r
 
 
 def broken_index_rule(index: np.ndarray, n_values: int, n_rows: int) -> str | None:
-    """Which rule a ragged column's index breaks, or None.
+    """Rule that a ragged column's index violates, or None.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ Read = TypeVar("Read")
 
 
 def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read | None]:
-    """Give None for a column that is not there, and for one that is unusable, with a note."""
+    """Return None for a missing column, and for an unusable one, with a note."""
 
     @wraps(read)
     def read_or_note(table: Table, column: str) -> Read | None:
@@ -91,8 +91,8 @@ def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read 
 class Table:
     """One table of an open file.
 
-    A side column is never worth a session: one that contradicts the table
-    or is too large reads as None, as if it were not there, and ``notes`` says so. One that
+    A side column never fails a session: one that contradicts the table or is
+    too large reads as None, as if it were missing, with a line in ``notes``. One that
     cannot be *read* raises `DamagedRecording`, because then the file is damaged.
     """
 
@@ -107,7 +107,7 @@ class Table:
         """The dataset of a column, or None."""
         dataset = find_dataset(self.file, f"{self.path}/{column}", self.opened.name)
         with reading(self.opened.name, f"{self.path}/{column}"):
-            # h5py says only when asked that numpy has no such dtype
+            # h5py raises only on access if numpy has no such dtype
             return dataset if dataset is None or dataset.dtype is not None else None
 
     @_or_none
@@ -203,7 +203,7 @@ class Table:
         return [text_of(value) for value in values]
 
     def _names_of_numbers(self, dataset: h5py.Dataset) -> dict[int, str | None] | None:
-        """What the numbers of an HDF5 enumeration, or of an hdmf ``EnumData`` column, stand for."""
+        """Names of the values of an HDF5 enumeration, or of an hdmf ``EnumData`` column."""
         enumeration = h5py.check_enum_dtype(dataset.dtype)
         if enumeration is not None:
             return {number: text_of(name) for name, number in enumeration.items()}
@@ -217,7 +217,7 @@ class Table:
         return dict(enumerate(map(text_of, read_texts(self.opened, target))))
 
     def _referred(self, references: Iterable[h5py.Reference]) -> list[str | None]:
-        """Paths of referred objects. HDF5 finds a path by walking the whole file, so that is done once per object."""
+        """Paths of referenced objects, cached, because HDF5 finds a path by walking the whole file."""
         paths: list[str | None] = []
         for reference in references:
             with reading(self.opened.name, f"a reference in {self.path}"):

@@ -1,4 +1,4 @@
-"""Reader ``units``: spike times of an NWB units table, and the few columns that say what the units are.
+"""Reader ``units``: spike times of an NWB units table, and the few columns that describe the units.
 
 Only ``spike_times``, its index, ``id`` and small per-unit columns are read;
 never amplitudes or waveforms, which are larger than the spikes.
@@ -52,7 +52,7 @@ def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
     NoUnits
         A file has no units table, or no spike times.
     DamagedRecording
-        A file cannot be read, or its index breaks a rule; the message names both.
+        A file cannot be read, or its index is invalid; the message names both.
     """
     with ExitStack() as stack:
         parts = [_find_units(file, stack.enter_context(file.hdf5())) for file in files]
@@ -77,7 +77,7 @@ def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
 
 @dataclass(frozen=True)
 class _Part:
-    """The units of one open file, before their values are read."""
+    """Units of one open file, before their values are read."""
 
     opened: OpenFile
     file: h5py.File
@@ -88,7 +88,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Small:
-    """All of one file but its spike times."""
+    """Contents of one file except its spike times."""
 
     ends: np.ndarray
     units: tuple[Unit, ...]
@@ -116,7 +116,7 @@ def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
         )
     table = open_table(opened, file, UNITS)
     if table is None:
-        raise _damaged(name, "there is no column id")
+        raise _damaged(name, "the column id is missing")
     (n_spikes,) = shape_of(spike_times, name, n_dims=1, max_values=MAX_SPIKES)
     if table.n_rows == 0:
         raise NoUnits(f"{name} has a units table without units", found=f"0 ids, {n_spikes:,} spike times")
@@ -127,7 +127,7 @@ def _read_small(part: _Part) -> _Small:
     name = part.opened.name
     dataset = part.table.dataset("spike_times_index")
     if dataset is None:
-        raise _damaged(name, "there is no column spike_times_index")
+        raise _damaged(name, "the column spike_times_index is missing")
     index = read_array(part.opened, dataset, max_values=MAX_ROWS)
     broken = broken_index_rule(index, part.n_spikes, part.table.n_rows)
     if broken:
@@ -136,14 +136,14 @@ def _read_small(part: _Part) -> _Small:
     assert id_dataset is not None  # open_table found it
     ids = read_array(part.opened, id_dataset, kinds="iu", max_values=MAX_ROWS)
     if ids.max() > np.iinfo(np.int64).max:
-        raise _damaged(name, f"the id {ids.max():,} is no 64-bit number")
+        raise _damaged(name, f"the id {ids.max():,} is not a 64-bit number")
     units = read_units(part.table, ids)
     notes = [f"{name}: {note}" for note in part.table.notes]
     return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
 
 
 def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
-    """Spike times of all files as one float64 array; for a single float64 file without a copy."""
+    """Read spike times of all files as one float64 array; without a copy for a single float64 file."""
     if len(parts) == 1:
         return _read_part(parts[0]).astype(np.float64, copy=False)
     joined = np.empty(n_spikes, dtype=np.float64)
@@ -161,6 +161,6 @@ def _read_part(part: _Part) -> np.ndarray:
 def _damaged(name: str, rule: str) -> DamagedRecording:
     return DamagedRecording(
         f"{name}: its units table is damaged: {rule}",
-        expected="one index entry per unit id, never falling, the last equal to the number of spike times",
+        expected="one index entry per unit id, non-decreasing, the last equal to the number of spike times",
         remedy="fetch the file again and compare its digest with the archive's, or exclude it",
     )

@@ -1,7 +1,7 @@
-"""Copy rows from Parquet files into a new one without decoding them.
+"""Copy rows from Parquet files into a new one without decoding them. Which rows to copy is decided elsewhere.
 
 The column chunks go into the new file byte for byte; only the footer and the
-page index are written anew. Rows that are not encoded as `RowWriter` does
+page index are rewritten. Rows that are not encoded as `RowWriter` does
 are decoded and encoded, and counted with the reason.
 """
 
@@ -30,13 +30,13 @@ _CUT = bytes.fromhex(
 """64 bytes after which Xet (hf_xet 1.8) cuts a file into chunks: the window of its rolling hash, found by searching
 random bytes for a cut."""
 _GAPS = (bytes(8192) + _CUT, _CUT, b"")
-"""What stands before a row's counts, before the column after them, and before the others.
+"""Padding before a row's counts, before the column after them, and before the others.
 
 Parquet allows bytes between column chunks. With these, Xet cuts exactly where
 the counts begin and end, so that a row of the pile is the chunks that its
-component already brought to the Hub (`bench.publish`: 0.4% of the pile is sent,
+component already uploaded to the Hub (`bench.publish`: 0.4% of the pile is sent,
 without them 16%). Xet cuts no chunk below 8 KiB, hence the zeros. Were its
-cutting to change, more would be sent and nothing would break.
+cutting to change, more data would be uploaded and nothing would break.
 """
 
 
@@ -77,8 +77,8 @@ def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: p
     """Write the rows, in the order given, to a new file: one row group each.
 
     The same rows give the same bytes, wherever they are copied from. ``path``
-    appears complete or not at all. Memory: one encoded row, what is known of
-    the sources (bounded), and ~1 kB for each row written.
+    appears complete or not at all. Memory: one encoded row, a cache of the
+    sources' footers (bounded), and ~1 kB for each row written.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One row as it is encoded: read from a file that holds it, or made by `RowWriter` in memory."""
+"""One encoded row: read from a file, or encoded by `RowWriter` in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_footer_of_rows(file: pa.NativeFile) -> SourceFooter:
 
 
 def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[EncodedChunk]:
-    """Read column chunks that lie together, in one piece.
+    """Read adjacent column chunks with one read.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[Enco
 
 
 def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
-    """Describe a chunk; no checksum covers page headers, but the footer says the same things again."""
+    """Describe a chunk; page headers have no checksum, but the footer repeats their facts."""
     facts = describe_chunk(data)
     dictionary = min(facts.dictionary_content, 1) if place.text else facts.dictionary_content // 4
     told = {
@@ -80,7 +80,7 @@ def _statistics(dictionary: bytes) -> ChunkStatistics:
 
 
 def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
-    """Let `RowWriter` encode one row; gives its column chunks by name."""
+    """Encode one row with `RowWriter`; returns its column chunks by name."""
     file = pa.BufferReader(_one_row(row, schema))
     [places] = read_footer_of_rows(file).rows
     return dict(zip(schema.names, read_encoded(file, places), strict=True))
@@ -88,13 +88,13 @@ def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
 
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
-    """The column chunk that says where a row comes from."""
+    """Encode the ``source_dataset`` column chunk of a row."""
     return encode_row(_made_up(source_dataset), PILE_SCHEMA)[SOURCE_COLUMN]
 
 
 @functools.cache
 def example(schema: pa.Schema) -> bytes:
-    """A file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
+    """Example file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
     return _one_row(_made_up(""), schema)
 
 

@@ -1,4 +1,4 @@
-"""The footer of a Parquet file whose column chunks were copied."""
+"""Write the footer and page index of a Parquet file whose column chunks were copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ChunkStatistics(NamedTuple):
 
 
 class ChunkFacts(NamedTuple):
-    """What a footer must say about one encoded column chunk, as told by its pages alone.
+    """Facts of one encoded column chunk that a footer must state, read from its pages alone.
 
     ``uncompressed``, ``compressed`` and ``dictionary`` (the dictionary page) are
     bytes, page headers included. One data page follows the dictionary page,
@@ -46,7 +46,7 @@ class PlacedRow(NamedTuple):
 
 
 class FooterWriter:
-    """Writes the page index and the footer behind rows that were copied into a file.
+    """Write the page index and the footer after rows that were copied into a file.
 
     Rows are held as numbers (~1 kB each) and become Thrift structures one at a time.
 
@@ -62,7 +62,7 @@ class FooterWriter:
         self._columns = [column.meta_data for column in self._file.row_groups[0].columns]
 
     def write(self, rows: Sequence[PlacedRow], stream: BinaryIO) -> None:
-        """Write the offset index of every chunk and the footer; ``stream`` stands behind the last row."""
+        """Write the offset index of every chunk and the footer; ``stream`` is positioned after the last row."""
         indexes = array("q")  # where each chunk's offset index begins, and where the last one ends
         for row in rows:
             for location in _page_locations(row):
@@ -131,7 +131,7 @@ def _page_locations(row: PlacedRow) -> Iterator[Any]:
 
 
 class _Computed:
-    """A list whose items are made when they are asked for; all that thriftpy2 needs to write one."""
+    """A lazy list: items are made on access; has what thriftpy2 needs to write a list."""
 
     def __init__(self, length: int, item: Callable[[int], Any]) -> None:
         self._length = length

@@ -1,4 +1,4 @@
-"""Encoded column chunks: what their pages say, with the pages' checksums verified."""
+"""Parse the pages of encoded column chunks, verifying their checksums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SMALL = 4_096  # bytes; chunks of ids repeat in thousands of rows
 
 
 class ForeignEncoding(Exception):
-    """A row is not encoded as `RowWriter` does, so it is not copied; says in which way."""
+    """A row is not encoded as `RowWriter` does, so it cannot be copied; the message names the difference."""
 
 
 def describe_chunk(chunk: memoryview) -> ChunkFacts:
@@ -113,7 +113,7 @@ def _verify(page: memoryview, crc: int | None) -> None:
 
 
 def _require_canonical(header: object, found: memoryview) -> None:
-    """Checksums do not cover headers; thriftpy2 skips what it does not know, and so may not notice damage."""
+    """Require that a header re-encodes to the same bytes: it has no checksum, and thriftpy2 skips unknown fields."""
     written = io.BytesIO()
     encode(header, written)
     if written.getvalue() != found:

@@ -1,4 +1,4 @@
-"""The footers of Parquet files to copy rows from.
+"""Read and cache the footers of Parquet files to copy rows from.
 
 They are not read by pyarrow, whose metadata classes end the process
 (``terminate``) when a damaged footer names an unknown codec or has level
@@ -19,16 +19,16 @@ import pyarrow as pa
 from neuralpile_dagster.tables.copying.thrift import decode_footer, idl, read_footer_bytes
 
 MAX_KNOWN_ROWS = 100_000
-"""Row groups whose places are kept (~1 kB each)."""
+"""Row groups whose places are cached (~1 kB each)."""
 
 _WRITER = "parquet-cpp-arrow version "
 
 
 class ChunkPlace(NamedTuple):
-    """What a footer says about one column chunk.
+    """Facts of one column chunk in a footer.
 
     ``start``, ``length``, ``uncompressed`` and ``dictionary`` (the dictionary
-    page) are bytes, page headers included. ``text`` tells ids from counts.
+    page) are bytes, page headers included. ``text`` is true for ids, false for counts.
     """
 
     start: int
@@ -41,9 +41,9 @@ class ChunkPlace(NamedTuple):
 
 
 class SourceFooter(NamedTuple):
-    """What is needed of a footer to copy rows.
+    """The parts of a footer needed to copy rows.
 
-    ``foreign`` says why none of the file's rows can be copied, if so: then ``rows`` is empty.
+    ``foreign`` is the reason why none of the file's rows can be copied, if any; then ``rows`` is empty.
     ``group_rows`` are the numbers of rows of the row groups.
     """
 
@@ -74,7 +74,7 @@ def read_group_sizes(file: pa.NativeFile, column: str) -> list[GroupSize]:
 
 
 class Footers:
-    """Footers by a key of their own, of at most so many row groups; those used least recently are forgotten."""
+    """LRU cache of footers, limited by their number of row groups."""
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -83,7 +83,7 @@ class Footers:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], SourceFooter]) -> SourceFooter:
-        """The footer kept under ``key``, made now if there is none."""
+        """Cached footer of ``key``, made on a miss."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -99,11 +99,11 @@ class Footers:
         return footer
 
 
-_DECODED = Footers(MAX_KNOWN_ROWS)  # by digest: a worker meets the same files in every shard
+_DECODED = Footers(MAX_KNOWN_ROWS)  # by digest: every shard reads the same files
 
 
 def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFooter:
-    """Read what is needed to copy rows from a file.
+    """Read the parts of a file's footer needed to copy rows.
 
     Parameters
     ----------
@@ -165,5 +165,5 @@ def _place(column: Any) -> ChunkPlace:
 
 @functools.lru_cache(maxsize=65_536)
 def _shared(value: Any) -> Any:
-    """One object for all equal ones: ids repeat in thousands of rows."""
+    """Deduplicate equal objects: ids repeat in thousands of rows."""
     return value

@@ -1,4 +1,4 @@
-"""Rows of many Parquet files, asked for in any order, with few of the files open."""
+"""Random access to rows of many Parquet files, with few of them open at a time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MAX_OPEN = 64
 
 
 class Sources:
-    """Many Parquet files, of which rows are asked in any order; a context manager.
+    """Random access to rows of many Parquet files; a context manager.
 
     Parameters
     ----------
     open_file : callable
-        Opens a file, by the name that rows give it, for random access. Every
-        file opened is closed here.
+        Opens a file by its name for random access. Files opened here are
+        closed here.
     """
 
     def __init__(self, open_file: OpenFile) -> None:

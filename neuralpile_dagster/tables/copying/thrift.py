@@ -1,4 +1,4 @@
-"""Parquet's Thrift structures, from the IDL that ``fastparquet`` ships, read and written by ``thriftpy2``."""
+"""Read and write Parquet's Thrift structures with ``thriftpy2``, from the IDL that ``fastparquet`` ships."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def idl() -> Any:
 
 
 def decode(kind: str, stream: BinaryIO) -> Any:
-    """Read one structure of the IDL from where ``stream`` stands; raises `ValueError` when there is none."""
+    """Read one structure of the IDL at the position of ``stream``; raises `ValueError` when there is none."""
     from thriftpy2.protocol.compact import TCompactProtocol
     from thriftpy2.thrift import TException
 
@@ -46,7 +46,7 @@ def decode(kind: str, stream: BinaryIO) -> Any:
     try:
         TCompactProtocol(stream).read_struct(value)
     except (TException, TypeError, KeyError, IndexError, struct.error, RecursionError) as error:
-        # all of these come out of thriftpy2 for damaged or truncated bytes
+        # thriftpy2 raises any of these for damaged or truncated bytes
         raise ValueError(f"not a {kind} ({type(error).__name__}: {error})") from error
     return value
 
