@@ -129,7 +129,7 @@ def _build(dataset: Dataset) -> list[str]:
 def _cite(dataset: Dataset) -> list[str]:
     without_doi = "" if dataset.doi else " No DOI of the source is known to the catalog."
     return [
-        "Authors and license are read from the source's own metadata when the manifest is made, and stand on the card"
+        "Authors and license are read from the source's own metadata when the manifest is made, and shown on the card"
         f" of the built dataset.{without_doi}",
         "",
         "```bibtex",
