@@ -63,13 +63,13 @@ def copy_all(folder: Path, plan: str) -> dict[str, Any]:
 
 def encode(folder: Path, out: str) -> dict[str, Any]:
     """The same shard, row by row: pyarrow decodes, pyarrow encodes."""
-    from neuralpile_dagster.files import write_aside
+    from neuralpile_dagster.files import atomic_write
     from neuralpile_dagster.tables.rows import RowReader, RowWriter
     from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
     store, loaded, name = _shard(folder)
     began = time.perf_counter()
-    with write_aside(folder / out) as path, RowWriter(path, PILE_SCHEMA) as writer:
+    with atomic_write(folder / out) as path, RowWriter(path, PILE_SCHEMA) as writer:
         for file, number, source in loaded.refs(name):
             with store.open(file) as opened, RowReader(opened, file) as reader:
                 row = reader.row(number)
@@ -79,10 +79,10 @@ def encode(folder: Path, out: str) -> dict[str, Any]:
 
 def plain(folder: Path, out: str) -> dict[str, Any]:
     """The limit: a copy of the finished file."""
-    from neuralpile_dagster.files import write_aside
+    from neuralpile_dagster.files import atomic_write
 
     began = time.perf_counter()
-    with write_aside(folder / out) as path:
+    with atomic_write(folder / out) as path:
         shutil.copyfile(folder / "copy.parquet", path)
     return {"seconds": time.perf_counter() - began}
 

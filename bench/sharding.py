@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import save, show
-from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, Slice, plan_shards
+from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionSizes, Shard, Slice, plan_shards
 
 # name, sessions, compressed bytes: tokens x 0.095 bytes (docs/performance.md)
 DATASETS = [
@@ -27,7 +27,7 @@ DATASETS = [
 ]
 
 
-def fill_in_order(sessions: list[SessionRows]) -> tuple[Shard, ...]:
+def fill_in_order(sessions: list[SessionSizes]) -> tuple[Shard, ...]:
     """The baseline: the next shard begins when this one is full."""
     shards: list[list[Slice]] = []
     filled = MAX_SHARD_BYTES + 1
@@ -49,7 +49,7 @@ def measure(name: str, n: int, total: float, additions: int) -> dict[str, Any]:
             rng = np.random.default_rng(seed)
             sizes = rng.lognormal(0, 0.5, n + 1)
             sizes *= total / sizes.sum()
-            after = [SessionRows(f"{seed}-{i:04d}", (int(size),)) for i, size in enumerate(sizes)]
+            after = [SessionSizes(f"{seed}-{i:04d}", (int(size),)) for i, size in enumerate(sizes)]
             added = int(rng.integers(n + 1))
             before = set(plan(after[:added] + after[added + 1 :]))
             now = plan(after)

@@ -20,7 +20,7 @@ import numpy as np
 from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
-from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.files import atomic_write, require_free
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
@@ -188,7 +188,7 @@ def build_spike_counts(
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
-    def write(path: Path) -> SessionRows:
+    def write(path: Path) -> WrittenRows:
         return write_session_rows(path, source, max_tokens=settings.max_tokens, name=name, progress=progress, **ids)
 
     file, written = put_file(store, f"{prefix}/{key}.parquet", write)
@@ -222,7 +222,7 @@ def bin_files(
     max_tokens: int = DEFAULT_MAX_TOKENS,
     reader: str = "units",
     progress: Progress = silent,
-) -> SessionRows:
+) -> WrittenRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.
 
     ``subject_id`` is the name of the first file's folder and ``session_id`` its
@@ -251,18 +251,18 @@ def bin_files(
     # the recording is not kept: binning needs an eighth of its memory
     source = count_source(read_session(reader, files), bin_width_s, name)
     ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
-    with write_aside(output) as aside:
+    with atomic_write(output) as aside:
         return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
 
 
 _BYTES_PER_TOKEN = 0.3
 """Free disk needed while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
-TELL_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 """Interval of progress lines; most sessions are done before the first."""
 
 
 @dataclass(frozen=True)
-class SessionRows:
+class WrittenRows:
     """What was written.
 
     Attributes
@@ -288,7 +288,7 @@ def write_session_rows(
     max_tokens: int,
     name: str,
     progress: Progress = silent,
-) -> SessionRows:
+) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
     Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
@@ -305,7 +305,7 @@ def write_session_rows(
     name : str
         What errors call the recording.
     progress : callable
-        Called with a line every `TELL_EVERY_S`.
+        Called with a line every `LOG_EVERY_S`.
 
     Raises
     ------
@@ -318,12 +318,12 @@ def write_session_rows(
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.bin_width_s)
-    rows = _rows(source, _told(segments, name, progress), measure, subject_id, session_id)
+    rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
     write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
     stats = measure.stats(source.spikes_read, **source.lost())
     _require_conserved(stats, name)
     group_bytes = read_footer(path, name).group_bytes
-    return SessionRows(
+    return WrittenRows(
         stats=stats,
         rows=tuple(
             RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
@@ -343,11 +343,11 @@ def _rows(
         del row  # its memory is free before the next segment is made
 
 
-def _told(segments: tuple[Segment, ...], name: str, progress: Progress) -> Iterator[Segment]:
+def _report_progress(segments: tuple[Segment, ...], name: str, progress: Progress) -> Iterator[Segment]:
     """Yield the segments and report progress in between."""
     said = time.monotonic()
     for number, segment in enumerate(segments):
-        if time.monotonic() - said >= TELL_EVERY_S:
+        if time.monotonic() - said >= LOG_EVERY_S:
             progress(f"{name}: {number:,} of {len(segments):,} segments")
             said = time.monotonic()
         yield segment

@@ -31,7 +31,7 @@ def temporary_name(name: str = "") -> str:
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success sync it to disk and rename it.
 
     On any exception the temporary file is removed and ``path`` is unchanged;
@@ -102,7 +102,7 @@ def _last_written(path: Path) -> float:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file atomically."""
-    with write_aside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 

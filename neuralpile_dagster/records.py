@@ -269,7 +269,7 @@ class ShardRecord(Model):
     sha256: str
 
 
-class TotalsRecord(Model):
+class PublishedTotals(Model):
     """Sums over the sessions of a component or pile; ``units`` counts a unit once per session."""
 
     sessions: int
@@ -301,7 +301,7 @@ class ComponentRecord(Model):
     bin_width_s: float
     sessions: tuple[ComponentSession, ...]
     shards: tuple[ShardRecord, ...]
-    totals: TotalsRecord
+    totals: PublishedTotals
     missing: dict[str, str]
 
 

@@ -60,7 +60,7 @@ def test_bin_width_and_segment_size_can_be_chosen(shared_data: Path, tmp_path: P
 
 
 def test_a_long_session_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(build, "LOG_EVERY_S", 0.0)
     recording, said = write_units_nwb(tmp_path / "ses-1.nwb", poisson_trains(4, 20)), []
     bin_files([recording], tmp_path / "out.parquet", max_tokens=1000, progress=said.append)
     assert said == [f"{recording}: {number} of 4 segments" for number in range(4)]

@@ -62,8 +62,8 @@ def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
         return Verdict(False, "a card and the files that it describes", str(error), remedy)
     return Verdict(
         passed=stated == counted,
-        expected=_told(counted),
-        found="a card without split sizes" if stated is None else _told(stated),
+        expected=_describe_splits(counted),
+        found="a card without split sizes" if stated is None else _describe_splits(stated),
         remedy=remedy,
     )
 
@@ -71,7 +71,7 @@ def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
 _REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
-def _told(splits: Mapping[str, int]) -> str:
+def _describe_splits(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{split} {rows}" for split, rows in sorted(splits.items())) or "no rows"
 
 

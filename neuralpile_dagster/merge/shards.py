@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.files import require_free, write_aside
+from neuralpile_dagster.files import atomic_write, require_free
 from neuralpile_dagster.merge.model import PilePlan, PileShard
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
 from neuralpile_dagster.tables.copying.copy import CopyReport, copy_rows
-from neuralpile_dagster.tables.copying.sources import OpenFile
+from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
@@ -25,7 +25,7 @@ DigestOf = Callable[[str], str]
 
 
 def write_shard(
-    plan: PilePlan, shard_name: str, open_file: OpenFile, path: Path, digest_of: DigestOf | None = None
+    plan: PilePlan, shard_name: str, open_file: FileOpener, path: Path, digest_of: DigestOf | None = None
 ) -> CopyReport:
     """Write a shard to ``path``, which appears complete or not at all.
 
@@ -72,9 +72,9 @@ def write_shard(
             raise
         return file
 
-    with write_aside(path) as aside:
+    with atomic_write(path) as aside:
         report = copy_rows(plan.refs(shard_name), open_unchanged, aside, PILE_SCHEMA)
-        _require_as_planned(aside, plan.shard_rows(shard_name))
+        _require_match_plan(aside, plan.shard_rows(shard_name))
     return report
 
 
@@ -94,7 +94,7 @@ def build_shard(
     folder: str,
     plan: PilePlan,
     shard_name: str,
-    open_file: OpenFile,
+    open_file: FileOpener,
     digest_of: DigestOf | None = None,
 ) -> PileShard:
     """Write a shard to ``<folder>/<shard>.parquet`` of the store, and its record beside it, unless they are there."""
@@ -118,7 +118,7 @@ def build_shard(
     return record
 
 
-def _require_as_planned(path: Path, planned: pa.Table) -> None:
+def _require_match_plan(path: Path, planned: pa.Table) -> None:
     """Compare every row's ids and tokens with the plan: a source may have changed since."""
     ids = ["subject_id", "session_id", "source_dataset"]
     with open_parquet(path, str(path)) as parquet, damaged(str(path)):

@@ -16,7 +16,7 @@ from neuralpile_dagster.errors import MergeError, TableError
 from neuralpile_dagster.merge.model import SourceFile
 from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
 from neuralpile_dagster.tables.copying.source_footers import GroupSize, read_group_sizes
-from neuralpile_dagster.tables.copying.sources import OpenFile
+from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
 
@@ -97,7 +97,7 @@ def _from_sessions(
     return _source(repository, files, rows)
 
 
-def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file: OpenFile) -> PileSource:
+def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file: FileOpener) -> PileSource:
     """A component read from any Parquet files of the row schema, e.g. those of a repository on a hub.
 
     Reads footers and the columns of ids; spike counts are decoded only where a

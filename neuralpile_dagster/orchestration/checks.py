@@ -177,7 +177,7 @@ class SessionJudge:
                     remedy=verdict.remedy,
                 )
 
-    def sum_up(self) -> None:
+    def log_summaries(self) -> None:
         """Log a verdict per check on all sessions of the dataset, those of earlier batches included.
 
         The pages of asset and check show the newest verdict whatever its

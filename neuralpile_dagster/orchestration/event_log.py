@@ -34,7 +34,7 @@ MOST_OPEN = 8
 """Run logs kept open (least recently used ones are closed); a web server reads those of many runs."""
 
 
-def _do_not_wait_for_the_disk(connection: sqlite3.Connection, _record: object) -> None:
+def _relax_disk_sync(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
@@ -88,7 +88,7 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
                 # threads take turns, so that any of them may use the connection that another one opened
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
             )
-            event.listen(engine, "connect", _do_not_wait_for_the_disk)
+            event.listen(engine, "connect", _relax_disk_sync)
             self._open[shard] = engine
         self._open.move_to_end(shard)
         return self._open[shard]

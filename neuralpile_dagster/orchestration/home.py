@@ -43,7 +43,7 @@ def _folder(home: Path) -> Path:
 
 
 @contextmanager
-def going_on(home: Path, run_id: str) -> Iterator[None]:
+def hold_run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the lock of a run."""
     path = _folder(home) / f"{run_id}{_ENDING}"
     aside = path.with_suffix(".new")  # so that under its final name it is always locked

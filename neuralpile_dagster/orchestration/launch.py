@@ -64,7 +64,7 @@ class Launcher:
                 "dagster/asset_partition_range_start": partitions[0],
                 "dagster/asset_partition_range_end": partitions[-1],
             }
-        with noticing_interrupts() as asked_to_stop:
+        with watch_interrupts() as stop_requested:
             result = self.job.execute_in_process(
                 instance=self.instance,
                 asset_selection=list(keys),
@@ -72,7 +72,7 @@ class Launcher:
                 run_config={**QUIET, **({"ops": config} if config else {})},
                 raise_on_error=False,
             )
-            if asked_to_stop():
+            if stop_requested():
                 raise KeyboardInterrupt
         for evaluation in result.get_asset_check_evaluations():
             self._note(evaluation)
@@ -112,16 +112,16 @@ class Launcher:
                 f"{hub_dataset.to_user_string()} in the UI with a min_session_share below 1"
             )
             return
-        if partial and (fewer := self._would_shrink(dataset)):
+        if partial and (fewer := self._reason_not_to_publish(dataset)):
             self.outcome.failed[hub_dataset.to_user_string()] = fewer
             return
         config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": 0.0}}} if partial else None
         if reason := self.run([hub_dataset], config=config):
             self.outcome.failed[hub_dataset.to_user_string()] = reason
         else:
-            self._tell_published(dataset)
+            self._report_published(dataset)
 
-    def _would_shrink(self, dataset: Dataset) -> str | None:
+    def _reason_not_to_publish(self, dataset: Dataset) -> str | None:
         """Reason not to publish a part of a dataset: the repository holds more sessions than are done here."""
         manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
@@ -171,7 +171,7 @@ class Launcher:
             if key in chosen
         }
 
-    def _tell_published(self, dataset: Dataset) -> None:
+    def _report_published(self, dataset: Dataset) -> None:
         published = documents.read_published(self.store, dataset, self.settings)
         if published is not None:
             totals, where = published.totals, self._where(published.repository)
@@ -240,7 +240,7 @@ def build(
 
 
 @contextmanager
-def noticing_interrupts() -> Iterator[Callable[[], bool]]:
+def watch_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether this process has received SIGINT or SIGTERM since the beginning.
 
     Dagster ends a run that is interrupted within a step as failed; an interrupt
@@ -257,14 +257,14 @@ def noticing_interrupts() -> Iterator[Callable[[], bool]]:
         writer.setblocking(False)  # required by `signal.set_wakeup_fd`
         noted = bytearray()
 
-        def asked_to_stop() -> bool:
+        def stop_requested() -> bool:
             with suppress(BlockingIOError):  # no signal came
                 noted.extend(reader.recv(4096))
             return signal.SIGINT in noted or signal.SIGTERM in noted
 
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
-            yield asked_to_stop
+            yield stop_requested
         finally:
             signal.set_wakeup_fd(before)
 

@@ -17,14 +17,14 @@ _MARK = "neuralpile_progress"
 """Attribute of log records, which Dagster passes on to its loggers (unlike the name of the logger)."""
 
 
-def our_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
+def terminal_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
     """Logger of the run whose lines the terminal shows as well."""
     return logging.LoggerAdapter(context.log, {_MARK: True})
 
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
     """`Progress` of an asset that logs to the run, for the UI and the terminal."""
-    return our_log(context).info
+    return terminal_log(context).info
 
 
 class _Forward(logging.Handler):
@@ -39,9 +39,9 @@ class _Forward(logging.Handler):
 
 
 @contextmanager
-def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
+def forward_wait_warnings(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Forward warnings about waiting for a server to the run's log, so that a long retry does not look like a hang."""
-    handler = _Forward(our_log(context))
+    handler = _Forward(terminal_log(context))
     WAITING.addHandler(handler)
     try:
         yield
@@ -49,8 +49,8 @@ def waits_told(context: dg.AssetExecutionContext) -> Iterator[None]:
         WAITING.removeHandler(handler)
 
 
-class _OurLines(logging.Filter):
-    """Filter that keeps lines of `our_log` only; Dagster's own lines repeat them in terms of ops and outputs."""
+class _TerminalLines(logging.Filter):
+    """Filter that keeps lines of `terminal_log` only; Dagster's own lines repeat them in terms of ops and outputs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, _MARK, False)
@@ -70,7 +70,7 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """Write to standard error, so that standard output stays for results."""
     logger = logging.Logger("neuralpile.progress", level=logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OurLines())
+    handler.addFilter(_TerminalLines())
     handler.setFormatter(_Message())
     logger.addHandler(handler)
     return logger

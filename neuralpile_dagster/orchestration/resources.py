@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration.home import going_on
+from neuralpile_dagster.orchestration.home import hold_run_lock
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
@@ -56,7 +56,7 @@ class InstanceResource:
 
         def serve(context: dg.InitResourceContext) -> Iterator[InstanceResource]:
             """Serve a run, which is known to go on as long as its process does."""
-            with going_on(self.settings.home, context.run.run_id) if context.run else nullcontext():
+            with hold_run_lock(self.settings.home, context.run.run_id) if context.run else nullcontext():
                 yield self
 
         return dg.ResourceDefinition(

@@ -109,7 +109,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
                         running = _runs(instance, _IN_PROGRESS)
             finally:
                 _end_servers(process, received)
-                _end_all(ui, received, servers_were_told=process.returncode == 0)
+                _end_all(ui, received, servers_signaled=process.returncode == 0)
         note.unlink()
         with open_instance(settings) as instance:
             fail_abandoned(settings.home, instance)
@@ -159,7 +159,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
     try:
         if (killed := _read(note)) and (left := _started_by(killed["id"])):
             say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
-            _end_all(killed["id"], [], servers_were_told=False)
+            _end_all(killed["id"], [], servers_signaled=False)
         note.unlink(missing_ok=True)
         yield note
     finally:
@@ -216,7 +216,7 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(kind, handler)
 
 
-def _impatient(received: Sequence[int]) -> bool:
+def _interrupted_twice(received: Sequence[int]) -> bool:
     """Whether Ctrl-C came twice; other signals are repeated by terminals and service managers."""
     return received.count(signal.SIGINT) > 1
 
@@ -225,18 +225,18 @@ def _end_servers(process: subprocess.Popen[bytes], received: Sequence[int]) -> N
     """Stop ``dagster dev``, which stops web server and daemon and signals its code servers to stop after their runs."""
     process.terminate()
     due = time.monotonic() + SERVERS_GRACE_S
-    while process.poll() is None and time.monotonic() < due and not _impatient(received):
+    while process.poll() is None and time.monotonic() < due and not _interrupted_twice(received):
         time.sleep(_TICK_S)
     process.kill()
     process.wait()
 
 
-def _end_all(ui: str, received: Sequence[int], *, servers_were_told: bool) -> None:
+def _end_all(ui: str, received: Sequence[int], *, servers_signaled: bool) -> None:
     """Interrupt the runs of a UI, and its servers unless already signaled; kill processes that do not end in time."""
     asked: set[psutil.Process] = set()
     begin = time.monotonic()
     while remaining := _started_by(ui):
-        waited = time.monotonic() - begin + (RUNS_GRACE_S + LAST_GRACE_S if _impatient(received) else 0.0)
+        waited = time.monotonic() - begin + (RUNS_GRACE_S + LAST_GRACE_S if _interrupted_twice(received) else 0.0)
         if waited > RUNS_GRACE_S + 2 * LAST_GRACE_S:
             raise NeuralPileError(
                 "some processes of the UI do not end",
@@ -247,7 +247,7 @@ def _end_all(ui: str, received: Sequence[int], *, servers_were_told: bool) -> No
             with suppress(psutil.NoSuchProcess):  # ended just now
                 if waited > (RUNS_GRACE_S if is_run else RUNS_GRACE_S + LAST_GRACE_S):
                     process.kill()
-                elif process not in asked and (is_run or not servers_were_told):
+                elif process not in asked and (is_run or not servers_signaled):
                     process.terminate()
                     asked.add(process)
         time.sleep(_TICK_S)

@@ -15,9 +15,9 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from neuralpile_dagster.orchestration.private_dagster import CheckRunHealthResult, WorkerStatus
 
-MISSES_UNTIL_GONE = 3
+MISSES_UNTIL_FAILED = 3
 """Successive polls (``run_monitoring.poll_interval_seconds``) without a worker until a run is marked as failed."""
-ANSWER_TIMEOUT_S = 5.0
+RESPONSE_TIMEOUT_S = 5.0
 """Timeout for workers to list their tasks; the responses are cached as long again, for all runs checked meanwhile."""
 
 _PATIENCE = {"max_retries": 60, "interval_start": 0.5, "interval_step": 0.5, "interval_max": 5.0}
@@ -53,7 +53,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
 
     A killed process of a worker is noticed by Celery. When the whole worker or
     its machine stops, nothing reports it and a run would stay "started"
-    forever. Here a started run that no worker lists at `MISSES_UNTIL_GONE`
+    forever. Here a started run that no worker lists at `MISSES_UNTIL_FAILED`
     successive polls is marked as failed (and then retried according to
     ``run_retries``). Losing the broker's memory does not fail a run that is
     still being executed.
@@ -63,7 +63,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
         super().__init__(config_source={**SETTINGS, **(config_source or {})}, **config)
         self._missed_at: dict[str, set[float]] = {}
         self._active: set[str] = set()
-        self._asked_at = float("-inf")
+        self._polled_at = float("-inf")
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether a worker is executing a started run; raises when the broker is unavailable."""
@@ -76,16 +76,16 @@ class WorkerRunLauncher(CeleryRunLauncher):
         if health.status == WorkerStatus.FAILED:
             return health
         missed_at = self._missed_at.setdefault(run.run_id, set())
-        missed_at.add(self._asked_at)
-        if len(missed_at) < MISSES_UNTIL_GONE:
+        missed_at.add(self._polled_at)
+        if len(missed_at) < MISSES_UNTIL_FAILED:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missed_at[run.run_id]
         return CheckRunHealthResult(WorkerStatus.FAILED, "No worker is running this run: its worker has stopped.")
 
     def _active_tasks(self) -> set[str]:
         """Ids of the tasks that workers list as active."""
-        if time.monotonic() - self._asked_at > ANSWER_TIMEOUT_S:
-            answers = self.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
+        if time.monotonic() - self._polled_at > RESPONSE_TIMEOUT_S:
+            answers = self.celery.control.inspect(timeout=RESPONSE_TIMEOUT_S).active() or {}
             self._active = {task["id"] for tasks in answers.values() for task in tasks}
-            self._asked_at = time.monotonic()
+            self._polled_at = time.monotonic()
         return self._active

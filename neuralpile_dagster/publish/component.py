@@ -20,7 +20,7 @@ from neuralpile_dagster.publish.configs import first_rows, sessions_table, units
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, ShardRecord, TotalsRecord
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PublishedTotals, ShardRecord
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 
@@ -103,7 +103,7 @@ def write_component(
         Before the shards are written.
     """
     pairs = [(session, records[session.key]) for session in manifest.sessions if session.key in records]
-    _require_alike(dataset, pairs)
+    _require_same_settings(dataset, pairs)
     sessions = {session.key: _session(session, record) for session, record in pairs}
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
@@ -138,7 +138,7 @@ def write_component(
     return component
 
 
-def _require_alike(dataset: Dataset, pairs: Pairs) -> None:
+def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:
     if not pairs:
         raise HubError(
             f"{dataset.name} has no finished session",
@@ -168,8 +168,8 @@ def _session(session: Session, record: CountsRecord) -> ComponentSession:
     )
 
 
-def _totals(records: Sequence[CountsRecord]) -> TotalsRecord:
-    return TotalsRecord(
+def _totals(records: Sequence[CountsRecord]) -> PublishedTotals:
+    return PublishedTotals(
         sessions=len(records),
         subjects=len({record.subject_id for record in records}),
         units=sum(record.stats.n_units for record in records),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.files import write_aside
+from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.recordings.manifest import Session
@@ -35,7 +35,7 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
     path = folder / config_path(name)
     rows = size = 0
     with (
-        write_aside(path) as aside,
+        atomic_write(path) as aside,
         pq.ParquetWriter(aside, schema, compression="zstd", write_page_index=True, write_page_checksum=True) as writer,
     ):
         for table in tables:
@@ -108,7 +108,7 @@ def write_preview(folder: Path, rows: Iterable[Row], schema: pa.Schema) -> Confi
     """
     path = folder / config_path("preview")
     size = written = 0
-    with write_aside(path) as aside, RowWriter(aside, schema) as writer:
+    with atomic_write(path) as aside, RowWriter(aside, schema) as writer:
         for row in islice(rows, MAX_ROWS):
             n_units, n_bins = row.counts.shape
             counts = row.counts[:, : preview_bins(n_units, n_bins)]

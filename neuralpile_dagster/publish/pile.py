@@ -137,7 +137,7 @@ def write_pile(
             earlier = placed.setdefault(shard.split, [])
             earlier.append(_place(folder, store, shard, len(earlier)))
             scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
-            _require_as_recorded(shard, scans[shard.split][-1])
+            _require_match_record(shard, scans[shard.split][-1])
             progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
         present = {session for some in scans.values() for scan in some for session in scan.sessions}
         configs = [
@@ -166,7 +166,7 @@ def _place(folder: Path, store: Store, shard: StoredShard, number: int) -> Shard
     return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
 
 
-def _require_as_recorded(shard: StoredShard, scan: ShardScan) -> None:
+def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
     if (scan.rows, scan.tokens) != (shard.rows, shard.tokens):
         raise HubError(
             f"{shard.file.key} is not what its record says",
@@ -187,7 +187,7 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
     return found
 
 
-def _known_units(tables: Iterable[pa.Table]) -> dict[Session, int]:
+def _known_units(tables: Iterable[pa.Table]) -> dict[SessionId, int]:
     """Units of each session, by (source_dataset, subject_id, session_id)."""
     columns = ("source_dataset", "subject_id", "session_id", "n_units")
     return {
@@ -197,7 +197,7 @@ def _known_units(tables: Iterable[pa.Table]) -> dict[Session, int]:
     }
 
 
-def _only(tables: Iterable[pa.Table], sessions: set[Session]) -> list[pa.Table]:
+def _only(tables: Iterable[pa.Table], sessions: set[SessionId]) -> list[pa.Table]:
     """Rows of sessions in the pile: a component may have been published again since the pile was planned."""
     found = []
     for table in tables:
@@ -232,7 +232,7 @@ def _rows(paths: Iterable[Path]) -> Iterator[Row]:
                 yield reader.row(number)
 
 
-Session = tuple[str, str, str]
+SessionId = tuple[str, str, str]
 """source_dataset, subject_id, session_id."""
 
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
@@ -245,16 +245,16 @@ class ShardScan:
     rows: int
     tokens: int
     arrow_bytes: int
-    sessions: frozenset[Session]
+    sessions: frozenset[SessionId]
 
 
-def scan_shard(path: Path, n_units: MutableMapping[Session, int]) -> ShardScan:
+def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan:
     """Read footer and ids of a shard with one row in each row group.
 
     Parameters
     ----------
     path : Path
-    n_units : mutable mapping of Session to int
+    n_units : mutable mapping of SessionId to int
         Units of each session. What is not known yet is found by decoding one
         row of the session, and added.
 
@@ -271,7 +271,7 @@ def scan_shard(path: Path, n_units: MutableMapping[Session, int]) -> ShardScan:
     with damaged(str(path)):
         ids = parquet.read(columns=_TEXTS)
     arrow_bytes = 0
-    sessions: set[Session] = set()
+    sessions: set[SessionId] = set()
     for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
         subject, session_id, _, source = texts
         session = (source, subject, session_id)

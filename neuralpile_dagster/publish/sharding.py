@@ -23,7 +23,7 @@ MAX_SHARD_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
-class SessionRows:
+class SessionSizes:
     """One session: its key, and the compressed bytes of each of its rows."""
 
     key: str
@@ -47,7 +47,7 @@ class Slice:
 Shard = tuple[Slice, ...]
 
 
-def plan_shards(sessions: Sequence[SessionRows], max_bytes: int = MAX_SHARD_BYTES) -> tuple[Shard, ...]:
+def plan_shards(sessions: Sequence[SessionSizes], max_bytes: int = MAX_SHARD_BYTES) -> tuple[Shard, ...]:
     """Cut sessions, in the order given, into shards of at most ``max_bytes``.
 
     A session is in one shard, unless it alone is larger than ``max_bytes``: it
@@ -72,7 +72,7 @@ def _priority(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _cut_rows(session: SessionRows, max_bytes: int) -> list[Shard]:
+def _cut_rows(session: SessionSizes, max_bytes: int) -> list[Shard]:
     shards: list[Shard] = []
     start = filled = 0
     for row, size in enumerate(session.row_bytes):

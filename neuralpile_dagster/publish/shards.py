@@ -16,7 +16,7 @@ import pyarrow as pa
 from neuralpile_dagster.errors import DocumentError, HubError
 from neuralpile_dagster.files import require_free, sha256_of, write_bytes
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionRows, Shard, plan_shards
+from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionSizes, Shard, plan_shards
 from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
@@ -58,7 +58,7 @@ class ShardWriter:
 
         Raises `DiskFull` before anything is written when the disk is too small.
         """
-        placed = [SessionRows(s.key, tuple(row.bytes for row in s.rows)) for s in self.sessions.values()]
+        placed = [SessionSizes(s.key, tuple(row.bytes for row in s.rows)) for s in self.sessions.values()]
         plan = plan_shards(placed, max_bytes)
         kept = [self._kept(self._inputs(shard)) for shard in plan]
         needed = sum(self._row_bytes(shard) for shard, there in zip(plan, kept, strict=True) if there is None)
@@ -67,7 +67,7 @@ class ShardWriter:
         for number, (shard, there) in enumerate(zip(plan, kept, strict=True)):
             made = there or self._make(shard, f"shard {number + 1} of {len(plan)}")
             records.append(self._name(number, shard, made))
-        self._forget([self._inputs(shard) for shard in plan])
+        self._remove_stale_notes([self._inputs(shard) for shard in plan])
         return tuple(records)
 
     def _inputs(self, shard: Shard) -> str:
@@ -126,7 +126,7 @@ class ShardWriter:
             sha256=made.sha256,
         )
 
-    def _forget(self, ids: Sequence[str]) -> None:
+    def _remove_stale_notes(self, ids: Sequence[str]) -> None:
         """Remove notes that belong to no shard any more."""
         for note in self.notes.glob("*"):
             if note.stem not in ids:

@@ -75,7 +75,7 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         the same partition key.
     """
     rule = _Rule(dataset.sessions)
-    chosen, dropped = _sift(rule, listing.files)
+    chosen, dropped = _select_files(rule, listing.files)
     groups: dict[Identity, list[ArchiveFile]] = {}
     for file in chosen:
         groups.setdefault(rule.identity(file.path), []).append(file)
@@ -90,7 +90,7 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         if session.key in sessions:
             raise _collision(dataset, sessions[session.key], session)
         sessions[session.key] = session
-    gone = (old for old in (*known.sessions, *known.replaced) if _is_gone(rule, old, groups)) if known else ()
+    gone = (old for old in (*known.sessions, *known.replaced) if _has_vanished(rule, old, groups)) if known else ()
     replaced = _carry_over(gone, sessions)
     return Manifest(
         dataset=dataset.name,
@@ -112,9 +112,9 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
     )
 
 
-def _is_gone(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
+def _has_vanished(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
     """Whether a session that the rule would still choose is no longer listed."""
-    chosen = all(rule.reason_against(file) is None for file in old.files)
+    chosen = all(rule.exclusion_reason(file) is None for file in old.files)
     return chosen and rule.identity(old.files[0].path) not in groups
 
 
@@ -149,7 +149,7 @@ class _Rule:
         self.same_session = re.compile(rule.same_session) if rule.same_session else None
         self.several = rule.several
 
-    def reason_against(self, file: ArchiveFile) -> str | None:
+    def exclusion_reason(self, file: ArchiveFile) -> str | None:
         """Reason why the file is not (part of) a session, or None."""
         unsafe = _unsafe(file.path)
         if unsafe:
@@ -208,7 +208,7 @@ class _Rule:
         return names
 
 
-def _sift(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[ArchiveFile], Counter[str]]:
+def _select_files(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[ArchiveFile], Counter[str]]:
     """Files that the rule chooses, in path order, and numbers of dropped files by reason."""
     chosen: list[ArchiveFile] = []
     dropped: Counter[str] = Counter()
@@ -221,7 +221,7 @@ def _sift(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[ArchiveFile],
                 remedy="list it again; the version may have changed while it was being listed",
             )
         seen.add(file.path)
-        reason = rule.reason_against(file)
+        reason = rule.exclusion_reason(file)
         if reason is None:
             chosen.append(file)
         else:

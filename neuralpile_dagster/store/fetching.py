@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.files import explained, require_free, sha256_of, write_aside
+from neuralpile_dagster.files import atomic_write, explained, require_free, sha256_of
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store
 
@@ -29,7 +29,7 @@ def fetch(store: Store, file: StoredFile, target: Path) -> None:
     """
     if target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256:
         return
-    with write_aside(target) as aside:
+    with atomic_write(target) as aside:
         if not _linked(store, file, aside):
             require_free(target, file.size, f"a copy of {file.key}")
             with store.open(file.key) as source, aside.open("wb") as copy:

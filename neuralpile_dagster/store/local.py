@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, write_aside
+from neuralpile_dagster.files import TEMPORARY_PREFIX, atomic_write
 from neuralpile_dagster.store.model import check_key
 
 
@@ -30,7 +30,7 @@ class LocalStore:
 
     def writing(self, key: str) -> AbstractContextManager[Path]:
         """See `Store.writing`."""
-        return write_aside(self._path(key))
+        return atomic_write(self._path(key))
 
     def open(self, key: str) -> pa.NativeFile:
         """See `Store.open`."""

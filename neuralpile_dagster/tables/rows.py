@@ -54,7 +54,7 @@ class RowWriter:
     """Write rows to a Parquet file, one row group each; a context manager.
 
     The same rows give the same bytes. Writes directly to ``target``: use it
-    inside `files.write_aside` or `store.put_file`.
+    inside `files.atomic_write` or `store.put_file`.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from neuralpile_dagster.orchestration import workers
-from neuralpile_dagster.orchestration.workers import MISSES_UNTIL_GONE, WorkerRunLauncher
+from neuralpile_dagster.orchestration.workers import MISSES_UNTIL_FAILED, WorkerRunLauncher
 
 RUN = dg.DagsterRun(job_name="job", tags={DAGSTER_CELERY_TASK_ID_TAG: "task"})
 
@@ -31,7 +31,7 @@ class Workers:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Workers:
-    monkeypatch.setattr(workers, "ANSWER_TIMEOUT_S", 0.0)  # every look asks anew
+    monkeypatch.setattr(workers, "RESPONSE_TIMEOUT_S", 0.0)  # every look asks anew
     return Workers()
 
 
@@ -48,13 +48,13 @@ def state(celery: Celery, value: Any, word: str) -> None:
 
 
 def test_a_run_that_a_worker_works_on_is_running_whatever_the_broker_remembers(launcher: WorkerRunLauncher):
-    for _ in range(2 * MISSES_UNTIL_GONE):
+    for _ in range(2 * MISSES_UNTIL_FAILED):
         assert launcher.check_run_worker_health(RUN).status == WorkerStatus.RUNNING
 
 
 def test_a_run_that_no_worker_was_given_is_left_alone(launcher: WorkerRunLauncher, asked: Workers):
     asked.active = {}
-    for _ in range(2 * MISSES_UNTIL_GONE):
+    for _ in range(2 * MISSES_UNTIL_FAILED):
         assert launcher.check_run_worker_health(dg.DagsterRun(job_name="job")).status == WorkerStatus.RUNNING
 
 
@@ -65,15 +65,15 @@ def test_a_run_that_no_worker_works_on_has_failed_at_the_third_look(
 ):
     state(launcher.celery, None, word)
     asked.active = answer
-    found = [launcher.check_run_worker_health(RUN) for _ in range(MISSES_UNTIL_GONE)]
-    assert [each.status for each in found] == [WorkerStatus.RUNNING] * (MISSES_UNTIL_GONE - 1) + [WorkerStatus.FAILED]
+    found = [launcher.check_run_worker_health(RUN) for _ in range(MISSES_UNTIL_FAILED)]
+    assert [each.status for each in found] == [WorkerStatus.RUNNING] * (MISSES_UNTIL_FAILED - 1) + [WorkerStatus.FAILED]
     assert "its worker has stopped" in str(found[-1].msg)
 
 
 def test_a_worker_that_answers_again_starts_the_count_anew(launcher: WorkerRunLauncher, asked: Workers):
     for _ in range(3):
         answer, asked.active = asked.active, {}
-        for _ in range(MISSES_UNTIL_GONE - 1):
+        for _ in range(MISSES_UNTIL_FAILED - 1):
             assert launcher.check_run_worker_health(RUN).status == WorkerStatus.RUNNING
         asked.active = answer
         assert launcher.check_run_worker_health(RUN).status == WorkerStatus.RUNNING
@@ -82,9 +82,9 @@ def test_a_worker_that_answers_again_starts_the_count_anew(launcher: WorkerRunLa
 def test_one_answer_counts_once_however_often_it_is_looked_at(
     launcher: WorkerRunLauncher, asked: Workers, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(workers, "ANSWER_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(workers, "RESPONSE_TIMEOUT_S", 3600.0)
     asked.active = {}
-    for _ in range(2 * MISSES_UNTIL_GONE):
+    for _ in range(2 * MISSES_UNTIL_FAILED):
         assert launcher.check_run_worker_health(RUN).status == WorkerStatus.RUNNING
     assert asked.asked == 1
 

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.publish.sharding import SessionRows, Slice, plan_shards
+from neuralpile_dagster.publish.sharding import SessionSizes, Slice, plan_shards
 
 LIMIT = 1_000
 
 
 @st.composite
-def some_sessions(draw: st.DrawFn) -> list[SessionRows]:
+def some_sessions(draw: st.DrawFn) -> list[SessionSizes]:
     keys = draw(st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), unique=True, max_size=40))
     rows = st.lists(st.integers(1, 1_500), min_size=1, max_size=6)
-    return [SessionRows(key, tuple(draw(rows))) for key in keys]
+    return [SessionSizes(key, tuple(draw(rows))) for key in keys]
 
 
-def size_of(shard: tuple[Slice, ...], sessions: list[SessionRows]) -> int:
+def size_of(shard: tuple[Slice, ...], sessions: list[SessionSizes]) -> int:
     by_key = {session.key: session for session in sessions}
     return sum(sum(by_key[part.key].row_bytes[part.start : part.stop]) for part in shard)
 
 
 @given(some_sessions())
-def test_every_row_is_in_exactly_one_shard_in_order(sessions: list[SessionRows]):
+def test_every_row_is_in_exactly_one_shard_in_order(sessions: list[SessionSizes]):
     placed = [
         (part.key, row)
         for shard in plan_shards(sessions, LIMIT)
@@ -36,14 +36,14 @@ def test_every_row_is_in_exactly_one_shard_in_order(sessions: list[SessionRows])
 
 
 @given(some_sessions())
-def test_no_shard_is_larger_than_the_limit_unless_it_is_one_row(sessions: list[SessionRows]):
+def test_no_shard_is_larger_than_the_limit_unless_it_is_one_row(sessions: list[SessionSizes]):
     for shard in plan_shards(sessions, LIMIT):
         one_row = len(shard) == 1 and shard[0].stop - shard[0].start == 1
         assert size_of(shard, sessions) <= LIMIT or one_row
 
 
 @given(some_sessions())
-def test_only_a_session_larger_than_the_limit_is_divided(sessions: list[SessionRows]):
+def test_only_a_session_larger_than_the_limit_is_divided(sessions: list[SessionSizes]):
     by_key = {session.key: session for session in sessions}
     for shard in plan_shards(sessions, LIMIT):
         for part in shard:
@@ -52,21 +52,21 @@ def test_only_a_session_larger_than_the_limit_is_divided(sessions: list[SessionR
 
 
 @given(some_sessions())
-def test_no_shard_and_no_part_of_one_is_empty(sessions: list[SessionRows]):
+def test_no_shard_and_no_part_of_one_is_empty(sessions: list[SessionSizes]):
     shards = plan_shards(sessions, LIMIT)
     assert all(shards)
     assert all(part.stop > part.start for shard in shards for part in shard)
 
 
 @given(some_sessions())
-def test_what_fits_one_shard_is_one_shard(sessions: list[SessionRows]):
+def test_what_fits_one_shard_is_one_shard(sessions: list[SessionSizes]):
     total = sum(session.size for session in sessions)
     assert len(plan_shards(sessions, max(total, 1))) == bool(sessions)
 
 
 @given(some_sessions())
 @settings(max_examples=200)
-def test_the_parts_of_the_highest_cut_do_not_know_of_each_other(sessions: list[SessionRows]):
+def test_the_parts_of_the_highest_cut_do_not_know_of_each_other(sessions: list[SessionSizes]):
     """What is added to one side of a cut leaves the shards of the other side as they were."""
     shards = plan_shards(sessions, LIMIT)
     starts = [shard[0].key for shard in shards[1:] if shard[0].start == 0]
@@ -77,11 +77,11 @@ def test_the_parts_of_the_highest_cut_do_not_know_of_each_other(sessions: list[S
     assert shards == (*plan_shards(sessions[:position], LIMIT), *plan_shards(sessions[position:], LIMIT))
 
 
-def sessions_like(n: int, total: float, seed: int) -> list[SessionRows]:
+def sessions_like(n: int, total: float, seed: int) -> list[SessionSizes]:
     """Sessions of unequal size, as those of a dataset are: log-normal with a spread of a factor 1.6."""
     sizes = np.random.default_rng(seed).lognormal(0, 0.5, n)
     sizes *= total / sizes.sum()
-    return [SessionRows(f"sub-{seed}_ses-{i:04d}", (int(size),)) for i, size in enumerate(sizes)]
+    return [SessionSizes(f"sub-{seed}_ses-{i:04d}", (int(size),)) for i, size in enumerate(sizes)]
 
 
 def new_shards(n: int, total: float, seeds: range) -> list[int]:
@@ -110,5 +110,5 @@ def test_no_session_is_no_shard():
 
 
 def test_rows_that_are_each_larger_than_the_limit_are_a_shard_each():
-    session = SessionRows("ses-1", (LIMIT + 1, LIMIT + 2))
+    session = SessionSizes("ses-1", (LIMIT + 1, LIMIT + 2))
     assert plan_shards([session], LIMIT) == ((Slice("ses-1", 0, 1),), (Slice("ses-1", 1, 2),))

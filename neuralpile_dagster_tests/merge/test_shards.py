@@ -18,7 +18,7 @@ from neuralpile_dagster.merge.shards import build_shard, write_shard
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
-from neuralpile_dagster.tables.copying.sources import OpenFile
+from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.merge.components import store_component, store_session, stored, three_components
@@ -142,7 +142,7 @@ def published(store: LocalStore, hub: LocalHub, folder: Path, source: PileSource
     return source_from_parquet(f"local/{source.name}", files, opener(store, hub))
 
 
-def opener(store: LocalStore, hub: LocalHub) -> OpenFile:
+def opener(store: LocalStore, hub: LocalHub) -> FileOpener:
     """Opens what is in the store and what is on the hub."""
 
     def open_file(name: str) -> pa.NativeFile:

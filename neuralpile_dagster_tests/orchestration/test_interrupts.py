@@ -12,7 +12,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.launch import Launcher, noticing_interrupts
+from neuralpile_dagster.orchestration.launch import Launcher, watch_interrupts
 from neuralpile_dagster_tests.orchestration.house import House
 
 
@@ -22,21 +22,21 @@ def interrupt_between_steps() -> None:
 
 
 def test_an_interrupt_that_dagster_forgets_is_noticed_and_stays_so() -> None:
-    with noticing_interrupts() as asked_to_stop:
-        assert not asked_to_stop()
+    with watch_interrupts() as stop_requested:
+        assert not stop_requested()
         interrupt_between_steps()
-        assert asked_to_stop()
-        assert asked_to_stop()
-    with noticing_interrupts() as asked_to_stop:
-        assert not asked_to_stop()
+        assert stop_requested()
+        assert stop_requested()
+    with watch_interrupts() as stop_requested:
+        assert not stop_requested()
 
 
 def test_other_signals_are_no_interrupt() -> None:
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
-        with noticing_interrupts() as asked_to_stop:
+        with watch_interrupts() as stop_requested:
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert not asked_to_stop()
+            assert not stop_requested()
     finally:
         signal.signal(signal.SIGUSR1, before)
 

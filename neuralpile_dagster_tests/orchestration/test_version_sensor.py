@@ -13,7 +13,7 @@ from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import TRIES
-from neuralpile_dagster.orchestration.automation.versions import IMPATIENT, LOOK_S, TICK_S, version_sensor
+from neuralpile_dagster.orchestration.automation.versions import IMPATIENT, TICK_BUDGET_S, TICK_S, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record
@@ -172,7 +172,7 @@ def test_a_dandiset_that_is_in_trouble_alone_does_not_hide_the_others_for_ever(l
 
 
 def test_a_tick_ends_in_time_and_the_next_goes_on_from_there(listed: House, server: DandiServer):
-    seconds = count(step=LOOK_S / 2.5)  # of every look at the clock
+    seconds = count(step=TICK_BUDGET_S / 2.5)  # of every look at the clock
     orders, cursor = [], None
     for _ in range(3):
         before = len(server.http.log)
@@ -185,8 +185,8 @@ def test_a_tick_ends_in_time_and_the_next_goes_on_from_there(listed: House, serv
 
 def test_a_silent_archive_leaves_a_tick_alive():
     one_request = IMPATIENT.attempts * (IMPATIENT.connect_timeout_s + IMPATIENT.read_timeout_s)
-    assert LOOK_S + one_request + IMPATIENT.retry_after_max_s < TICK_S
-    assert LOOK_S + IMPATIENT.read_timeout_s < TICK_S
+    assert TICK_BUDGET_S + one_request + IMPATIENT.retry_after_max_s < TICK_S
+    assert TICK_BUDGET_S + IMPATIENT.read_timeout_s < TICK_S
 
 
 @pytest.mark.parametrize("cursor", ['{"tiny-mice": "published 1"}', '{"noticed": {}, "next": 77}', '{"next": "x"}'])

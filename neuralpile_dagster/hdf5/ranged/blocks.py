@@ -23,7 +23,7 @@ _STEPS_TO_TRUST = 2  # forward steps in a row before anything is read ahead
 _LONGEST_STEP = 2  # blocks; a longer step is a jump
 
 
-def empty(size: int) -> memoryview:
+def uninitialized(size: int) -> memoryview:
     """Allocate a buffer without zeroing it (zeroing costs as much as a fast network, and blocks all threads)."""
     return np.empty(size, np.uint8).data
 
@@ -90,7 +90,7 @@ class Blocks:
 
     def _fetch(self, index: int, block: Future[memoryview]) -> None:
         start = index * self.block_bytes
-        content = empty(min(self.block_bytes, self.remote.size - start))
+        content = uninitialized(min(self.block_bytes, self.remote.size - start))
         try:
             self.remote.read_into(start, content)
         except BaseException as error:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.errors import DamagedRecording
-from neuralpile_dagster.hdf5.ranged.blocks import Blocks, empty
+from neuralpile_dagster.hdf5.ranged.blocks import Blocks, uninitialized
 from neuralpile_dagster.hdf5.ranged.decode import NotDecodable, decode_chunk, inflate_rows
 from neuralpile_dagster.hdf5.ranged.layout import Chunked
 from neuralpile_dagster.net.ranges import RemoteObject
@@ -163,7 +163,7 @@ class Chunks:
             piece.sources.append((start, self._fetchers.submit(self._fetched, start, stop)))
 
     def _fetched(self, start: int, stop: int) -> memoryview:
-        content = empty(stop - start)
+        content = uninitialized(stop - start)
         self._remote.read_into(start, content)
         return content
 

@@ -60,7 +60,7 @@ class Reporter:
         self._size = size
         self._batches = batches
         self._progress = progress
-        self._began = self._said = time.monotonic()
+        self._began = self._summary_value = time.monotonic()
         self._lock = threading.Lock()
         self.batch = 1
         self.files_done = 0
@@ -70,19 +70,19 @@ class Reporter:
         """Count bytes; called by several threads."""
         with self._lock:
             self.bytes_sent += size
-            due = time.monotonic() - self._said >= _LINE_EVERY_S
+            due = time.monotonic() - self._summary_value >= _LINE_EVERY_S
             if due:
-                self._said = time.monotonic()
+                self._summary_value = time.monotonic()
         if due:
             self.say()
 
     def say(self) -> None:
         """One line. The seconds show that it is alive where nothing else changes: Xet tells nothing within a batch."""
-        self._said = time.monotonic()
+        self._summary_value = time.monotonic()
         self._progress(
             f"{self._name}: batch {self.batch:,} of {self._batches:,}, "
             f"{self.files_done:,} of {self._files:,} files done, "
-            f"{self.bytes_sent:,} of {self._size:,} bytes sent, {self._said - self._began:,.0f} s so far"
+            f"{self.bytes_sent:,} of {self._size:,} bytes sent, {self._summary_value - self._began:,.0f} s so far"
         )
 
 

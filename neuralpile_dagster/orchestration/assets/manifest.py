@@ -15,7 +15,7 @@ from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata.manifest import manifest_metadata
 from neuralpile_dagster.orchestration.names import register, session_partitions
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
-from neuralpile_dagster.orchestration.progress import progress_of, waits_told
+from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
@@ -35,7 +35,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)
         path = documents.manifest_path(dataset)
         tell(f"{dataset.name}: listing the files of {dataset.source.label}")
-        with waits_told(context):
+        with forward_wait_warnings(context):
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
         for note in listing.notes:
             context.log.warning(f"{dataset.name}: {note}")

@@ -16,11 +16,11 @@ from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, session_pool
-from neuralpile_dagster.orchestration.progress import waits_told
+from neuralpile_dagster.orchestration.progress import forward_wait_warnings
 from neuralpile_dagster.orchestration.resources import Instance
 
 
-class Access(Enum):
+class AccessChoice(Enum):
     """Method of reading recordings from a remote archive."""
 
     ranges = "ranges"
@@ -30,8 +30,8 @@ class Access(Enum):
 class SessionConfig(dg.Config):
     """Run configuration of ``spike_trains`` and ``spike_counts``."""
 
-    access: Access = Field(
-        default=Access.ranges,
+    access: AccessChoice = Field(
+        default=AccessChoice.ranges,
         description="ranges: read only the spikes, by ranged requests. "
         "download: fetch whole files first, verify their digests, keep them in a cache.",
     )
@@ -69,7 +69,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
-        with waits_told(context):
+        with forward_wait_warnings(context):
             SessionBatch(context, instance, dataset, config.access.value).run()
         yield from ()  # every session's results are logged by then
 

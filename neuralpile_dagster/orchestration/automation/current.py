@@ -68,7 +68,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         pile = None if requests else pile_due(store, datasets, settings)
         if pile is not None:
             requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
-        fresh = [again for request in requests if (again := not_asked_before(context.instance, request))]
+        fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
         if not fresh:
             return dg.SkipReason("Nothing to do: every session is up to date, running, or waiting after a failure.")
         return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
@@ -132,7 +132,7 @@ TRIES = 3
 _ASKED = "neuralpile/asked"
 
 
-def not_asked_before(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
+def deduplicate_request(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
     """Deduplicate run requests: repeat one only if its run died (which records no failure), at most `TRIES` times."""
     earlier = instance.get_run_records(dg.RunsFilter(tags={_ASKED: str(request.run_key)}))
     if len(earlier) >= TRIES or not all(record.dagster_run.is_finished for record in earlier):

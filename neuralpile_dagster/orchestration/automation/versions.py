@@ -16,21 +16,21 @@ from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import not_asked_before
+from neuralpile_dagster.orchestration.automation.current import deduplicate_request
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
 
 TICK_S = 60.0
 """Dagster's default timeout of a tick."""
-LOOK_S = 30.0
+TICK_BUDGET_S = 30.0
 """No source is checked later than this in a tick; the next tick resumes where this one ended."""
 IMPATIENT = RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
-"""An unavailable archive is checked again at the next tick; twice these timeouts fit after `LOOK_S`."""
+"""An unavailable archive is checked again at the next tick; twice these timeouts fit after `TICK_BUDGET_S`."""
 
 
 @dataclass
-class _Look:
+class _TickResult:
     """Results of one tick."""
 
     position: int
@@ -58,7 +58,7 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         for note in seen.notes:
             context.log.warning(note)
         wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
-        requests = [fresh for request in wanted if (fresh := not_asked_before(context.instance, request))]
+        requests = [fresh for request in wanted if (fresh := deduplicate_request(context.instance, request))]
         words = f"{seen.asked} sources checked, {len(seen.changed)} changed" + "".join(
             f"; {note}" for note in seen.notes
         )
@@ -77,13 +77,15 @@ def _recall(cursor: str | None) -> int:
     return position if isinstance(position, int) else 0
 
 
-def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, clock: Callable[[], float]) -> _Look:
+def _look(
+    watched: Sequence[Dataset], begin: int, instance: InstanceResource, clock: Callable[[], float]
+) -> _TickResult:
     """Check the state of sources until the time of a tick is used up."""
-    began, seen, away = clock(), _Look(0), set[str]()
+    began, seen, away = clock(), _TickResult(0), set[str]()
     for number in range(len(watched)):
         position = (begin + number) % len(watched)
         dataset = watched[position]
-        if clock() - began > LOOK_S:
+        if clock() - began > TICK_BUDGET_S:
             seen.position = position
             return seen
         if dataset.source.archive in away:
@@ -99,7 +101,7 @@ def _look(watched: Sequence[Dataset], begin: int, instance: InstanceResource, cl
     return seen
 
 
-def _compare(dataset: Dataset, instance: InstanceResource, seen: _Look) -> None:
+def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) -> None:
     from neuralpile_dagster.archives.model import source_state
 
     manifest = read_record(instance.open_store(), documents.manifest_path(dataset), Manifest)

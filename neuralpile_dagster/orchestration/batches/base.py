@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.orchestration.metadata.sessions import counted
-from neuralpile_dagster.orchestration.progress import our_log
+from neuralpile_dagster.orchestration.progress import terminal_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
 ATTEMPTS = 4
@@ -46,7 +46,7 @@ class PartitionBatch(ABC):
     """One partition, in words: ``session``, ``shard``."""
 
     def __post_init__(self) -> None:
-        self.log = our_log(self.context)
+        self.log = terminal_log(self.context)
         self.settings = self.instance.settings
         self.store = self.instance.open_store()
 

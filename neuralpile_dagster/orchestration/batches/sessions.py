@@ -66,7 +66,7 @@ class SessionBatch(PartitionBatch):
     def finish(self, made: int) -> None:
         """Log a verdict of each check on all sessions of the dataset."""
         if made > 1:
-            self.judge.sum_up()
+            self.judge.log_summaries()
 
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure, for `neuralpile status` and automation."""

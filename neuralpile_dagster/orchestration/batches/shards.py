@@ -14,7 +14,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
 from neuralpile_dagster.orchestration.provenance import version_tags
-from neuralpile_dagster.tables.copying.sources import OpenFile
+from neuralpile_dagster.tables.copying.sources import FileOpener
 
 SHARDS_PER_RUN = 10
 """Shards per run of a backfill; each takes seconds to a minute."""
@@ -36,7 +36,7 @@ class ShardBatch(PartitionBatch):
         return f"shard {key}"
 
     @cached_property
-    def _open_file(self) -> OpenFile:
+    def _open_file(self) -> FileOpener:
         from neuralpile_dagster.ledger.piles import file_opener
 
         return file_opener(self.store, self.instance.open_hub())

@@ -27,7 +27,7 @@ def _size(number: int) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
-def _said(words: str, synthetic: bool) -> dg.MarkdownMetadataValue:
+def _summary_value(words: str, synthetic: bool) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md((_SYNTHETIC if synthetic else "") + words)
 
 
@@ -40,7 +40,7 @@ def manifest_summary(manifest: Manifest, new_keys: int) -> dg.MarkdownMetadataVa
     words = f"**{plural(len(present), 'session')}** of {subjects} in {plural(files, 'file')}, {size}"
     words += f"; {new_keys:,} new" if new_keys else ""
     words += f"; {len(manifest.vanished):,} no longer in the archive" if manifest.vanished else ""
-    return _said(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
+    return _summary_value(f"{words}. Version {text(manifest.version)}.", manifest.synthetic)
 
 
 def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool) -> dg.MarkdownMetadataValue:
@@ -49,13 +49,13 @@ def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool)
     how = "up to date in the store; nothing was read"
     if cost is not None:
         how = f"{_size(cost.bytes_read)} read in {plural(cost.requests, 'request')}"
-    return _said(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
+    return _summary_value(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
 
 
 def counts_summary(record: CountsRecord, rate_hz: float, synthetic: bool) -> dg.MarkdownMetadataValue:
     """Summary of spike counts: tokens, units, bins, spikes and rate."""
     stats = record.stats
-    return _said(
+    return _summary_value(
         f"**{plural(stats.tokens, 'token')}** = {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of "
         f"{stats.bin_width_s * 1000:g} ms ({stats.duration_s / 60:,.1f} min) in {plural(len(record.rows), 'segment')}; "
         f"{plural(stats.spikes_kept, 'spike')}, {rate_hz:.2f} per unit and second.",
@@ -72,7 +72,7 @@ def component_summary(component: ComponentRecord, publication: Publication) -> d
         f"{totals.minutes:,.1f} min. Published as {link(publication.repository, publication.url)}"
     )
     words += f" **without {plural(missing, 'session')}** that failed or were left out." if missing else "."
-    return _said(words, component.synthetic)
+    return _summary_value(words, component.synthetic)
 
 
 def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
@@ -80,7 +80,7 @@ def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
     sizes = (
         f"{split}: {plural(part.rows, 'row')}, {plural(part.tokens, 'token')}" for split, part in plan.splits.items()
     )
-    return _said(
+    return _summary_value(
         f"**{plural(plan.totals.tokens, 'token')}** in {plural(plan.totals.rows, 'row')} of "
         f"{plural(plan.totals.sessions, 'session')} from {plural(len(plan.sources), 'component')}. "
         f"{'; '.join(sizes)}. Split by {plan.split_by}, seed {plan.seed}.",

@@ -20,7 +20,7 @@ ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
 AREA_COLUMNS = ("location", "brain_region", "region")
 PROBE_COLUMNS = ("probe_name", "probe", "group_name", "group")
 QUALITY_COLUMNS = ("quality", "KSLabel", "phy_annotations")
-SAYS_NOTHING = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
+LABEL_PLACEHOLDERS = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
 
 ElectrodeRows = list[np.ndarray]
 
@@ -40,9 +40,9 @@ def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
         ``/units``. Columns that were found but not usable are added to its notes.
     ids : numpy.ndarray, integer, shape (n_units,)
     """
-    places = _Places(table)
-    areas = _first_that_says(places.areas(), table.n_rows)
-    probes = _first_that_says(places.probes(), table.n_rows)
+    places = _LocationColumns(table)
+    areas = _first_labels(places.areas(), table.n_rows)
+    probes = _first_labels(places.probes(), table.n_rows)
     nothing = [None] * table.n_rows
     qualities = next((labels for labels in map(table.labels, QUALITY_COLUMNS) if labels), nothing)
     cell_types = table.labels("cell_type") or nothing
@@ -64,19 +64,19 @@ def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
     )
 
 
-def _first_that_says(sources: Iterator[tuple[str, Labels]], n_rows: int) -> list[tuple[str | None, str | None]]:
+def _first_labels(sources: Iterator[tuple[str, Labels]], n_rows: int) -> list[tuple[str | None, str | None]]:
     """First meaningful label of each unit, and its source; later sources are read only if still needed."""
     found: list[tuple[str | None, str | None]] = [(None, None)] * n_rows
     missing = n_rows
     while missing and (source := next(sources, None)) is not None:
         for row, label in enumerate(source[1]):
-            if found[row][0] is None and label is not None and label.lower() not in SAYS_NOTHING:
+            if found[row][0] is None and label is not None and label.lower() not in LABEL_PLACEHOLDERS:
                 found[row] = (label, source[0])
                 missing -= 1
     return found
 
 
-class _Places:
+class _LocationColumns:
     """Columns that lead from a unit to its location; each is read once, on first use."""
 
     def __init__(self, table: Table) -> None:

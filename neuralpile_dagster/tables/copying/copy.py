@@ -16,11 +16,11 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.files import write_aside
+from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN, EncodedChunk, encode_row, encode_source, example
 from neuralpile_dagster.tables.copying.footer_writer import FooterWriter, PlacedRow
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.sources import OpenFile, Sources
+from neuralpile_dagster.tables.copying.sources import FileOpener, Sources
 from neuralpile_dagster.tables.copying.thrift import MAGIC
 
 _CUT = bytes.fromhex(
@@ -73,7 +73,7 @@ class CopyReport:
         return sum(self.reasons.values())
 
 
-def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: pa.Schema) -> CopyReport:
+def copy_rows(rows: Iterable[RowRef], open_file: FileOpener, path: Path, schema: pa.Schema) -> CopyReport:
     """Write the rows, in the order given, to a new file: one row group each.
 
     The same rows give the same bytes, wherever they are copied from. ``path``
@@ -96,7 +96,7 @@ def copy_rows(rows: Iterable[RowRef], open_file: OpenFile, path: Path, schema: p
     """
     placed: list[PlacedRow] = []
     reasons: Counter[str] = Counter()
-    with write_aside(path) as aside, aside.open("wb") as stream, Sources(open_file) as sources:
+    with atomic_write(path) as aside, aside.open("wb") as stream, Sources(open_file) as sources:
         stream.write(MAGIC)
         for row in rows:
             chunks = _encoded(sources, row, schema, reasons)

@@ -89,13 +89,13 @@ def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
     """Encode the ``source_dataset`` column chunk of a row."""
-    return encode_row(_made_up(source_dataset), PILE_SCHEMA)[SOURCE_COLUMN]
+    return encode_row(_example_row(source_dataset), PILE_SCHEMA)[SOURCE_COLUMN]
 
 
 @functools.cache
 def example(schema: pa.Schema) -> bytes:
     """Example file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
-    return _one_row(_made_up(""), schema)
+    return _one_row(_example_row(""), schema)
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def _example_footer(schema: pa.Schema) -> Any:
     return decode_footer(read_footer_bytes(pa.BufferReader(example(schema))))
 
 
-def _made_up(source_dataset: str) -> Row:
+def _example_row(source_dataset: str) -> Row:
     return Row(np.zeros((1, 1), np.uint8), "", "", "", source_dataset)
 
 

@@ -16,7 +16,7 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 
-OpenFile = Callable[[str], pa.NativeFile]
+FileOpener = Callable[[str], pa.NativeFile]
 
 MAX_OPEN = 64
 """Source files open at a time."""
@@ -32,7 +32,7 @@ class Sources:
         closed here.
     """
 
-    def __init__(self, open_file: OpenFile) -> None:
+    def __init__(self, open_file: FileOpener) -> None:
         self._open_file = open_file
         self._open: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._known = Footers(MAX_KNOWN_ROWS)
