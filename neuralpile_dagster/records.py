@@ -133,7 +133,7 @@ class StoredFile(Model):
 
 
 class FactsRecord(Model):
-    """`neuralpile_dagster.recordings.model.SessionFacts`, stored."""
+    """Stored form of `neuralpile_dagster.recordings.model.SessionFacts`."""
 
     subject: str | None = None
     sex: str | None = None
@@ -145,7 +145,7 @@ class FactsRecord(Model):
 
 
 class Citation(Model):
-    """What a source's own metadata says about who made it and how it may be used."""
+    """Authors, title, DOI and license from a source's own metadata."""
 
     title: str | None = None
     authors: tuple[str, ...] = ()
@@ -156,7 +156,7 @@ class Citation(Model):
 
 
 class TrainsRecord(Model):
-    """What ``spike_trains/<key>`` is. ``inputs`` is the hash of all it was made from.
+    """Record of ``spike_trains/<key>``. ``inputs`` is the hash of its inputs.
 
     ``n_spikes`` is None for recordings that hold ready-made counts.
     """
@@ -189,7 +189,7 @@ class CountsStats(Model):
     for two sessions with the same spikes per unit and length.
     ``implausible_bins`` hold more spikes than a rate of 1 kHz allows (20 in 20
     ms), ``implausible_units`` are the rows they are in, each with how many.
-    ``duplicate_spikes`` are at the very time of another spike of their unit.
+    ``duplicate_spikes`` have exactly the time of another spike of their unit.
     ``longest_quiet_bins`` is the longest stretch without a spike of any unit.
     """
 
@@ -227,10 +227,10 @@ class CountsStats(Model):
 
 
 class CountsRecord(Model):
-    """What ``spike_counts/<key>`` is: the counts file, the units table beside it, its rows and numbers.
+    """Record of ``spike_counts/<key>``: the counts file, the units table beside it, its rows and statistics.
 
     ``trains_inputs`` is `TrainsRecord.inputs` of the spike trains that were
-    binned: of which archive files, as listed then, the counts are.
+    binned, which identifies the archive files as listed then.
     """
 
     inputs: str
@@ -247,7 +247,7 @@ class CountsRecord(Model):
 
 
 class ComponentSession(Model):
-    """One session of a published component, with all that a merge needs to know of its rows."""
+    """One session of a published component, with the facts of its rows that a merge needs."""
 
     key: str
     subject_id: str
@@ -282,9 +282,9 @@ class PublishedTotals(Model):
 
 
 class ComponentRecord(Model):
-    """What was published for a dataset.
+    """Record of a published component.
 
-    ``inputs`` is the hash of all it was made from; ``repository`` is
+    ``inputs`` is the hash of its inputs; ``repository`` is
     ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
     maps the keys of sessions that are not in it to the reason.
     """
@@ -306,7 +306,7 @@ class ComponentRecord(Model):
 
 
 class PileRecord(Model):
-    """What was published as the merged pile; ``plan`` is the digest of its plan, ``shards`` are those of each split."""
+    """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split."""
 
     repository: str
     plan: str

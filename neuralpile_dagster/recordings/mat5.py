@@ -51,7 +51,7 @@ def read_columns(file: BinaryIO, variable: str, fields: Sequence[str]) -> list[t
     Returns
     -------
     list of tuple of numpy.ndarray, shape (n_values,)
-        Per element the fields in the order asked for, in the file's dtype. Read
+        Per element the fields in the requested order, in the file's dtype. Read
         from no more than `MAX_BYTES` of the variable, and with no more values per
         field than the file has bytes (or than a small file's million): times
         and ids of real spikes do not compress below a byte each.
