@@ -25,9 +25,9 @@ demo: $(VENV)/installed
 ui: $(VENV)/installed
 	$(BIN)/neuralpile ui
 
-# Six processes for two cores: many tests wait, for a daemon, a browser or a server. Distributed by test; what a file
+# Four processes for two cores: many tests wait, for a daemon, a browser or a server. Distributed by test; what a file
 # builds once is used by one process (neuralpile_dagster_tests/conftest.py).
-PARALLEL := -n 6 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n 4 --dist loadgroup --no-loadscope-reorder
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 

@@ -161,7 +161,7 @@ def _materialize(home: Path, sizes: Sequence[int]) -> dict[int, list[str]]:
 @contextmanager
 def _web_server(home: Path) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
     """Dagster's web server on the instance of ``home``; gives a function that asks it."""
-    from neuralpile_dagster_tests.deploy.cluster import free_port
+    from neuralpile_dagster_tests.fixtures.cluster import free_port
 
     port = str(free_port())
     command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port]

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from bench.common import measure, save, show, synthetic_row
-from neuralpile_dagster_tests.deploy.cluster import Cluster, missing_programs, wait_until, write_instance
+from neuralpile_dagster_tests.fixtures.cluster import Cluster, missing_programs, wait_until, write_instance
 
 DANDISET, NAME = "990349", "bench-workers"
 SESSIONS, UNITS, BINS, SPIKES, TEMPLATES = 60, 500, 100_000, 5_800_000, 3

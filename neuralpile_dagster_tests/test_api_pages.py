@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from neuralpile_dagster_tests.documented import ROOT
+from neuralpile_dagster_tests.fixtures.documented import ROOT
 
 
 def test_every_room_has_a_page_with_signatures_shapes_and_errors(tmp_path: Path) -> None:

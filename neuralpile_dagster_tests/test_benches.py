@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.__main__ import benches
-from neuralpile_dagster_tests.benches import WITH_DAEMON, require_a_table_and_ratios
+from neuralpile_dagster_tests.fixtures.benches import WITH_DAEMON, require_a_table_and_ratios
 
 pytestmark = pytest.mark.slow_first
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from neuralpile_dagster_tests.benches import WITH_DAEMON, require_a_table_and_ratios
-from neuralpile_dagster_tests.deploy.cluster import missing_programs
+from neuralpile_dagster_tests.fixtures.benches import WITH_DAEMON, require_a_table_and_ratios
+from neuralpile_dagster_tests.fixtures.cluster import missing_programs
 
 pytestmark = pytest.mark.slow_first
 

@@ -29,9 +29,9 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.units import read_units
-from neuralpile_dagster_tests.binning.reference import histogram_counts
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.tables.row_files import whole
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts
+from neuralpile_dagster_tests.fixtures.row_files import whole
 
 TRAINS, COUNTS = "sample/spike_trains", "sample/spike_counts"
 

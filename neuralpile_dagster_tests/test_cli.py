@@ -12,7 +12,7 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.cli import main
-from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
 
 COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui", "doctor")
 ROW = """\

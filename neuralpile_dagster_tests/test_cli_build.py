@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from neuralpile_dagster_tests.building import CATALOG, Place, line_of, write
-from neuralpile_dagster_tests.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import Ran, cut, quick_folder
+from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
+from neuralpile_dagster_tests.fixtures.building import CATALOG, Place, line_of, write
+from neuralpile_dagster_tests.fixtures.house import Ran, cut, quick_folder
 
 BAD = {
     "empty": "cannot be opened as HDF5; found: 0 bytes",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster_tests.building import CATALOG, Place, line_of, write
-from neuralpile_dagster_tests.orchestration.house import neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures.building import CATALOG, Place, line_of, write
+from neuralpile_dagster_tests.fixtures.house import neuralpile, quick_folder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from neuralpile_dagster_tests.orchestration.house import Ran, neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures.house import Ran, neuralpile, quick_folder
 
 pytestmark = pytest.mark.slow_first
 COMPONENTS = {"sample-units": 4, "sample-probes": 2, "sample-rates": 2, "sample-eight-probe": 2}

@@ -17,9 +17,9 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.checks.registry import CHECKS
-from neuralpile_dagster_tests.hub.folders import contents
-from neuralpile_dagster_tests.hub.huggingface_setup import published
-from neuralpile_dagster_tests.orchestration.house import Ran, quick_folder
+from neuralpile_dagster_tests.fixtures.house import Ran, quick_folder
+from neuralpile_dagster_tests.fixtures.hub_folders import contents
+from neuralpile_dagster_tests.fixtures.huggingface import published
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import Ran, instance_of, neuralpile, quick_folder
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import Ran, instance_of, neuralpile, quick_folder
 
 pytestmark = pytest.mark.slow_first
 CATALOG = """\

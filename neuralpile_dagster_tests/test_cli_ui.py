@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from neuralpile_dagster_tests.orchestration.house import FILES, instance_of, neuralpile, quick_folder, write_mice
-from neuralpile_dagster_tests.ui.serving import ask, environment, free_port, wait_until_served
+from neuralpile_dagster_tests.fixtures.house import FILES, instance_of, neuralpile, quick_folder, write_mice
+from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, wait_until_served
 
 pytestmark = [pytest.mark.slow_first, pytest.mark.timeout(400)]
 NEURALPILE = str(Path(sys.executable).with_name("neuralpile"))

@@ -18,8 +18,8 @@ from neuralpile_dagster.ledger.analyses import ENTRY_POINTS, all_analyses, read_
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster_tests.documented import ROOT, blocks
-from neuralpile_dagster_tests.orchestration.house import MICE, Ran, instance_of, neuralpile, quick_folder, write_mice
+from neuralpile_dagster_tests.fixtures.documented import ROOT, blocks
+from neuralpile_dagster_tests.fixtures.house import MICE, Ran, instance_of, neuralpile, quick_folder, write_mice
 
 RECIPE = "## Recipe 5: an analysis per session"
 NAMED_FILE = re.compile(r"^`(?P<path>[^`\s]+)`:\n\n```\w+\n(?P<content>.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import neuralpile
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.servers.dandi_documents import person
 from neuralpile_dagster_tests.servers.dandi_server import dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault

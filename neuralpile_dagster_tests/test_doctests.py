@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from neuralpile_dagster_tests.documented import ROOT
+from neuralpile_dagster_tests.fixtures.documented import ROOT
 
 MODULES = ("neuralpile_dagster.binning.segments", "neuralpile_dagster.recordings.sessions")
 

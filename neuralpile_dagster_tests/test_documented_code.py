@@ -16,10 +16,10 @@ import pytest
 
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
-from neuralpile_dagster_tests.documented import Block, at, documented_blocks, reading_code, run
-from neuralpile_dagster_tests.hub.huggingface_setup import QUICK, quiet
-from neuralpile_dagster_tests.hub.piles import Pile
-from neuralpile_dagster_tests.orchestration.house import neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures.documented import Block, at, documented_blocks, reading_code, run
+from neuralpile_dagster_tests.fixtures.house import neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures.huggingface import QUICK, quiet
+from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 pytestmark = pytest.mark.slow_first

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from neuralpile_dagster.cli import main
-from neuralpile_dagster_tests.documented import ROOT, documented_lines
+from neuralpile_dagster_tests.fixtures.documented import ROOT, documented_lines
 
 
 def commands_of(program: str) -> list[tuple[str, tuple[str, ...]]]:

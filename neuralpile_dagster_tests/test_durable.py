@@ -19,9 +19,9 @@ from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.files import write_bytes
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster_tests.archives.serving import listed
-from neuralpile_dagster_tests.hub.folders import FIRST, SECOND, contents, make_folder, silent
-from neuralpile_dagster_tests.stores import put
+from neuralpile_dagster_tests.fixtures.archives import listed
+from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, SECOND, contents, make_folder, silent
+from neuralpile_dagster_tests.fixtures.stores import put
 
 Event = tuple[str, str, int]
 """What was done to which path; of a sync the bytes that the file had then, else 0."""

@@ -27,9 +27,9 @@ from neuralpile_dagster.store import (
     write_record,
 )
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
+from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
-from neuralpile_dagster_tests.stores import put
 
 
 @pytest.fixture(params=["folder", "s3", "s3 without a prefix"])

@@ -16,9 +16,9 @@ from neuralpile_dagster.store import map_items, open_store, put_file
 from neuralpile_dagster.store.s3 import store as s3_module
 from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
+from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import SECRET_KEY, S3Server
-from neuralpile_dagster_tests.stores import put
 
 
 def test_reading_one_row_group_does_not_download_the_file(s3: S3Server, s3_store: S3Store):

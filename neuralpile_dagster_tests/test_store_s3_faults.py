@@ -13,9 +13,9 @@ from neuralpile_dagster.errors import StoreError, StoreUnavailable, TableError
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.store.s3.store import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
+from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.s3 import SECRET_KEY, S3Server
-from neuralpile_dagster_tests.stores import put
 
 TRANSIENT = [
     status(503),

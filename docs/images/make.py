@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neuralpile_dagster_tests.ui.browser import browser_page
-from neuralpile_dagster_tests.ui.serving import served
+from neuralpile_dagster_tests.fixtures.browser import browser_page
+from neuralpile_dagster_tests.fixtures.ui import served
 
 HERE = Path(__file__).parent
 SESSION = "sub-S1_ses-20200101T120000"

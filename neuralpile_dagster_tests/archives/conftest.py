@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster import progress
-from neuralpile_dagster_tests.archives.bucket import Bucket
-from neuralpile_dagster_tests.archives.serving import write_session
+from neuralpile_dagster_tests.fixtures.archives import write_session
+from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.http import Server
 

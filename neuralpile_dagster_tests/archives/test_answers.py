@@ -16,7 +16,7 @@ from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net import responses
-from neuralpile_dagster_tests.archives.serving import (
+from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
     IMPATIENT,
     PATH,

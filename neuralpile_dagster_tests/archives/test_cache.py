@@ -12,7 +12,7 @@ from dandischema.digests.dandietag import DandiETag
 from neuralpile_dagster.archives.downloads import DownloadCache, digest_of, listed_digest
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch, DiskFull
-from neuralpile_dagster_tests.archives.serving import listed
+from neuralpile_dagster_tests.fixtures.archives import listed
 
 
 def content_of(number: int, size: int = 100) -> bytes:

@@ -14,8 +14,7 @@ import pytest
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster_tests.archives.bucket import Bucket
-from neuralpile_dagster_tests.archives.serving import (
+from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
     QUICK,
     SOURCE,
@@ -24,6 +23,7 @@ from neuralpile_dagster_tests.archives.serving import (
     local_counts,
     write_session,
 )
+from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.http import Request, Response, Server

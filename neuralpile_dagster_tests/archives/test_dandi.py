@@ -11,7 +11,7 @@ from neuralpile_dagster.archives.dandi.archive import DEFAULT_API_URL, DandiArch
 from neuralpile_dagster.archives.model import Access, listing_token, source_state
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveUnavailable, ConfigurationError
-from neuralpile_dagster_tests.archives.serving import SOURCE, archive_of, local_counts, only_file, read_counts
+from neuralpile_dagster_tests.fixtures.archives import SOURCE, archive_of, local_counts, only_file, read_counts
 from neuralpile_dagster_tests.servers.dandi_documents import organization, person
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.http import Request, Response

@@ -22,8 +22,8 @@ from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.records import Citation
-from neuralpile_dagster_tests.archives.serving import archive_of
-from neuralpile_dagster_tests.orchestration.house import House, house, neuralpile
+from neuralpile_dagster_tests.fixtures.archives import archive_of
+from neuralpile_dagster_tests.fixtures.house import House, house, neuralpile
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.dandi_store import Version, raw_documents
 from neuralpile_dagster_tests.servers.faults import Fault

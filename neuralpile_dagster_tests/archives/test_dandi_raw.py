@@ -18,7 +18,7 @@ from neuralpile_dagster.archives.model import Listing
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.sessions import choose_sessions
-from neuralpile_dagster_tests.archives.serving import archive_of
+from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.dandi_store import raw_documents, raw_ids
 

@@ -13,7 +13,7 @@ from dandi.dandiapi import DandiAPIClient, RemoteZarrAsset
 from dandi.utils import ServerInfo
 from dandischema.models import Asset, Dandiset
 
-from neuralpile_dagster_tests.archives.serving import PATH, SOURCE, serve_session
+from neuralpile_dagster_tests.fixtures.archives import PATH, SOURCE, serve_session
 from neuralpile_dagster_tests.servers.dandi_documents import organization
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.dandi_store import raw_documents, raw_ids

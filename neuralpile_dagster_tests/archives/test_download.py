@@ -12,8 +12,8 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster_tests.archives.bucket import Bucket
-from neuralpile_dagster_tests.archives.serving import QUICK, listed
+from neuralpile_dagster_tests.fixtures.archives import QUICK, listed
+from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Server
 

@@ -11,7 +11,7 @@ import pytest
 
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch, NeuralPileError
-from neuralpile_dagster_tests.archives.serving import (
+from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
     archive_of,
     limits_for,

@@ -12,8 +12,8 @@ from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, DamagedRecording
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.archives.folders import SOURCE, listing, touch
-from neuralpile_dagster_tests.nwb import poisson_trains, remove, write_nwb_without_units, write_units_nwb
+from neuralpile_dagster.testing.nwb import poisson_trains, remove, write_nwb_without_units, write_units_nwb
+from neuralpile_dagster_tests.fixtures.archive_folders import SOURCE, listing, touch
 
 
 def paths(root: Path) -> list[str]:

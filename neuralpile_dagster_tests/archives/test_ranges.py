@@ -15,7 +15,7 @@ import pytest
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
 from neuralpile_dagster.net.retry import RetryPolicy
-from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
+from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server
 

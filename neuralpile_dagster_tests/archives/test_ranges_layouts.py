@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster_tests.archives.bucket import TIMES, Bucket, Write, assert_same, dataset, read, write
+from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, Write, assert_same, dataset, read, write
 from neuralpile_dagster_tests.servers.http import Server
 
 

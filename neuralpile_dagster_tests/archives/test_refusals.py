@@ -26,8 +26,8 @@ from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster.net.retry import RetryPolicy
-from neuralpile_dagster_tests.archives.bucket import Bucket
-from neuralpile_dagster_tests.archives.serving import QUICK
+from neuralpile_dagster_tests.fixtures.archives import QUICK
+from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.faults import status
 from neuralpile_dagster_tests.servers.http import Response, Server
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
-from neuralpile_dagster_tests.binning.reference import (
+from neuralpile_dagster_tests.fixtures.reference_binning import (
     BIN,
     awkward_recordings,
     bin_all,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from neuralpile_dagster_tests.deploy.cluster import Cluster, require_programs, wait_until, write_instance
+from neuralpile_dagster_tests.fixtures.cluster import Cluster, require_programs, wait_until, write_instance
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster_tests.doctor.visit import NETWORK, ROOT, Visit, doctor, dripping, refusing, silent
+from neuralpile_dagster_tests.fixtures.visit import NETWORK, ROOT, Visit, doctor, dripping, refusing, silent
 
 TOKEN = "hf_SecretOfTheHubSecretOfTheHub"
 SECRETS = {

@@ -10,7 +10,7 @@ import pytest
 
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster_tests.hub.sessions import KEYS, put_session
+from neuralpile_dagster_tests.fixtures.sessions import KEYS, put_session
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
-from neuralpile_dagster_tests.hub.folders import silent
-from neuralpile_dagster_tests.hub.sessions import CITATION, DATASET, manifest_of, put_session
+from neuralpile_dagster_tests.fixtures.hub_folders import silent
+from neuralpile_dagster_tests.fixtures.sessions import CITATION, DATASET, manifest_of, put_session
 
 
 def make(tmp_path: Path, dataset: Dataset = DATASET, **options: Any) -> tuple[Path, str]:

@@ -16,8 +16,8 @@ from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
-from neuralpile_dagster_tests.hub.folders import contents, silent
-from neuralpile_dagster_tests.hub.sessions import (
+from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
+from neuralpile_dagster_tests.fixtures.sessions import (
     DATASET,
     KEYS,
     SMALL_SHARDS,

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from neuralpile_dagster_tests.hub.huggingface_setup import folder_of, hub_for, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import folder_of, hub_for, quiet
 from neuralpile_dagster_tests.servers import hf_hub
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.hf_hub_card import card_errors

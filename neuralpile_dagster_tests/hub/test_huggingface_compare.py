@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.errors import HubConflict
-from neuralpile_dagster_tests.hub.huggingface_setup import CARD, contents, folder_of, hub_for, published, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 

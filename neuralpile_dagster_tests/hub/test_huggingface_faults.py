@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster_tests.hub.huggingface_setup import QUICK, contents, folder_of, hub_for, published, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import QUICK, contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster_tests.hub.huggingface_setup import contents, folder_of, hub_for, published, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 

@@ -17,7 +17,7 @@ from neuralpile_dagster.errors import HubError, HubUnavailable
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.tables.rows import RowWriter
-from neuralpile_dagster_tests.hub.huggingface_setup import CARD, contents, folder_of, hub_for, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, folder_of, hub_for, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.http import Application, Request, Response, Server

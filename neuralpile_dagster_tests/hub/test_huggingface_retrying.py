@@ -19,7 +19,7 @@ from huggingface_hub.utils import http_backoff
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, HubGaveUp, asked_wait_s, install
 from neuralpile_dagster.net.retry import AttemptFailed, retry_call
-from neuralpile_dagster_tests.hub.huggingface_setup import QUICK
+from neuralpile_dagster_tests.fixtures.huggingface import QUICK
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response
 

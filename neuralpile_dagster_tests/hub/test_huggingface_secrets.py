@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster_tests.hub.huggingface_setup import folder_of, hub_for
+from neuralpile_dagster_tests.fixtures.huggingface import folder_of, hub_for
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.hf_hub_lfs import SIGNATURE

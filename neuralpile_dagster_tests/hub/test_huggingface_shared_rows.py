@@ -11,7 +11,7 @@ import pytest
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster_tests.hub.huggingface_setup import CARD, contents, hub_for, published, quiet
+from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 

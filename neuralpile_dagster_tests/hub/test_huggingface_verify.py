@@ -21,8 +21,8 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.verify import verify_publication
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster_tests.hub.huggingface_setup import hub_for, quiet
-from neuralpile_dagster_tests.hub.sessions import DATASET, SEGMENT_BINS, counts_of, manifest_of, put_session
+from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
+from neuralpile_dagster_tests.fixtures.sessions import DATASET, SEGMENT_BINS, counts_of, manifest_of, put_session
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 

@@ -15,7 +15,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.hub.folders import FIRST, SECOND, contents, make_folder, silent
+from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, SECOND, contents, make_folder, silent
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster_tests.hub.folders import FIRST, SECOND, contents, make_folder, silent
-from neuralpile_dagster_tests.hub.killing import killed_at
+from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, SECOND, contents, make_folder, silent
+from neuralpile_dagster_tests.fixtures.killing import killed_at
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from neuralpile_dagster.errors import HubError, StoreError
 from neuralpile_dagster.publish.pile import PileSettings, hub_tables
 from neuralpile_dagster.records import PileRecord, ShardRecord
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
-from neuralpile_dagster_tests.hub.folders import contents, silent
-from neuralpile_dagster_tests.hub.piles import Pile
-from neuralpile_dagster_tests.hub.sessions import counts_of
+from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
+from neuralpile_dagster_tests.fixtures.piles import Pile
+from neuralpile_dagster_tests.fixtures.sessions import counts_of
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from neuralpile_dagster.publish.configs import MAX_BINS, MAX_ROWS, first_rows, p
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster_tests.hub.sessions import counts_of, put_session
+from neuralpile_dagster_tests.fixtures.sessions import counts_of, put_session
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10**6))

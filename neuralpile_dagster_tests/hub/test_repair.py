@@ -13,9 +13,9 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
-from neuralpile_dagster_tests.hub.folders import FIRST, contents, make_folder, silent
-from neuralpile_dagster_tests.hub.sessions import put_session, write
-from neuralpile_dagster_tests.tables.row_files import synthetic_rows, write_rows
+from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, contents, make_folder, silent
+from neuralpile_dagster_tests.fixtures.row_files import synthetic_rows, write_rows
+from neuralpile_dagster_tests.fixtures.sessions import put_session, write
 
 
 def flip(path: Path) -> None:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster_tests.hub.folders import contents
-from neuralpile_dagster_tests.hub.killing import killed_at
-from neuralpile_dagster_tests.hub.sessions import SMALL_SHARDS, put_session, write
+from neuralpile_dagster_tests.fixtures.hub_folders import contents
+from neuralpile_dagster_tests.fixtures.killing import killed_at
+from neuralpile_dagster_tests.fixtures.sessions import SMALL_SHARDS, put_session, write
 
 
 def test_shards_whose_rows_did_not_change_are_kept_and_not_written_again(

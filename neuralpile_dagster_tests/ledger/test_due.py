@@ -15,8 +15,8 @@ from neuralpile_dagster.merge.shards import PileShard, build_shard
 from neuralpile_dagster.records import Model, PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record, write_record
-from neuralpile_dagster_tests.hub.piles import Pile
-from neuralpile_dagster_tests.hub.sessions import DATASET
+from neuralpile_dagster_tests.fixtures.piles import Pile
+from neuralpile_dagster_tests.fixtures.sessions import DATASET
 
 OTHER = "0123456789abcdef" * 4
 

@@ -15,7 +15,7 @@ from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.sources import PileSource, SourceFile
 from neuralpile_dagster.store import check_key
-from neuralpile_dagster_tests.merge.components import stored, three_components
+from neuralpile_dagster_tests.fixtures.components import stored, three_components
 
 
 def source(name: str, lengths: list[int], seed: int = 0) -> PileSource:

@@ -21,8 +21,8 @@ from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster_tests.merge.components import store_component, store_session, stored, three_components
-from neuralpile_dagster_tests.tables.row_files import comparable, open_path, read_rows, synthetic_rows, write_foreign
+from neuralpile_dagster_tests.fixtures.components import store_component, store_session, stored, three_components
+from neuralpile_dagster_tests.fixtures.row_files import comparable, open_path, read_rows, synthetic_rows, write_foreign
 
 SMALL = {"test_size": 0.2, "shard_bytes": 60_000}  # a few rows a shard
 

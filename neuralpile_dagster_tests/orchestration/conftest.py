@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster_tests.orchestration.house import House, house, write_mice
+from neuralpile_dagster_tests.fixtures.house import House, house, write_mice
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster_tests.nwb import write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of, neuralpile, trains_of
+from neuralpile_dagster.testing.nwb import write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile, trains_of
 
 PACKAGE = '''
 """Spikes of the busiest unit of each session, as somebody else's package would add it."""

@@ -19,7 +19,7 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.orchestration.house import (
+from neuralpile_dagster_tests.fixtures.house import (
     FILES,
     SESSIONS,
     House,

@@ -15,7 +15,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS

@@ -19,7 +19,7 @@ from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, house, write_mice
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, house, write_mice
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
 HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "matplotlib", "dandi", "huggingface_hub", "pandas", "torch")

@@ -13,7 +13,7 @@ from dagster._utils.interrupts import capture_interrupts
 from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher, watch_interrupts
-from neuralpile_dagster_tests.orchestration.house import House
+from neuralpile_dagster_tests.fixtures.house import House
 
 
 def interrupt_between_steps() -> None:

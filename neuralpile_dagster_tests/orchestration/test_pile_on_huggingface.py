@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster_tests.hub.huggingface_setup import hub_for, quiet
-from neuralpile_dagster_tests.orchestration.house import MICE, House
+from neuralpile_dagster_tests.fixtures.house import MICE, House
+from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 MERGES = """
@@ -24,7 +24,7 @@ import json, shutil, sys
 from pathlib import Path
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import piles
-from neuralpile_dagster_tests.orchestration.house import MICE, house
+from neuralpile_dagster_tests.fixtures.house import MICE, house
 from neuralpile_dagster_tests.orchestration.test_pile_sources import merge
 
 home, archive = map(Path, sys.argv[1:])

@@ -12,7 +12,7 @@ import dagster as dg
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster_tests.orchestration.house import MICE, House, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, house
 
 
 def require(result: dg.ExecuteInProcessResult) -> None:

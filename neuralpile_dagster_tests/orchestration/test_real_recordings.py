@@ -12,8 +12,8 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.fixtures.house import House, failure_of, house
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
-from neuralpile_dagster_tests.orchestration.house import House, failure_of, house
 
 CATALOG = """\
 datasets:

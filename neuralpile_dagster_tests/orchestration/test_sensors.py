@@ -17,8 +17,8 @@ from neuralpile_dagster.orchestration.automation.current import TRIES, current_s
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster_tests.nwb import write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import MICE, House, cut, trains_of
+from neuralpile_dagster.testing.nwb import write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import MICE, House, cut, trains_of
 
 FIRST = "sub-A/sub-A_ses-1.nwb"
 

@@ -9,7 +9,7 @@ import dagster as dg
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut
 
 COUNTS = names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS

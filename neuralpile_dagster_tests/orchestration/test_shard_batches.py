@@ -14,7 +14,7 @@ from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import LocalStore, read_record
-from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, failure_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from neuralpile_dagster.errors import DamagedRecording
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, house
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, house
 
 FIRST, MIDDLE, LAST = SESSIONS
 

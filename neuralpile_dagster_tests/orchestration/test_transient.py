@@ -20,8 +20,8 @@ from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster_tests.archives.serving import BLOBS, QUICK
-from neuralpile_dagster_tests.orchestration.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.archives import BLOBS, QUICK
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import status
 

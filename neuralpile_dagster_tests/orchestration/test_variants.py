@@ -11,7 +11,7 @@ from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, failure_of, house
 from neuralpile_dagster_tests.orchestration.test_batches import NewHouse, contents
 
 RATES = next(dataset for dataset in SAMPLE if dataset.name == "sample-rates")

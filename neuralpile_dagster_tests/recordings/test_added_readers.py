@@ -11,7 +11,7 @@ import pytest
 from neuralpile_dagster.catalog.readers import ENTRY_POINTS, all_readers
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster_tests.orchestration.house import neuralpile
+from neuralpile_dagster_tests.fixtures.house import neuralpile
 
 ROW = """
 from neuralpile_dagster.catalog.readers import Reader

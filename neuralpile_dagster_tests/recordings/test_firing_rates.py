@@ -20,7 +20,7 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording
 from neuralpile_dagster.recordings.nwb import firing_rates
 from neuralpile_dagster.recordings.nwb.firing_rates import counts_of_rates
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster_tests.nwb import rewrite, write_nwb_without_units
+from neuralpile_dagster.testing.nwb import rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
 

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralpile_dagster_tests.nwb import remove, rewrite, write_units_nwb
-from neuralpile_dagster_tests.recordings.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
+from neuralpile_dagster.testing.nwb import remove, rewrite, write_units_nwb
+from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
 
 
 def test_the_unit_s_own_area_comes_before_its_electrodes(tmp_path: Path):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
-from neuralpile_dagster_tests.nwb import (
+from neuralpile_dagster.testing.nwb import (
     Electrodes,
     remove,
     rewrite,
     write_nwb_without_units,
     write_units_nwb,
 )
-from neuralpile_dagster_tests.recordings.damaging import TRAINS, create, read
+from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
 
 N_SPIKES = sum(map(len, TRAINS))
 

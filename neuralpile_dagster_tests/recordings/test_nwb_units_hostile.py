@@ -12,8 +12,8 @@ import pytest
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster_tests.nwb import Electrodes, remove, write_units_nwb
-from neuralpile_dagster_tests.recordings.damaging import TRAINS, create, read, within
+from neuralpile_dagster.testing.nwb import Electrodes, remove, write_units_nwb
+from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read, within
 
 LONG = "x" * (1 << 20)
 

@@ -13,7 +13,7 @@ from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings import probes_mat
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster_tests.recordings.damaging import within
+from neuralpile_dagster_tests.fixtures.damaging import within
 from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of, write_mat
 
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"

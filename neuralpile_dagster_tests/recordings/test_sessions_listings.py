@@ -10,7 +10,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
-from neuralpile_dagster_tests.listings import listing_of, made_up_file, make_listing, real_paths
+from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing, real_paths
 
 BY_NAME = {dataset.name: dataset for dataset in RODENT}
 

@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 
 CATALOG = """\
 datasets:

@@ -21,7 +21,7 @@ from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.copying.thrift import decode, decode_footer, idl, read_footer_bytes
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster_tests.tables.row_files import (
+from neuralpile_dagster_tests.fixtures.row_files import (
     comparable,
     encoded_chunks,
     open_path,

@@ -17,7 +17,7 @@ from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
-from neuralpile_dagster_tests.tables.row_files import (
+from neuralpile_dagster_tests.fixtures.row_files import (
     comparable,
     open_path,
     read_rows,

@@ -13,7 +13,7 @@ import pytest
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
-from neuralpile_dagster_tests.tables.row_files import open_path, synthetic_rows, write_rows
+from neuralpile_dagster_tests.fixtures.row_files import open_path, synthetic_rows, write_rows
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, expect
 
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import cut
-from neuralpile_dagster_tests.ui.browser import browser_page, chromium
-from neuralpile_dagster_tests.ui.serving import begin, served
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.browser import browser_page, chromium
+from neuralpile_dagster_tests.fixtures.house import cut
+from neuralpile_dagster_tests.fixtures.ui import begin, served
 
 SESSIONS = ("sub-A_ses-1", "sub-A_ses-2", "sub-B_ses-3")
 GOOD, DAMAGED = SESSIONS[0], SESSIONS[1]

@@ -13,8 +13,8 @@ from neuralpile_dagster.checks.registry import CHECKS, judge_component, judge_ma
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster_tests.hub.sessions import manifest_of
-from neuralpile_dagster_tests.orchestration.house import MICE, SESSIONS, House
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House
+from neuralpile_dagster_tests.fixtures.sessions import manifest_of
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS
 from neuralpile_dagster.records import PileRecord
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.orchestration.house import MICE, House, house
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 
 RATS = MICE.model_copy(
     update={"name": "tiny-rats", "source": MICE.source.model_copy(update={"id": "990200"}), "species": "rat"}

@@ -18,7 +18,7 @@ from neuralpile_dagster.checks.registry import (
 )
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.orchestration import checks
-from neuralpile_dagster_tests.orchestration.house import MICE, House, house
+from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 
 SEVERITIES = {
     "manifest": {

@@ -13,7 +13,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.records import ShardRecord
-from neuralpile_dagster_tests.orchestration.house import MICE, House, house
+from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 
 
 @pytest.fixture

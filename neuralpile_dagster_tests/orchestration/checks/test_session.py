@@ -21,7 +21,7 @@ from neuralpile_dagster.records import CountsRecord, RowRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowWriter
-from neuralpile_dagster_tests.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 
 SESSION = Session(
     key="ses-1",
