@@ -39,7 +39,7 @@ def manifest_metadata(
         "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
         "source_version": manifest.version,
         "source_is_frozen": manifest.frozen,
-        "licence": manifest.citation.license or "not stated by the source",
+        "license": manifest.citation.license or "not stated by the source",
         "dagster/uri": uri,
         "sessions_table": table(
             [
