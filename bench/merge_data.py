@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
 from neuralpile_dagster.store import LocalStore, put_file
@@ -48,7 +49,7 @@ def make_many(folder: Path, files: int, rows: int) -> dict[str, Any]:
         with RowWriter(folder / name) as writer:
             for row in range(number, rows, files):
                 writer.write(rng.poisson(1, (2, 40)).astype(np.uint8), "sub", f"ses-{number}", f"segment_{row}")
-        sources.append(SourceFile(name=name, size=store.size(name) or 0, sha256=""))
+        sources.append(SourceFile(name=name, size=store.size(name) or 0, sha256=sha256_of(folder / name)))
     source = source_from_parquet("synthetic", sources, store.open)
     save_plan(store, f"many-{rows}/{PLAN}", plan_pile([source], seed=0, test_size=1e-9))
     return {}

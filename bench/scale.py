@@ -82,6 +82,7 @@ def sessions(sizes: Sequence[tuple[int, float]], growing: int, folder: Path, rep
 
 def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
     """Seconds to read footers, plan, and copy all shards, against the number of rows (small ones: 80 tokens)."""
+    from neuralpile_dagster.files import sha256_of
     from neuralpile_dagster.merge.plan import plan_pile, save_plan
     from neuralpile_dagster.merge.shards import write_shard
     from neuralpile_dagster.merge.sources import SourceFile, source_from_parquet
@@ -97,7 +98,7 @@ def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
             with RowWriter(folder / name) as writer:
                 for row in range(file, number, files):
                     writer.write(counts, "sub", f"ses-{file}", f"segment_{row}")
-        listed = [SourceFile(name=name, size=store.size(name) or 0, sha256="") for name in names]
+        listed = [SourceFile(name=name, size=store.size(name) or 0, sha256=sha256_of(folder / name)) for name in names]
         start = time.perf_counter()
         source = source_from_parquet("synthetic", listed, store.open)
         read = time.perf_counter()
