@@ -84,9 +84,7 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(f"  {count} dropped: {escape(reason)}")
 
 
-def print_status(
-    statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "", show_untouched: bool = True
-) -> None:
+def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "", show_untouched: bool = True) -> None:
     """Print the status of datasets and the pile, with reasons of failures (all of them when ``verbose``).
 
     Datasets of which the home has nothing come last; one line counts them unless ``show_untouched``.

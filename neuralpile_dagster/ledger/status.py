@@ -28,7 +28,8 @@ REASON_CHARACTERS = 160
 class DatasetStatus:
     """Status of one dataset; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
 
-    ``untouched`` datasets have nothing in the store: no manifest and no results. Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    ``untouched`` datasets have nothing in the store, neither a manifest nor results.
     """
 
     dataset: Dataset

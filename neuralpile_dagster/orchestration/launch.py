@@ -138,8 +138,8 @@ class Launcher:
         if present >= needed:
             return None
         return (
-            f"not published, because {present:,} of {due:,} sessions are done; expected: at least {needed:,} (a share of "
-            f"{share:g}); what to do: {again}" + (", or lower --min-session-share" if present else "")
+            f"not published, because {present:,} of {due:,} sessions are done; expected: at least {needed:,} "
+            f"(a share of {share:g}); what to do: {again}" + (", or lower --min-session-share" if present else "")
         )
 
     def _would_shrink(self, dataset: Dataset) -> str | None:
@@ -256,7 +256,8 @@ def build(
     """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
-    are done. A publication of more sessions is never replaced by such a part. ``job_of`` gives the job of all assets (`neuralpile_dagster.definitions.whole_job`).
+    are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
+    (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset, before anything runs.
     """
     catalog = load_catalog(settings)
@@ -334,7 +335,7 @@ class Outcome:
 
     def _without_reasons(self, text: str) -> str:
         """The text without the reasons of failed sessions, which the summary lists once."""
-        for reason in self.sessions.values():
+        for reason in filter(None, self.sessions.values()):
             text = text.replace(f": {reason}", "")
         return text
 

@@ -57,9 +57,9 @@ def publishable(
             f"{manifest.dataset} is not complete enough to publish",
             found=f"{present:,} of {due:,} sessions done; missing: {_name(missing)}",
             expected=f"at least {needed:,} (min_session_share {min_session_share:g})",
-            remedy=f"build the missing sessions (neuralpile build {manifest.dataset}), or publish without them (the card "
-            "names them): --allow-missing or --min-session-share SHARE of neuralpile build, or min_session_share in the "
-            "run configuration",
+            remedy=f"build the missing sessions (neuralpile build {manifest.dataset}), or publish without them (the "
+            "card names them): neuralpile build with --allow-missing or --min-session-share SHARE, or "
+            "min_session_share in the run configuration",
         )
     return missing
 
