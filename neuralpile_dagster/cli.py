@@ -6,6 +6,7 @@ Arguments and output only: builds belong in `orchestration.launch`, tables in `t
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -139,23 +140,57 @@ def sessions(dataset: str, as_json: bool) -> None:
         click.echo(json.dumps({**names, "files": files, "version": manifest.version}))
 
 
+def _not_nan(context: click.Context, parameter: click.Parameter, share: float | None) -> float | None:
+    """Refuse NaN, which click takes to be in every range."""
+    if share is not None and math.isnan(share):
+        raise click.BadParameter("nan is not in the range 0<=x<=1.", context, parameter)
+    return share
+
+
 @main.command()
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--sessions", "pattern", help="Only sessions whose id matches this glob, e.g. 'sub-Cori*'.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many sessions of each dataset.")
+@click.option("--allow-missing", is_flag=True, help="Publish without the sessions that failed.")
+@click.option(
+    "--min-session-share",
+    type=click.FloatRange(0, 1),
+    callback=_not_nan,
+    metavar="SHARE",
+    help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
+)
 @click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
 @_plain_errors
-def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, merge: bool) -> None:
+def build(
+    datasets: tuple[str, ...],
+    pattern: str | None,
+    limit: int | None,
+    allow_missing: bool,
+    min_session_share: float | None,
+    merge: bool,
+) -> None:
     """Discover, bin and publish datasets. What is up to date is skipped.
 
-    With --sessions or --limit a dataset is published without the sessions that were left out, unless it
-    was published with more. --merge keeps the seed and split of the last pile; others are chosen in the
+    A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
+    permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
+    --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
+    a publication of more sessions. --merge keeps the seed and split of the last pile; others are chosen in the
     launchpad of neural_pile/manifest.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
 
-    outcome = launch(Settings.from_environment(), list(datasets), whole_job, pattern=pattern, limit=limit, merge=merge)
+    if allow_missing and min_session_share is not None:
+        raise click.UsageError("--allow-missing is --min-session-share 0: give one of them")
+    outcome = launch(
+        Settings.from_environment(),
+        list(datasets),
+        whole_job,
+        pattern=pattern,
+        limit=limit,
+        min_session_share=0.0 if allow_missing else min_session_share,
+        merge=merge,
+    )
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
@@ -163,8 +198,9 @@ def build(datasets: tuple[str, ...], pattern: str | None, limit: int | None, mer
 
 @main.command()
 @click.argument("datasets", nargs=-1)
+@click.option("--all", "show_all", is_flag=True, help="Also list the datasets of which this home has nothing yet.")
 @_plain_errors
-def status(datasets: tuple[str, ...]) -> None:
+def status(datasets: tuple[str, ...], show_all: bool) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
     from neuralpile_dagster.catalog.load import get_dataset, load_catalog
     from neuralpile_dagster.ledger.status import dataset_status, pile_status
@@ -176,7 +212,8 @@ def status(datasets: tuple[str, ...]) -> None:
     chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
     pile = "" if datasets else pile_status(store, chosen, settings)
-    print_status([dataset_status(store, row, settings) for row in chosen], verbose=bool(datasets), pile=pile)
+    statuses = [dataset_status(store, row, settings) for row in chosen]
+    print_status(statuses, verbose=bool(datasets), pile=pile, show_untouched=show_all or bool(datasets))
 
 
 @main.command()
@@ -240,7 +277,7 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
     from neuralpile_dagster.build import bin_files
 
     _require_recordings(files)
-    _require_target(output)
+    _require_target(output, ".parquet")
     record = bin_files(files, output, bin_width, max_tokens, reader, progress=partial(click.echo, err=True))
     stats = record.stats
     lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
@@ -265,7 +302,7 @@ def raster(source: str, output: Path, rows: int, seed: int) -> None:
     from neuralpile_dagster.ledger.samples import random_rows
     from neuralpile_dagster.plots.raster import raster_png
 
-    _require_target(output)
+    _require_target(output, ".png")
     samples = random_rows(Settings.from_environment(), source, rows, seed)
     write_bytes(output, raster_png(samples))
     click.echo(f"{output}: {len(samples)} rows of {source}")
@@ -294,10 +331,16 @@ def _require_recordings(files: tuple[Path, ...]) -> None:
         raise ConfigurationError("a file is named twice", found=", ".join(map(str, files)), expected="each file once")
 
 
-def _require_target(output: Path) -> None:
-    """Raise `ConfigurationError` unless ``output`` can be the path of a file."""
+def _require_target(output: Path, suffix: str) -> None:
+    """Raise `ConfigurationError` unless ``output`` can be the path of a file, and ends in ``suffix``."""
     if output.is_dir():
         raise ConfigurationError(f"{output} cannot be written", found="a folder", expected="-o with the path of a file")
+    if output.suffix.lower() != suffix:
+        raise ConfigurationError(
+            f"{output} cannot be written",
+            found=f"the suffix {output.suffix}" if output.suffix else "no suffix",
+            expected=f"a name that ends in {suffix}, the only format that this command writes",
+        )
     above = next(folder for folder in output.absolute().parents if folder.exists())
     if not above.is_dir():
         raise ConfigurationError(f"{output} cannot be written", found=f"{above} is a file", expected="a folder there")

@@ -84,11 +84,17 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(f"  {count} dropped: {escape(reason)}")
 
 
-def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "") -> None:
-    """Print the status of datasets and the pile, with reasons of failures (all of them when ``verbose``)."""
+def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "", show_untouched: bool = True) -> None:
+    """Print the status of datasets and the pile, with reasons of failures (all of them when ``verbose``).
+
+    Datasets of which the home has nothing come last; one line counts them unless ``show_untouched``.
+    """
+    touched = [status for status in statuses if not status.untouched]
+    untouched = [status for status in statuses if status.untouched]
+    shown = touched + untouched if show_untouched else touched
     numbers = ("sessions", "done", "failed", "to do", "tokens", "published by us", "reference")
     table = _table("dataset", *numbers, right=numbers)
-    for status in statuses:
+    for status in shown:
         table.add_row(
             status.dataset.name,
             number(status.known if status.known is not None else status.dataset.sessions_due),
@@ -100,10 +106,16 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
             number(status.dataset.tokens_published),
         )
     console = _console()
-    console.print(table)
+    if shown:
+        console.print(table)
+    if hidden := len(statuses) - len(shown):
+        more = " more" if shown else ""
+        noun = "dataset" if hidden == 1 else "datasets"
+        lists = "lists it" if hidden == 1 else "lists them"
+        console.print(f"{hidden}{more} {noun} without a manifest: neuralpile catalog {lists}", highlight=False)
     if pile:
         console.print(pile, soft_wrap=True)
-    for status in statuses:
+    for status in shown:
         _print_failures(console, status.dataset.name, status.failed, status.dataset.name, verbose)
         for standing in status.analyses:
             name = f"{status.dataset.name} {standing.analysis.name}"

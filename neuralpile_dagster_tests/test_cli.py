@@ -218,12 +218,42 @@ def test_an_archive_folder_that_is_not_there_is_named_with_how_to_fill_it(home: 
     assert "dandi download DANDI:990100" in said
 
 
-def test_status_of_a_fresh_home_lists_every_dataset_as_not_begun(home: Path) -> None:
+def test_status_of_a_fresh_home_counts_the_datasets_and_lists_them_when_asked(home: Path) -> None:
     ran = neuralpile("status", NEURALPILE_HOME=home)
     assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "26 datasets without a manifest: neuralpile catalog lists them",
+        "neural-pile: no component is published yet",
+    ]
+    ran = neuralpile("status", "--all", NEURALPILE_HOME=home)
     assert len(ran.out.splitlines()) == 1 + 26 + 1
     assert ran.out.count("no manifest") == 26
-    assert ran.out.splitlines()[-1] == "neural-pile: no component is published yet"
+
+
+def test_status_lists_a_dataset_that_is_asked_for_though_it_is_not_begun(home: Path) -> None:
+    header, row = neuralpile("status", "my-mice", NEURALPILE_HOME=home).out.splitlines()
+    assert (header.split()[0], row.split()[0]) == ("dataset", "my-mice")
+    assert "no manifest" in row
+
+
+@pytest.mark.parametrize("lost", ["spike_counts/a.json", "failures/a.json"])
+def test_status_lists_first_the_dataset_of_which_the_home_has_anything(home: Path, lost: str) -> None:
+    left = home / "store" / "my_mice" / lost  # what stays when somebody deletes a manifest
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    lines = neuralpile("status", NEURALPILE_HOME=home).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["dataset", "my-mice", "25", "neural-pile:"]
+    assert lines[2] == "25 more datasets without a manifest: neuralpile catalog lists them"
+    every = neuralpile("status", "--all", NEURALPILE_HOME=home).out.splitlines()
+    assert every[1].split()[0] == "my-mice", "the catalog itself has it last"
+    assert len(every) == 1 + 26 + 1
+
+
+@pytest.mark.parametrize("name", ["rows.pdf", "rows.jpg", "rows"])
+def test_a_raster_of_another_format_than_png_is_refused_before_anything_is_read(home: Path, name: str) -> None:
+    said = paragraph(neuralpile("raster", "nothing", "-o", home / name, NEURALPILE_HOME=home))
+    found = f"the suffix {Path(name).suffix}" if "." in name else "no suffix"
+    assert f"{home / name} cannot be written; found: {found}; expected: a name that ends in .png" in said
 
 
 @pytest.mark.parametrize("source", ["nothing", "my-mice", "someone/something"])

@@ -171,7 +171,9 @@ def test_a_truncated_mat_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("a.nwb", "-o", "a.nwb"), "would be overwritten"),
+        (("a.nwb", "-o", "a.nwb"), "found: the suffix .nwb; expected: a name that ends in .parquet"),
+        (("a.nwb", "-o", "rows.csv"), "found: the suffix .csv; expected: a name that ends in .parquet"),
+        (("a.nwb", "-o", "rows"), "found: no suffix; expected: a name that ends in .parquet"),
         (("a.nwb", "-o", "folder"), "found: a folder"),
         (("a.nwb", "-o", "a.nwb/out.parquet"), "is a file"),
         (("a.nwb", "a.nwb", "-o", "out.parquet"), "named twice"),

@@ -71,7 +71,8 @@ def test_every_broken_recording_is_named_with_what_was_found_and_what_to_do(firs
     assert f"{session}.nwb" in line
     assert BAD[session] in line
     assert "what to do: " in line
-    assert f"error: mixed-mice {session} failed: " in first.err
+    assert f"error: mixed-mice {session} failed" in first.err.splitlines()
+    assert (first.out + first.err).count(line.split(": ", 1)[1]) == 1, "each reason is told once"
 
 
 def test_a_mat_file_without_spks_is_named_with_the_variables_it_has(first: Ran) -> None:
@@ -90,7 +91,23 @@ def test_what_is_not_published_says_why_and_how_to_publish_all_the_same(first: R
     line = line_of(first, "mixed_mice/hub_dataset")
     assert "6 of 8 sessions failed" in line
     assert "run the same command again" in line
-    assert "min_session_share" in line
+    assert "--allow-missing" in line
+    assert "--min-session-share" in line
+
+
+def test_sessions_and_other_failures_are_counted_apart(first: Ran) -> None:
+    counts = [line for line in first.out.splitlines() if not line.startswith(" ")]
+    assert counts == ["7 sessions failed:", "3 other failures:"]
+    assert len(first.out.splitlines()) == 2 + 7 + 3
+
+
+def test_a_glob_that_matches_nothing_is_an_error_that_names_it_and_real_ids(place: Place, first: Ran) -> None:
+    ran = place("build", "mixed-mice", "--sessions", "zzz*")
+    assert ran.code == 1
+    (count, line) = ran.out.splitlines()
+    assert count == "1 failure:"
+    assert "no session of mixed-mice matches 'zzz*'; found: 8 sessions, e.g. a-good, empty, falling-index" in line
+    assert "what to do: neuralpile sessions mixed-mice lists all of them" in line
 
 
 def test_without_a_component_the_pile_says_that_there_is_nothing_to_merge(first: Ran) -> None:
@@ -114,6 +131,46 @@ def test_status_of_all_datasets_caps_the_failures_and_says_how_many_more(place: 
     out = place("status").out
     assert out.count("failed mixed-mice ") == 3
     assert "and 3 more: neuralpile status mixed-mice" in out
+
+
+@pytest.mark.parametrize("allowed", [["--allow-missing"], ["--min-session-share", "0.25"]])
+def test_sessions_that_failed_may_be_missing_and_the_card_names_them(
+    place: Place, first: Ran, allowed: list[str]
+) -> None:
+    namespace = allowed[0].strip("-")
+    ran = place("build", "mixed-mice", *allowed, NEURALPILE_NAMESPACE=namespace)
+    assert ran.code == 0
+    published, warning, count, *failures = ran.out.splitlines()
+    assert published.startswith(f"{namespace}/mixed-mice: 2 sessions,")
+    assert "6 sessions missing" in published
+    assert "found 6 without: empty, falling-index, no-spikes, no-times, no-units and 1 more" in warning
+    assert count == "6 sessions failed:"
+    assert sorted(line.split(":")[0].strip() for line in failures) == [f"mixed-mice {session}" for session in BAD]
+    card = (place.home / "hub" / namespace / "mixed-mice" / "README.md").read_text()
+    assert all(session in card for session in BAD)
+
+
+@pytest.mark.parametrize(("share", "needed"), [("0.26", 3), ("1", 8)])
+def test_below_the_least_share_nothing_is_published_and_no_reason_is_repeated(
+    place: Place, first: Ran, share: str, needed: int
+) -> None:
+    ran = place("build", "mixed-mice", "--min-session-share", share, NEURALPILE_NAMESPACE="strict")
+    assert ran.code == 1
+    line = line_of(ran, "mixed_mice/hub_dataset")
+    assert f"2 of 8 sessions are done; expected: at least {needed} (a share of {share})" in line
+    assert "lower --min-session-share" in line
+    assert all((ran.out + ran.err).count(reason) == first.out.count(reason) for reason in BAD.values())
+    assert not (place.home / "hub" / "strict").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--min-session-share", "nan"], ["--min-session-share", "2"], ["--allow-missing"]]
+)
+def test_shares_that_make_no_sense_are_usage_errors(place: Place, first: Ran, arguments: list[str]) -> None:
+    more = ["--min-session-share", "0.5"] if arguments == ["--allow-missing"] else []
+    ran = place("build", "mixed-mice", *arguments, *more)
+    assert ran.code == 2
+    assert "--min-session-share" in ran.err
 
 
 def test_a_part_can_be_published_by_a_glob_that_leaves_the_broken_ones_out(place: Place, first: Ran) -> None:

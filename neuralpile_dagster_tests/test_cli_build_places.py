@@ -55,6 +55,34 @@ def test_a_part_does_not_replace_a_larger_publication_and_says_both_numbers(smal
     assert held.read_bytes() == before
 
 
+@pytest.mark.parametrize("allowed", [["--allow-missing"], ["--min-session-share", "0.5"]])
+def test_missing_sessions_that_are_allowed_do_not_replace_a_larger_publication(
+    small: Place, allowed: list[str]
+) -> None:
+    write(small, "second", 1)
+    assert small("build", "mixed-mice").code == 0
+    held = small.home / "hub" / "local" / "mixed-mice" / "sessions" / "sessions.parquet"
+    before = held.read_bytes()
+    small.recording("second").write_bytes(b"")
+    ran = small("build", "mixed-mice", *allowed)
+    assert ran.code == 1
+    assert ran.out.splitlines()[0] == "1 session failed:"
+    assert "holds 2 sessions and only 1 are done here" in line_of(ran, "mixed_mice/hub_dataset")
+    assert held.read_bytes() == before
+
+
+def test_a_reason_that_several_sessions_share_is_told_once(small: Place) -> None:
+    write(small, "second", 1)
+    obstacle = small.home / "store" / "mixed_mice" / "spike_trains"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    (small.home / "store" / "mixed_mice" / "failures").touch()  # so that the batch's reason is all there is
+    ran = small("build", "mixed-mice")
+    assert ran.out.splitlines()[0] == "2 sessions failed:"
+    assert line_of(ran, "mixed-mice only and 1 more").count("(which could not be stored:") == 2
+    assert ran.out.count("2 of 2 sessions of mixed-mice failed.") == 1
+
+
 def test_failures_that_cannot_be_recorded_are_told_all_the_same(small: Place) -> None:
     small.recording("only").write_bytes(b"")
     obstacle = small.home / "store" / "mixed_mice" / "failures"

@@ -25,6 +25,15 @@ from neuralpile_dagster.settings import Settings
 USER_CATALOG = "catalog.yaml"
 # models of the nested parts of a row, for suggestions of field names
 _FIELDS: dict[str, type[BaseModel]] = {"": Dataset, "source": Source, "sessions": SessionRule}
+# what YAML calls the types that pydantic expects; an error's own numbers are filled in
+_EXPECTED = {
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "a mapping, `key: value` on each line"),
+    **dict.fromkeys(("int_type", "int_parsing"), "a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text",
+    "too_short": "a list of at least {min_length}",
+}
 
 
 def user_catalog_path(settings: Settings) -> Path:
@@ -160,7 +169,10 @@ def _problem(path: Path, label: str, error: Any) -> CatalogError:
     message = error["msg"].removeprefix("Value error, ")
     if not location or error["type"] == "value_error":
         return CatalogError(f"{where}: {message}")
-    expected = message.removeprefix("Input should be ").removeprefix("String should ")
+    if error["type"] in _EXPECTED:
+        expected = _EXPECTED[error["type"]].format(**error.get("ctx", {}))
+    else:
+        expected = message.removeprefix("Input should be ").removeprefix("String should ")
     return CatalogError(where, found=_shown(error["input"]), expected=expected)
 
 

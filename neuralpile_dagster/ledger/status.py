@@ -29,6 +29,7 @@ class DatasetStatus:
     """Status of one dataset; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
 
     Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    ``untouched`` datasets have nothing in the store, neither a manifest nor results.
     """
 
     dataset: Dataset
@@ -38,6 +39,7 @@ class DatasetStatus:
     tokens: int
     published_tokens: int | None
     analyses: tuple[AnalysisStanding, ...] = ()
+    untouched: bool = False
 
     @property
     def to_do(self) -> int:
@@ -49,7 +51,7 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
     """Read one dataset's status."""
     manifest = read_record(store, documents.manifest_path(dataset), Manifest)
     if manifest is None:
-        return DatasetStatus(dataset, None, 0, {}, 0, None)
+        return DatasetStatus(dataset, None, 0, {}, 0, None, untouched=next(store.keys(dataset.key), None) is None)
     records = done_records(store, dataset, settings, manifest)
     counted = [session.key for session in manifest.sessions if session.key in records or not session.vanished]
     failures = documents.read_failures(store, dataset, settings)

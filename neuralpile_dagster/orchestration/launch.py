@@ -20,7 +20,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.load import get_dataset, load_catalog
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
@@ -30,11 +30,13 @@ from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
+from neuralpile_dagster.publish.completeness import completeness
 from neuralpile_dagster.publish.configs import published_sessions
-from neuralpile_dagster.recordings.manifest import Session
+from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
+IDS_SHOWN = 3
 QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
@@ -89,39 +91,58 @@ class Launcher:
         elif evaluation.asset_key.path[-1] != "spike_counts":
             self.outcome.failed[name] = evaluation.description or "the check failed"
 
-    def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None) -> None:
-        """Discover, build and publish one dataset."""
+    def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None, share: float | None) -> None:
+        """Discover, build and publish one dataset; a ``share`` of the sessions is enough, None: all chosen ones.
+
+        Raises `ConfigurationError` when no session matches ``pattern``.
+        """
         if reason := self.run([names.manifest_key(dataset)]):
             self.outcome.failed[names.manifest_key(dataset).to_user_string()] = reason
             return
         manifest = documents.read_manifest(self.store, dataset)
-        chosen = [s for s in manifest.sessions if not s.vanished and _matches(pattern, s.session_id, s.key)][:limit]
+        chosen = _choose(manifest, pattern)[:limit]
         wanted = {session.key for session in chosen} - self._finished(dataset, chosen)
         reasons = self._sessions(dataset, wanted)
         failures = documents.read_failures(self.store, dataset, self.settings)
-        failed = {s.key: failures[s.key].message for s in chosen if s.key in failures}
-        self.outcome.failed |= {f"{dataset.name} {key}": reason for key, reason in (reasons | failed).items()}
+        failed = reasons | {s.key: failures[s.key].message for s in chosen if s.key in failures}
+        self.outcome.sessions |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
         for analysis in analyses_of(dataset):
             self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
         partial = pattern is not None or limit is not None
-        if reasons or failed:
-            self.outcome.failed[hub_dataset.to_user_string()] = (
-                f"not published, because {len(reasons | failed)} of {len(chosen)} sessions failed; what to do: remove "
-                "the causes and run the same command again (what is done is kept), or materialize "
-                f"{hub_dataset.to_user_string()} in the UI with a min_session_share below 1"
-            )
+        if failed and (blocked := self._blocked(dataset, len(failed), len(chosen), share)):
+            self.outcome.failed[hub_dataset.to_user_string()] = blocked
             return
-        if partial and (fewer := self._reason_not_to_publish(dataset)):
+        if share is None:
+            share = 0.0 if partial else 1.0
+        if share < 1 and (fewer := self._would_shrink(dataset)):
             self.outcome.failed[hub_dataset.to_user_string()] = fewer
             return
-        config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": 0.0}}} if partial else None
+        config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": share}}} if share < 1 else None
         if reason := self.run([hub_dataset], config=config):
             self.outcome.failed[hub_dataset.to_user_string()] = reason
         else:
             self._report_published(dataset)
 
-    def _reason_not_to_publish(self, dataset: Dataset) -> str | None:
+    def _blocked(self, dataset: Dataset, failed: int, chosen: int, share: float | None) -> str | None:
+        """Reason not to publish without sessions that failed; it does not repeat their reasons."""
+        again = "remove the causes and run the same command again (what is done is kept)"
+        if share is None:
+            return (
+                f"not published, because {failed} of {chosen} sessions failed; what to do: {again}, or publish without "
+                "them: --allow-missing, or --min-session-share SHARE (the card names what is missing)"
+            )
+        manifest = documents.read_manifest(self.store, dataset)
+        records, _ = publishable_records(self.store, dataset, self.settings, manifest)
+        present, due, needed = completeness(manifest, records, share)
+        if present >= needed:
+            return None
+        return (
+            f"not published, because {present:,} of {due:,} sessions are done; expected: at least {needed:,} "
+            f"(a share of {share:g}); what to do: {again}" + (", or lower --min-session-share" if present else "")
+        )
+
+    def _would_shrink(self, dataset: Dataset) -> str | None:
         """Reason not to publish a part of a dataset: the repository holds more sessions than are done here."""
         manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
@@ -205,8 +226,21 @@ class Launcher:
             )
 
 
-def _matches(pattern: str | None, *texts: str) -> bool:
-    return pattern is None or any(fnmatch.fnmatchcase(text, pattern) for text in texts)
+def _choose(manifest: Manifest, pattern: str | None) -> list[Session]:
+    """Sessions still listed by the archive whose id or key matches; raises `ConfigurationError` when none does."""
+    listed = [session for session in manifest.sessions if not session.vanished]
+    if pattern is None:
+        return listed
+    chosen = [s for s in listed if any(fnmatch.fnmatchcase(text, pattern) for text in (s.session_id, s.key))]
+    if not chosen:
+        examples = ", ".join(session.session_id for session in listed[:IDS_SHOWN])
+        raise ConfigurationError(
+            f"no session of {manifest.dataset} matches {pattern!r}",
+            found=f"{len(listed):,} sessions" + (f", e.g. {examples}" if examples else ""),
+            expected="a glob for the ids of sessions, with * and ?",
+            remedy=f"neuralpile sessions {manifest.dataset} lists all of them",
+        )
+    return chosen
 
 
 def build(
@@ -216,11 +250,14 @@ def build(
     *,
     pattern: str | None = None,
     limit: int | None = None,
+    min_session_share: float | None = None,
     merge: bool = False,
 ) -> Outcome:
     """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
 
-    ``job_of`` gives the job of all assets (`neuralpile_dagster.definitions.whole_job`).
+    A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
+    are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
+    (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset, before anything runs.
     """
     catalog = load_catalog(settings)
@@ -231,7 +268,7 @@ def build(
         launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:
-                launcher.dataset(dataset, pattern, limit)
+                launcher.dataset(dataset, pattern, limit, min_session_share)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
@@ -273,11 +310,13 @@ def watch_interrupts() -> Iterator[Callable[[], bool]]:
 class Outcome:
     """What a build did: a line per thing made, failed checks that only warn, a reason per thing that failed.
 
-    ``warnings`` maps an asset's check to the sessions concerned and its message about the first one.
+    ``warnings`` maps an asset's check to the sessions concerned and its message about the first one. ``sessions`` are
+    the sessions that failed; where they keep a dataset from being published, it is among the ``failed``.
     """
 
     made: list[str] = field(default_factory=list)
     warnings: dict[str, tuple[list[str], str]] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
@@ -285,10 +324,35 @@ class Outcome:
         lines = [*self.made]
         for check, (sessions, said) in self.warnings.items():
             about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
-            lines.append(f"warning: {check}{about}: {said}")
+            lines.append(f"warning: {check}{about}: {self._without_reasons(said)}")
+        if self.sessions:
+            lines += [f"{_count(len(self.sessions), 'session')} failed:", *_reasons(self.sessions)]
         if self.failed:
-            lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
+            other = "other failure" if self.sessions else "failure"
+            failed = {name: self._without_reasons(reason) for name, reason in self.failed.items()}
+            lines += [f"{_count(len(failed), other)}:", *_reasons(failed)]
         return "\n".join(lines)
+
+    def _without_reasons(self, text: str) -> str:
+        """The text without the reasons of failed sessions, which the summary lists once."""
+        for reason in filter(None, self.sessions.values()):
+            text = text.replace(f": {reason}", "")
+        return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _reasons(failed: Mapping[str, str]) -> list[str]:
+    """A line for each reason, with the first name of those that failed for it."""
+    names_of: dict[str, list[str]] = {}
+    for name, reason in failed.items():
+        names_of.setdefault(reason, []).append(name)
+    return [
+        f"  {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}: {reason}"
+        for reason, names in names_of.items()
+    ]
 
 
 def reason_of(result: dg.ExecuteInProcessResult) -> str:

@@ -14,12 +14,23 @@ from neuralpile_dagster.progress import LOG as WAITING
 from neuralpile_dagster.progress import Progress
 
 _MARK = "neuralpile_progress"
-"""Attribute of log records, which Dagster passes on to its loggers (unlike the name of the logger)."""
+"""Attribute of log records, which Dagster passes on to its loggers (unlike the name of the logger).
+
+True, or the text that the terminal shows instead of the message.
+"""
 
 
 def terminal_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
     """Logger of the run whose lines the terminal shows as well."""
     return logging.LoggerAdapter(context.log, {_MARK: True})
+
+
+def log_error(log: logging.LoggerAdapter[Any], message: str, brief: str, error: Exception | None = None) -> None:
+    """Log an error, with the traceback of ``error`` if given; the terminal shows only ``brief``.
+
+    The summary at the end of a command repeats the reasons of all failures, so they must not be there already.
+    """
+    log.logger.error(message, exc_info=error, extra={_MARK: brief})
 
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
@@ -53,7 +64,7 @@ class _TerminalLines(logging.Filter):
     """Filter that keeps lines of `terminal_log` only; Dagster's own lines repeat them in terms of ops and outputs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return getattr(record, _MARK, False)
+        return bool(getattr(record, _MARK, False))
 
 
 class _Message(logging.Formatter):
@@ -61,7 +72,8 @@ class _Message(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
-        text = str(meta.get("orig_message") or record.getMessage())
+        brief = getattr(record, _MARK, None)
+        text = brief if isinstance(brief, str) else str(meta.get("orig_message") or record.getMessage())
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 

@@ -51,19 +51,25 @@ def publishable(
         for session in manifest.sessions
         if session.key not in done
     }
-    due = [s.key for s in manifest.sessions if s.key not in missing or not s.vanished]
-    present = sum(key not in missing for key in due)
-    # compared as counts: 0.9 * 10 must ask for 9 sessions, whatever binary fractions make of it
-    needed = max(1, _ceil_share(min_session_share, len(due)))
+    present, due, needed = completeness(manifest, done, min_session_share)
     if present < needed:
         raise HubError(
             f"{manifest.dataset} is not complete enough to publish",
-            found=f"{present:,} of {len(due):,} sessions done; missing: {_name(missing)}",
+            found=f"{present:,} of {due:,} sessions done; missing: {_name(missing)}",
             expected=f"at least {needed:,} (min_session_share {min_session_share:g})",
-            remedy=f"build the missing sessions (neuralpile build {manifest.dataset}), or lower min_session_share in "
-            "the run configuration: the card will then name what is missing",
+            remedy=f"build the missing sessions (neuralpile build {manifest.dataset}), or publish without them (the "
+            "card names them): neuralpile build with --allow-missing or --min-session-share SHARE, or "
+            "min_session_share in the run configuration",
         )
     return missing
+
+
+def completeness(manifest: Manifest, done: Collection[str], min_session_share: float) -> tuple[int, int, int]:
+    """Numbers of sessions that are done, that count, and that a publication needs; see `publishable`."""
+    due = sum(session.key in done or not session.vanished for session in manifest.sessions)
+    present = sum(session.key in done for session in manifest.sessions)
+    # compared as counts: 0.9 * 10 must ask for 9 sessions, whatever binary fractions make of it
+    return present, due, max(1, _ceil_share(min_session_share, due))
 
 
 def _ceil_share(share: float, count: int) -> int:

@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.orchestration.metadata.sessions import counted
-from neuralpile_dagster.orchestration.progress import terminal_log
+from neuralpile_dagster.orchestration.progress import log_error, terminal_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
 ATTEMPTS = 4
@@ -120,7 +120,8 @@ class PartitionBatch(ABC):
 
 def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) -> str:
     """Log why an item failed (with a traceback for unexpected errors) and return the reason."""
-    log.error(f"{what} failed: {error}", exc_info=None if isinstance(error, NeuralPileError) else error)
+    unexpected = None if isinstance(error, NeuralPileError) else error
+    log_error(log, f"{what} failed: {error}", brief=f"{what} failed", error=unexpected)
     return str(error) or type(error).__name__
 
 
