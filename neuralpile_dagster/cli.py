@@ -88,6 +88,9 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
+    click.echo(
+        f"other commands use it with: NEURALPILE_HOME={settings.home} NEURALPILE_ARCHIVE=sample neuralpile status"
+    )
     if not no_ui:
         _serve(settings, port, LOCALHOST)
 
@@ -291,7 +294,7 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 @click.option("-n", "rows", default=6, show_default=True, type=click.IntRange(1, 50), help="Number of rows to draw.")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same rows.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, rows: int, seed: int) -> None:
     """Draw random rows as rasters (x: bins, y: units).

@@ -12,7 +12,7 @@ from neuralpile_dagster.doctor.hub import hub
 from neuralpile_dagster.doctor.machine import home, imports, store, versions
 from neuralpile_dagster.doctor.model import Finding, Line, Probe, ok
 from neuralpile_dagster.doctor.run import examine
-from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.settings import ProcessSettings, Settings
 
 
 def diagnose(dataset: str | None = None) -> Iterator[Line]:
@@ -52,6 +52,7 @@ class _Instance:
     def load(self) -> Finding:
         """Read the environment and ``catalog.yaml``."""
         settings = Settings.from_environment()
+        ProcessSettings.from_environment()
         catalog = load_catalog(settings)
         self.loaded = settings, catalog
         return ok(f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {len(catalog)} datasets")

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from neuralpile_dagster import build
@@ -116,9 +116,8 @@ BUILT_IN: tuple[Analysis, ...] = ()
 
 @cache
 def all_analyses() -> tuple[Analysis, ...]:
-    """Every row; raises `CatalogError` when two have one name."""
-    added = (point.load() for point in entry_points(group=ENTRY_POINTS))
-    rows = (*BUILT_IN, *added)
+    """Every row; raises `CatalogError` when two have one name, or one cannot be loaded."""
+    rows = (*BUILT_IN, *map(_load, entry_points(group=ENTRY_POINTS)))
     names = [row.name for row in (*DATASET_KINDS, *rows)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CatalogError(
@@ -127,6 +126,24 @@ def all_analyses() -> tuple[Analysis, ...]:
             remedy=f"uninstall one of the packages that add to {ENTRY_POINTS}",
         )
     return rows
+
+
+def _load(point: EntryPoint) -> Analysis:
+    remedy = f"correct or uninstall the package that adds it to {ENTRY_POINTS}"
+    try:
+        row = point.load()
+    except (ImportError, AttributeError) as error:
+        raise CatalogError(
+            f"the analysis {point.name} ({point.value}) cannot be loaded", found=str(error), remedy=remedy
+        ) from error
+    if not isinstance(row, Analysis):
+        raise CatalogError(
+            f"the analysis {point.name} ({point.value}) is invalid",
+            found=f"a {type(row).__name__}",
+            expected="a neuralpile_dagster.ledger.analyses.Analysis",
+            remedy=remedy,
+        )
+    return row
 
 
 def analyses_of(dataset: Dataset) -> tuple[Analysis, ...]:

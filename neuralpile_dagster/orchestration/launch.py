@@ -33,7 +33,7 @@ from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.publish.completeness import completeness
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, open_store
 
 IDS_SHOWN = 3
@@ -258,8 +258,9 @@ def build(
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
     are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
     (`neuralpile_dagster.definitions.whole_job`).
-    Raises `ConfigurationError` for an unknown dataset, before anything runs.
+    Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
+    ProcessSettings.from_environment()  # here once, instead of as a failure of every session
     catalog = load_catalog(settings)
     chosen = [get_dataset(catalog, name) for name in datasets]
     with open_instance(settings) as instance:

@@ -147,6 +147,20 @@ def test_the_command_line_builds_it_and_says_where_it_stands(
     assert "tiny-mice busiest_unit: 3 done, 0 failed, 0 to do" in neuralpile("status", "tiny-mice", **places).out
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [("no_such_module:ROW", "cannot be loaded"), ("json:dumps", "is invalid; found: a function")]
+)
+def test_a_package_whose_analysis_cannot_be_used_is_named(
+    added: dg.AssetKey, tmp_path: Path, value: str, said: str
+) -> None:
+    points = tmp_path / "site-packages" / "busiest-1.dist-info" / "entry_points.txt"
+    points.write_text(f"[{ENTRY_POINTS}]\nbusiest_unit = {value}\n")
+    all_analyses.cache_clear()
+    with pytest.raises(CatalogError, match=said) as caught:
+        all_analyses()
+    assert "busiest_unit" in str(caught.value)
+
+
 def test_two_kinds_of_asset_of_one_name_are_refused(added: dg.AssetKey, monkeypatch: pytest.MonkeyPatch) -> None:
     from neuralpile_dagster.ledger import analyses
 
