@@ -16,7 +16,13 @@ __all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "write_nwb_witho
 
 
 def poisson_trains(n_units: int, duration_s: float, rate_hz: float = 5.0, seed: int = 0) -> list[np.ndarray]:
-    """Sorted spike times (seconds, float64) of independent Poisson units; the last unit is silent."""
+    """Sorted spike times of independent Poisson units; the last unit is silent.
+
+    Returns
+    -------
+    list of numpy.ndarray, float64, shape (n_spikes,)
+        Seconds, one array per unit.
+    """
     rng = np.random.default_rng(seed)
     counts = rng.poisson(rate_hz * duration_s, n_units)
     counts[-1] = 0
@@ -38,6 +44,7 @@ def write_units_nwb(
 ) -> Path:
     """Write a file with these spike trains.
 
+    ``trains`` holds one array per unit: spike times in seconds, float64, shape (n_spikes,).
     ``units`` are the keywords of `nwb.add_units`, ``file_fields`` those of `nwb.new_file`. By default ``spike_times``
     is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
     """

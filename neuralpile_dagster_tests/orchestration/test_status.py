@@ -42,7 +42,7 @@ def table_of_sessions(made: House) -> dict[str, dict[str, object]]:
 
 def test_the_manifests_table_says_of_each_session_where_it_stands(standing: House) -> None:
     rows = table_of_sessions(standing)
-    assert str(rows[FIRST]["status"]).startswith("to do again")
+    assert str(rows[FIRST]["status"]).startswith("stale: ")
     assert str(rows[MIDDLE]["status"]).startswith(f"failed: {FILES[1]} cannot be opened as HDF5")
     assert len(str(rows[MIDDLE]["status"])) < 200
     assert rows[LAST]["status"] == "to do"
