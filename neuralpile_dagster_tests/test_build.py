@@ -11,6 +11,7 @@ import pytest
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.binning import measures
 from neuralpile_dagster.build import (
     build_spike_counts,
     build_spike_trains,
@@ -221,11 +222,11 @@ def test_losses_of_every_kind_are_recorded_and_conserved(tmp_path: Path):
 
 
 def test_missing_spikes_are_a_defect_that_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Forgetful(build.CountsMeasure):
+    class Forgetful(measures.CountsMeasure):
         def stats(self, spikes_read: int, **losses: int) -> Any:
             return super().stats(spikes_read + 1, **losses)
 
-    monkeypatch.setattr(build, "CountsMeasure", Forgetful)
+    monkeypatch.setattr(measures, "CountsMeasure", Forgetful)
     with pytest.raises(NeuralPileError, match="1 of 5,976 spikes unaccounted"):
         built(LocalStore(tmp_path), recording())
     assert list(LocalStore(tmp_path).keys(COUNTS)) == []

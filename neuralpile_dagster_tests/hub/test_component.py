@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.errors import DiskFull, HubError, StoreError, TableError
+from neuralpile_dagster.errors import DiskFull, HubError, StoreError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
@@ -176,7 +176,7 @@ def test_a_damaged_counts_file_is_named_and_nothing_is_published(
     content = bytearray(path.read_bytes())
     content[60] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(TableError, match=r"s2\.parquet"):
+    with pytest.raises(StoreError, match=r"s2\.parquet is damaged; found: sha256"):
         write(tmp_path / "mice", store, records)
 
 

@@ -80,5 +80,5 @@ def test_a_silent_session_has_only_zeros():
 
 @pytest.mark.parametrize("counts", [np.zeros((3, 5), np.int64), np.zeros((2, 5), np.uint8), np.zeros(3, np.uint8)])
 def test_what_is_no_segment_of_the_session_is_refused(counts: np.ndarray):
-    with pytest.raises(ValueError, match="no segment of 3 units"):
+    with pytest.raises(ValueError, match="not a segment of 3 units"):
         CountsMeasure(3, 0.02).add(counts)

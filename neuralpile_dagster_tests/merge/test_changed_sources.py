@@ -32,7 +32,7 @@ def test_a_source_with_other_counts_is_refused_though_its_ids_and_tokens_are_the
     again = store_session(store, "a/1", [replace(row, counts=np.zeros_like(row.counts)) for row in rows])
     assert again.file.size != planned.file.size
     for shard in plan.record.shards:
-        with pytest.raises(MergeError, match=r"a/1\.parquet is not what it was when the pile was planned"):
+        with pytest.raises(MergeError, match=r"a/1\.parquet has changed since the pile was planned"):
             write_shard(plan, shard.name, store.open, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
@@ -45,7 +45,7 @@ def test_a_source_with_its_rows_in_another_order_is_refused_though_its_ids_and_s
     again = store_session(store, "a/1", [rows[1], rows[0], rows[3], rows[2]])
     assert again.file.size == planned.file.size
     for shard in plan.record.shards:
-        with pytest.raises(MergeError, match=r"a/1\.parquet is not what it was when the pile was planned"):
+        with pytest.raises(MergeError, match=r"a/1\.parquet has changed since the pile was planned"):
             write_shard(plan, shard.name, store.open, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 

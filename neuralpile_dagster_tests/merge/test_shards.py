@@ -208,7 +208,7 @@ def test_a_source_of_the_same_size_that_holds_other_rows_is_refused(tmp_path: Pa
     plan = plan_pile([source_from_records("a", records)], seed=0, test_size=0.2)
     again = store_session(store, "a/1", synthetic_rows(5, session="ses-2"))
     assert again.file.size == records[0].file.size
-    with pytest.raises(MergeError, match=r"a/1\.parquet is not what it was.*sha256"):
+    with pytest.raises(MergeError, match=r"a/1\.parquet has changed since the pile was planned.*sha256"):
         write_shard(plan, plan.record.shards[0].name, store.open, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
@@ -221,7 +221,7 @@ def test_a_source_that_is_gone_or_damaged_is_named(tmp_path: Path):
     content = bytearray(path.read_bytes())
     content[200] ^= 255
     path.write_bytes(content)
-    with pytest.raises(MergeError, match=r"ses-0\.parquet is not what it was.*found: sha256"):
+    with pytest.raises(MergeError, match=r"ses-0\.parquet has changed since the pile was planned.*found: sha256"):
         write_shard(plan, plan.record.shards[0].name, store.open, tmp_path / "out.parquet")
     recorded = records[0].file.sha256  # where the digest is not computed, pages have checksums
     with pytest.raises(TableError, match=r"sample-a/spike_counts/ses-0\.parquet is damaged"):

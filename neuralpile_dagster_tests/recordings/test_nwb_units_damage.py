@@ -67,7 +67,7 @@ def test_a_units_table_without_rows_has_no_units(tmp_path: Path):
 
 @pytest.mark.parametrize("column", ["id", "spike_times_index"])
 def test_a_column_that_cannot_be_done_without_is_named(path: Path, column: str):
-    with pytest.raises(DamagedRecording, match=f"no column {column}"):
+    with pytest.raises(DamagedRecording, match=f"the column {column} is missing"):
         read(remove(path, f"units/{column}"))
 
 
