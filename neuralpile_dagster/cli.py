@@ -88,9 +88,8 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
-    click.echo(
-        f"other commands use it with: NEURALPILE_HOME={settings.home} NEURALPILE_ARCHIVE=sample neuralpile status"
-    )
+    use = f"NEURALPILE_HOME={settings.home} NEURALPILE_ARCHIVE=sample neuralpile status"
+    click.echo(f"To use this home with other commands: {use}", err=True)
     if not no_ui:
         _serve(settings, port, LOCALHOST)
 
