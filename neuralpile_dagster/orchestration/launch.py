@@ -183,9 +183,11 @@ class Launcher:
         name = session_partitions(dataset).name
         assert name is not None
         known, wanted = self.instance.get_dynamic_partitions(name), (set(standing.due) | set(standing.failed)) & chosen
-        for batch in contiguous_batches(known, wanted, batch_size(dataset)):
-            self.run([names.asset_key(dataset, analysis)], batch)
+        key = names.asset_key(dataset, analysis)
+        reasons = [self.run([key], batch) for batch in contiguous_batches(known, wanted, batch_size(dataset))]
         failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
+        if (reason := next(filter(None, reasons), None)) and not failures:  # it failed before it recorded any session
+            self.outcome.failed[key.to_user_string()] = reason
         self.outcome.failed |= {
             f"{dataset.name} {analysis.name} {key}": failure.message
             for key, failure in failures.items()
