@@ -203,7 +203,7 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path):
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path):
     (tmp_path / "catalog.yaml").mkdir()
-    with pytest.raises(CatalogError, match="cannot be read; found: .*directory"):
+    with pytest.raises(CatalogError, match=r"cannot be read; found: .*directory"):
         load_catalog(settings(tmp_path))
 
 
