@@ -324,9 +324,13 @@ def ui(port: int, host: str) -> None:
 
 
 def _require_recordings(files: tuple[Path, ...]) -> None:
-    """Raise `ConfigurationError` unless all are files, and different ones."""
+    """Raise `ConfigurationError` unless all are files, and different ones; a Zarr folder is named."""
+    from neuralpile_dagster.hdf5.foreign import is_zarr, zarr_folder
+
     for path in files:
         if not path.is_file():
+            if path.is_dir() and is_zarr(path):
+                raise zarr_folder(str(path))
             found = "a folder" if path.is_dir() else "no such file"
             raise ConfigurationError(f"{path} cannot be read", found=found, expected="the file of a recording (.nwb)")
     if len({path.resolve() for path in files}) < len(files):

@@ -209,3 +209,10 @@ def refused(ran: Ran, named: str, said: str) -> None:
     assert named in line
     assert said in line
     assert ran.out == ""
+
+
+def test_a_zarr_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nwb.zarr").mkdir()
+    ran = neuralpile("bin", tmp_path / "a.nwb.zarr", "-o", tmp_path / "out.parquet")
+    assert ran.code == 1
+    assert "a.nwb.zarr is a Zarr folder" in ran.err and "hdmf-zarr" in ran.err

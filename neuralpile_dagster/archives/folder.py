@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from neuralpile_dagster.archives.dandi.fields import FieldReader
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
 from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.hdf5.foreign import is_zarr
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.records import Citation
 
@@ -102,6 +103,9 @@ class FolderArchive:
     def _files(self, folder: Path) -> Iterator[ArchiveFile]:
         for current, folders, names in os.walk(folder, onerror=_cannot_list):
             folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX)]
+            stores = [name for name in folders if is_zarr(Path(current, name))]
+            yield from (self._zarr(folder, Path(current, name)) for name in stores)
+            folders[:] = [name for name in folders if name not in stores]
             for name in folders:
                 if Path(current, name).is_symlink():
                     raise ArchiveError(
@@ -113,6 +117,12 @@ class FolderArchive:
             for name in names:
                 if not name.startswith(".") and name != DANDISET_FILE:
                     yield self._file(folder, Path(current, name))
+
+    def _zarr(self, folder: Path, path: Path) -> ArchiveFile:
+        """A Zarr folder as one file, as DANDI lists it; it is not read."""
+        relative = path.relative_to(folder).as_posix()
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        return ArchiveFile(path=relative, file_id=relative, size=size, variables=None)
 
     def _file(self, folder: Path, path: Path) -> ArchiveFile:
         relative = path.relative_to(folder).as_posix()

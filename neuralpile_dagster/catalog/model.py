@@ -107,6 +107,8 @@ class Source(Row):
 class SessionRule(Row):
     """Rule that chooses session files of an archive. Patterns are regular expressions *searched* in the path.
 
+    Or else in the path with its suffix in lower case: ``a.NWB`` is an NWB file.
+
     A file is chosen when its path matches one of ``include``, none of
     ``exclude``, and its metadata (DANDI's ``variableMeasured``) holds all of
     ``requires``. Files are taken in the order of their full paths.

@@ -139,6 +139,12 @@ def _is_renamed(old: Session, new: Session) -> bool:
     return any(digest in digests for file in new.files for digest in file.digests.items())
 
 
+def _search(pattern: re.Pattern[str], path: str) -> re.Match[str] | None:
+    """Search a path, or else the path with its suffix in lower case: ``a.NWB`` is an NWB file too."""
+    suffix = PurePosixPath(path).suffix
+    return pattern.search(path) or pattern.search(path.removesuffix(suffix) + suffix.lower())
+
+
 class _Rule:
     """A `SessionRule` with its patterns compiled."""
 
@@ -154,10 +160,11 @@ class _Rule:
         unsafe = _unsafe(file.path)
         if unsafe:
             return f"unsafe path: {unsafe}"
-        if not any(pattern.search(file.path) for pattern in self.include):
-            return "path matches no include pattern"
+        if not any(_search(pattern, file.path) for pattern in self.include):
+            is_zarr = file.path.lower().endswith(".zarr")
+            return "a Zarr folder, which is not read" if is_zarr else "path matches no include pattern"
         for pattern in self.exclude:
-            if pattern.search(file.path):
+            if _search(pattern, file.path):
                 return f"path matches exclude pattern {pattern.pattern}"
         if file.variables is not None:  # None: could not be known
             missing = [name for name in self.requires if name not in file.variables]
@@ -167,12 +174,12 @@ class _Rule:
 
     def identity(self, path: str) -> Identity:
         """Identity of the session that a file belongs to."""
-        match = self.same_session.search(path) if self.same_session else None
+        match = _search(self.same_session, path) if self.same_session else None
         return ("groups", *match.groups()) if match else ("path", path)
 
     def ids(self, path: str) -> tuple[str, str]:
         """Subject id and session id, from the path of a session's first file."""
-        match = self.same_session.search(path) if self.same_session else None
+        match = _search(self.same_session, path) if self.same_session else None
         named = match.groupdict() if match else {}
         session_id = named.get("session") or PurePosixPath(path).stem
         return named.get("subject") or PurePosixPath(path).parent.name or session_id, session_id
@@ -196,7 +203,7 @@ class _Rule:
         )
 
     def _rank(self, path: str) -> int:
-        return next(number for number, pattern in enumerate(self.include) if pattern.search(path))
+        return next(number for number, pattern in enumerate(self.include) if _search(pattern, path))
 
     def names_in_use(self, sessions: Iterable[Session]) -> dict[Identity, str]:
         """Session ids of earlier sessions, where an id depends on which of several files is listed."""

@@ -170,3 +170,14 @@ def test_what_the_archive_said_is_in_the_manifest():
 def test_the_manifest_survives_being_stored():
     manifest = choose_sessions(dataset(), listing_of("a/a.nwb"), None)
     assert type(manifest).model_validate_json(manifest.model_dump_json()) == manifest
+
+
+def test_a_suffix_in_capitals_is_the_same_suffix():
+    assert keys("sub-1/a.NWB", "sub-1/b.Nwb", "sub-1/c.txt") == ["a", "b"]
+    assert keys("sub-1/a_image.NWB", "sub-1/a.NWB", exclude=[r"_image\.nwb$"]) == ["a"]
+    assert keys("sub-1/a.NWB", include=[r"\.NWB$"]) == ["a"]
+    both = choose_sessions(
+        dataset(same_session=r"(sub-\d)_probe\d\.nwb$", several="stack"),
+        listing_of("sub-1_probe1.NWB", "sub-1_probe2.nwb"),
+    )
+    assert [len(session.files) for session in both.sessions] == [2]
