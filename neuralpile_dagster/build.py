@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,11 +248,13 @@ def bin_files(
         raise ConfigurationError(f"{output} is a recording and would be overwritten", remedy="choose another output")
     files = [LocalFile(str(path), path) for path in paths]
     name = ", ".join(file.name for file in files)
-    # the recording is not kept: binning needs an eighth of its memory
-    source = count_source(read_session(reader, files), bin_width_s, name)
+    recording = read_session(reader, files)
+    notes, source = recording.notes, count_source(recording, bin_width_s, name)
+    del recording  # binning needs an eighth of its memory
     ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
     with atomic_write(output) as aside:
-        return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
+        written = write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
+    return replace(written, notes=notes)
 
 
 _BYTES_PER_TOKEN = 0.3
@@ -272,11 +274,14 @@ class WrittenRows:
     rows : tuple of RowRecord
     unit_totals : numpy.ndarray, int64, shape (n_units,)
         Spikes kept, per unit.
+    notes : tuple of str
+        What was left of the recording (`Recording.notes`); empty where its record holds them.
     """
 
     stats: CountsStats
     rows: tuple[RowRecord, ...]
     unit_totals: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def write_session_rows(

@@ -281,6 +281,8 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
     _require_recordings(files)
     _require_target(output, ".parquet")
     record = bin_files(files, output, bin_width, max_tokens, reader, progress=partial(click.echo, err=True))
+    for note in record.notes:
+        click.echo(note, err=True)
     stats = record.stats
     lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
     click.echo(

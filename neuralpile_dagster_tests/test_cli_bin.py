@@ -216,3 +216,9 @@ def test_a_zarr_folder_is_named(tmp_path: Path) -> None:
     ran = neuralpile("bin", tmp_path / "a.nwb.zarr", "-o", tmp_path / "out.parquet")
     assert ran.code == 1
     assert "a.nwb.zarr is a Zarr folder" in ran.err and "hdmf-zarr" in ran.err
+
+
+def test_columns_that_were_not_read_are_named_on_standard_error(tmp_path: Path) -> None:
+    path = write_units_nwb(tmp_path / "a.nwb", poisson_trains(3, 5), columns={"mood": ["calm"] * 3})
+    ran = neuralpile("bin", path, "-o", tmp_path / "out.parquet")
+    assert (ran.code, ran.err) == (0, f"{path}: columns of /units that were not read: mood\n")

@@ -79,6 +79,7 @@ def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read 
     def read_or_note(table: Table, column: str) -> Read | None:
         if table.dataset(column) is None:
             return None
+        table.read.add(column)
         try:
             return read(table, column)
         except (Unusable, TooMuchText) as reason:
@@ -105,7 +106,15 @@ class Table:
     path: str
     n_rows: int
     notes: list[str] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)  # columns of which something was read, or tried to
     _paths: dict[int, str | None] = field(default_factory=dict)  # by address in the file
+
+    def columns(self) -> list[str]:
+        """Names of all columns, sorted; without what belongs to another column (its index or its elements)."""
+        with reading(self.opened.name, self.path):
+            names = {name for name in self.file[self.path] if isinstance(name, str)}
+        parts = {f"{name}{part}" for name in names for part in ("_index", "_index_index", "_elements")}
+        return sorted(names - parts)
 
     def dataset(self, column: str) -> h5py.Dataset | None:
         """The dataset of a column, or None."""
