@@ -38,7 +38,8 @@ def rule_in_words(rule: SessionRule) -> list[str]:
 
 def _ids(rule: SessionRule) -> str:
     groups = re.compile(rule.same_session or "").groupindex
-    subject = "what the group `subject` captures" if "subject" in groups else "the name of the file's folder"
+    folder = "the nearest `sub-*` folder of the path, else the file's folder"
+    subject = "what the group `subject` captures" if "subject" in groups else folder
     session = "what the group `session` captures" if "session" in groups else "the file's name without extension"
     return f"`subject_id` is {subject}, `session_id` {session}."
 

@@ -119,10 +119,11 @@ class SessionRule(Row):
     (an error; the default), ``"prefer"`` the one that matches the earliest
     pattern of ``include``, or ``"stack"`` all of them, units after units.
 
-    ``subject_id`` is the name of the file's parent folder and ``session_id``
-    the file name without extension (of the first file, when stacked), unless
-    ``same_session`` has groups named ``subject`` or ``session``. The subject of
-    a file that lies in no folder is its ``session_id``.
+    ``subject_id`` is the name of the nearest ``sub-*`` folder of the file's
+    path, else of its parent folder, and ``session_id`` the file name without
+    extension (of the first file, when stacked), unless ``same_session`` has
+    groups named ``subject`` or ``session``. The subject of a file that lies in
+    no folder is its ``session_id``.
     """
 
     include: tuple[PathPattern, ...] = Field(default=(r"\.nwb$",), min_length=1)
