@@ -1,6 +1,7 @@
 """A local folder of dandisets as an archive: ``<root>/<dandiset id>/<path>``, as ``dandi download`` lays it out.
 
-Files of figshare datasets lie under ``<root>/figshare-<article id>/``.
+Files of figshare datasets lie under ``<root>/figshare-<article id>/``. Own recordings, which are in no archive,
+lie in a folder that their catalog row names.
 """
 
 from __future__ import annotations
@@ -36,10 +37,18 @@ class FolderArchive:
     and no listing counts as frozen. ``variables`` is ``("Units",)`` when the
     file has ``/units/spike_times``, ``()`` when it has not, and None when it
     does not open.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the sources' folders.
+    holds_one_source : bool
+        ``root`` itself is the folder of the one source (``source.path`` of its row).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, holds_one_source: bool = False) -> None:
         self.root = root
+        self.holds_one_source = holds_one_source
 
     def list_files(self, source: Source) -> Listing:
         """List the files of the source's folder; see `Archive.list_files`.
@@ -52,9 +61,9 @@ class FolderArchive:
         fields = FieldReader()
         version = str(metadata["version"]) if metadata.get("version") else None
         note = None
-        if version is None:
+        if version is None and not self.holds_one_source:
             note = f"a local folder that does not say its version (no {DANDISET_FILE})"
-        elif source.version not in ("latest", version):
+        elif version is not None and source.version not in ("latest", version):
             note = f"the local folder holds version {version}, the catalog names {source.version}"
         return Listing(
             archive="folder",
@@ -86,6 +95,15 @@ class FolderArchive:
         return path.resolve().is_relative_to(self.root.resolve())
 
     def _folder(self, source: Source) -> Path:
+        if self.holds_one_source:
+            if self.root.is_dir():
+                return self.root
+            raise ArchiveError(
+                f"the recordings of {source.label} are not there",
+                found=f"{'a file' if self.root.exists() else 'nothing'} at {self.root}",
+                expected="the folder that holds them",
+                remedy="correct source.path of the catalog row, or mount the disk that holds it",
+            )
         folder = self.root / source.folder
         if folder.is_dir() and self._is_inside(folder):
             return folder

@@ -70,10 +70,10 @@ def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | No
     url = said.url or (f"https://doi.org/{doi}" if doi else dataset.source.url)
     pinned = "" if dataset.source.version == "latest" else dataset.source.version
     fields = {
-        "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors),
+        "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors or dataset.authors),
         "title": f"{{{_latex(said.title or dataset.title)}}}",
         "publisher": dataset.source.facts.publisher,
-        "version": _latex(version or pinned),
+        "version": "" if dataset.source.path else _latex(version or pinned),
         "doi": _verbatim(doi),
         "url": _verbatim(url),
         "note": f"Paper: https://doi.org/{_verbatim(dataset.paper_doi)}" if dataset.paper_doi else "",

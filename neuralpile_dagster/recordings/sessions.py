@@ -16,6 +16,7 @@ from neuralpile_dagster.archives.model import ArchiveFile, Listing, listing_toke
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import Citation
 
 MAX_KEY = 200
 _DIGEST = 16  # hex digits that distinguish ids of which a key cannot hold all
@@ -131,13 +132,22 @@ def choose_sessions(
         frozen=listing.frozen,
         synthetic=listing.synthetic or dataset.synthetic,
         listed_at=listing.listed_at,
-        citation=listing.citation,
+        citation=_citation(dataset, listing.citation),
         considered=len(listing.files),
         dropped=dict(sorted(dropped.items())),
         sessions=tuple(sorted(sessions.values(), key=lambda session: session.files[0].path)),
         replaced=replaced,
         notes=listing.notes,
     )
+
+
+def _citation(dataset: Dataset, stated: Citation) -> Citation:
+    """What is cited: the source's own metadata, completed by the catalog row; of own recordings what the row states."""
+    row = {"license": dataset.license, "authors": dataset.authors, "citation": dataset.citation}
+    given = {name: value for name, value in row.items() if value}
+    if dataset.source.path is not None and given:
+        stated = Citation(title=dataset.title, doi=dataset.doi)  # a dandiset.yaml there is another publication's
+    return stated.model_copy(update={name: value for name, value in given.items() if not getattr(stated, name)})
 
 
 def _has_vanished(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
