@@ -184,10 +184,9 @@ def test_a_wrong_row_is_refused_by_file_row_and_field(tmp_path: Path, old: str, 
         ("datasets: !!int x", "not readable as YAML"),
         ("a: &a [x]\nb: [*a, *a]", "line 2, column 5: aliases"),
         ("datasets: &a [*a]", "aliases"),
-        ("datasets: " + "[" * 50_000, "nested more than 20 deep"),
-        ("datasets: " + "{a: " * 50_000, "nested more than 20 deep"),
+        ("datasets: " + "[" * 50_000, "nested too deeply"),
+        ("datasets: " + "{a: " * 50_000, "nested too deeply"),
         ("? [a, b]\n: c", "a key must be a word"),
-        ("#" * 1_000_001, "too large"),
         (b"datasets: \xff\xfe", "not text"),
         ("datasets: \x00", "not readable as YAML"),
         ("--- {}\n--- {}", "not readable as YAML"),
@@ -205,7 +204,7 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path):
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path):
     (tmp_path / "catalog.yaml").mkdir()
-    with pytest.raises(CatalogError, match="is not a file"):
+    with pytest.raises(CatalogError, match=r"cannot be read; found: .*directory"):
         load_catalog(settings(tmp_path))
 
 
