@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from neuralpile_dagster.store.s3.store import S3Store
+    from neuralpile_dagster_tests.fixtures.cases import Case
     from neuralpile_dagster_tests.servers.s3 import S3Server
 
 
@@ -81,3 +82,11 @@ def s3_store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
 
     s3.use(monkeypatch)
     return S3Store(s3.new_bucket(), "pre/fix", RetryPolicy(connect_timeout_s=10, read_timeout_s=30, attempts=3))
+
+
+@pytest.fixture
+def case(tmp_path: Path, shared_data: Path) -> Case:
+    """Makes a recording of a public bug report by its name."""
+    from neuralpile_dagster_tests.fixtures.cases import cases_in
+
+    return cases_in(tmp_path, shared_data)

@@ -98,7 +98,8 @@ def test_every_row_of_the_package_can_be_written_as_yaml(tmp_path: Path):
 def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs" / "datasets" / "adding.md").read_text()
     (example,) = re.findall(r"```yaml\n(datasets:.*?)```", page, re.DOTALL)
-    simple, grouped = check_user_catalog(write(tmp_path, example))
+    simple, grouped, own = check_user_catalog(write(tmp_path, example))
+    assert (own.source.label, own.license, own.authors[0]) == ("folder 2021", "CC-BY-4.0", "Prefect, Ford")
     paths = ["sub-1/sub-1_ses-a_behavior+ecephys.nwb", "sub-1/sub-1_ses-a_test.nwb"]
     assert len(choose_sessions(simple, listing_of(*paths, source_id=simple.source.id), None).sessions) == 1
     probes = [f"sub-1/sub-1_ses-a_probe{probe}.nwb" for probe in range(3)]
