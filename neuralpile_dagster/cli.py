@@ -277,16 +277,20 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
 def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str) -> None:
     """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
     _require_recordings(files)
     _require_target(output, ".parquet")
     record = bin_files(files, output, bin_width, max_tokens, reader, progress=partial(click.echo, err=True))
     stats = record.stats
-    lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
+    lost = stats.dropped + stats.lost_to_saturation
     click.echo(
         f"{output}: {stats.n_units:,} units x {stats.n_bins:,} bins of {stats.bin_width_s:g} s = "
         f"{stats.tokens:,} tokens in {len(record.rows)} rows; {stats.spikes_kept:,} spikes kept, {lost:,} dropped"
     )
+    for name, check in PLAUSIBILITY.items():
+        if not (verdict := check(stats)).passed:
+            click.echo(f"Warning ({name}): {verdict.found}; what to do: {verdict.remedy}", err=True)
 
 
 @main.command()

@@ -14,6 +14,8 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 
 RESERVED_NAMES = frozenset({"neural-pile"})
 Severity = Literal["warn", "error"]
+MAX_SESSION_TOKENS = 20_000_000_000
+"""Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
 
 
 def _compiles(pattern: str) -> str:
@@ -148,7 +150,8 @@ class Dataset(Row):
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
     what the rule gives where that differs, ``notes`` the known doubts about them.
     ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
-    of asset checks by name.
+    of asset checks by name. A session of more than ``max_session_tokens`` is
+    refused before it is written: most often its spike times are not in seconds.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -166,6 +169,7 @@ class Dataset(Row):
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
+    max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     synthetic: bool = False
 
     @model_validator(mode="after")
