@@ -15,6 +15,7 @@ from neuralpile_dagster.catalog.describe import bibtex
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
 
@@ -58,6 +59,7 @@ def component_card(
         *_warnings(manifest, component),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
+        *picture(component.repository),
         *["## Source", "", *_source(dataset, manifest, counts), ""],
         *["## Use", "", *loading(component.repository, "train", units=True), ""],
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
@@ -267,6 +269,18 @@ def columns(schema: pa.Schema) -> list[str]:
 def config_lines(names: Iterable[str]) -> list[str]:
     """Section on the extra configs."""
     return [f"- `{name}`: {CONFIG_TEXTS[name]}" for name in names if name in CONFIG_TEXTS]
+
+
+def picture(repository: str) -> list[str]:
+    """Section with the picture of random rows."""
+    return [
+        f"![Random rows as rasters]({CARD_PICTURE})",
+        "",
+        "Random rows, units by brain area where it is known and by rate; darker means more spikes. Above each: the "
+        "session or segment with the shown window marked, and the mean rate of its units. The same picture: "
+        f"`neuralpile raster {repository} -n {CARD_SAMPLES} -o {CARD_PICTURE}`.",
+        "",
+    ]
 
 
 def warning(words: str) -> list[str]:

@@ -17,6 +17,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card import component_card
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.configs import first_rows, sessions_table, units_tables, write_config, write_preview
+from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -134,8 +135,15 @@ def write_component(
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
+        write_card_picture(folder, (shard.path for shard in shards), component.synthetic)
         keep_only(
-            folder, ["README.md", *(s.path for s in shards), *(s.path for c in configs for s in c.splits.values())]
+            folder,
+            [
+                "README.md",
+                CARD_PICTURE,
+                *(s.path for s in shards),
+                *(s.path for c in configs for s in c.splits.values()),
+            ],
         )
     return component
 

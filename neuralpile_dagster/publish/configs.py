@@ -88,6 +88,7 @@ def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
             {"path": file.path, "file_id": file.file_id, "size": file.size, "digest": _digest(file)}
             for file in session.files
         ],
+        "origin_s": stats.clock.start_s if stats.clock else None,
         "first_spike_s": stats.clock.first_spike_s if stats.clock else None,
         "observed_s": stats.clock.observed_s if stats.clock else None,
     }

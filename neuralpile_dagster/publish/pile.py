@@ -21,6 +21,7 @@ from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_by
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
+from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
@@ -154,8 +155,9 @@ def write_pile(
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
         )
         write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
-        keep_only(folder, ["README.md", *(s.path for some in placed.values() for s in some), *extra])
+        keep_only(folder, ["README.md", CARD_PICTURE, *(s.path for some in placed.values() for s in some), *extra])
     return record
 
 

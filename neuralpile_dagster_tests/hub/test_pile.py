@@ -57,7 +57,7 @@ def test_sessions_of_before_and_after_clocks_are_merged_into_one_table(tmp_path:
     old = pq.read_schema(tmp_path / "pile-of-before" / "sessions" / "sessions.parquet")
     Pile(tmp_path / "new", clocks={"r2": clock}).write(tmp_path / "pile")
     sessions = load(tmp_path / "pile", "sessions", split="train")
-    assert sessions.column_names == [*old.names[:-1], "first_spike_s", "observed_s", "source_dataset"]
+    assert sessions.column_names == [*old.names[:-1], "origin_s", "first_spike_s", "observed_s", "source_dataset"]
     assert sessions["first_spike_s"] == [None, None, None, 0.5]
     assert sessions["observed_s"] == [None, None, None, 1.0]
     assert sessions["session_id"] == ["s1", "s2", "r1", "r2"]

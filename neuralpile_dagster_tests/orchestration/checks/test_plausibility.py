@@ -81,9 +81,7 @@ def test_one_absurd_spike_is_found_and_where_it_is(tmp_path: Path) -> None:
     trains[3] = np.append(trains[3], 600.0)
     stats = made(tmp_path, trains)
     verdict = failed(stats)["plausible_clock"]
-    assert verdict.found.startswith(
-        "the last 90% of the session hold less than 0.1% of its spikes (last spike at 600"
-    )
+    assert verdict.found.startswith("the last 90% of the session hold less than 0.1% of its spikes (last spike at 600")
     assert stats.clock is not None
     assert stats.clock.last_spike_s == 600.0
 
