@@ -283,6 +283,7 @@ def bin_command(
     Several FILES of one session (the same subject and start time) are stacked, units after units.
     """
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
     _require_recordings(files)
     _require_target(output, ".parquet")
@@ -291,11 +292,14 @@ def bin_command(
     for note in record.notes:
         click.echo(note, err=True)
     stats = record.stats
-    lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
+    lost = stats.dropped + stats.lost_to_saturation
     click.echo(
         f"{output}: {stats.n_units:,} units x {stats.n_bins:,} bins of {stats.bin_width_s:g} s = "
         f"{stats.tokens:,} tokens in {len(record.rows)} rows; {stats.spikes_kept:,} spikes kept, {lost:,} dropped"
     )
+    for name, check in PLAUSIBILITY.items():
+        if not (verdict := check(stats)).passed:
+            click.echo(f"Warning ({name}): {verdict.found}; what to do: {verdict.remedy}", err=True)
 
 
 @main.command()

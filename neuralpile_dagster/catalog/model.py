@@ -23,6 +23,8 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 
 RESERVED_NAMES = frozenset({"neural-pile"})
 Severity = Literal["warn", "error"]
+MAX_SESSION_TOKENS = 20_000_000_000
+"""Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
 
 
 def _compiles(pattern: str) -> str:
@@ -193,7 +195,8 @@ class Dataset(Row):
     ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
     of asset checks by name. ``license``, ``authors`` and ``citation`` are
     published for own recordings (``source.archive: folder``); for others only
-    where the source states none.
+    where the source states none. A session of more than ``max_session_tokens`` is
+    refused before it is written: most often its spike times are not in seconds.
     """
 
     added_later = frozenset({"license", "authors", "citation"})
@@ -216,6 +219,7 @@ class Dataset(Row):
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
+    max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     synthetic: bool = False
 
     @model_validator(mode="after")

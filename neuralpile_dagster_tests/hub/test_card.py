@@ -11,7 +11,7 @@ import yaml
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import write_component
-from neuralpile_dagster.records import Citation
+from neuralpile_dagster.records import Citation, ClockRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
@@ -112,11 +112,33 @@ def test_the_card_counts_what_was_lost(tmp_path: Path):
     for words in (
         "| tokens (one unit in one bin) | 1,000 |",
         "| sessions | 2 |",
-        "6 with negative times",
-        "84 above the maximum count of 255, in 2 saturated bins",
+        "6 were dropped for their times",
+        "| time before 0 of the session's clock: no bin begins there | 6 |",
+        "| above the maximum count of 255 in one bin | 84 |",
+        "2 bins are saturated",
         "2 of 10 units have no spikes",
     ):
         assert words in " ".join(body(card).split())
+
+
+def test_the_card_names_sessions_that_lost_many_spikes_and_says_how_much_was_observed(tmp_path: Path):
+    store, folder = LocalStore(tmp_path / "store"), tmp_path / "mice"
+    clock = ClockRecord(start_s=0.0, first_spike_s=0.1, last_spike_s=1.9, observed_s=0.5, intervals_stated=True)
+    records = {
+        "s1": put_session(store, "s1", spikes_read=1_000, dropped_negative=957),
+        "s2": put_session(store, "s2", spikes_read=1_000, dropped_negative=9, clock=clock),
+    }
+    options = {"missing": {}, "repository": "local/mice", "progress": silent}
+    component = write_component(folder, store, DATASET, manifest_of("s1", "s2"), records, **options)
+    card = (folder / "README.md").read_text()
+    assert "966 were dropped for their times (48.30%)" in card
+    assert "Sessions that lost more than 1% of their spikes: s1 (95.7%)." in card
+    assert "The files of 1 of 2 sessions state when units were observed" in card
+    assert "75.0% of their bins lie outside" in card
+    assert component.totals.minutes == (2.0 + 0.5) / 60
+    sessions = pq.read_table(folder / "sessions" / "sessions.parquet")
+    assert sessions["observed_s"].to_pylist() == [None, 0.5]
+    assert sessions["first_spike_s"].to_pylist() == [None, 0.1]
 
 
 def test_what_the_source_does_not_state_is_not_invented(tmp_path: Path):

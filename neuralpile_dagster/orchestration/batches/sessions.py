@@ -147,6 +147,7 @@ class SessionBatch(PartitionBatch):
                 trains,
                 self.settings,
                 self.log.info,
+                self.dataset.max_session_tokens,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
