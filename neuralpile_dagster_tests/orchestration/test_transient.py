@@ -112,6 +112,7 @@ def test_an_archive_that_is_away_twice_costs_two_tries_of_its_session_and_a_dama
     assert made.made(names.spike_counts_key(MICE)) == {SESSIONS[0], SESSIONS[2]}
     assert [line.split(":")[0] for line in tries(made, result)] == [f"{MICE.name} {SESSIONS[0]}"] * 2
     assert "503" in tries(made, result)[0]
+    assert tries(made, result)[0].endswith("(attempt 2 of 4).")
     assert "1 of 3 sessions" in failure_of(result)
     failures = documents.read_failures(made.store, MICE, made.settings)
     assert {key: failure.error for key, failure in failures.items()} == {SESSIONS[1]: "DamagedRecording"}
@@ -131,8 +132,8 @@ def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
         for run_id in (made.instance.get_run_records()[-1].dagster_run.run_id, result.run_id)
     )
     host = server.api_url.removesuffix("/api")
-    assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s"]
-    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s"]
+    assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
+    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
 
 
 def test_after_three_transient_errors_in_a_row_a_batch_stops_and_leaves_the_rest_to_do(

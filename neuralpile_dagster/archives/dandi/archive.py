@@ -237,6 +237,7 @@ class DandiArchive:
                 return
 
             def copy() -> Path:
+                # where no digest is listed it raises, rather than give what may be a page of a proxy
                 whole = whole_file()
                 opened.cost.add(whole.cost)
                 return whole.path

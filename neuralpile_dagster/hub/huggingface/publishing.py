@@ -74,8 +74,8 @@ class Publishing:
         assert problem is not None
         raise problem.error from problem.cause
 
-    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float) -> None:
-        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s.")
+    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float, following: str) -> None:
+        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s ({following}).")
 
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""

@@ -106,7 +106,8 @@ class PartitionBatch(ABC):
         def log_wait(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             seconds = state.next_action.sleep if state.next_action else 0
-            self.log.warning(f"{self.label(key)}: {error} Trying again in {seconds:.0f} s.")
+            following = f"attempt {state.attempt_number + 1} of {ATTEMPTS}"
+            self.log.warning(f"{self.label(key)}: {error} Trying again in {seconds:.0f} s ({following}).")
 
         for attempt in Retrying(
             retry=retry_if_exception_type(TransientError),
