@@ -20,6 +20,7 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.progress import silent
+from neuralpile_dagster.publish.citations import cite_repository
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
@@ -84,7 +85,15 @@ def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str,
     plan = plan_pile(sources, seed=0, test_size=0.1, shard_bytes=shard_bytes)
     shards = [build_shard(store, "pile", plan, shard.name, store.open) for shard in plan.record.shards]
     described = [
-        PileComponent(s.name, len(s.row_file), len(s.sessions), int(s.row_tokens.sum()), None, lambda config: ())
+        PileComponent(
+            s.name,
+            len(s.row_file),
+            len(s.sessions),
+            int(s.row_tokens.sum()),
+            None,
+            lambda config: (),
+            cite_repository(s.name, s.name, None),
+        )
         for s in sources
     ]
     settings = PileSettings(plan.record.digest, 0, "rows", 0.1)

@@ -348,8 +348,25 @@ class ComponentRecord(Model):
     missing: dict[str, str]
 
 
+class ComponentCitation(Model):
+    """How to cite a component of a pile; ``bibtex`` is empty for synthetic recordings.
+
+    ``foreign`` rows are from a repository of another owner, whose ``url`` (if any) has the README to cite from.
+    """
+
+    title: str
+    authors: tuple[str, ...] = ()
+    doi: str | None = None
+    url: str | None = None
+    bibtex: str = ""
+    foreign: bool = False
+
+
 class PileRecord(Model):
-    """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split."""
+    """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
+
+    ``citations`` are by name of the component; records of before lack them.
+    """
 
     repository: str
     plan: str
@@ -358,3 +375,4 @@ class PileRecord(Model):
     test_size: float
     components: tuple[str, ...]
     shards: dict[str, tuple[ShardRecord, ...]]
+    citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)

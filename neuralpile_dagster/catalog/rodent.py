@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.papers import with_paper
 
 HAS_UNITS = SessionRule(requires=("Units",))
 NO_LICENSE = "The dandiset records no licence."
@@ -337,4 +338,4 @@ LATER_7: tuple[Dataset, ...] = (
 )
 
 
-RODENT: tuple[Dataset, ...] = FIRST_18 + LATER_7
+RODENT: tuple[Dataset, ...] = tuple(map(with_paper, FIRST_18 + LATER_7))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress
@@ -51,7 +52,7 @@ def component_inputs(
     content = {
         "format": FORMAT,
         "repository": repository,
-        "dataset": dataset.model_dump(mode="json", exclude=_NOT_PUBLISHED_OF_ROW),
+        "dataset": hashed_row(dataset, _NOT_PUBLISHED_OF_ROW),
         "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
         "counts": [records[s.key].model_dump(mode="json") for s in manifest.sessions if s.key in records],
         "missing": dict(missing),

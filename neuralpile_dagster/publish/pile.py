@@ -18,6 +18,7 @@ from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
@@ -153,11 +154,14 @@ def write_pile(
             test_size=settings.test_size,
             components=tuple(component.name for component in components),
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
+            citations={component.name: component.citation for component in components},
         )
+        write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
         write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
-        keep_only(folder, ["README.md", CARD_PICTURE, *(s.path for some in placed.values() for s in some), *extra])
+        made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]
+        keep_only(folder, [*made, *(s.path for some in placed.values() for s in some), *extra])
     return record
 
 

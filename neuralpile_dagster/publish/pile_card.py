@@ -11,7 +11,8 @@ from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
-from neuralpile_dagster.records import ComponentRecord, PileRecord
+from neuralpile_dagster.publish.citations import cite_lines
+from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class PileComponent:
         None for a repository of another owner, of which only the rows are known.
     tables : callable
         Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
+    citation : ComponentCitation
+        How to cite it.
     """
 
     name: str
@@ -36,6 +39,7 @@ class PileComponent:
     tokens: int
     record: ComponentRecord | None
     tables: Callable[[str], Iterable[pa.Table]]
+    citation: ComponentCitation
 
 
 def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
@@ -59,6 +63,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
+        *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
         *card.config_lines(sorted(config.name for config in configs)),
