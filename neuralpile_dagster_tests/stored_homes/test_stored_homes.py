@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neuralpile_dagster_tests.stored_homes.make import neuralpile
 
+PILE_RECORD = "neural_pile/published.json"
 HOMES = sorted(Path(__file__).parent.glob("*.tar.xz"))
 
 
@@ -32,18 +35,26 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
 def made(root: Path) -> dict[str, tuple[str, int]]:
     """What the store and the hub hold, but for manifests, which say when the archive was listed last, and cards.
 
-    A build that a person asks for writes the cards (and their pictures) as today; nothing else is due for that.
+    A build that a person asks for writes the cards (with their pictures and citations) as today; nothing else is due
+    for that.
     """
     found = contents(root / "home" / "store") | contents(root / "home" / "hub")
     return {
         name: what
         for name, what in found.items()
-        if not name.endswith(("manifest.json", "README.md", "raster.png")) and "/.versions/" not in name
+        if not name.endswith(("manifest.json", "README.md", "raster.png", "CITATION.bib", PILE_RECORD))
+        and "/.versions/" not in name
     }
 
 
+def pile_record(root: Path) -> dict[str, Any]:
+    """The record of the published pile, without what the cards of today add to it."""
+    record: dict[str, Any] = json.loads((root / "home" / "store" / PILE_RECORD).read_text())
+    return {name: value for name, value in record.items() if name not in ("citations", "content_sha256", "form")}
+
+
 def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
-    before = made(root)
+    before, pile = made(root), pile_record(root)
     standing = neuralpile(root, "status", "old-mice", "old-rats")
     assert standing.returncode == 0, standing.stderr
     built = neuralpile(root, "build", "old-mice", "old-rats", "--merge")
@@ -52,6 +63,7 @@ def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Pat
     assert {name: digest for name, (digest, _) in after.items()} == {
         name: digest for name, (digest, _) in before.items()
     }
+    assert pile_record(root) == pile
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
     assert len(expensive) > 20
     assert {name: after[name] for name in expensive} == {name: before[name] for name in expensive}
