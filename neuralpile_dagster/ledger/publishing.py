@@ -5,7 +5,11 @@ The layout of the repository belongs in `publish`, the upload in `hub`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+
+import pyarrow as pa
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
@@ -78,6 +82,12 @@ def publish_pile(
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
     }
+
+    @cache
+    def tables_of(repository: str) -> Callable[[str], tuple[pa.Table, ...]]:
+        tables = hub_tables(hub, repository)  # read once, however many components are in a repository
+        return cache(lambda config: tuple(tables(config)))
+
     components = []
     for source in plan.sources:
         repository = current.repositories[source.name]
@@ -94,8 +104,9 @@ def publish_pile(
                 sessions=source.totals.sessions,
                 tokens=source.totals.tokens,
                 record=published,
-                tables=hub_tables(hub, repository),
+                tables=tables_of(repository),
                 citation=citation,
+                splits_left_out=current.splits_left_out.get(repository, ()),
             )
         )
     name = piles.repository_name(settings)

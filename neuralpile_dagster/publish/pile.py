@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neuralpile_dagster.errors import HubError, TableError
 from neuralpile_dagster.files import explained, locked, write_bytes
@@ -69,7 +70,10 @@ class PileSettings:
 
 
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
-    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing."""
+    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing.
+
+    Those of a pile have a column ``source_dataset``.
+    """
 
     def tables(config: str) -> Iterator[pa.Table]:
         path = config_path(config)
@@ -87,7 +91,8 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
             )
         with damaged(f"{repository}/{path}"):
             parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-            if parquet.schema_arrow in EXTRA_SCHEMAS[config]:
+            known = EXTRA_SCHEMAS[config]
+            if parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
     return tables
@@ -188,6 +193,8 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
         tables = list(component.tables(config))
         if tables:
             table = pa.concat_tables(tables)
+            if _SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
+                table = table.filter(pc.equal(table[_SOURCE.name], component.name)).drop_columns(_SOURCE.name)
             found.append(table.append_column(_SOURCE, pa.array([component.name] * table.num_rows, pa.string())))
     return found
 

@@ -31,6 +31,8 @@ class PileComponent:
         Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
     citation : ComponentCitation
         How to cite it.
+    splits_left_out : tuple of str
+        Splits of its repository that are not merged.
     """
 
     name: str
@@ -40,6 +42,7 @@ class PileComponent:
     record: ComponentRecord | None
     tables: Callable[[str], Iterable[pa.Table]]
     citation: ComponentCitation
+    splits_left_out: tuple[str, ...] = ()
 
 
 def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
@@ -95,6 +98,8 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
         lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
     if unknown := [component.name for component in components if component.record is None]:
         lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
+    if cut := [f"{c.name} ({', '.join(c.splits_left_out)})" for c in components if c.splits_left_out]:
+        lines += card.warning(f"Splits of merged repositories whose rows were left out: {named(cut)}.")
     return lines
 
 
