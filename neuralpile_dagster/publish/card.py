@@ -63,6 +63,7 @@ def component_card(
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
         *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
+        *_verification(counts),
         *_missing(component),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
@@ -161,6 +162,23 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
         f"The largest count is {max(s.max_count for s in stats)}.",
         f"{silent:,} of {component.totals.units:,} units have no spikes; their rows are zeros.",
         f"{sum(s.missing_bins for s in stats):,} bins were missing in the source and are 0.",
+    ]
+
+
+def _verification(counts: Sequence[CountsRecord]) -> list[str]:
+    """Section on sessions whose values nothing verified."""
+    unverified = sum(record.unverified for record in counts)
+    if not unverified:
+        return []
+    return [
+        "## Verification",
+        "",
+        f"{unverified:,} of {len(counts):,} sessions were read by byte ranges (`access: ranges`), at least in part "
+        "from data that the source stores without checksums (contiguous HDF5 data). Only the bytes needed were "
+        "transferred, so the digests that the source lists could not be compared: a bit flipped in the transfer "
+        "would not be seen. To verify them, materialize `spike_trains` and `spike_counts` again with "
+        "`access: download`: whole files are fetched and their digests compared.",
+        "",
     ]
 
 
