@@ -196,7 +196,7 @@ def _texts(sample: RasterSample) -> np.ndarray:
     if len(rate):
         unit = "/bin" if sample.bin_width_s is None else "Hz"
         write(_LEFT - 12, _RATE[0] + 8, "mean rate", "rm", 60)
-        write(_LEFT - 12, _RATE[0] + 22, f"{float(rate.min()):.2g}–{float(rate.max()):.2g} {unit}", "rm", 60)
+        write(_LEFT - 12, _RATE[0] + 22, f"{float(rate.min()):.2g} to {float(rate.max()):.2g} {unit}", "rm", 60)
     _write_units(sample, write)
     n_bins = sample.counts.shape[1]
     for at, text in _ticks(sample.start, sample.start + n_bins * sample.step):
@@ -217,7 +217,7 @@ def _write_units(sample: RasterSample, write: _Write) -> None:
     for (label, top, bottom), (_, size) in zip(_band_rows(sample), sample.bands, strict=True):
         middle = (top + bottom) / 2
         if bottom - top >= _LINE_PX and middle - _LINE_PX / 2 >= free:
-            short = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
+            short = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 2]}.."
             write(_LEFT - 12, middle, f"{short} {size:,}", "rm")
             free = middle + _LINE_PX / 2
 

@@ -159,12 +159,13 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
     rows = [
         (why, f"{sum(numbers):,}", f"{sum(numbers) / max(spikes_read, 1):.2%}", f"{sum(map(bool, numbers)):,}")
         for why, numbers in reasons
+        if any(numbers)
     ]
     silent = sum(s.silent_units for s in stats)
     return [
         f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts; {dropped:,} were dropped "
-        f"for their times ({dropped / max(spikes_read, 1):.2%}):",
-        *["", *table(["not in the counts", "spikes", "share", "sessions"], rows), ""],
+        f"for their times ({dropped / max(spikes_read, 1):.2%}).",
+        *(["", *table(["not in the counts", "spikes", "share", "sessions"], rows), ""] if rows else []),
         *_most_dropped(counts),
         f"The largest count is {max(s.max_count for s in stats)}; {sum(s.saturated_bins for s in stats):,} bins are "
         "saturated.",

@@ -1,4 +1,4 @@
-"""Rasters fit the event log however busy a recording is, lose no spike between the pixels, and show where spikes are."""
+"""Rasters fit the event log however busy a recording is, lose no spike between pixels, and show where spikes are."""
 
 from __future__ import annotations
 
