@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -147,6 +148,7 @@ class Binner:
         }
 
 
+_YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
 MAX_BINS = 1_000_000_000
 """Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
 
@@ -280,6 +282,14 @@ def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) 
             found="no spikes" if high == -math.inf else f"spikes from {low} s to {high} s",
             expected="a spike later than 0 s" if rule == "histogram" else "two different spike times",
             remedy="leave the session out with the catalog rule's exclude",
+        )
+    if n_bins > MAX_BINS and rule == "histogram" and low >= _YEAR_2000 and high <= _YEAR_2100:
+        start = datetime.fromtimestamp(low, UTC)
+        raise DamagedRecording(
+            f"{name} has spike times of another clock",
+            found=f"spikes from {low} s to {high} s: seconds since 1970, from {start:%Y-%m-%d %H:%M} UTC on",
+            expected="seconds since the session's start (NWB: timestamps_reference_time)",
+            remedy="subtract the start of the session from spike_times and obs_intervals in a copy of the file",
         )
     if n_bins > MAX_BINS:
         raise DamagedRecording(

@@ -88,6 +88,14 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         session.source_is_as_listed,
     ),
     Check(
+        "subject_and_species_agree",
+        "spike_counts",
+        "warn",
+        False,
+        "Rows are published with the path's subject and cards with a species; the file may name others.",
+        session.subject_and_species_agree,
+    ),
+    Check(
         "no_saturated_bins",
         "spike_counts",
         "warn",

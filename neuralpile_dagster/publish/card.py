@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import bibtex
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
@@ -57,6 +58,7 @@ def component_card(
     lines = [
         *[f"# {text(dataset.title)}", ""],
         *_warnings(manifest, component),
+        *_species_warning(dataset, counts),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *picture(component.repository),
@@ -93,9 +95,25 @@ def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     return lines
 
 
+def _species_warning(dataset: Dataset, counts: Sequence[CountsRecord]) -> list[str]:
+    found = {record.facts.species for record in counts if record.facts.species}
+    others = other_species(dataset.species, found) if dataset.species else []
+    if not others:
+        return []
+    sessions = sum(record.facts.species in others for record in counts)
+    return warning(
+        f"The files of {sessions:,} of {len(counts):,} sessions state another species than the catalog: "
+        f"{text(', '.join(others))} in the files, {text(dataset.species or '')} in the catalog. "
+        "The sessions config has the species of each session."
+    )
+
+
 def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
+    """Species that the card may state: the catalog's, unless a file states another one; then what the files state."""
     found = sorted({record.facts.species for record in counts if record.facts.species})
-    return dataset.species or ", ".join(found) or NOT_STATED
+    if dataset.species and not other_species(dataset.species, found):
+        return dataset.species
+    return ", ".join(found) or NOT_STATED
 
 
 def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list[str]:

@@ -19,10 +19,13 @@ from neuralpile_dagster_tests.fixtures.sessions import CITATION, DATASET, manife
 
 
 def make(tmp_path: Path, dataset: Dataset = DATASET, **options: Any) -> tuple[Path, str]:
-    """A component of two sessions and its card; options are those of the manifest, and ``missing``."""
+    """A component of two sessions and its card; options are those of the manifest, ``missing`` and ``species``."""
     store = LocalStore(tmp_path / "store")
     missing = options.pop("missing", {})
     records = {key: put_session(store, key) for key in ("s1", "s2")}
+    for key, species in options.pop("species", {}).items():
+        facts = records[key].facts.model_copy(update={"species": species})
+        records[key] = records[key].model_copy(update={"facts": facts})
     folder = tmp_path / "mice"
     write_component(
         folder,
@@ -210,3 +213,15 @@ def test_hostile_metadata_stay_words(tmp_path: Path, load: Callable[..., Any]):
 def test_the_card_of_a_source_without_licence_keeps_its_citation(tmp_path: Path):
     _, card = make(tmp_path, citation=CITATION.model_copy(update={"license": "Ask us first"}))
     assert "license" not in metadata(card) and "| license | Ask us first |" in card
+
+
+def test_a_card_does_not_call_rats_mice(tmp_path: Path):
+    _, plain = make(tmp_path / "1")
+    assert "sorted units (mouse)" in plain and "another species" not in plain
+    _, card = make(tmp_path / "2", species={"s2": "Rattus norvegicus"})
+    assert "sorted units (Mus musculus, Rattus norvegicus)" in card
+    assert "sorted units (mouse)" not in card
+    assert (
+        "The files of 1 of 2 sessions state another species than the catalog: Rattus norvegicus in the files, mouse "
+        "in the catalog." in card
+    )

@@ -161,7 +161,7 @@ class SessionBatch(PartitionBatch):
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
-        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
@@ -172,7 +172,8 @@ class SessionBatch(PartitionBatch):
                 remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
             )
         listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
-        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(listed, self.settings)))
+        inputs = build.counts_inputs(listed, self.settings)
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
 
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))

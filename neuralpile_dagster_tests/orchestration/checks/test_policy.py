@@ -32,6 +32,7 @@ SEVERITIES = {
         "segments_cover_the_session": ("error", True),
         "file_is_as_recorded": ("error", True),
         "source_is_as_listed": ("warn", False),
+        "subject_and_species_agree": ("warn", False),
         "no_saturated_bins": ("warn", False),
         "few_silent_units": ("warn", False),
         "plausible_rates": ("warn", False),
