@@ -266,7 +266,8 @@ def bin_files(
     if len(files) > 1 and not stack:
         _require_one_session(files)
     recording = read_session(reader, files)
-    notes, source = recording.notes, count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS)
+    notes = recording.notes
+    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS)
     clock = measure_clock(recording, source)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}

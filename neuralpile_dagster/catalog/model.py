@@ -195,8 +195,8 @@ class Dataset(Row):
     ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
     of asset checks by name. ``license``, ``authors`` and ``citation`` are
     published for own recordings (``source.archive: folder``); for others only
-    where the source states none. A session of more than ``max_session_tokens``
-    is refused before it is written: most often its spike times are not seconds.
+    where the source states none. A session of more than ``max_session_tokens`` is
+    refused before it is written: most often its spike times are not in seconds.
     """
 
     added_later = frozenset({"license", "authors", "citation"})

@@ -99,8 +99,10 @@ def open_ranged(
 ) -> Iterator[RangedFile]:
     """Open a remote object with ``connections`` threads, besides the one in which HDF5 reads metadata.
 
+    Where the server serves no ranges, all bytes come from ``download()``, a verified copy of the whole file.
     On exit, a failed read that HDF5 swallowed is raised in any case.
     """
+    remote.fall_back_to(download)
     with (
         _collection_paused(),
         ThreadPoolExecutor(connections, "fetch") as fetchers,

@@ -73,7 +73,9 @@ class SessionBatch(PartitionBatch):
         known = {session.key: session for session in self.manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         run_id = self.context.run.run_id
-        documents.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
+        documents.record_failure(
+            self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
+        )
 
     def make(self, key: str) -> None:
         """Make or check one session."""
