@@ -51,7 +51,6 @@ CRUMBS = {
     "doctor/registry.py": "the one list of what the doctor looks at",
     "plots/glance.py": "another picture than a raster, with a form of its own",
     "orchestration/assets/analyses.py": "one file for each kind of asset",
-    "orchestration/assets/manifest.py": "one file for each kind of asset",
     "orchestration/worker_app.py": "the module that Celery's command line names",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",
 }

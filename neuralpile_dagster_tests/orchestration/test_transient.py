@@ -99,4 +99,4 @@ def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     )
     host = server.api_url.removesuffix("/api")
     assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s"]
-    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s"]
+    assert reading == [f"{MICE.name} {keys[0]}: {FILES[0]}: HTTP status 503; trying again in 0 s"]
