@@ -14,6 +14,7 @@ from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
 from neuralpile_dagster.orchestration.assets.pile import pile_assets
 from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
+from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.automation.pages import pages_sensor
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
@@ -48,7 +49,7 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
         assets=[overview_asset(rows), *pile_assets(rows)],
         asset_checks=[pile_checks()],
         jobs=named_jobs(rows, job_of_all),
-        sensors=[version_sensor(rows), current_sensor(rows), pages_sensor(rows)],
+        sensors=[version_sensor(rows), current_sensor(rows), pages_sensor(rows), alert_sensor(settings)],
         resources={"instance": InstanceResource(settings).definition()},
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         # one process per run: a batch of sessions shares its imports

@@ -17,7 +17,7 @@ from neuralpile_dagster.orchestration.assets.sessions import SessionConfig
 from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
-from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.launch import PART_OF, Launcher
 from neuralpile_dagster.orchestration.pools import session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, progress_of
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
@@ -102,7 +102,7 @@ def _publish_all(datasets: Sequence[Dataset], job_of: JobOf) -> dg.JobDefinition
 
 
 def _launcher(context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf) -> Launcher:
-    tags = {"neuralpile/job": context.job_name, "dagster/parent_run_id": context.run.run_id}
+    tags = {PART_OF: context.job_name, "dagster/parent_run_id": context.run.run_id}
     return Launcher(instance.settings, context.instance, job_of(), tags)
 
 

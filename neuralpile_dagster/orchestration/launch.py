@@ -39,6 +39,8 @@ from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, open_store
 
 IDS_SHOWN = 3
+PART_OF = "neuralpile/job"
+"""Tag of runs that a named job launches: its name."""
 QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 

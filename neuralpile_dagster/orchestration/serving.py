@@ -178,6 +178,11 @@ def _read(note: Path) -> dict[str, str]:
     return {}
 
 
+def address_of(home: Path) -> str | None:
+    """Address at which the UI of a home is served, or was when it was killed; None where there is none."""
+    return _read(home / "ui.json").get("address")
+
+
 def _require_free_port(host: str, port: int) -> None:
     """Raise `ConfigurationError` unless a server can listen there; Dagster shows a traceback, 15 s later."""
     try:
