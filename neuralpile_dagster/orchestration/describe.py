@@ -20,14 +20,14 @@ _MARKUP = str.maketrans("*`<>", "    ")
 
 
 def _text(dataset: Dataset, kind: AssetKind) -> str:
-    """Markdown description; lists of assets show its first line as plain text."""
+    """Markdown description; lists of assets show its beginning as plain text, so there is no markup in that."""
     where = [f"Source: {link(dataset.source.label, dataset.source.url)}"]
     where += [f"species: {text(dataset.species)}"] if dataset.species else []
     where += [f"data: {doi_link(dataset.doi)}"] if dataset.doi else []
     where += [f"paper: {doi_link(dataset.paper_doi)}"] if dataset.paper_doi else []
     parts = [
         one_line(dataset.title).translate(_MARKUP),
-        "**SYNTHETIC**: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
+        "SYNTHETIC: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
         kind.text,
         text(dataset.description, 2000),
         " · ".join(where),

@@ -43,7 +43,8 @@ def tick(made: House, cursor: str | None = None) -> tuple[str, str | None]:
 def test_the_overview_is_filled_before_anything_is_built_and_says_what_to_do(new_house: NewHouse) -> None:
     made = new_house(datasets=[MICE, OTHERS])
     assert refresh_pages(made.instance, made.settings, made.datasets)
-    assert "2 datasets not started: materialize a manifest to start one" in overview(made)["next"]
+    assert "2 datasets not started: launch the job build of one, or list its sessions" in overview(made)["next"]
+    assert overview(made)["not_started"].startswith("[tiny-mice](/assets/tiny_mice/manifest) · [other-mice](")
     assert not refresh_pages(made.instance, made.settings, made.datasets), "an event for each tick would bury the log"
 
 
@@ -145,3 +146,16 @@ def test_the_page_of_a_failed_session_has_the_reason_in_its_parts(new_house: New
         assert said["failed"].endswith(f"{SESSIONS[1]}.nwb cannot be opened as HDF5")
         assert said["expected"] == "a complete NWB (HDF5) file"
         assert "fetch the file again" in said["what_to_do"]
+
+
+@pytest.mark.parametrize("asset", ["manifest", "spike_trains", "spike_counts", "hub_dataset"])
+def test_few_numbers_are_plotted_and_tables_fit_the_page(built: House, asset: str) -> None:
+    event = built.instance.get_latest_materialization_event(dg.AssetKey([MICE.key, asset]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    values = event.asset_materialization.metadata
+    numbers = {name for name, value in values.items() if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)}
+    plotted = {name for name in numbers if not name.startswith("dagster/")}
+    assert 2 <= len(plotted) <= 7, plotted
+    tables = [value for value in values.values() if isinstance(value, dg.TableMetadataValue)]
+    assert all(len(table.schema.columns) <= 5 for table in tables)

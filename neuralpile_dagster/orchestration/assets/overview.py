@@ -82,7 +82,8 @@ def overview_metadata(store: Store, datasets: Sequence[Dataset], settings: Setti
             f"{begun} of {plural(len(statuses), 'dataset')} have a manifest."
         ),
         "next": dg.MetadataValue.md(_next(store, statuses, settings)),
-        "datasets": table([_row(status) for status in statuses]),
+        "datasets": table([_row(status) for status in statuses if status.known is not None]),
+        "not_started": dg.MetadataValue.md(_not_started(statuses)),
         "pile": pile_status(store, datasets, settings),
         "tokens": tokens,
         "sessions_done": done,
@@ -105,35 +106,33 @@ def _next(store: Store, statuses: Sequence[DatasetStatus], settings: Settings) -
         page = f"/assets/{'/'.join(names.spike_counts_key(status.dataset).path)}?view=partitions"
         lines.append(f"- [{text(status.dataset.name)}]({page}): {text(why)}")
     if waiting := sum(status.known is None for status in statuses):
-        lines.append(f"- {plural(waiting, 'dataset')} not started: materialize a manifest to start one")
+        lines.append(f"- {plural(waiting, 'dataset')} not started: launch the job build of one, or list its sessions")
     return "\n".join(lines)
+
+
+def _not_started(statuses: Sequence[DatasetStatus]) -> str:
+    """Datasets that were never listed, each with a link to its manifest."""
+    waiting = [status.dataset for status in statuses if status.known is None]
+    links = (f"[{text(row.name)}](/assets/{'/'.join(names.manifest_key(row).path)})" for row in waiting)
+    return " · ".join(links) or "none"
 
 
 def _digest(metadata: dict[str, Any]) -> str:
     return hashlib.sha256(repr(sorted(metadata.items())).encode()).hexdigest()[:32]
 
 
-def _row(status: DatasetStatus) -> dict[str, Any]:
-    def number(value: int | None) -> str:
-        return "" if value is None else f"{value:,}"
-
-    made = status.known is not None
+def _row(status: DatasetStatus) -> dict[str, str]:
+    published = "" if status.published_tokens is None else f"{status.published_tokens:,}"
     return {
         "dataset": status.dataset.name,
         "state": _state(status),
-        "sessions": number(status.known),
-        "done": number(status.done) if made else "",
-        "failed": number(len(status.failed)) if made else "",
-        "to do": number(status.to_do) if made else "",
-        "tokens": number(status.tokens) if made else "",
-        "published": number(status.published_tokens),
-        "reference": number(status.dataset.tokens_published),
+        "done": f"{status.done:,} of {status.known or 0:,}",
+        "tokens": f"{status.tokens:,}",
+        "published": published if published != f"{status.tokens:,}" else "all",
     }
 
 
 def _state(status: DatasetStatus) -> str:
-    if status.known is None:
-        return "no manifest"
     if status.failed:
         return "some failed"
     if status.to_do:
