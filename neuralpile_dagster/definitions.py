@@ -28,12 +28,14 @@ from neuralpile_dagster.settings import Settings
 def dataset_definitions(dataset: Dataset) -> dg.Definitions:
     """The assets of one dataset."""
     return dg.Definitions(
-        assets=[
-            manifest_asset(dataset),
-            sessions_asset(dataset),
-            *analysis_assets(dataset),
-            hub_dataset_asset(dataset),
-        ],
+        assets=dg.with_source_code_references(
+            [
+                manifest_asset(dataset),
+                sessions_asset(dataset),
+                *analysis_assets(dataset),
+                hub_dataset_asset(dataset),
+            ]
+        ),
         asset_checks=[manifest_checks(dataset), component_checks(dataset)],
     )
 
@@ -46,7 +48,7 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
         return build_definitions(settings, rows).resolve_implicit_global_asset_job_def()
 
     shared = dg.Definitions(
-        assets=[overview_asset(rows), *pile_assets(rows)],
+        assets=dg.with_source_code_references([overview_asset(rows), *pile_assets(rows)]),
         asset_checks=[pile_checks()],
         jobs=named_jobs(rows, job_of_all),
         sensors=[version_sensor(rows), current_sensor(rows), pages_sensor(rows), alert_sensor(settings)],
