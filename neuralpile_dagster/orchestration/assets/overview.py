@@ -133,6 +133,8 @@ def _row(status: DatasetStatus) -> dict[str, str]:
 
 
 def _state(status: DatasetStatus) -> str:
+    if status.stopped and status.to_do:
+        return f"some to do: {status.stopped}"
     if status.failed:
         return "some failed"
     if status.to_do:

@@ -54,9 +54,10 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Asks each source once an hour whether it changed since its manifest was listed, and materializes "
-        "the manifests of those that did, three times at most for the same change, and of those listed a month ago. A pinned version that exists does "
-        "not change when a newer one is published; the tick and the manifest's metadata (newer_version) say so. "
-        "Datasets without a manifest are left alone: a person decides to start a dataset.",
+        "the manifests of those that did, three times at most for the same change, and of those listed a month ago. "
+        "A pinned version that exists does not change when a newer one is published; the tick and the manifest's "
+        "metadata (newer_version) say so. Datasets without a manifest are left alone: a person decides to start a "
+        "dataset.",
     )
     def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: Instance) -> dg.SensorResult:
         seen = _look(watched, _recall(context.cursor), instance, clock)
