@@ -202,6 +202,6 @@ def session_of(manifest: Manifest, key: str) -> Session:
         raise ConfigurationError(
             f"{key} is not a session of {manifest.dataset}",
             found=f"a manifest of {len(manifest.sessions)} sessions without it",
-            remedy="materialize the manifest again; partitions of sessions that are gone can be left alone",
+            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
         ) from None
     return session
