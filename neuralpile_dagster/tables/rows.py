@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -19,9 +20,12 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_array, counts_matrix
-from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row
+from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row, unpack
+from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.copying.row_file import RowFile
+from neuralpile_dagster.tables.copying.sources import Sources, damaged_row
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.packed import PackedCounts
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 __all__ = ["COUNTS_COLUMN", "Row", "RowReader", "RowWriter", "counts_array", "counts_matrix", "write_rows"]
@@ -121,6 +125,9 @@ def _in_order(
 class RowReader:
     """Read rows one at a time, verifying the pages' checksums; memory is that of one row.
 
+    Rows that `RowWriter` packed are unpacked here; all others, such as those of
+    earlier versions, are decoded by pyarrow.
+
     Parameters
     ----------
     file : Path or pyarrow.NativeFile
@@ -131,12 +138,15 @@ class RowReader:
     Raises
     ------
     TableError
-        The file is not such a table; raised here or in `row`.
+        The file is not such a table; raised here or when a row is read.
     """
 
     def __init__(self, file: Path | str | pa.NativeFile, name: str = "") -> None:
         self.name = name or (str(file) if isinstance(file, Path | str) else "a Parquet file")
-        self._file = open_parquet(file, self.name)
+        self._opened = pa.OSFile(str(file), "rb") if isinstance(file, Path | str) else None
+        self._file = open_parquet(self._opened or file, self.name)
+        self._sources = Sources(lambda _: self._opened or file)
+        self._latest: tuple[int, PackedCounts, list[str]] | None = None
         require_schema(self._file.schema_arrow, ROW_SCHEMA, self.name, optional=("source_dataset",))
 
     @property
@@ -146,6 +156,45 @@ class RowReader:
 
     def row(self, index: int) -> Row:
         """Decode one row."""
+        found = self._packed(index)
+        return Row(found[0].counts(), *found[1]) if found else self._by_pyarrow(index)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Units and bins of a row; its counts are decompressed and kept packed for a following `read_window`."""
+        found = self._packed(index)
+        n_units, n_bins = (found[0].n_units, found[0].n_bins) if found else self._by_pyarrow(index).counts.shape
+        return n_units, n_bins
+
+    def read_window(self, index: int, start: int, stop: int) -> Row:
+        """One row with the bins ``[start, stop)`` alone; others are not unpacked.
+
+        The row that was looked at last is kept packed (half a byte per token),
+        so further windows of it cost only themselves.
+
+        Raises
+        ------
+        ValueError
+            The row has no such bins.
+        """
+        found = self._packed(index)
+        if found:
+            return Row(found[0].window(start, stop), *found[1])
+        row = self._by_pyarrow(index)
+        if not 0 <= start <= stop <= row.counts.shape[1]:
+            raise ValueError(f"bins {start} to {stop} of {row.counts.shape[1]}")
+        return replace(row, counts=row.counts[:, start:stop])
+
+    def _packed(self, index: int) -> tuple[PackedCounts, list[str]] | None:
+        if self._latest is None or self._latest[0] != index:
+            try:
+                chunks = self._sources.encoded(self.name, index, self._file.schema_arrow.names)
+                with damaged_row(self.name, index):
+                    self._latest = (index, *unpack(chunks))
+            except ForeignEncoding:
+                return None
+        return self._latest[1:]
+
+    def _by_pyarrow(self, index: int) -> Row:
         with damaged(self.name):
             table = self._file.read_row_group(index)
         if table.num_rows != 1:
@@ -156,6 +205,8 @@ class RowReader:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def __enter__(self) -> RowReader:
         return self

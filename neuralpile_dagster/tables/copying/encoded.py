@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.arrow_rows import Row, encoded_by_pyarrow, require_counts
 from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts, ChunkStatistics
-from neuralpile_dagster.tables.copying.pages import describe_chunk, dictionary_value
+from neuralpile_dagster.tables.copying.pages import ForeignEncoding, describe_chunk, dictionary_value, page_content
 from neuralpile_dagster.tables.copying.source_footers import ChunkPlace, SourceFooter, read_source_footer
 from neuralpile_dagster.tables.copying.thrift import decode_footer, encode, idl, read_footer_bytes
-from neuralpile_dagster.tables.packed import PackedCounts, pack
+from neuralpile_dagster.tables.packed import MAX_VALUES, PackedCounts, pack, recognize
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 
 SOURCE_COLUMN = "source_dataset"
@@ -58,6 +58,32 @@ def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[Enco
     if len(data) != last - first:
         raise ValueError(f"the file ends {last - first - len(data):,} bytes early")
     return [_encoded(data[place.start - first :][: place.length], place) for place in places]
+
+
+def unpack(chunks: Sequence[EncodedChunk]) -> tuple[PackedCounts, list[str]]:
+    """Take a row's counts and ids out of its column chunks, in the order of the schema; counts stay packed.
+
+    Raises
+    ------
+    ForeignEncoding
+        The counts are not packed as `encode_row` does, or an id is null or very long.
+    ValueError
+        A chunk is damaged.
+    """
+    counts, *ids = chunks
+    kinds, encodings = idl().PageType, idl().Encoding
+    ours = ((kinds.DICTIONARY_PAGE, encodings.PLAIN, 1), (kinds.DATA_PAGE, encodings.RLE_DICTIONARY, 1))
+    texts = [chunk.statistics.minimum for chunk in ids if chunk.statistics and chunk.statistics.minimum is not None]
+    if counts.facts.encoding_stats != ours or len(texts) < len(ids):
+        raise ForeignEncoding("counts or ids encoded in another way")
+    dictionary = page_content(counts.data[: counts.facts.dictionary])
+    values = np.frombuffer(dictionary[: len(dictionary) // 4 * 4], "<i4")
+    if len(dictionary) == 4 * len(values) and len(values) <= MAX_VALUES and not np.any(values & ~0xFF):
+        page = page_content(counts.data[counts.facts.dictionary :])
+        packed = recognize(page, counts.facts.num_values, values.astype(np.uint8))
+        if packed is not None:
+            return packed, [text.decode() for text in texts]
+    raise ForeignEncoding("counts packed in another way")
 
 
 def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
