@@ -254,8 +254,8 @@ def bin_files(
         return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
 
 
-_BYTES_PER_TOKEN = 0.3
-"""Free disk needed while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+_BYTES_PER_TOKEN = 0.2
+"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), and a reserve."""
 LOG_EVERY_S = 10.0
 """Interval of progress lines; most sessions are done before the first."""
 
@@ -290,7 +290,7 @@ def write_session_rows(
 ) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~3 bytes per token of a segment.
 
     Parameters
     ----------

@@ -47,7 +47,6 @@ SMALLEST = 60
 """A file with fewer lines and one importer is a crumb: it belongs into the file that imports it."""
 CRUMBS = {
     "testing/listings.py": "imported by tests and benches, which are not read here",
-    "definitions.py": "Dagster's entry point, named in workspace.yaml and pyproject.toml",
     "doctor/registry.py": "the one list of what the doctor looks at",
     "plots/glance.py": "another picture than a raster, with a form of its own",
     "orchestration/assets/analyses.py": "one file for each kind of asset",
