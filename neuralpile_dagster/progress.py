@@ -29,7 +29,7 @@ class _Warner:
         self._lock = threading.Lock()
         self._warned_at = -WARN_EVERY_S
 
-    def warn(self, what: str, reason: str, seconds: float | None, waited_s: float = 0.0) -> None:
+    def warn(self, what: str, reason: str, seconds: float | None, waited_s: float, following: str) -> None:
         now = time.monotonic()
         with self._lock:
             if (seconds or 0.0) + waited_s < WARN_FROM_S or now - self._warned_at < WARN_EVERY_S:
@@ -37,15 +37,17 @@ class _Warner:
             self._warned_at = now
         after = f" after {waited_s:.0f} s" if round(waited_s) else ""
         soon = "" if seconds is None else f" in {seconds:.0f} s"
-        LOG.warning("%s: %s%s; trying again%s", what, reason, after, soon)
+        attempt = f" ({following})" if following else ""
+        LOG.warning("%s: %s%s; trying again%s%s", what, reason, after, soon, attempt)
 
 
 _WARNER = _Warner()
 
 
-def warn_of_retry(what: str, reason: str, seconds: float | None, waited_s: float = 0.0) -> None:
+def warn_of_retry(what: str, reason: str, seconds: float | None, waited_s: float = 0.0, following: str = "") -> None:
     """Warn while waiting for a server, so that a long retry does not look like a hang.
 
-    ``what`` is requested again in ``seconds`` (None: soon), after an attempt of ``waited_s`` that failed.
+    ``what`` is requested again in ``seconds`` (None: soon), after an attempt of ``waited_s`` that failed;
+    ``following`` is the next attempt in words: "attempt 2 of 8".
     """
-    _WARNER.warn(what, reason, seconds, waited_s)
+    _WARNER.warn(what, reason, seconds, waited_s, following)

@@ -117,6 +117,10 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
         console.print(pile, soft_wrap=True)
     for status in shown:
         _print_failures(console, status.dataset.name, status.failed, status.dataset.name, verbose)
+        if status.stopped and status.to_do:
+            again = f"neuralpile build {status.dataset.name}"
+            left = f"{status.dataset.name}: {status.to_do:,} to do: {status.stopped}; run again: {again}"
+            console.print(left, soft_wrap=True, highlight=False)
         for standing in status.analyses:
             name = f"{status.dataset.name} {standing.analysis.name}"
             console.print(f"{name}: {standing.done} done, {len(standing.failed)} failed, {len(standing.due)} to do")

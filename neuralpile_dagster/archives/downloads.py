@@ -25,7 +25,7 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.files import ReadCost, explained, require_free, sync
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.net.ranges import RemoteObject, piece_bytes
+from neuralpile_dagster.net.ranges import NoRanges, RemoteObject, piece_bytes
 from neuralpile_dagster.settings import DEFAULT_CACHE_BYTES
 
 _TRIES = 2  # a damaged transfer is likely to be right the second time; a damaged object never
@@ -249,13 +249,22 @@ def local_copy(
     """
     cost = ReadCost()
 
-    def fetch(path: Path) -> None:
+    @contextmanager
+    def connected() -> Iterator[RemoteObject]:
         remote = connect()
         try:
-            download(remote, path, connections)
+            yield remote
         finally:
             cost.add(remote.cost)
             remote.close()
+
+    def fetch(path: Path) -> None:
+        try:
+            with connected() as remote:
+                download(remote, path, connections)
+        except NoRanges:
+            with connected() as remote:
+                remote.save_whole(path)
 
     with cache.hold(file, fetch) as path:
         yield LocalFile(name=file.path, path=path, cost=cost)

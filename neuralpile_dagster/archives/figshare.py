@@ -130,11 +130,16 @@ class FigshareArchive:
         return get_json(f"{self.api_url}{path}", source.label, self.limits, query)
 
     def _entries(self, source: Source, path: str) -> Iterator[dict[str, Any]]:
+        seen: set[str] = set()
         for page in range(1, MAX_PAGES + 1):
             entries = self._get(source, path, {"page": str(page), "page_size": str(PAGE_SIZE)})
             yield from entries
             if len(entries) < PAGE_SIZE:
                 return
+            ids = {str(entry["id"]) for entry in entries}
+            if ids <= seen:
+                raise ValueError(f"page {page} of files repeats earlier ones: the listing does not end")
+            seen |= ids
         raise ValueError(f"more than {MAX_PAGES:,} pages of files")
 
 

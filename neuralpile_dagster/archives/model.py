@@ -10,7 +10,7 @@ import hashlib
 import json
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ class ArchiveFile(Model):
     """
 
     path: str
-    size: int
+    size: Annotated[int, Field(ge=0, lt=2**63)]
     file_id: str
     digests: dict[str, str] = Field(default_factory=dict)
     variables: tuple[str, ...] | None = ()

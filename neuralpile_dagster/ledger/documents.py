@@ -18,10 +18,15 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
 PILE_REPOSITORY = "neural-pile"
+STOPPED = "the last batch stopped, because several sessions in a row failed with transient errors (see the failures)"
+"""Why sessions are left to do that no batch has attempted."""
 
 
 class FailureRecord(Model):
-    """Reason of a session's last failed attempt; ``inputs`` is the hash of its inputs."""
+    """Reason of a session's last failed attempt; ``inputs`` is the hash of its inputs.
+
+    ``stopped_batch``: it was one of several transient errors in a row, and its batch left the rest to do.
+    """
 
     session: str
     error: str
@@ -30,6 +35,7 @@ class FailureRecord(Model):
     inputs: str
     run_id: str
     at: datetime
+    stopped_batch: bool = False
 
 
 def manifest_path(dataset: Dataset) -> str:
@@ -73,6 +79,12 @@ def read_trains_record(store: Store, dataset: Dataset, settings: Settings, key: 
     return read_record(store, f"{trains_folder(dataset, settings)}/{key}.json", TrainsRecord)
 
 
+def recorded_ids(store: Store, dataset: Dataset, settings: Settings, key: str) -> tuple[str, str] | None:
+    """Subject id and session id of the spike trains that are stored under a key; None when there are none."""
+    record = read_trains_record(store, dataset, settings, key)
+    return None if record is None else (record.subject_id, record.session_id)
+
+
 def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> CountsRecord | None:
     """The record of a session's spike counts."""
     return read_record(store, f"{counts_folder(dataset, settings)}/{key}.json", CountsRecord)
@@ -103,6 +115,8 @@ def record_failure(
     inputs: str,
     run_id: str,
     analysis: str = "",
+    *,
+    stopped_batch: bool = False,
 ) -> FailureRecord:
     """Store the reason of a session's failure, of a build or of an ``analysis``."""
     failure = FailureRecord(
@@ -113,6 +127,7 @@ def record_failure(
         inputs=inputs,
         run_id=run_id,
         at=datetime.now(UTC),
+        stopped_batch=stopped_batch,
     )
     write_record(store, f"{_failures_folder(dataset, settings, analysis)}/{key}.json", failure)
     return failure

@@ -37,7 +37,7 @@ class DatasetDue:
     ----------
     sessions : dict of str to str
         Keys of sessions to make, each with the hash of its inputs; those that failed with the same inputs are not
-        among them.
+        among them, and none is for a while after the archive was away.
     publish : str or None
         Hash of the inputs of the publication that is due, or None.
     analyses : dict of str to dict
@@ -108,6 +108,8 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     }
     failures = documents.read_failures(store, dataset, settings)
     inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
+    if any(failure.stopped_batch and _is_recent(failure) for failure in failures.values()):
+        return DatasetDue({}, None, analyses)  # the server was away, for sessions that were not attempted as well
     waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
     makable = [session for session in manifest.sessions if not session.vanished and session.key not in waiting]
     current = current_sessions(store, dataset, settings, makable)
@@ -126,8 +128,11 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
 
 def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
     """Whether a failed session is not retried yet: its inputs are unchanged, or a transient error is recent."""
-    passing = failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT
-    return failure.inputs == inputs and not passing
+    return failure.inputs == inputs and not (failure.transient and not _is_recent(failure))
+
+
+def _is_recent(failure: documents.FailureRecord) -> bool:
+    return datetime.now(UTC) - failure.at <= TRANSIENT_WAIT
 
 
 @dataclass(frozen=True)

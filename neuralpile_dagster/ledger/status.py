@@ -13,7 +13,7 @@ from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import AnalysisStanding, analyses_of, analysis_standing
-from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.ledger.documents import STOPPED, done_records
 from neuralpile_dagster.ledger.due import PileDue, pile_due
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
@@ -29,6 +29,7 @@ class DatasetStatus:
     """Status of one dataset; ``known`` is None when it has no manifest yet. Tokens are of the sessions done.
 
     Sessions that vanished from the archive count only where they are done: the others can no longer be made.
+    ``stopped`` says why a batch left sessions to do that it did not attempt; empty when none did.
     ``untouched`` datasets have nothing in the store, neither a manifest nor results.
     """
 
@@ -40,6 +41,7 @@ class DatasetStatus:
     published_tokens: int | None
     analyses: tuple[AnalysisStanding, ...] = ()
     untouched: bool = False
+    stopped: str = ""
 
     @property
     def to_do(self) -> int:
@@ -66,6 +68,7 @@ def dataset_status(store: Store, dataset: Dataset, settings: Settings) -> Datase
         analyses=tuple(
             analysis_standing(store, dataset, settings, analysis, manifest) for analysis in analyses_of(dataset)
         ),
+        stopped=STOPPED if any(failures[key].stopped_batch for key in counted if key in failures) else "",
     )
 
 
@@ -73,6 +76,7 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
     """State of each session of a manifest in words, by key."""
     done = done_records(store, dataset, settings, manifest)
     failures = documents.read_failures(store, dataset, settings)
+    to_do = f"to do: {STOPPED}" if any(failure.stopped_batch for failure in failures.values()) else "to do"
 
     def state(session: Session) -> str:
         if session.vanished:
@@ -82,7 +86,7 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
         if session.key in failures:
             return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
         if session.key not in done:
-            return "to do"
+            return to_do
         listed = build.trains_inputs(session, dataset.reader)
         return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 

@@ -1,7 +1,7 @@
 """Read one remote object by byte ranges, from many threads, checking that every response is the range requested.
 
 Here belong ranges, the pin to one version of the object, and renewed URLs. What the bytes mean belongs to the readers;
-position and seeking to `range_file`.
+position and seeking to `range_file`. Where a server does not serve ranges, bytes come from a copy of the whole object.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -21,10 +22,12 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import refused, require_url, unavailable
 from neuralpile_dagster.net.http import get
 from neuralpile_dagster.net.retry import AttemptFailed, Pause, network_errors, retry_call, status_failed, worth_retrying
+from neuralpile_dagster.progress import LOG
 
 # statuses when a signed URL has expired or a public one is no longer public (S3: 400 and 403)
 _URL_REFUSED = (400, 401, 403, 404, 410)
 _MAX_NEW_URLS = 2
+_MAX_IGNORED = 3  # a proxy may send a page of its own once; the third response that is not the range is the last
 _MAX_CHANGES = 2  # the second time that an object is not the pinned one is the last
 _MIN_PIECE, _MAX_PIECE = 1 << 20, 1 << 23
 _READ_BYTES = 1 << 18
@@ -38,6 +41,10 @@ def piece_bytes(n_bytes: int, connections: int) -> int:
     """
     share = -(-n_bytes // (3 * connections))
     return min(max(share, _MIN_PIECE), _MAX_PIECE)
+
+
+class NoRanges(ArchiveError):
+    """The server does not serve byte ranges of an object."""
 
 
 class _UrlRefused(Exception):
@@ -95,12 +102,28 @@ class RemoteObject:
         self._pause = Pause()
         self._url = url
         self._pin: str | None = None
+        self._make_copy: Callable[[], Path] | None = None
+        self._copy: Path | None = None
+        self._copying = threading.Lock()
         connections.join(self)
 
     @property
     def etag(self) -> str | None:
         """The ETag of the first response, as sent; None before it, and where the server sends none."""
         return self._pin
+
+    def fall_back_to(self, make_copy: Callable[[], Path]) -> None:
+        """Read from a verified copy of the whole object when the server serves no ranges of it.
+
+        Not with a policy of one attempt, whose first response is final.
+        """
+        if self._limits.attempts > 1:
+            self._make_copy = make_copy
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether bytes come from a verified copy of the whole object."""
+        return self._copy is not None
 
     def stop(self) -> None:
         """Let every running `read_into` fail soon: no more waiting, no more retries."""
@@ -131,14 +154,59 @@ class RemoteObject:
         ------
         ArchiveUnavailable
             Network or server errors in all attempts.
+        NoRanges
+            The server serves no ranges, and there is nothing to fall back to.
         ArchiveError
             The object is gone, not readable, not the listed one, or changed while it was read.
         """
-        done = attempts = new_urls = changes = 0
+        if self._copy is None:
+            try:
+                self._read_ranges(start, target)
+                return
+            except NoRanges as refusal:
+                copy = self._fall_back(refusal)
+        else:
+            copy = self._copy
+        with copy.open("rb") as file:
+            file.seek(start)
+            file.readinto(target)
+
+    def _fall_back(self, refusal: NoRanges) -> Path:
+        """Make the copy once, whichever thread needs it first; raises ``refusal`` when there is no way to."""
+        if self._make_copy is None:
+            raise refusal
+        with self._copying:
+            if self._copy is None:
+                LOG.warning("%s Reading a verified copy of the whole file instead.", refusal)
+                self._copy = self._make_copy()
+            return self._copy
+
+    def save_whole(self, path: Path) -> None:
+        """Write the whole object to ``path`` with one request, for servers that do not serve ranges.
+
+        What arrives is as long as listed, but not verified. Errors as `read_into`.
+        """
+
+        def attempt() -> None:
+            url = self._where()
+            try:
+                with path.open("wb") as target, self._connections.slot():
+                    for block in self._stream(url, 0, self.size, whole=True):
+                        target.write(block)
+            except _UrlRefused as refusal:
+                raise refused(self.name, url, refusal.status, self._key) from refusal
+
+        try:
+            retry_call(attempt, self.name, self._limits, sleep=self._stopping.wait, stop=self._stopping.is_set)
+        except AttemptFailed as failure:
+            raise unavailable(self.name, self._url or "", failure.reason, self._limits.attempts) from failure
+
+    def _read_ranges(self, start: int, target: memoryview) -> None:
+        done = attempts = new_urls = changes = ignored = 0
 
         def read_on() -> None:
             """Read what is missing; returns early where the next attempt may begin at once, with all its retries."""
-            nonlocal done, attempts, new_urls, changes
+            nonlocal done, attempts, new_urls, changes, ignored
             self._stopping.wait(self._pause.left())
             url, before = self._where(), done
             self._count(retries=1 if attempts else 0)
@@ -157,6 +225,11 @@ class RemoteObject:
                 changes += 1
                 if changes == _MAX_CHANGES:
                     raise changed(self.name, self.size, str(different)) from different
+            except NoRanges as refusal:
+                ignored += 1
+                if ignored >= min(_MAX_IGNORED, self._limits.attempts):
+                    raise
+                raise AttemptFailed(refusal.found) from refusal
             except AttemptFailed:
                 if self._stopping.is_set() or done - before < _ADVANCE:
                     raise
@@ -187,9 +260,9 @@ class RemoteObject:
         with self._connections.slot():
             return self._resolve()
 
-    def _stream(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, url: str, start: int, stop: int, *, whole: bool = False) -> Iterator[bytes]:
         self._require_going_on()  # waiting for a slot may have taken long
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        headers = {} if whole else {"Range": f"bytes={start}-{stop - 1}"}
         if self._pin is not None and not self._pin.startswith("W/"):  # If-Match needs a strong ETag (RFC 9110, 13.1.1)
             headers["If-Match"] = self._pin
         began = time.monotonic()
@@ -197,7 +270,7 @@ class RemoteObject:
         with network_errors(self.name, url):
             response = get(self._connections.pool(url), url, self.name, headers)
         try:
-            self._check(response, start, stop)
+            self._check(response, start, stop, whole)
             done, wanted = 0, stop - start
             while done < wanted:
                 with network_errors(self.name, url):
@@ -217,7 +290,7 @@ class RemoteObject:
         if self._stopping.is_set():
             raise AttemptFailed("reading was stopped")
 
-    def _check(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> None:
+    def _check(self, response: urllib3.BaseHTTPResponse, start: int, stop: int, whole: bool) -> None:
         """Raise unless the response's body is exactly bytes ``start`` to ``stop`` of the pinned object."""
         status = response.status
         if worth_retrying(status):
@@ -226,7 +299,10 @@ class RemoteObject:
             raise _Changed("HTTP status 412 (another ETag)")
         if status in _URL_REFUSED:
             raise _UrlRefused(status)
-        require_bytes(self.name, self.size, response, start, stop)
+        if whole:
+            _require_whole(self.size, response)
+        else:
+            require_bytes(self.name, self.size, response, start, stop)
         etag = response.headers.get("ETag")
         with self._lock:
             if self._pin is None:
@@ -249,7 +325,10 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 def require_bytes(name: str, size: int, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> None:
-    """Raise `ArchiveError` unless the body is bytes ``start`` to ``stop``, as they are, of an object of ``size``."""
+    """Raise `ArchiveError` unless the body is bytes ``start`` to ``stop``, as they are, of an object of ``size``.
+
+    `NoRanges` when it is something else than a range of an object.
+    """
     status, headers = response.status, response.headers
     if status == 416:
         raise changed(name, size, f"no bytes from {start:,} on")
@@ -260,6 +339,18 @@ def require_bytes(name: str, size: int, response: urllib3.BaseHTTPResponse, star
         raise _no_ranges(name, f"Content-Encoding {headers['Content-Encoding']}")
     if not whole:
         _require_range(name, size, headers.get("Content-Range", ""), start, stop)
+
+
+def _require_whole(size: int, response: urllib3.BaseHTTPResponse) -> None:
+    """Raise `AttemptFailed` unless the body can be an object of ``size``, as it is."""
+    length = response.headers.get("Content-Length", str(size))
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if response.status != 200 or length != str(size) or encoding != "identity":
+        kind = response.headers.get("Content-Type", "unknown type")
+        raise AttemptFailed(
+            f"HTTP status {response.status} with {length} bytes of {kind} (encoding {encoding}) instead of the file's "
+            f"{size:,} bytes"
+        )
 
 
 def _require_range(name: str, size: int, text: str, start: int, stop: int) -> None:
@@ -280,8 +371,8 @@ def changed(name: str, size: int, found: str) -> ArchiveError:
     )
 
 
-def _no_ranges(name: str, found: str) -> ArchiveError:
-    return ArchiveError(
+def _no_ranges(name: str, found: str) -> NoRanges:
+    return NoRanges(
         f"{name} cannot be read by byte ranges",
         found=found,
         expected="status 206 with exactly the bytes asked for",

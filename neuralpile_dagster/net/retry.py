@@ -132,7 +132,7 @@ def retry_call(
     sleep: Callable[[float], Any] = time.sleep,
     pause: Pause | None = None,
     stop: Callable[[], bool] = lambda: False,
-    warn: Callable[[str, str, float, float], None] = warn_of_retry,
+    warn: Callable[[str, str, float, float, str], None] = warn_of_retry,
 ) -> Result:
     """Call ``attempt`` until it succeeds; warn while waiting.
 
@@ -150,7 +150,8 @@ def retry_call(
     stop : callable
         Whether to give up now.
     warn : callable
-        Called before each wait with ``what``, the reason, the seconds to wait and those that the attempt took.
+        Called before each wait with ``what``, the reason, the seconds to wait, those that the attempt took, and which
+        attempt comes next.
 
     Raises
     ------
@@ -167,7 +168,8 @@ def retry_call(
         failure, seconds = _failure(state), state.upcoming_sleep
         if pause is not None and failure.retry_after_s:
             pause.extend(seconds)
-        warn(what, failure.reason, seconds, time.monotonic() - began)
+        following = f"attempt {state.attempt_number + 1} of {policy.attempts}"
+        warn(what, failure.reason, seconds, time.monotonic() - began, following)
 
     retrying = Retrying(
         retry=retry_if_exception_type(AttemptFailed),

@@ -24,6 +24,7 @@ from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
+from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
@@ -109,6 +110,13 @@ class Launcher:
         for analysis in analyses_of(dataset):
             self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
+        left = wanted - failed.keys() - self._finished(dataset, chosen)
+        if left and any(failures[key].stopped_batch for key in failed if key in failures):
+            self.outcome.failed[hub_dataset.to_user_string()] = (
+                f"not published: {_count(len(left), 'session')} left to do; {STOPPED}; "
+                "what to do: run the same command again when the server responds (what is done is kept)"
+            )
+            return
         partial = pattern is not None or limit is not None
         if failed and (blocked := self._blocked(dataset, len(failed), len(chosen), share)):
             self.outcome.failed[hub_dataset.to_user_string()] = blocked
@@ -163,7 +171,10 @@ class Launcher:
         return current_sessions(self.store, dataset, self.settings, [s for s in sessions if s.key in seen])
 
     def _sessions(self, dataset: Dataset, wanted: set[str]) -> dict[str, str]:
-        """Make sessions; return reasons of those whose batch failed before recording them."""
+        """Make sessions; return reasons of those whose batch failed before recording them.
+
+        A batch that stopped, because its server is away, is the last one: the rest is left to do.
+        """
         name = session_partitions(dataset).name
         assert name is not None
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
@@ -171,6 +182,8 @@ class Launcher:
         for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
                 failures = documents.read_failures(self.store, dataset, self.settings)
+                if any(failures[key].stopped_batch for key in batch if key in failures):
+                    break
                 manifest = documents.read_manifest(self.store, dataset)
                 current = current_sessions(self.store, dataset, self.settings, manifest.sessions)
                 reasons |= {key: reason for key in batch if key not in current and key not in failures}

@@ -154,6 +154,12 @@ class RowReader:
         """Number of rows."""
         return int(self._file.num_row_groups)
 
+    @property
+    def group_bytes(self) -> list[int]:
+        """Compressed bytes of each row's counts."""
+        groups = (self._file.metadata.row_group(index) for index in range(self.n_rows))
+        return [group.column(0).total_compressed_size for group in groups]
+
     def row(self, index: int) -> Row:
         """Decode one row."""
         found = self._packed(index)

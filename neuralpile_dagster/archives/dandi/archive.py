@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -10,11 +11,21 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.archives.dandi.fields import FieldReader
-from neuralpile_dagster.archives.dandi.metadata import COUNT, DANDISET, OBJECT, TIME, VERSION, archive_file, citation_of
+from neuralpile_dagster.archives.dandi.metadata import (
+    COUNT,
+    DANDISET,
+    OBJECT,
+    PAGE,
+    TIME,
+    VERSION,
+    archive_file,
+    citation_of,
+)
 from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
@@ -34,6 +45,7 @@ DEFAULT_API_URL = "https://api.dandiarchive.org/api"
 PAGE_SIZE = 1000  # the most that the API gives at once
 DRAFT = "draft"
 LATEST = "most_recent_published_version"
+MAX_PAGES = 1000  # a million files; a server that never gives a last page must not be asked without end
 _LISTING_TRIES = 3
 
 
@@ -193,16 +205,32 @@ class DandiArchive:
         return True
 
     def _files(self, chosen: _Chosen, fields: FieldReader) -> tuple[ArchiveFile, ...]:
-        pages = self._client.paginate(
-            f"{chosen.path}assets/",
-            page_size=PAGE_SIZE,
-            params={"metadata": "true", "order": "path"},
-        )
-        entries = list(pages)
+        entries = list(self._entries(f"{chosen.path}assets/"))
         if entries and not any(isinstance(entry, dict) for entry in entries):
             raise TypeError("no entry of the listing is an object")
         files = (archive_file(entry, fields) for entry in entries)
         return tuple(sorted((file for file in files if file is not None), key=lambda file: file.path))
+
+    def _entries(self, path: str) -> Iterator[Any]:
+        """The entries of all pages; `ValueError` for a listing that does not end.
+
+        `dandi`'s own pagination follows ``next`` as long as there is one.
+        """
+        url: str | None = path
+        query = {"metadata": "true", "order": "path", "page_size": str(PAGE_SIZE)}
+        seen: set[bytes] = set()
+        for number in range(1, MAX_PAGES + 1):
+            page = PAGE.validate_python(self._client.get(url, params=query if url == path else None))
+            entries = page["results"]
+            yield from entries
+            url = page["next"]
+            if url is None:
+                return
+            digests = {sha256(json.dumps(entry, sort_keys=True).encode()).digest() for entry in entries}
+            if entries and digests <= seen:
+                raise ValueError(f"page {number} repeats earlier ones: the listing does not end")
+            seen |= digests
+        raise ValueError(f"more than {MAX_PAGES:,} pages of files")
 
     def _is_unchanged(self, chosen: _Chosen, source: Source, files: tuple[ArchiveFile, ...]) -> bool:
         now = _draft(source, self._dandiset(source.id), FieldReader())
@@ -237,6 +265,7 @@ class DandiArchive:
                 return
 
             def copy() -> Path:
+                # where no digest is listed it raises, rather than give what may be a page of a proxy
                 whole = whole_file()
                 opened.cost.add(whole.cost)
                 return whole.path

@@ -64,6 +64,13 @@ class _Dandiset(TypedDict):
     draft_version: Any
 
 
+class _Page(TypedDict):
+    """A page of a listing; its entries are read one by one."""
+
+    next: Url | None
+    results: list[Any]
+
+
 class _Version(TypedDict):
     """A published version, as the document of its dandiset has it."""
 
@@ -73,6 +80,7 @@ class _Version(TypedDict):
 OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 DANDISET: TypeAdapter[_Dandiset] = TypeAdapter(_Dandiset)
 VERSION: TypeAdapter[_Version | None] = TypeAdapter(_Version | None)
+PAGE: TypeAdapter[_Page] = TypeAdapter(_Page)
 TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, PlainValidator(_time)])
 COUNT: TypeAdapter[int] = TypeAdapter(Size)
 _PATH: TypeAdapter[str] = TypeAdapter(Annotated[str, StringConstraints(min_length=1)])

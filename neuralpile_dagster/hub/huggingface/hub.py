@@ -15,7 +15,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
-from neuralpile_dagster.hub.huggingface.publishing import Publishing, remote_files, repository_info
+from neuralpile_dagster.hub.huggingface.listing import dataset_names, remote_files
+from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
 from neuralpile_dagster.hub.huggingface.read import HubFile, buffered
 from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, install
 from neuralpile_dagster.hub.huggingface.upload import Limits
@@ -167,7 +168,7 @@ class HuggingFaceHub:
     def repositories(self) -> Iterator[str]:
         """See `Hub.repositories`; sorted. Private ones are seen only with a token that may."""
         with self._explained(self.namespace, "listing its repositories"):
-            names = sorted(info.id.rpartition("/")[2] for info in self._api.list_datasets(author=self.namespace))
+            names = dataset_names(self._api, self.namespace)
         yield from names
 
     @contextmanager

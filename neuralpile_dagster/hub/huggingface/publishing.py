@@ -21,6 +21,7 @@ from huggingface_hub.hf_api import DatasetInfo, RepoFile
 
 from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
 from neuralpile_dagster.hub.huggingface.errors import FAILURES, Problem, Secrets, explain
+from neuralpile_dagster.hub.huggingface.listing import remote_files
 from neuralpile_dagster.hub.huggingface.retry import asked_wait_s
 from neuralpile_dagster.hub.huggingface.upload import Limits, upload
 from neuralpile_dagster.hub.model import RepositoryFile, version_digest
@@ -74,8 +75,8 @@ class Publishing:
         assert problem is not None
         raise problem.error from problem.cause
 
-    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float) -> None:
-        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s.")
+    def _warn(self, what: str, reason: str, seconds: float, _waited_s: float, following: str) -> None:
+        self.progress(f"{what}: {reason} Trying again in {seconds:.0f} s ({following}).")
 
     def _attempt(self) -> str:
         """Make one plan, apply it, look at what came of it, and give the version's tag."""
@@ -231,10 +232,6 @@ def _close(api: HfApi, repository: str, number: int, progress: Progress) -> None
         progress(f"{repository}: pull request {number} could not be closed ({type(error).__name__}); it is harmless")
 
 
-KEPT = (".gitattributes",)
-"""Files that the Hub itself adds to a repository: neither published, nor listed, nor deleted."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What to do on top of commit ``head``.
@@ -252,12 +249,6 @@ class Plan:
     def nothing(self) -> bool:
         """Whether the repository already holds exactly the wanted files."""
         return not (self.add or self.copy or self.delete)
-
-
-def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
-    """The files of a revision, by path."""
-    rows = api.list_repo_tree(repository, recursive=True, revision=revision, repo_type="dataset")
-    return {row.path: row for row in rows if isinstance(row, RepoFile) and row.path not in KEPT}
 
 
 def make_plan(folder: Path, files: Iterable[RepositoryFile], head: str, remote: dict[str, RepoFile]) -> Plan:

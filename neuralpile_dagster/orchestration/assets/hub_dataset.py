@@ -14,7 +14,7 @@ from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
-from neuralpile_dagster.orchestration.metadata.pictures import component_rasters
+from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
@@ -74,7 +74,11 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
             return dg.MaterializeResult(
                 metadata=metadata.component_metadata(
-                    component, publication, records, time.monotonic() - started, component_rasters(store, component)
+                    component,
+                    publication,
+                    records,
+                    time.monotonic() - started,
+                    folder_rasters(documents.staging_folder(settings, name), component.synthetic, dataset.name),
                 ),
                 data_version=dg.DataVersion(publication.version),
             )

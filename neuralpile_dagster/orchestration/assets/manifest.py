@@ -4,6 +4,7 @@ Wiring only: listing is in `archives`, the session rule in `recordings.sessions`
 """
 
 import time
+from functools import partial
 
 import dagster as dg
 
@@ -39,7 +40,8 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
             listing = instance.open_archive(dataset.source).list_files(dataset.source)
         for note in listing.notes:
             context.log.warning(f"{dataset.name}: {note}")
-        made = choose_sessions(dataset, listing, read_record(store, path, Manifest))
+        recorded = partial(documents.recorded_ids, store, dataset, instance.settings)
+        made = choose_sessions(dataset, listing, read_record(store, path, Manifest), recorded)
         write_record(store, path, made)
         new = register(context.instance, session_partitions(dataset), [session.key for session in made.sessions])
         tell(f"{dataset.name}: {len(made.sessions)} sessions, {len(new)} of them new")

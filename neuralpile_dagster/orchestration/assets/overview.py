@@ -82,6 +82,8 @@ def _row(status: DatasetStatus) -> dict[str, Any]:
 def _state(status: DatasetStatus) -> str:
     if status.known is None:
         return "no manifest"
+    if status.stopped and status.to_do:
+        return f"some to do: {status.stopped}"
     if status.failed:
         return "some failed"
     if status.to_do:

@@ -19,7 +19,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN, ShardBatch
 from neuralpile_dagster.orchestration.describe import pile_facts
 from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
-from neuralpile_dagster.orchestration.metadata.pictures import files_rasters
+from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
@@ -160,8 +160,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             store, settings = instance.open_store(), instance.settings
             by_name = {documents.repository_name(dataset, settings): dataset for dataset in datasets}
             done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
-            shards = [shard.file.key for shard in done.shards]
-            seed = int(done.plan.digest[:8], 16)
+            folder = documents.staging_folder(settings, piles.repository_name(settings))
             return dg.MaterializeResult(
                 metadata=pile_metadata.pile_metadata(
                     done.plan,
@@ -170,7 +169,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                     done.publication,
                     time.monotonic() - started,
                     done.synthetic,
-                    files_rasters(shards, store.open, seed, done.synthetic, "the pile"),
+                    folder_rasters(folder, done.synthetic, "the pile"),
                 ),
                 data_version=dg.DataVersion(done.publication.version),
             )

@@ -51,7 +51,15 @@ class AnalysisBatch(PartitionBatch):
         inputs = self._inputs(session, self._counts(session)) if session else None
         run_id = self.context.run.run_id
         documents.record_failure(
-            self.store, self.dataset, self.settings, key, error, inputs or "", run_id, self.analysis.name
+            self.store,
+            self.dataset,
+            self.settings,
+            key,
+            error,
+            inputs or "",
+            run_id,
+            self.analysis.name,
+            stopped_batch=self.stopped,
         )
 
     def make(self, key: str) -> None:

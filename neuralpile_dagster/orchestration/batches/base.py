@@ -1,8 +1,9 @@
 """The partitions of one run, made one after the other; a failed partition does not stop the others.
 
 A step that raises records nothing, and its retry repeats the whole batch; so every partition's results are logged as
-events at once, transient errors are retried per partition, and the batch fails once, at its end. What a partition is
-and how one is made belongs in a subclass (`sessions`, `shards`, `analyses`); what is due belongs in `ledger`.
+events at once, transient errors are retried per partition, and the batch fails once, at its end. A batch whose server
+is away stops early and leaves the rest to do. What a partition is and how one is made belongs in a subclass
+(`sessions`, `shards`, `analyses`); what is due belongs in `ledger`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from neuralpile_dagster.orchestration.resources import InstanceResource
 
 ATTEMPTS = 4
 """Attempts per partition when an archive, a store or a hub is unavailable; their clients retry single requests too."""
+STOP_AFTER = 3
+"""Partitions in a row that fail with transient errors: then the server is away, and each further one costs minutes."""
 REASONS_SHOWN = 3
 """Number of failed partitions listed in the message of a failed batch; the run's log has all of them."""
 
@@ -42,6 +45,7 @@ class PartitionBatch(ABC):
     context: dg.AssetExecutionContext
     instance: InstanceResource
     failed: dict[str, str] = field(default_factory=dict, init=False)
+    stopped: bool = field(default=False, init=False)
     thing: ClassVar[str]
     """One partition, in words: ``session``, ``shard``."""
 
@@ -68,29 +72,42 @@ class PartitionBatch(ABC):
         return f"{self.whole} {key}"
 
     def record_failure(self, key: str, error: Exception) -> None:  # noqa: B027 - a hook, optional
-        """Store the reason of a failure; raises `NeuralPileError` when that fails too."""
+        """Store the reason of a failure, and whether it ``stopped`` the batch.
+
+        Raises `NeuralPileError` when that fails too.
+        """
 
     def finish(self, made: int) -> None:  # noqa: B027 - a hook, optional
         """Called once after all ``made`` partitions were attempted, before the batch fails."""
 
     def run(self) -> None:
-        """Make every partition; raises `dagster.Failure` at the end when any of them failed."""
-        keys = self.keys()
+        """Make every partition; raises `dagster.Failure` at the end when any of them failed.
+
+        After `STOP_AFTER` transient errors in a row the rest is left to do, which is not a failure.
+        """
+        keys, number, in_a_row = self.keys(), 0, 0
         for number, key in enumerate(keys, 1):
             try:
                 self._make_with_retries(key)
             except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
+                in_a_row = in_a_row + 1 if isinstance(error, TransientError) else 0
+                self.stopped = in_a_row == STOP_AFTER
                 self._fail(key, error)
+            else:
+                in_a_row = 0
             self.log.info(f"{self.whole}: {number} of {len(keys)} {self.thing}s of this batch")
-        self.finish(len(keys))
+            if self.stopped:
+                break
+        self.finish(number)
         if self.failed:
-            raise batch_failure(f"{self.thing}s of {self.whole}", self.failed, len(keys))
+            raise batch_failure(f"{self.thing}s of {self.whole}", self.failed, len(keys), len(keys) - number)
 
     def _make_with_retries(self, key: str) -> None:
         def log_wait(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             seconds = state.next_action.sleep if state.next_action else 0
-            self.log.warning(f"{self.label(key)}: {error} Trying again in {seconds:.0f} s.")
+            following = f"attempt {state.attempt_number + 1} of {ATTEMPTS}"
+            self.log.warning(f"{self.label(key)}: {error} Trying again in {seconds:.0f} s ({following}).")
 
         for attempt in Retrying(
             retry=retry_if_exception_type(TransientError),
@@ -125,15 +142,24 @@ def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) ->
     return str(error) or type(error).__name__
 
 
-def batch_failure(what: str, failed: Mapping[str, str], wanted: int) -> dg.Failure:
-    """Failure of a batch of ``wanted`` items, named by ``what``; ``failed`` maps partitions to reasons."""
+def batch_failure(what: str, failed: Mapping[str, str], wanted: int, left: int = 0) -> dg.Failure:
+    """Failure of a batch of ``wanted`` items, named by ``what``; ``failed`` maps partitions to reasons.
+
+    ``left`` items were not attempted, because the server was away.
+    """
     reasons = [f"{key}: {reason}" for key, reason in failed.items()]
     more = len(reasons) - REASONS_SHOWN
     return dg.Failure(
         f"{len(reasons)} of {wanted} {what} failed"
-        + ("; the others are done. " if len(reasons) < wanted else ". ")
+        + ("; the others are done" if len(reasons) + left < wanted else "")
+        + (
+            f". {left} are left to do: the batch stopped, because {STOP_AFTER} in a row failed with transient errors; "
+            "run them again when the server responds. "
+            if left
+            else ". "
+        )
         + " | ".join(reasons[:REASONS_SHOWN])
         + (f" | and {more} more, in the run's log" if more > 0 else ""),
-        metadata={"failed_partitions": dg.MetadataValue.md(counted(failed))},
+        metadata={"failed_partitions": dg.MetadataValue.md(counted(failed)), "left_to_do": left},
         allow_retries=False,
     )

@@ -73,7 +73,9 @@ class SessionBatch(PartitionBatch):
         known = {session.key: session for session in self.manifest.sessions}
         inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
         run_id = self.context.run.run_id
-        documents.record_failure(self.store, self.dataset, self.settings, key, error, inputs, run_id)
+        documents.record_failure(
+            self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
+        )
 
     def make(self, key: str) -> None:
         """Make or check one session."""
@@ -147,6 +149,7 @@ class SessionBatch(PartitionBatch):
                 trains,
                 self.settings,
                 self.log.info,
+                self.dataset.max_session_tokens,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
@@ -160,7 +163,7 @@ class SessionBatch(PartitionBatch):
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
-        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs))
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
@@ -171,7 +174,8 @@ class SessionBatch(PartitionBatch):
                 remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
             )
         listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
-        self.judge.judge(session.key, SessionEvidence(record, self.store, build.counts_inputs(listed, self.settings)))
+        inputs = build.counts_inputs(listed, self.settings)
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
 
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))

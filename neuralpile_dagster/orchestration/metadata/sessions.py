@@ -13,7 +13,7 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.markdown import url
 from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, CountsStats, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 TABLE_ROWS = 400
@@ -90,15 +90,15 @@ def counts_metadata(
     """Metadata of a session's spike counts."""
     stats = record.stats
     return {
-        "summary": summaries.counts_summary(record, mean_rate(record), synthetic),
+        "summary": summaries.counts_summary(record, synthetic),
         **pictures,
         "tokens": stats.tokens,
         "units": stats.n_units,
         "bins": stats.n_bins,
-        "minutes": round(stats.duration_s / 60, 2),
+        "minutes": round(stats.observed_s / 60, 2),
         "spikes": stats.spikes_kept,
-        "mean_rate_hz": mean_rate(record),
-        "spikes_dropped": _dropped(stats),
+        "mean_rate_hz": round(stats.mean_rate_hz, 3),
+        "spikes_dropped": stats.dropped,
         "spikes_saturated": stats.lost_to_saturation,
         "saturated_bins": stats.saturated_bins,
         "silent_units": stats.silent_units,
@@ -160,9 +160,9 @@ def component_metadata(
             "session": record.session_id,
             "status": "published",
             "units": record.stats.n_units,
-            "minutes": f"{record.stats.duration_s / 60:,.1f}",
+            "minutes": f"{record.stats.observed_s / 60:,.1f}",
             "tokens": f"{record.stats.tokens:,}",
-            "rate (Hz)": f"{mean_rate(record):.2f}",
+            "rate (Hz)": f"{record.stats.mean_rate_hz:.2f}",
             "subject": record.subject_id,
         }
         for record in published
@@ -176,7 +176,7 @@ def component_metadata(
         "units": totals.units,
         "bins": sum(one.n_bins for one in stats),
         "spikes": totals.spikes,
-        "spikes_dropped": sum(_dropped(one) for one in stats),
+        "spikes_dropped": sum(one.dropped for one in stats),
         "spikes_saturated": sum(one.lost_to_saturation for one in stats),
         "saturated_bins": sum(one.saturated_bins for one in stats),
         "minutes": round(totals.minutes, 1),
@@ -187,13 +187,3 @@ def component_metadata(
         "sessions_table": table(rows),
         **publication_metadata(publication, seconds),
     }
-
-
-def _dropped(stats: CountsStats) -> int:
-    return stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond
-
-
-def mean_rate(record: CountsRecord) -> float:
-    """Spikes per unit and second, over the whole session."""
-    stats = record.stats
-    return round(stats.spikes_kept / max(stats.n_units * stats.duration_s, 1e-9), 3)
