@@ -30,7 +30,7 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 SIZE = {"datasets": 3, "sessions": 8, "units": 500, "bins": 60_000, "shard_bytes": 12_000_000}
 FILE_BYTES, FILES = 100_000_000, (2, 24)
 TINY_FILE_BYTES = 1_000_000
-TINY = {"datasets": 2, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
+TINY = {"datasets": 1, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
 HEADER = (
     "",
     "bytes of our shards",
@@ -42,6 +42,7 @@ HEADER = (
     "peak MB, push_to_hub",
 )
 STORAGES = {"Xet": True, "Git LFS": False}
+TINY_STORAGES = {"Xet": True}
 STEPS = ("a: first push", "b: unchanged", "c: one session added", "d: the pile", "d, another machine")
 
 
@@ -110,10 +111,10 @@ def run_side(side: str, xet: bool, data: Path, work: Path, n_datasets: int) -> d
     return results
 
 
-def growth(work: Path, file_bytes: int) -> dict[str, Any]:
+def growth(work: Path, file_bytes: int, storages: Mapping[str, bool]) -> dict[str, Any]:
     """Peak memory of publishing few and many files of random bytes, by storage, and how it grows."""
     found: dict[str, Any] = {}
-    for storage, xet in STORAGES.items():
+    for storage, xet in storages.items():
         for count in FILES:
             with tempfile.TemporaryDirectory(dir=work) as name:
                 folder = Path(name) / "random"
@@ -128,7 +129,7 @@ def growth(work: Path, file_bytes: int) -> dict[str, Any]:
     found["ratios"] = {
         f"peak memory on {storage}, {many / few:.0f} times the bytes": found[f"{storage}, {many}"]["peak bytes"]
         / found[f"{storage}, {few}"]["peak bytes"]
-        for storage in STORAGES
+        for storage in storages
     }
     return found
 
@@ -142,9 +143,9 @@ def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, floa
     }
 
 
-def report(results: Mapping[str, Any]) -> None:
+def report(results: Mapping[str, Any], storages: Mapping[str, bool]) -> None:
     """Print the tables."""
-    for storage in STORAGES:
+    for storage in storages:
         ours, theirs = results[storage]["ours"], results[storage]["theirs"]
         rows = [
             [
@@ -184,19 +185,19 @@ def main() -> None:
         push = push_ours if side == "ours" else push_theirs
         print(json.dumps(push(Path(folder), name) | {"peak bytes": own_memory("VmHWM")}))
         return
-    size = TINY if options.tiny else SIZE
+    size, storages = (TINY, TINY_STORAGES) if options.tiny else (SIZE, STORAGES)
     results: dict[str, Any] = {"size": size}
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "data"
         subprocess.run([sys.executable, "-m", "bench.publish_data", str(data), json.dumps(size)], check=True)
-        for storage, xet in STORAGES.items():
+        for storage, xet in storages.items():
             results[storage] = {
                 side: run_side(side, xet, data, Path(work) / f"{side}-{xet}", size["datasets"])
                 for side in ("ours", "theirs")
             }
             results[storage]["ratios"] = ratios(**results[storage])
-        results["memory"] = growth(Path(work), TINY_FILE_BYTES if options.tiny else FILE_BYTES)
-    report(results)
+        results["memory"] = growth(Path(work), TINY_FILE_BYTES if options.tiny else FILE_BYTES, storages)
+    report(results, storages)
     print(f"\nwrote {save('publish-tiny' if options.tiny else 'publish', results)}")
 
 

@@ -51,13 +51,13 @@ def make_archive(folder: Path, sessions: int, bins: int) -> Path:
     return archive
 
 
-def backfill(archive: Path, workers: int, sessions: int, bins: int) -> dict[str, Any]:
+def backfill(archive: Path, workers: int, sessions: int, bins: int, poll_s: int) -> dict[str, Any]:
     """Backfill all sessions with so many workers; seconds from first start to last end, and sessions of each run."""
     home = Path(tempfile.mkdtemp(prefix="neuralpile-bench-"))
     home.chmod(0o711)  # as root Postgres runs as another user
     row = synthetic_row(NAME, DANDISET, sessions, sessions * UNITS * bins)
     (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": [row]}))
-    write_instance(home, workers, poll_s=30, output_on_s3=False)
+    write_instance(home, workers, poll_s=poll_s, output_on_s3=False)
     settings = {
         "NEURALPILE_ARCHIVE": str(archive),
         "NEURALPILE_STORE": str(home / "store"),
@@ -72,9 +72,8 @@ def backfill(archive: Path, workers: int, sessions: int, bins: int) -> dict[str,
         wanted = {f"{asset}/{layer}": keys for layer in ("spike_trains", "spike_counts")}
         cluster.backfill(wanted)
         # seldom: the answers take processor time from the workers
-        runs = wait_until(
-            lambda: _all_runs(cluster, f"{asset}/spike_counts", len(keys)), "its runs to end", 1200.0, every_s=5.0
-        )
+        asked = f"{asset}/spike_counts"
+        runs = wait_until(lambda: _all_runs(cluster, asked, len(keys)), "its runs to end", 1200.0, every_s=poll_s / 6)
         seconds = max(run["end"] for run in runs) - min(run["start"] for run in runs)
         return {"sessions": len(keys), "runs": len(runs), "seconds": seconds, "per_s": len(keys) / seconds}
     finally:
@@ -120,11 +119,11 @@ def bin_all(files: Sequence[str]) -> float:
         return time.perf_counter() - began
 
 
-def compare(sessions: int, bins: int) -> dict[str, Any]:
+def compare(sessions: int, bins: int, poll_s: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archive = make_archive(Path(folder), sessions, bins)
         plain = [direct(archive, processes, min(DIRECT, sessions - 1)) for processes in (1, 2)]
-        found = {str(workers): backfill(archive, workers, sessions, bins) for workers in (1, 2)}
+        found = {str(workers): backfill(archive, workers, sessions, bins, poll_s) for workers in (1, 2)}
     tokens = UNITS * bins
     workers = found["2"]["per_s"] / found["1"]["per_s"]
     ratios = {
@@ -162,7 +161,7 @@ def main() -> None:
     if missing := missing_programs():
         print(f"skipped: {missing}")
         return
-    result = compare(*((TINY_SESSIONS, TINY_BINS) if options.tiny else (SESSIONS, BINS)))
+    result = compare(*((TINY_SESSIONS, TINY_BINS, 2) if options.tiny else (SESSIONS, BINS, 30)))
     report(result)
     print(f"\nwrote {save('workers-tiny' if options.tiny else 'workers', result)}")
 

@@ -11,7 +11,8 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,16 @@ import numpy as np
 
 from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
+from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import atomic_write, require_free
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.records import CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
+from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_file, write_record
-from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def build_spike_counts(
     trains: TrainsRecord,
     settings: Settings,
     progress: Progress = silent,
+    max_session_tokens: int = MAX_SESSION_TOKENS,
 ) -> CountsRecord:
     """Bin a recording, cut it and store its rows, units table and record, in that order.
 
@@ -179,35 +181,41 @@ def build_spike_counts(
         Of the instance: bin width and tokens per segment.
     progress : callable, optional
         Called with a line now and then.
+    max_session_tokens : int, optional
+        The catalog row's; a longer session is refused before anything is written.
 
     Raises
     ------
     ConfigurationError
         The recording holds ready-made counts of another bin width.
     EmptyRecording, DamagedRecording
-        There is nothing to bin, or spike times are invalid.
+        There is nothing to bin, spike times are invalid, or the session is too long.
     StoreError
         The store cannot be written, or its disk is full.
     """
+    from neuralpile_dagster.binning.clock import measure_clock, observed_seconds
     from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.tables.units import write_units
 
     recording = load_recording(store, trains) if recording is None else recording
     units = recording.units
     name = f"{', '.join(dict.fromkeys(unit.file for unit in units))} (session {key})"
-    source = count_source(recording, settings.bin_width_s, name)
+    source = count_source(recording, settings.bin_width_s, name, max_session_tokens)
+    clock = measure_clock(recording, source)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
     def write(path: Path) -> WrittenRows:
-        return write_session_rows(path, source, max_tokens=settings.max_tokens, name=name, progress=progress, **ids)
+        return write_session_rows(
+            path, source, clock, max_tokens=settings.max_tokens, name=name, progress=progress, **ids
+        )
 
     file, written = put_file(store, f"{prefix}/{key}.parquet", write)
-    totals, seconds = written.unit_totals, written.stats.duration_s
+    totals, seconds = written.unit_totals, observed_seconds(units, clock, written.stats.duration_s)
     units_file, _ = put_file(
         store,
         f"{prefix}/{key}.units.parquet",
-        lambda path: write_units(path, units, n_spikes=totals, duration_s=seconds, **ids),
+        lambda path: write_units(path, units, n_spikes=totals, observed_s=seconds, **ids),
     )
     record = CountsRecord(
         inputs=counts_inputs(trains, settings),
@@ -234,21 +242,27 @@ def bin_files(
     max_tokens: int = DEFAULT_MAX_TOKENS,
     reader: str = "units",
     progress: Progress = silent,
+    stack: bool = False,
 ) -> WrittenRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.
 
-    ``subject_id`` is the name of the first file's folder and ``session_id`` its
-    name without extension. ``output`` appears complete or not at all.
+    ``subject_id`` is that of the first file's path (`recordings.sessions.subject_of`)
+    and ``session_id`` its name without extension. ``output`` appears complete or not at all.
+    Several files must state the same subject and start time, unless ``stack``
+    says that they are one session.
 
     Raises
     ------
     ConfigurationError
-        A number is out of range, the output is one of the files, or there is no such reader.
+        A number is out of range, the output is one of the files, there is no such reader, or the files are those
+        of several sessions.
     RecordingError
-        A file cannot be used; the message names it.
+        A file cannot be used, or has more than `MAX_SESSION_TOKENS`; the message names it.
     """
+    from neuralpile_dagster.binning.clock import measure_clock
     from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.sessions import subject_of
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:
         raise ConfigurationError(
@@ -260,15 +274,59 @@ def bin_files(
         raise ConfigurationError(f"{output} is a recording and would be overwritten", remedy="choose another output")
     files = [LocalFile(str(path), path) for path in paths]
     name = ", ".join(file.name for file in files)
-    # the recording is not kept: binning needs an eighth of its memory
-    source = count_source(read_session(reader, files), bin_width_s, name)
-    ids = {"subject_id": paths[0].absolute().parent.name, "session_id": paths[0].stem}
+    if len(files) > 1 and not stack:
+        _require_one_session(files)
+    recording = read_session(reader, files)
+    notes = recording.notes
+    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS)
+    clock = measure_clock(recording, source)
+    del recording  # binning needs an eighth of its memory
+    ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
     with atomic_write(output) as aside:
-        return write_session_rows(aside, source, max_tokens=max_tokens, name=name, progress=progress, **ids)
+        written = write_session_rows(aside, source, clock, max_tokens=max_tokens, name=name, progress=progress, **ids)
+    return replace(written, notes=notes)
 
 
-_BYTES_PER_TOKEN = 0.3
-"""Free disk needed while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+def _require_one_session(files: Sequence[LocalFile]) -> None:
+    """Raise `ConfigurationError` when HDF5 files do not state the same subject and start time."""
+    import h5py
+
+    from neuralpile_dagster.recordings.nwb.table import read_facts
+
+    stated = {}
+    for file in files:
+        if not h5py.is_hdf5(file.path):
+            return  # its reader knows its form
+        with file.hdf5() as content:
+            facts = read_facts(content, file.name)
+        stated[file.name] = facts.subject, _instant(facts.start_time)
+    first, *others = stated
+    other = next((name for name in others if stated[name] != stated[first]), None)
+    if other is not None or stated[first][1] is None:
+        other = other or others[0]
+        told = (
+            f"{name}: subject {subject or 'not stated'}, start {at or 'not stated'}"
+            for name, (subject, at) in ((name, stated[name]) for name in (first, other))
+        )
+        raise ConfigurationError(
+            f"{first} and {other} do not say that they are one session",
+            found="; ".join(told),
+            expected="the same subject and the same start time",
+            remedy="bin them one by one, or give --stack to stack their units as those of one session",
+        )
+
+
+def _instant(start_time: str | None) -> str | None:
+    """A start time as UTC, so that files may state it in different time zones; as it is where it is no ISO date."""
+    try:
+        at = datetime.fromisoformat(start_time or "")
+    except ValueError:
+        return start_time
+    return (at.astimezone(UTC) if at.tzinfo else at).isoformat()
+
+
+_BYTES_PER_TOKEN = 0.2
+"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), and a reserve."""
 LOG_EVERY_S = 10.0
 """Interval of progress lines; most sessions are done before the first."""
 
@@ -284,16 +342,20 @@ class WrittenRows:
     rows : tuple of RowRecord
     unit_totals : numpy.ndarray, int64, shape (n_units,)
         Spikes kept, per unit.
+    notes : tuple of str
+        What was left of the recording (`Recording.notes`); empty where its record holds them.
     """
 
     stats: CountsStats
     rows: tuple[RowRecord, ...]
     unit_totals: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def write_session_rows(
     path: Path,
     source: CountSource,
+    clock: ClockRecord | None = None,
     *,
     subject_id: str,
     session_id: str,
@@ -303,7 +365,7 @@ def write_session_rows(
 ) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~3 bytes per token of a segment.
 
     Parameters
     ----------
@@ -311,6 +373,8 @@ def write_session_rows(
         Appears complete or not at all; its folder exists.
     source : CountSource
         From `count_source`; all its bins are taken.
+    clock : ClockRecord, optional
+        From `binning.clock.measure_clock`, for the statistics.
     subject_id, session_id : str
     max_tokens : int
         Nominal tokens per segment.
@@ -325,21 +389,20 @@ def write_session_rows(
         Too little space beside ``path``.
     """
     from neuralpile_dagster.binning.measures import CountsMeasure  # numba: not for those who only compare hashes
-    from neuralpile_dagster.tables.rows_threads import write_rows
+    from neuralpile_dagster.tables.rows import write_rows
 
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
-    measure = CountsMeasure(source.n_units, source.bin_width_s)
+    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s)
     rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
-    write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
-    stats = measure.stats(source.spikes_read, **source.lost())
+    row_bytes = write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
+    stats = measure.stats(source.spikes_read, clock=clock, **source.lost())
     _require_conserved(stats, name)
-    group_bytes = read_footer(path, name).group_bytes
     return WrittenRows(
         stats=stats,
         rows=tuple(
             RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
-            for segment, size in zip(segments, group_bytes, strict=True)
+            for segment, size in zip(segments, row_bytes, strict=True)
         ),
         unit_totals=measure.unit_totals,
     )

@@ -282,20 +282,33 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
     callback=_known_reader,
     help="How the files are read: units, firing_rates, eight_probe_mat, or one that an installed package adds.",
 )
+@click.option("--stack", is_flag=True, help="Stack files that do not state the same subject and start time.")
 @_plain_errors
-def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str) -> None:
-    """Bin one session without Dagster: your own NWB in, rows out. Several FILES are stacked, units after units."""
+def bin_command(
+    files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str, stack: bool
+) -> None:
+    """Bin one session without Dagster: your own NWB in, rows out.
+
+    Several FILES of one session (the same subject and start time) are stacked, units after units.
+    """
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
     _require_recordings(files)
     _require_target(output, ".parquet")
-    record = bin_files(files, output, bin_width, max_tokens, reader, progress=partial(click.echo, err=True))
+    say = partial(click.echo, err=True)
+    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack)
+    for note in record.notes:
+        click.echo(note, err=True)
     stats = record.stats
-    lost = stats.dropped_negative + stats.dropped_nan + stats.dropped_beyond + stats.lost_to_saturation
+    lost = stats.dropped + stats.lost_to_saturation
     click.echo(
         f"{output}: {stats.n_units:,} units x {stats.n_bins:,} bins of {stats.bin_width_s:g} s = "
         f"{stats.tokens:,} tokens in {len(record.rows)} rows; {stats.spikes_kept:,} spikes kept, {lost:,} dropped"
     )
+    for name, check in PLAUSIBILITY.items():
+        if not (verdict := check(stats)).passed:
+            click.echo(f"Warning ({name}): {verdict.found}; what to do: {verdict.remedy}", err=True)
 
 
 @main.command()
@@ -305,7 +318,7 @@ def bin_command(files: tuple[Path, ...], output: Path, bin_width: float, max_tok
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, rows: int, seed: int) -> None:
-    """Draw random rows as rasters (x: bins, y: units).
+    """Draw random rows as rasters: x is time, y are units by brain area (where known) and rate.
 
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """
@@ -333,9 +346,13 @@ def ui(port: int, host: str) -> None:
 
 
 def _require_recordings(files: tuple[Path, ...]) -> None:
-    """Raise `ConfigurationError` unless all are files, and different ones."""
+    """Raise `ConfigurationError` unless all are files, and different ones; a Zarr folder is named."""
+    from neuralpile_dagster.hdf5.foreign import is_zarr, zarr_folder
+
     for path in files:
         if not path.is_file():
+            if path.is_dir() and is_zarr(path):
+                raise zarr_folder(str(path))
             found = "a folder" if path.is_dir() else "no such file"
             raise ConfigurationError(f"{path} cannot be read", found=found, expected="the file of a recording (.nwb)")
     if len({path.resolve() for path in files}) < len(files):

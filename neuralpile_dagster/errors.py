@@ -13,6 +13,7 @@ something is changed.
     |   +-- DamagedRecording        not readable, or breaks its own index
     |   +-- NoUnits                 no units table or no spike times
     |   +-- EmptyRecording          nothing to bin
+    |   +-- UnknownFilter           compressed in a way that is not known here
     |   +-- OutOfMemory             within bounds, but too large for this machine
     +-- StoreError                  the store cannot be written or read
     |   +-- DiskFull
@@ -116,6 +117,10 @@ class NoUnits(RecordingError):
 
 class EmptyRecording(RecordingError):
     """A recording has nothing to bin: no spike later than time 0, or no time span."""
+
+
+class UnknownFilter(RecordingError):
+    """A recording's values went through an HDF5 filter that this machine cannot undo."""
 
 
 class OutOfMemory(RecordingError):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from neuralpile_dagster.errors import DocumentError, NewerDocument
 
@@ -115,7 +115,8 @@ def _not_a(kind: type[Model], name: str, found: str) -> DocumentError:
 def _with_unknown(content: Any, value: Any) -> Any:
     """Add to what was dumped of ``value`` the unknown fields that its models were read with."""
     if isinstance(value, Model):
-        known = {name: _with_unknown(content[name], getattr(value, name)) for name in type(value).model_fields}
+        fields = [name for name in type(value).model_fields if name in content]
+        known = {name: _with_unknown(content[name], getattr(value, name)) for name in fields}
         return {**known, **(value.__pydantic_extra__ or {})}
     if isinstance(value, tuple):
         return [_with_unknown(*pair) for pair in zip(content, value, strict=True)]
@@ -182,6 +183,28 @@ class RowRecord(Model):
     bytes: int
 
 
+class ClockRecord(Model):
+    """What a session's spike times say about their clock; seconds of that clock.
+
+    ``start_s`` is the time at which bin 0 begins, None where the file holds counts without a clock (seconds are
+    then from bin 0). ``observed_s`` is the time in which any unit was observed: within the ``obs_intervals`` where
+    the file states them (``intervals_stated``), else from the first spike to the last. ``outside_intervals`` spikes
+    lie outside those of their unit. ``falls`` spikes of ``falling_units`` units are earlier than the one before
+    them, by up to ``largest_fall_s``. ``whole_times`` are whole numbers.
+    """
+
+    start_s: float | None
+    first_spike_s: float
+    last_spike_s: float
+    observed_s: float
+    intervals_stated: bool = False
+    outside_intervals: int = 0
+    falls: int = 0
+    falling_units: int = 0
+    largest_fall_s: float = 0.0
+    whole_times: int = 0
+
+
 class CountsStats(Model):
     """Numbers about one session's counts.
 
@@ -193,6 +216,9 @@ class CountsStats(Model):
     ms), ``implausible_units`` are the rows they are in, each with how many.
     ``duplicate_spikes`` have exactly the time of another spike of their unit.
     ``longest_quiet_bins`` is the longest stretch without a spike of any unit.
+    ``activity`` holds the spikes kept in each of up to 120 equal parts of the
+    session. ``clock`` and ``activity`` are missing in records of before, and
+    then left out of what is stored and hashed: such records stay as they are.
     """
 
     n_units: int
@@ -215,11 +241,28 @@ class CountsStats(Model):
     duplicate_spikes: int = 0
     longest_quiet_bins: int = 0
     fingerprint: str
+    activity: tuple[int, ...] = Field(default=(), exclude_if=lambda activity: not activity)
+    clock: ClockRecord | None = Field(default=None, exclude_if=lambda clock: clock is None)
 
     @property
     def duration_s(self) -> float:
         """Length of the binned session in seconds."""
         return self.n_bins * self.bin_width_s
+
+    @property
+    def observed_s(self) -> float:
+        """Seconds in which the session was observed (`ClockRecord`); its length where the record does not say."""
+        return self.clock.observed_s if self.clock is not None and self.clock.observed_s > 0 else self.duration_s
+
+    @property
+    def mean_rate_hz(self) -> float:
+        """Spikes per unit and second, over the time observed."""
+        return self.spikes_kept / (self.n_units * self.observed_s)
+
+    @property
+    def dropped(self) -> int:
+        """Spikes whose times are in no bin; saturated ones are not among them."""
+        return self.dropped_negative + self.dropped_nan + self.dropped_beyond
 
     @property
     def unaccounted(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from neuralpile_dagster.store.s3.store import S3Store
+    from neuralpile_dagster_tests.fixtures.cases import Case
     from neuralpile_dagster_tests.servers.s3 import S3Server
 
 
@@ -34,6 +36,24 @@ COSTLY = ("s3", "places")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files marked ``slow_first`` begin first: begun last, they would keep one worker busy after all others ended."""
     items.sort(key=lambda item: item.get_closest_marker("slow_first") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector: it walks through all that the imports make, again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail where groups are marked and not kept, as by pytest-xdist 3.8 with pytest 9.2: twice the time, silently."""
+    marked = [item for item in session.items if item.get_closest_marker("xdist_group") and _shared_fixtures(item)]
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in marked):
+        raise pytest.UsageError("this pytest-xdist does not group tests with this pytest: install constraints.txt")
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +82,11 @@ def s3_store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
 
     s3.use(monkeypatch)
     return S3Store(s3.new_bucket(), "pre/fix", RetryPolicy(connect_timeout_s=10, read_timeout_s=30, attempts=3))
+
+
+@pytest.fixture
+def case(tmp_path: Path, shared_data: Path) -> Case:
+    """Makes a recording of a public bug report by its name."""
+    from neuralpile_dagster_tests.fixtures.cases import cases_in
+
+    return cases_in(tmp_path, shared_data)

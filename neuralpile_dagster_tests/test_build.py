@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,11 @@ from neuralpile_dagster.build import (
     store_recording,
     trains_inputs,
 )
-from neuralpile_dagster.errors import ConfigurationError, DiskFull, EmptyRecording, NeuralPileError
+from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, DiskFull, EmptyRecording, NeuralPileError
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
-from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.records import CountsRecord, TrainsRecord, document
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster.tables.rows import RowReader
@@ -106,7 +107,7 @@ def test_the_units_table_counts_what_the_rows_hold(tmp_path: Path):
     totals = whole(tmp_path / counts.file.key).sum(axis=1)
     assert table["n_spikes"].to_pylist() == totals.tolist()
     assert table["unit_id"].to_pylist() == [100, 101, 102, 103, 104, 105]
-    assert table["mean_rate_hz"].to_pylist() == pytest.approx(totals / counts.stats.duration_s)
+    assert table["mean_rate_hz"].to_pylist() == pytest.approx(totals / counts.stats.observed_s)
 
 
 def test_a_stored_recording_is_read_back(tmp_path: Path):
@@ -223,7 +224,7 @@ def test_losses_of_every_kind_are_recorded_and_conserved(tmp_path: Path):
 
 def test_missing_spikes_are_a_defect_that_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Forgetful(measures.CountsMeasure):
-        def stats(self, spikes_read: int, **losses: int) -> Any:
+        def stats(self, spikes_read: int, **losses: Any) -> Any:
             return super().stats(spikes_read + 1, **losses)
 
     monkeypatch.setattr(measures, "CountsMeasure", Forgetful)
@@ -249,3 +250,31 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monke
     with free(1_000, monkeypatch), pytest.raises(DiskFull, match="spike counts"):
         build_spike_counts(store, "sample/other", "ses_1", recording(), trains, settings(tmp_path))
     assert list(store.keys("sample/other")) == []
+
+
+def test_a_session_of_more_than_20_g_tokens_is_refused_and_nothing_written_unless_its_row_allows_it(tmp_path: Path):
+    store, held = LocalStore(tmp_path), recording()
+    trains = built(store, held)[0]
+    units = tuple(Unit(k, "a.nwb") for k in range(25))
+    long = Recording(SpikeTrains(np.array([1.0, 18e6]), np.array([1] * 24 + [2])), units, SessionFacts())
+    found = (
+        r"= 22,500,000,000 tokens in 5,000\.0 h; the last spike is at 18,000,000 s; expected: at most 20,000,000,000"
+    )
+    with pytest.raises(DamagedRecording, match=found):
+        build_spike_counts(store, COUNTS, "long", long, trains, settings(tmp_path))
+    with pytest.raises(DamagedRecording, match="expected: at most 17,999 tokens"):
+        build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=17_999)
+    assert all(key.startswith(f"{COUNTS}/ses_1") for key in store.keys(COUNTS))
+    allowed = build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=18_000)
+    assert allowed.stats.tokens == 18_000
+
+
+def test_a_record_of_before_clocks_is_hashed_and_written_as_it_was(tmp_path: Path):
+    _, counts = built(LocalStore(tmp_path), recording())
+    stats = counts.stats.model_copy(update={"clock": None, "activity": ()})
+    old = counts.model_copy(update={"stats": stats})
+    dumped = old.model_dump(mode="json")["stats"]
+    assert "clock" not in dumped
+    assert "activity" not in dumped
+    assert CountsRecord.model_validate(old.model_dump()) == old
+    assert set(json.loads(document(old))["stats"]) == set(dumped)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -209,3 +211,69 @@ def refused(ran: Ran, named: str, said: str) -> None:
     assert named in line
     assert said in line
     assert ran.out == ""
+
+
+def test_a_zarr_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nwb.zarr").mkdir()
+    ran = neuralpile("bin", tmp_path / "a.nwb.zarr", "-o", tmp_path / "out.parquet")
+    assert ran.code == 1
+    assert "a.nwb.zarr is a Zarr folder" in ran.err and "hdmf-zarr" in ran.err
+
+
+def test_columns_that_were_not_read_are_named_on_standard_error(tmp_path: Path) -> None:
+    path = write_units_nwb(tmp_path / "a.nwb", poisson_trains(3, 5), columns={"mood": ["calm"] * 3})
+    ran = neuralpile("bin", path, "-o", tmp_path / "out.parquet")
+    assert (ran.code, ran.err) == (0, f"{path}: columns of /units that were not read: mood\n")
+
+
+MOUSE, RAT = {"subject_id": "m01"}, {"subject_id": "r02"}
+LATER = {"start_time": datetime(2020, 1, 2, 12, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (MOUSE, RAT, "subject m01, start 2020-01-01T12:00:00+00:00; "),
+        (MOUSE, MOUSE | {"file_fields": LATER}, "start 2020-01-02T12:00:00+00:00"),
+    ],
+    ids=["two animals", "two days"],
+)
+def test_recordings_of_two_sessions_are_stacked_only_when_asked(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], said: str
+) -> None:
+    first = write_units_nwb(tmp_path / "one.nwb", poisson_trains(3, 5), **one)
+    second = write_units_nwb(tmp_path / "other.nwb", poisson_trains(2, 5), **other)
+    out = tmp_path / "out.parquet"
+    ran = neuralpile("bin", first, second, "-o", out)
+    assert ran.code == 1 and not out.exists()
+    assert f"{first} and {second} do not say that they are one session" in ran.err
+    assert said in ran.err and "--stack" in ran.err
+    assert neuralpile("bin", first, second, "-o", out, "--stack").code == 0
+    assert len(matrix(out)) == 5
+
+
+def test_probes_of_one_session_are_stacked_whatever_time_zone_they_state(tmp_path: Path) -> None:
+    start = datetime(2020, 1, 1, 12, tzinfo=UTC)
+    fields = [{"start_time": start}, {"start_time": start.astimezone(timezone(timedelta(hours=9)))}]
+    files = [
+        write_units_nwb(tmp_path / f"{number}.nwb", poisson_trains(2, 5), **MOUSE, file_fields=given)
+        for number, given in enumerate(fields)
+    ]
+    assert neuralpile("bin", *files, "-o", tmp_path / "out.parquet").code == 0
+
+
+def test_files_without_a_start_time_do_not_say_that_they_are_one_session(tmp_path: Path) -> None:
+    files = [write_units_nwb(tmp_path / f"{number}.nwb", poisson_trains(2, 5)) for number in range(2)]
+    for file in files:
+        remove(file, "session_start_time")
+    ran = neuralpile("bin", *files, "-o", tmp_path / "out.parquet")
+    assert ran.code == 1 and "start not stated" in ran.err
+
+
+def test_the_subject_of_a_nested_bids_folder_is_its_sub_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01" / "ses-A" / "ecephys"
+    folder.mkdir(parents=True)
+    out = tmp_path / "out.parquet"
+    assert neuralpile("bin", write_units_nwb(folder / "x.nwb", poisson_trains(2, 5)), "-o", out).code == 0
+    with RowReader(out) as reader:
+        assert reader.row(0).subject_id == "sub-01"

@@ -175,9 +175,10 @@ def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
     assert "change --port or --host" in ran.err
 
 
-def test_a_home_has_one_ui_which_sigterm_ends_with_all_its_servers_even_where_sigint_is_ignored(home: Path) -> None:
-    with interrupts(signal.SIG_IGN):  # as a shell starts `neuralpile ui &` in a script
-        ui = start(home)
+def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_in_a_script(home: Path) -> None:
+    with interrupts(signal.SIG_IGN):  # as a shell starts `nohup neuralpile ui &` in a script
+        ui = start(home, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    ui.process.send_signal(signal.SIGHUP)
     started = processes(home)
     for name in SERVERS:
         assert ui.server(name) in started
@@ -186,6 +187,7 @@ def test_a_home_has_one_ui_which_sigterm_ends_with_all_its_servers_even_where_si
         assert second.returncode == 1, second
         assert f"{home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.stderr
     assert processes(home) == started
+    assert "stopping the UI" not in ui.said
     ui.process.terminate()
     assert ui.process.wait() == 0
     require_nothing_left(ui)
@@ -216,19 +218,6 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_a_closed_terminal_ends_it_and_nohup_keeps_it(home: Path) -> None:
-    ui = start(home, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    ui.process.send_signal(signal.SIGHUP)
-    assert "is served already" in run(home, "ui", "--port", str(free_port())).stderr
-    assert "stopping the UI" not in ui.said
-    ui.process.terminate()
-    assert ui.process.wait() == 0
-    again = start(home)
-    again.process.send_signal(signal.SIGHUP)
-    assert again.process.wait() == 0
-    require_nothing_left(again)
-
-
 def test_servers_stop_by_themselves_when_the_command_is_killed(home: Path) -> None:
     ui = start(home)
     ui.process.kill()
@@ -236,18 +225,18 @@ def test_servers_stop_by_themselves_when_the_command_is_killed(home: Path) -> No
     wait_for(lambda: not processes(home), "the servers to stop")
 
 
-def test_the_next_ui_ends_what_a_killed_one_has_left(home: Path) -> None:
+def test_the_next_ui_ends_what_a_killed_one_has_left_and_a_closed_terminal_ends_it(home: Path) -> None:
     ui = start(home)
     left = [process for process in processes(home) if process.pid != ui.process.pid]
     for process in (psutil.Process(ui.process.pid), ui.server("dev")):
         process.kill()
     ui.process.wait()
     assert alive(ui.server("dagster._daemon"))
-    again = start(home, port=ui.port)
+    again = start(home, port=ui.port, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     assert "processes that a killed neuralpile ui has left" in again.said
     assert not any(map(alive, left))
     assert alive(again.server("dagster._daemon"))
-    again.process.terminate()
+    again.process.send_signal(signal.SIGHUP)
     assert again.process.wait() == 0
     require_nothing_left(again)
 

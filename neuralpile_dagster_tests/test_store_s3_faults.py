@@ -65,7 +65,7 @@ def test_a_fault_that_passes_is_not_noticed(s3: S3Server, s3_store: S3Store, fau
 @pytest.mark.parametrize("fault", TRANSIENT_BODIES, ids=ids)
 def test_a_body_that_breaks_off_is_read_again(s3: S3Server, s3_store: S3Store, fault: Fault):
     if fault.kind == "hang_mid_body":
-        s3_store.limits = HASTY
+        s3_store.policy = HASTY
     content = np.random.default_rng(0).bytes(100_000)
     put(s3_store, "a/b", content)
     strike(s3, fault, method="GET")
@@ -79,7 +79,7 @@ def test_a_body_that_breaks_off_is_read_again(s3: S3Server, s3_store: S3Store, f
 
 @pytest.mark.parametrize("fault", [*TRANSIENT, *TRANSIENT_BODIES, Fault("hang"), status(429), status(408)], ids=ids)
 def test_a_fault_that_stays_is_an_error_that_may_pass(s3: S3Server, s3_store: S3Store, fault: Fault):
-    s3_store.limits = HASTY
+    s3_store.policy = HASTY
     put(s3_store, "a/b", bytes(100_000))
     with s3_store.open("a/b") as file:
         strike(s3, fault, method="GET|PUT", path="a/b", times=1000)

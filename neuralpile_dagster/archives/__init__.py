@@ -23,8 +23,13 @@ def open_archive(settings: Settings, source: Source, limits: RetryPolicy | None 
     """The archive that serves ``source`` on this instance; ``limits`` are other ones than the usual.
 
     ``NEURALPILE_ARCHIVE`` decides: the sample, a local folder of dandisets, or
-    (``dandi``) the source's own archive. Synthetic recordings are in no folder.
+    (``dandi``) the source's own archive. Synthetic recordings are in no folder,
+    and own recordings always in the one that their row names.
     """
+    if source.path is not None:
+        from neuralpile_dagster.archives.folder import FolderArchive
+
+        return FolderArchive((settings.home / Path(source.path).expanduser()).resolve(), holds_one_source=True)
     row = ARCHIVES["sample" if settings.archive == "sample" else source.archive]
     if settings.archive not in ("dandi", "sample") and not row.synthetic:
         from neuralpile_dagster.archives.folder import FolderArchive

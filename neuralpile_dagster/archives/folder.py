@@ -1,6 +1,7 @@
 """A local folder of dandisets as an archive: ``<root>/<dandiset id>/<path>``, as ``dandi download`` lays it out.
 
-Files of figshare datasets lie under ``<root>/figshare-<article id>/``.
+Files of figshare datasets lie under ``<root>/figshare-<article id>/``. Own recordings, which are in no archive,
+lie in a folder that their catalog row names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from neuralpile_dagster.archives.dandi.fields import FieldReader
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
 from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.hdf5.foreign import is_zarr
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.records import Citation
 
@@ -35,10 +37,18 @@ class FolderArchive:
     and no listing counts as frozen. ``variables`` is ``("Units",)`` when the
     file has ``/units/spike_times``, ``()`` when it has not, and None when it
     does not open.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the sources' folders.
+    holds_one_source : bool
+        ``root`` itself is the folder of the one source (``source.path`` of its row).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, holds_one_source: bool = False) -> None:
         self.root = root
+        self.holds_one_source = holds_one_source
 
     def list_files(self, source: Source) -> Listing:
         """List the files of the source's folder; see `Archive.list_files`.
@@ -51,9 +61,9 @@ class FolderArchive:
         fields = FieldReader()
         version = str(metadata["version"]) if metadata.get("version") else None
         note = None
-        if version is None:
+        if version is None and not self.holds_one_source:
             note = f"a local folder that does not say its version (no {DANDISET_FILE})"
-        elif source.version not in ("latest", version):
+        elif version is not None and source.version not in ("latest", version):
             note = f"the local folder holds version {version}, the catalog names {source.version}"
         return Listing(
             archive="folder",
@@ -85,6 +95,15 @@ class FolderArchive:
         return path.resolve().is_relative_to(self.root.resolve())
 
     def _folder(self, source: Source) -> Path:
+        if self.holds_one_source:
+            if self.root.is_dir():
+                return self.root
+            raise ArchiveError(
+                f"the recordings of {source.label} are not there",
+                found=f"{'a file' if self.root.exists() else 'nothing'} at {self.root}",
+                expected="the folder that holds them",
+                remedy="correct source.path of the catalog row, or mount the disk that holds it",
+            )
         folder = self.root / source.folder
         if folder.is_dir() and self._is_inside(folder):
             return folder
@@ -102,6 +121,9 @@ class FolderArchive:
     def _files(self, folder: Path) -> Iterator[ArchiveFile]:
         for current, folders, names in os.walk(folder, onerror=_cannot_list):
             folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX)]
+            stores = [name for name in folders if not (at := Path(current, name)).is_symlink() and is_zarr(at)]
+            yield from (self._zarr(folder, Path(current, name)) for name in stores)
+            folders[:] = [name for name in folders if name not in stores]
             for name in folders:
                 if Path(current, name).is_symlink():
                     raise ArchiveError(
@@ -113,6 +135,12 @@ class FolderArchive:
             for name in names:
                 if not name.startswith(".") and name != DANDISET_FILE:
                     yield self._file(folder, Path(current, name))
+
+    def _zarr(self, folder: Path, path: Path) -> ArchiveFile:
+        """A Zarr folder as one file, as DANDI lists it; it is not read."""
+        relative = path.relative_to(folder).as_posix()
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        return ArchiveFile(path=relative, file_id=relative, size=size, variables=None)
 
     def _file(self, folder: Path, path: Path) -> ArchiveFile:
         relative = path.relative_to(folder).as_posix()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,8 @@ class Binner:
         Seconds per bin.
     name : str
         What errors call the recording.
+    max_tokens : int, optional
+        Tokens of the longest session that is accepted.
 
     Attributes
     ----------
@@ -64,17 +67,23 @@ class Binner:
     ------
     DamagedRecording
         ``ends`` contradicts ``spike_times``; infinite times; more than 10^9
-        bins; with the rule ``from_first_spike`` also NaN.
+        bins or ``max_tokens``; with the rule ``from_first_spike`` also NaN.
     EmptyRecording
         No spike later than 0 (``histogram``), or no time span (``from_first_spike``).
     """
 
-    def __init__(self, trains: SpikeTrains, bin_width_s: float, name: str = "the recording") -> None:
+    def __init__(
+        self,
+        trains: SpikeTrains,
+        bin_width_s: float,
+        name: str = "the recording",
+        max_tokens: int | None = None,
+    ) -> None:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = pack_bins(trains, self.bin_width_s, name)
+        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens)
         self.n_units = len(self._bins.ends)
         self.n_bins = self._bins.n_bins
         self.duplicate_spikes = self._bins.duplicates
@@ -139,6 +148,7 @@ class Binner:
         }
 
 
+_YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
 MAX_BINS = 1_000_000_000
 """Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
 
@@ -179,7 +189,7 @@ class _Scan(NamedTuple):
     negative: int
 
 
-def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
+def pack_bins(trains: SpikeTrains, width: float, name: str, max_tokens: int | None = None) -> PackedBins:
     """Find the bin of every spike; holds, besides the trains, the result and one unit.
 
     Parameters
@@ -190,6 +200,8 @@ def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
         Bin width in seconds.
     name : str
         What errors call the recording.
+    max_tokens : int, optional
+        See `Binner`.
 
     Raises
     ------
@@ -204,6 +216,8 @@ def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
     low = min((scan.low for scan in scans), default=math.inf)
     high = max((scan.high for scan in scans), default=-math.inf)
     n_bins = count_bins(trains.bin_rule, low, high, width, name)
+    if max_tokens is not None and len(units) * n_bins > max_tokens:
+        raise _too_long(len(units), n_bins, width, high, max_tokens, name)
     # no more than touched is taken from the system
     packed = np.empty(trains.n_spikes + len(units) * (n_bins // kernels.FURTHER), np.uint8)
     ends = np.empty(len(units), np.int64)
@@ -215,6 +229,17 @@ def pack_bins(trains: SpikeTrains, width: float, name: str) -> PackedBins:
         beyond += late
         duplicates += twice
     return PackedBins(packed, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
+
+
+def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int, name: str) -> DamagedRecording:
+    return DamagedRecording(
+        f"{name} is longer than any session known",
+        found=f"{n_units:,} units x {n_bins:,} bins of {width:g} s = {n_units * n_bins:,} tokens in "
+        f"{n_bins * width / 3600:,.1f} h; the last spike is at {last:,.0f} s",
+        expected=f"at most {allowed:,} tokens",
+        remedy="check that spike times are in seconds (not samples or ms) and that the last ones are real; if the "
+        "session is that long, allow it with max_session_tokens in its catalog row",
+    )
 
 
 def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
@@ -258,11 +283,19 @@ def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) 
             expected="a spike later than 0 s" if rule == "histogram" else "two different spike times",
             remedy="leave the session out with the catalog rule's exclude",
         )
+    if n_bins > MAX_BINS and rule == "histogram" and low >= _YEAR_2000 and high <= _YEAR_2100:
+        start = datetime.fromtimestamp(low, UTC)
+        raise DamagedRecording(
+            f"{name} has spike times of another clock",
+            found=f"spikes from {low} s to {high} s: seconds since 1970, from {start:%Y-%m-%d %H:%M} UTC on",
+            expected="seconds since the session's start (NWB: timestamps_reference_time)",
+            remedy="subtract the start of the session from spike_times and obs_intervals in a copy of the file",
+        )
     if n_bins > MAX_BINS:
         raise DamagedRecording(
             f"{name} is too long to be one session",
-            found=f"a spike at {high} s, in bins of {width} s",
+            found=f"a spike at {high} s ({high / 3600:,.0f} h), in bins of {width} s",
             expected=f"at most {MAX_BINS:,} bins",
-            remedy="check the file's unit of time; spike times must be in seconds",
+            remedy="check the file's unit of time; spike times must be in seconds (not samples or ms)",
         )
     return n_bins

@@ -8,10 +8,12 @@ import math
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.records import CountsStats
+from neuralpile_dagster.records import ClockRecord, CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
 """A unit cannot fire faster than its refractory period allows; 1 kHz is 20 spikes in 20 ms."""
+ACTIVITY_PARTS = 120
+"""Equal parts of a session whose spikes are counted: enough for a picture of the whole, a kilobyte in its record."""
 
 
 class CountsMeasure:
@@ -19,12 +21,13 @@ class CountsMeasure:
 
     Parameters
     ----------
-    n_units : int
+    n_units, n_bins : int
+        Of the whole session.
     bin_width_s : float
         Seconds per bin.
     """
 
-    def __init__(self, n_units: int, bin_width_s: float) -> None:
+    def __init__(self, n_units: int, n_bins: int, bin_width_s: float) -> None:
         self.bin_width_s = bin_width_s
         self.n_bins = 0
         self.unit_totals = np.zeros(n_units, np.int64)
@@ -34,6 +37,9 @@ class CountsMeasure:
         # 1e-9 keeps a product such as 0.3 * 1000 = 299.99... from losing a whole spike
         self._implausible_above = min(math.floor(IMPLAUSIBLE_RATE_HZ * bin_width_s + 1e-9), 255)
         self._quiet_run = self._quiet_longest = 0
+        parts = min(n_bins, ACTIVITY_PARTS)
+        self._activity = np.zeros(parts, np.int64)
+        self._cuts = np.arange(parts + 1) * n_bins // max(parts, 1)
 
     def add(self, counts: np.ndarray) -> None:
         """Add one segment.
@@ -51,8 +57,20 @@ class CountsMeasure:
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
             raise ValueError(f"{counts.dtype} {counts.shape} is not a segment of {len(self.unit_totals)} units")
         population = np.zeros(counts.shape[1], np.uint8)
+        first, last = self.n_bins, self.n_bins + counts.shape[1]
+        if last > self._cuts[-1]:
+            raise ValueError(f"bins up to {last} of a session of {self._cuts[-1]}")
+        part = int(np.searchsorted(self._cuts, first, side="right")) - 1
+        cuts = np.clip(self._cuts[part : int(np.searchsorted(self._cuts, last)) + 1], first, last) - first
         measure_segment(
-            counts, self._implausible_above, self._histogram, self.unit_totals, self._implausible, population
+            counts,
+            self._implausible_above,
+            cuts,
+            self._activity[part:],
+            self._histogram,
+            self.unit_totals,
+            self._implausible,
+            population,
         )
         self._quiet_run, self._quiet_longest = longest_quiet(population, self._quiet_run, self._quiet_longest)
         self.n_bins += counts.shape[1]
@@ -67,8 +85,8 @@ class CountsMeasure:
         """Sum of all counts."""
         return int(self.unit_totals.sum())
 
-    def stats(self, spikes_read: int, **losses: int) -> CountsStats:
-        """All statistics, including those that only the reader and the binner know.
+    def stats(self, spikes_read: int, clock: ClockRecord | None = None, **losses: int) -> CountsStats:
+        """All statistics, including those that only the reader, the binner and `binning.clock` know.
 
         ``losses`` are the fields of `CountsStats` of those names:
         ``dropped_negative``, ``dropped_nan``, ``dropped_beyond``,
@@ -92,6 +110,8 @@ class CountsMeasure:
             ),
             longest_quiet_bins=self._quiet_longest,
             fingerprint=self._fingerprint(),
+            activity=tuple(self._activity.tolist()),
+            clock=clock,
             **losses,
         )
 
@@ -109,6 +129,8 @@ COMMON = 8
 def measure_segment(
     counts: np.ndarray,
     implausible_above: int,
+    cuts: np.ndarray,
+    activity: np.ndarray,
     histogram: np.ndarray,
     totals: np.ndarray,
     implausible: np.ndarray,
@@ -121,6 +143,10 @@ def measure_segment(
     counts : numpy.ndarray, uint8, shape (n_units, n_bins)
     implausible_above : int
         Spikes per bin.
+    cuts : numpy.ndarray, int64, shape (n_parts + 1,)
+        Bins of the segment at which its parts begin and end: 0 to n_bins.
+    activity : numpy.ndarray, int64, shape (n_parts or more,)
+        Spikes of each part; added to.
     histogram : numpy.ndarray, int64, shape (256,)
         Bins by count; added to.
     totals, implausible : numpy.ndarray, int64, shape (n_units,)
@@ -132,8 +158,13 @@ def measure_segment(
         row = counts[unit]
         total = 0
         largest = np.uint8(0)
-        for j in range(len(row)):
-            total += row[j]
+        for part in range(len(cuts) - 1):
+            piece = row[cuts[part] : cuts[part + 1]]  # a slice: indices that might be negative are not vectorized
+            spikes = 0
+            for j in range(len(piece)):
+                spikes += piece[j]
+            activity[part] += spikes
+            total += spikes
         for j in range(len(row)):
             largest = max(largest, row[j])
         for j in range(len(row)):

@@ -66,8 +66,20 @@ class ReadyCounts:
         }
 
 
-def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSource:
-    """`CountSource` of a recording at a bin width (seconds); ``name`` is its name in errors.
+def count_source(
+    recording: Recording, bin_width_s: float, name: str, max_session_tokens: int | None = None
+) -> CountSource:
+    """`CountSource` of a recording.
+
+    Parameters
+    ----------
+    recording : Recording
+    bin_width_s : float
+        Seconds per bin.
+    name : str
+        What errors call the recording.
+    max_session_tokens : int, optional
+        Refuse a longer session before memory is taken for it.
 
     Raises
     ------
@@ -80,7 +92,7 @@ def count_source(recording: Recording, bin_width_s: float, name: str) -> CountSo
     if not isinstance(data, BinnedCounts):
         from neuralpile_dagster.binning.binner import Binner
 
-        return Binner(data, bin_width_s, name)
+        return Binner(data, bin_width_s, name, max_session_tokens)
     if not math.isclose(data.bin_width_s, bin_width_s, rel_tol=1e-9):
         raise ConfigurationError(
             f"{name} holds ready-made counts, which cannot be binned again",

@@ -38,7 +38,8 @@ def rule_in_words(rule: SessionRule) -> list[str]:
 
 def _ids(rule: SessionRule) -> str:
     groups = re.compile(rule.same_session or "").groupindex
-    subject = "what the group `subject` captures" if "subject" in groups else "the name of the file's folder"
+    folder = "the nearest `sub-*` folder of the path, else the file's folder"
+    subject = "what the group `subject` captures" if "subject" in groups else folder
     session = "what the group `session` captures" if "session" in groups else "the file's name without extension"
     return f"`subject_id` is {subject}, `session_id` {session}."
 
@@ -69,10 +70,10 @@ def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | No
     url = said.url or (f"https://doi.org/{doi}" if doi else dataset.source.url)
     pinned = "" if dataset.source.version == "latest" else dataset.source.version
     fields = {
-        "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors),
+        "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors or dataset.authors),
         "title": f"{{{_latex(said.title or dataset.title)}}}",
         "publisher": dataset.source.facts.publisher,
-        "version": _latex(version or pinned),
+        "version": "" if dataset.source.path else _latex(version or pinned),
         "doi": _verbatim(doi),
         "url": _verbatim(url),
         "note": f"Paper: https://doi.org/{_verbatim(dataset.paper_doi)}" if dataset.paper_doi else "",

@@ -82,8 +82,8 @@ def check_user_catalog(path: Path) -> list[Dataset]:
     if len(result.problems) == 1:
         raise result.problems[0]
     if result.problems:
-        numbered = (f"({number}) {problem}" for number, problem in enumerate(result.problems, 1))
-        raise CatalogError(f"{path} has {len(result.problems)} problems: {' '.join(numbered)}")
+        listed = "".join(f"\n({number}) {problem}" for number, problem in enumerate(result.problems, 1))
+        raise CatalogError(f"{path} has {len(result.problems)} problems:{listed}")
     return result.datasets
 
 
@@ -182,17 +182,20 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-MAX_BYTES = 1_000_000  # a row has about 500
-MAX_DEPTH = 20  # a row has 4
-
-
 class _Loader(yaml.SafeLoader):
-    """`yaml.SafeLoader` without repeated keys and guesses at types (but for null)."""
+    """`yaml.SafeLoader` without aliases, repeated keys and guesses at types (but for null)."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [each for each in resolvers if each[0] == "tag:yaml.org,2002:null"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # a few of them, nested, stand for gigabytes
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: list[Any] = []
@@ -204,42 +207,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(text: str) -> Any:
-    depth = 0
-    for event in yaml.parse(text):  # before loading, which recurses and follows aliases
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-            problem = "aliases (*name) are not allowed" if depth <= MAX_DEPTH else f"nested more than {MAX_DEPTH} deep"
-            mark: Any = event.start_mark
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-    return yaml.load(text, _Loader)
-
-
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file: None, text, or lists and dictionaries of it.
 
-    Raises `CatalogError`, naming file and line, when the file cannot be read, is
-    larger than a megabyte, or is not YAML of the plain kind that is allowed here.
+    Raises `CatalogError`, naming file and line, when the file cannot be read or is
+    not YAML of the plain kind that is allowed here.
     """
-    if not path.is_file():
-        raise CatalogError(f"{path} is not a file", expected="a YAML file")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise CatalogError(
-                f"{path} is too large", found=f"more than {MAX_BYTES:,} bytes", expected="a list of datasets"
-            )
-        return _parse(content.decode("utf-8-sig"))
+        return yaml.load(path.read_text("utf-8-sig"), _Loader)
     except OSError as error:
-        raise CatalogError(f"{path} cannot be read", found=str(error), remedy="check its permissions") from error
+        raise CatalogError(f"{path} cannot be read", found=str(error), expected="a YAML file") from error
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not text", found=str(error), expected="UTF-8") from error
+    except RecursionError as error:
+        raise CatalogError(f"{path} is nested too deeply", expected="a list of datasets") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise CatalogError(f"{path} is not readable as YAML", found=_where_and_what(error)) from error
-
-
-def _where_and_what(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        found = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+        raise CatalogError(f"{path} is not readable as YAML", found=found) from error

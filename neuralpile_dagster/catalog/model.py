@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from pathlib import PurePath
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from neuralpile_dagster.catalog import readers
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
@@ -14,6 +23,8 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 
 RESERVED_NAMES = frozenset({"neural-pile"})
 Severity = Literal["warn", "error"]
+MAX_SESSION_TOKENS = 20_000_000_000
+"""Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
 
 
 def _compiles(pattern: str) -> str:
@@ -66,9 +77,18 @@ Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
 
 
 class Row(BaseModel):
-    """Base of everything in the catalog: frozen, and strict about unknown fields."""
+    """Base of everything in the catalog: frozen, and strict about unknown fields.
+
+    Fields in ``added_later`` are dumped only where they are set: a new field
+    changes no hash of a row without it, so that nothing becomes due.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    added_later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value or name not in self.added_later}
 
 
 class Source(Row):
@@ -77,11 +97,33 @@ class Source(Row):
     ``version`` is a version's identifier, ``"draft"``, or ``"latest"`` for the
     newest published one. When the pinned version does not exist the archive
     falls back to the latest published one, then to the draft, with a warning.
+
+    Own recordings lie in a folder that no archive has: ``archive: folder`` with
+    its ``path`` (``~`` is your home; a relative one counts from
+    ``NEURALPILE_HOME``). Its ``id`` is the folder's name, unless it is given.
     """
+
+    added_later = frozenset({"path"})
 
     archive: ArchiveName = "dandi"
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$", max_length=60)
     version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
+    path: Title | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_has_its_name(cls, content: Any) -> Any:
+        path = content.get("path") if isinstance(content, dict) else None
+        if not isinstance(path, str) or "id" in content:
+            return content
+        name = re.sub(r"[^A-Za-z0-9]+", "-", PurePath(path).name).strip("-")[:60].rstrip("-")
+        return {**content, "id": name or "recordings"}
+
+    @model_validator(mode="after")
+    def _path_is_a_folder_s(self) -> Source:
+        if (self.archive == "folder") != (self.path is not None):
+            raise ValueError("`archive: folder` and `path: ...`, the folder of the recordings, belong together")
+        return self
 
     @property
     def facts(self) -> ArchiveRow:
@@ -107,6 +149,8 @@ class Source(Row):
 class SessionRule(Row):
     """Rule that chooses session files of an archive. Patterns are regular expressions *searched* in the path.
 
+    Or else in the path with its suffix in lower case: ``a.NWB`` is an NWB file.
+
     A file is chosen when its path matches one of ``include``, none of
     ``exclude``, and its metadata (DANDI's ``variableMeasured``) holds all of
     ``requires``. Files are taken in the order of their full paths.
@@ -117,10 +161,11 @@ class SessionRule(Row):
     (an error; the default), ``"prefer"`` the one that matches the earliest
     pattern of ``include``, or ``"stack"`` all of them, units after units.
 
-    ``subject_id`` is the name of the file's parent folder and ``session_id``
-    the file name without extension (of the first file, when stacked), unless
-    ``same_session`` has groups named ``subject`` or ``session``. The subject of
-    a file that lies in no folder is its ``session_id``.
+    ``subject_id`` is the name of the nearest ``sub-*`` folder of the file's
+    path, else of its parent folder, and ``session_id`` the file name without
+    extension (of the first file, when stacked), unless ``same_session`` has
+    groups named ``subject`` or ``session``. The subject of a file that lies in
+    no folder is its ``session_id``.
     """
 
     include: tuple[PathPattern, ...] = Field(default=(r"\.nwb$",), min_length=1)
@@ -148,8 +193,13 @@ class Dataset(Row):
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
     what the rule gives where that differs, ``notes`` the known doubts about them.
     ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
-    of asset checks by name.
+    of asset checks by name. ``license``, ``authors`` and ``citation`` are
+    published for own recordings (``source.archive: folder``); for others only
+    where the source states none. A session of more than ``max_session_tokens`` is
+    refused before it is written: most often its spike times are not in seconds.
     """
+
+    added_later = frozenset({"license", "authors", "citation"})
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -160,12 +210,16 @@ class Dataset(Row):
     doi: Doi | None = None
     paper_doi: Doi | None = None
     description: Text = ""
+    license: Title | None = None
+    authors: tuple[Title, ...] = ()
+    citation: Title | None = None
     tokens_published: int | None = Field(default=None, ge=0)
     sessions_published: int | None = Field(default=None, ge=0)
     sessions_expected: int | None = Field(default=None, ge=0)
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
+    max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     synthetic: bool = False
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ class ArchiveRow:
         As ``source.archive`` of a catalog row names it.
     opens : str
         What gives the `Archive`, called with ``(home, limits)``: ``"module:function"``, imported when it is needed.
+        Empty for ``folder``, whose sources name their place themselves.
     publisher : str
         Its name in citations.
     page, version_page : str or None
@@ -38,7 +39,7 @@ class ArchiveRow:
     """
 
     name: str
-    opens: str
+    opens: str = ""
     publisher: str = ""
     page: str | None = None
     version_page: str | None = None
@@ -71,6 +72,10 @@ _ROWS = (
         folder="figshare-{id}",
         version_text="the article as it is published",
         has_ranges=False,
+    ),
+    ArchiveRow(
+        name="folder",
+        version_text="the files as they lie in the folder",
     ),
     ArchiveRow(
         name="sample",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
-from neuralpile_dagster.checks import dataset, pile, published, session
+from neuralpile_dagster.checks import dataset, pile, plausibility, published, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
 from neuralpile_dagster.checks.pile import PileEvidence
@@ -88,6 +88,14 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         session.source_is_as_listed,
     ),
     Check(
+        "subject_and_species_agree",
+        "spike_counts",
+        "warn",
+        False,
+        "Rows are published with the path's subject and cards with a species; the file may name others.",
+        session.subject_and_species_agree,
+    ),
+    Check(
         "no_saturated_bins",
         "spike_counts",
         "warn",
@@ -119,6 +127,30 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         "Equal spike times within a unit come from merging; they count as spikes here.",
         session.no_duplicate_spikes,
     ),
+    Check(
+        "spikes_are_in_bins",
+        "spike_counts",
+        "warn",
+        False,
+        "Spikes dropped for their times (negative, NaN) hint at times relative to trials, or another clock.",
+        lambda e: plausibility.spikes_are_in_bins(e.record.stats),
+    ),
+    Check(
+        "plausible_clock",
+        "spike_counts",
+        "warn",
+        False,
+        "Times that fall back, are all whole numbers, or end far behind the others are not seconds of one clock.",
+        lambda e: plausibility.plausible_clock(e.record.stats),
+    ),
+    Check(
+        "time_is_observed",
+        "spike_counts",
+        "warn",
+        False,
+        "Bins before the first spike, or outside obs_intervals, are zeros that nobody measured.",
+        lambda e: plausibility.time_is_observed(e.record.stats),
+    ),
 )
 COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
     Check(
@@ -144,6 +176,14 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         False,
         "The same spikes twice weigh double in training and leak from train to test.",
         lambda e: dataset.no_twin_sessions(e.records),
+    ),
+    Check(
+        "sessions_resemble_each_other",
+        "hub_dataset",
+        "warn",
+        False,
+        "A session far from its dataset's median rate or length was read with another clock, or unit of time.",
+        lambda e: plausibility.sessions_resemble_each_other(e.records),
     ),
     Check(
         "card_counts_equal_footers",

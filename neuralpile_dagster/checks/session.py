@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 from neuralpile_dagster.binning.segments import plan_segments
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.species import same_species
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.records import CountsRecord, StoredFile
@@ -20,11 +22,15 @@ SILENT_SHARE = 0.2
 
 @dataclass(frozen=True)
 class SessionEvidence:
-    """What the checks of a session look at: its record, the store it is in, and the inputs hash it should have."""
+    """What the checks of a session look at: its record, the store it is in, and the inputs hash it should have.
+
+    ``dataset`` is the catalog's row; None where only the stored files are judged.
+    """
 
     record: CountsRecord
     store: Store
     inputs_now: str
+    dataset: Dataset | None = None
 
 
 def spikes_conserved(evidence: SessionEvidence) -> Verdict:
@@ -143,6 +149,27 @@ def source_is_as_listed(evidence: SessionEvidence) -> Verdict:
         found=evidence.record.inputs[:16],
         remedy="materialize the session again: its source, the code or a setting changed since",
     )
+
+
+def subject_and_species_agree(evidence: SessionEvidence) -> Verdict:
+    """Path, file and catalog name the same subject and species, where they name any."""
+    record, facts = evidence.record, evidence.record.facts
+    species = evidence.dataset.species if evidence.dataset else None
+    subject_differs = facts.subject is not None and _bare(facts.subject) != _bare(record.subject_id)
+    species_differs = bool(species and facts.species) and not same_species(str(species), str(facts.species))
+    return Verdict(
+        passed=not subject_differs and not species_differs,
+        expected="the same subject and species in path, file and catalog",
+        found=f"path: subject {record.subject_id}; file: subject {facts.subject or 'not stated'}, "
+        f"species {facts.species or 'not stated'}; catalog: species {species or 'not stated'}",
+        remedy="find out which is right: rows and units are published with the path's subject; correct `species` of "
+        "the catalog row, give `same_session` a (?P<subject>...) group, or leave the session out with `exclude`",
+    )
+
+
+def _bare(subject: str) -> str:
+    """A subject's letters and digits, without ``sub-``: archives replace other characters in folder names."""
+    return "".join(filter(str.isalnum, subject.casefold().removeprefix("sub-")))
 
 
 def no_saturated_bins(evidence: SessionEvidence) -> Verdict:

@@ -140,7 +140,7 @@ def _small_dataset(settings: Settings, catalog: Mapping[str, Dataset]) -> Datase
 
 
 def _is_there(settings: Settings, row: Dataset) -> bool:
-    return (Path(settings.archive) / row.source.folder).is_dir()
+    return row.source.path is None and (Path(settings.archive) / row.source.folder).is_dir()
 
 
 def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:

@@ -15,7 +15,7 @@ from math import prod
 import h5py
 import numpy as np
 
-from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
+from neuralpile_dagster.errors import DamagedRecording, OutOfMemory, UnknownFilter
 from neuralpile_dagster.hdf5.opened import OpenFile
 
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
@@ -23,6 +23,8 @@ MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression
 MAX_PLAUSIBLE_EXPANSION = 100  # of measured times
 LARGE_BYTES = 80_000_000  # declared sizes below this are read in a second or two, however they compress
 MAX_FREE_BYTES = 1 << 16  # declared sizes below this need no check
+_FREE_BYTES_OTHER_FILTERS = 1 << 26  # Zstd and Blosc compress repeated values better than deflate can
+_MODEST_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 
 _READ_ERRORS = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError)
 
@@ -116,20 +118,68 @@ def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
     return dataset
 
 
+@contextmanager
+def reading_values(dataset: h5py.Dataset, name: str) -> Iterator[None]:
+    """`reading` of a dataset's values, which may be compressed with any filter that ``hdf5plugin`` has.
+
+    Raises `UnknownFilter` when they cannot be read and one of their filters is missing.
+    """
+    with reading(name, dataset.name):
+        missing = _missing_filters(dataset)
+    try:
+        with reading(name, dataset.name):
+            yield
+    except DamagedRecording as error:
+        if not missing:
+            raise
+        raise UnknownFilter(
+            f"{name}: {dataset.name} cannot be decompressed",
+            found=f"HDF5 filter {' and '.join(missing)}, for which this machine has no plugin",
+            expected="a filter of HDF5 itself or of the package hdf5plugin (Zstd, Blosc, LZ4, ...)",
+            remedy="install the filter's HDF5 plugin and name its folder in HDF5_PLUGIN_PATH, or rewrite the file with "
+            "`h5repack -f GZIP=4` where it can be read",
+        ) from error
+
+
+def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
+    """Numbers and names of the filters that a dataset's chunks went through."""
+    creation = dataset.id.get_create_plist()
+    filters = [creation.get_filter(place) for place in range(creation.get_nfilters())]
+    return [(number, label.decode(errors="replace")) for number, _, _, label in filters]
+
+
+def _missing_filters(dataset: h5py.Dataset) -> list[str]:
+    filters = _filters(dataset)
+    if not all(h5py.h5z.filter_avail(number) for number, _ in filters):
+        import hdf5plugin  # noqa: F401 - registers its filters; here, because few files need them
+
+    return [f"{number} ({label})" for number, label in filters if not h5py.h5z.filter_avail(number)]
+
+
+def as_column(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``(n,)`` for ``(n, 1)`` and ``(1, n)``, as programs for MATLAB write columns; other shapes as they are."""
+    return (prod(shape),) if len(shape) == 2 and 1 in shape else shape
+
+
 def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) -> tuple[int, ...]:
     """The declared shape; raises `DamagedRecording` when rank, size or claimed bytes are out of bounds.
 
-    ``max_values`` bounds the number of values. A dataset that claims more than
-    `MAX_EXPANSION` times its stored bytes is refused too: no real dataset
-    compresses that well, and reading it would only fill memory.
+    Where one dimension is expected, a matrix of one column or row counts as
+    one (`as_column`). ``max_values`` bounds the number of values. A dataset
+    that claims more than `MAX_EXPANSION` times its stored bytes is refused
+    too: no real dataset compresses that well, and reading it would only fill
+    memory.
     """
     with reading(name, dataset.name):
         shape, item_size, stored = dataset.shape, dataset.dtype.itemsize, dataset.id.get_storage_size()
+        modest = all(number in _MODEST_FILTERS for number, _ in _filters(dataset))
+    if shape is not None and n_dims == 1:
+        shape = as_column(shape)
     if shape is None or len(shape) != n_dims:
         raise DamagedRecording(
             f"{name}: {dataset.name} has an invalid shape",
             found="no values at all" if shape is None else f"shape {shape}",
-            expected=f"{n_dims} dimension{'s' * (n_dims > 1)}",
+            expected="one dimension, or a single row or column" if n_dims == 1 else f"{n_dims} dimensions",
         )
     size = prod(shape)
     if size > max_values:
@@ -138,7 +188,8 @@ def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) 
             found=f"{size:,} values",
             expected=f"at most {max_values:,}",
         )
-    if size * item_size > max(MAX_FREE_BYTES, stored * MAX_EXPANSION):
+    free = MAX_FREE_BYTES if modest else _FREE_BYTES_OTHER_FILTERS
+    if size * item_size > max(free, stored * MAX_EXPANSION):
         raise DamagedRecording(
             f"{name}: {dataset.name} was never written in full",
             found=f"{size * item_size:,} bytes claimed, {stored:,} stored",
@@ -182,24 +233,26 @@ def read_array(
     Returns
     -------
     numpy.ndarray
-        Of the dataset's shape and dtype.
+        Of the dataset's dtype and the shape that `shape_of` gives.
 
     Raises
     ------
     DamagedRecording
         When the dtype is of another kind, the shape is out of bounds, or the values cannot be read.
+    UnknownFilter
+        See `reading_values`.
     """
     shape = shape_of(dataset, opened.name, n_dims=n_dims, max_values=max_values)
     with reading(opened.name, dataset.name):
-        kind, dtype = dataset.dtype.kind, dataset.dtype
+        kind, dtype, stored_shape = dataset.dtype.kind, dataset.dtype, dataset.shape
     if kind not in kinds:
         raise DamagedRecording(
             f"{opened.name}: {dataset.name} is not of numbers", found=f"dtype {dtype}", expected=f"dtype kind {kinds}"
         )
-    with reading(opened.name, dataset.name):
+    with reading_values(dataset, opened.name):
         values = opened.read(dataset)
-    if values.shape != shape:
+    if values.shape != stored_shape:
         raise DamagedRecording(
-            f"{opened.name}: {dataset.name} returned another shape", found=f"{values.shape}", expected=f"{shape}"
+            f"{opened.name}: {dataset.name} returned another shape", found=f"{values.shape}", expected=f"{stored_shape}"
         )
-    return values
+    return values if values.shape == shape else values.reshape(shape)

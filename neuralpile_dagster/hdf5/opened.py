@@ -55,8 +55,11 @@ class LocalFile:
         """Open as HDF5; see `OpenFile.hdf5`."""
         import h5py
 
-        from neuralpile_dagster.errors import ArchiveError, DamagedRecording
+        from neuralpile_dagster.errors import ArchiveError
+        from neuralpile_dagster.hdf5.foreign import HEAD_BYTES, is_zarr, not_hdf5, zarr_folder
 
+        if self.path.is_dir() and is_zarr(self.path):
+            raise zarr_folder(self.name)
         if not self.path.is_file():
             raise ArchiveError(
                 f"{self.name} is not there",
@@ -66,12 +69,10 @@ class LocalFile:
         try:
             return h5py.File(self.path, "r")
         except OSError as error:
-            raise DamagedRecording(
-                f"{self.name} cannot be opened as HDF5",
-                found=f"{self.path.stat().st_size:,} bytes, {error}",
-                expected="a complete NWB (HDF5) file",
-                remedy="fetch the file again; it is truncated, damaged or of another format",
-            ) from error
+            with self.path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+            remedy = "fetch the file again; it is truncated, damaged or of another format"
+            raise not_hdf5(self.name, self.path.stat().st_size, head, error, remedy) from error
 
     def read(self, dataset: h5py.Dataset) -> np.ndarray:
         """Read one dataset; see `OpenFile.read`."""

@@ -13,7 +13,14 @@ from math import prod
 import h5py
 import numpy as np
 
-from neuralpile_dagster.hdf5.careful import MAX_FREE_BYTES, find_dataset, read_array, reading, shape_of
+from neuralpile_dagster.hdf5.careful import (
+    MAX_FREE_BYTES,
+    find_dataset,
+    read_array,
+    reading,
+    reading_values,
+    shape_of,
+)
 from neuralpile_dagster.hdf5.opened import OpenFile
 
 MAX_TEXTS = 1_000_000  # of one dataset of text of variable length
@@ -68,12 +75,13 @@ def read_text(file: h5py.File, path: str, name: str) -> str | None:
         shape, dtype = dataset.shape, dataset.dtype
         if shape is None or prod(shape) != 1 or dtype.itemsize > MAX_FREE_BYTES or not holds_labels(dtype):
             return None
+    with reading_values(dataset, name):
         value = np.asarray(dataset[()], dtype=object).reshape(-1)[0]
     return None if isinstance(value, str | bytes) and len(value) > MAX_FREE_BYTES else text_of(value)
 
 
 def read_texts(opened: OpenFile, dataset: h5py.Dataset) -> np.ndarray:
-    """All values of a one-dimensional dataset of text, as `bytes`.
+    """All values of a column of text, as `bytes`.
 
     Takes little more memory than `MAX_TEXT_BYTES`, or than the file has bytes
     if a single text of it is longer than that.
@@ -118,9 +126,13 @@ def _in_slices(dataset: h5py.Dataset, name: str, n_texts: int, step: int) -> np.
     n_bytes = 0
     for start in range(0, n_texts, step):
         part = texts[start : start + step]
-        with reading(name, dataset.name):  # indexing with h5py's own slices takes five times as long
+        with reading_values(dataset, name):  # indexing with h5py's own slices takes five times as long
             space = dataset.id.get_space()
-            space.select_hyperslab((start,), (len(part),))
+            long = [length > 1 for length in dataset.shape]  # of a single row or column, the dimension to cut
+            space.select_hyperslab(
+                tuple(start if is_long else 0 for is_long in long),
+                tuple(len(part) if is_long else 1 for is_long in long),
+            )
             dataset.id.read(h5py.h5s.create_simple((len(part),)), space, part)
         n_bytes += sum(map(len, part))
         require_little_text(n_bytes)

@@ -79,6 +79,12 @@ def read_trains_record(store: Store, dataset: Dataset, settings: Settings, key: 
     return read_record(store, f"{trains_folder(dataset, settings)}/{key}.json", TrainsRecord)
 
 
+def recorded_ids(store: Store, dataset: Dataset, settings: Settings, key: str) -> tuple[str, str] | None:
+    """Subject id and session id of the spike trains that are stored under a key; None when there are none."""
+    record = read_trains_record(store, dataset, settings, key)
+    return None if record is None else (record.subject_id, record.session_id)
+
+
 def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> CountsRecord | None:
     """The record of a session's spike counts."""
     return read_record(store, f"{counts_folder(dataset, settings)}/{key}.json", CountsRecord)

@@ -7,7 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from neuralpile_dagster.plots.raster import RasterSample, as_markdown
+from neuralpile_dagster.plots.raster import as_markdown
+from neuralpile_dagster.plots.window import RasterSample
 
 INLINE_CHARACTERS = 1000
 """Characters of Markdown from which Dagster 1.13 shows a link "[Show Markdown]" instead of the content."""

@@ -1,168 +1,247 @@
-"""Spike counts -> raster pictures (x: bins, y: units), small enough for Dagster's event log."""
+"""Raster pictures of spike counts (x: time, y: units by area and rate), small enough for Dagster's event log.
+
+Above each raster are a strip of the whole session, with the shown window marked, and the mean rate of all units.
+Matplotlib draws axes and texts; what fills them is written pixel by pixel, which is faster than its images and areas: a
+batch draws one picture per session. What is shown is chosen in `window`.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
-WINDOW_BINS = 1000
-"""Maximum number of bins shown: 20 s at 20 ms."""
-DPI = 100
-WIDTH_PX, HEIGHT_PX = 800, 220
+from neuralpile_dagster.plots.window import WINDOW_BINS, RasterSample
+
+WIDTH_PX, HEIGHT_PX = 800, 270
 """Size of one sample with its title and axes."""
-_LEFT, _WIDTH, _HEIGHT, _BOTTOM = 0.075, 0.89, 0.68, 0.19
-"""Position of the raster in its panel, as fractions."""
-GRAYS = 16
-_COARSER = tuple((grays, bins) for bins in (WINDOW_BINS, 500, 250, 125, 60) for grays in (GRAYS, 4))
-"""Grays and bins to draw with until a picture is small enough. No fewer units: pooled by more, all would be black, as
-they would in two grays."""
+_LEFT, _RIGHT = 104, WIDTH_PX - 16
+_STRIP = (20, 34)
+_RATE = (40, 70)
+_RASTER = (76, HEIGHT_PX - 36)
+"""Top and bottom of the three parts, from the top of the sample, in pixels."""
+GRAYS = 14
+WHITE, BLACK = 0, GRAYS - 1
+BLUE, ORANGE = GRAYS, GRAYS + 1
+_PALETTE = [value for gray in range(GRAYS) for value in [255 - gray * 255 // (GRAYS - 1)] * 3] + [
+    *(31, 95, 176),
+    *(230, 110, 20),
+]
+"""16 colors: 4 bits a pixel."""
+_COARSER = ((GRAYS, WINDOW_BINS), (GRAYS, 340), (5, 340), (GRAYS, 170), (5, 170), (3, 85))
+"""Grays and columns to draw with until a picture is small enough; the window stays the same."""
+_SMOOTH_BINS = 5
+_LINE_PX, _LABEL_CHARACTERS = 11, 11
+_DPI, _TEXT_PT = 100, 7.5
 
 
-@dataclass(frozen=True)
-class RasterSample:
-    """A piece of one segment to draw.
+def raster_png(samples: Sequence[RasterSample]) -> bytes:
+    """Draw rasters below each other and return a palette PNG.
 
-    Attributes
-    ----------
-    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
-    title : str
-    first_bin : int
-        Bin of the segment at which ``counts`` begins.
+    Darker means more spikes: of a unit in a bin, or of neighboring units where there are more units than pixels. A
+    sample takes 5 to 20 kB when few bins hold spikes, up to 60 kB when most do. One thread of a process may draw at a
+    time.
     """
-
-    counts: np.ndarray
-    title: str
-    first_bin: int = 0
-
-
-def sample_window(counts: np.ndarray, title: str, rng: np.random.Generator, synthetic: bool = False) -> RasterSample:
-    """Cut a random window of at most `WINDOW_BINS` bins from a segment.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
-    title : str
-    rng : numpy.random.Generator
-    synthetic : bool
-        Whether the title must say so.
-    """
-    n_units, n_bins = counts.shape
-    start = int(rng.integers(0, max(n_bins - WINDOW_BINS, 0) + 1))
-    piece = counts[:, start : start + WINDOW_BINS]
-    label = "SYNTHETIC · " if synthetic else ""
-    return RasterSample(piece, f"{label}{title} · {n_units:,} units x {n_bins:,} bins", start)
-
-
-def _pooled(counts: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Pool units and bins by maximum to at most this many, so that no spike disappears between the pixels."""
-    for axis, most in ((0, rows), (1, columns)):
-        length = counts.shape[axis]
-        if length > most:
-            counts = np.maximum.reduceat(counts, np.linspace(0, length, most, endpoint=False).astype(int), axis=axis)
-    return counts
-
-
-class _Panels:
-    """A reusable figure with ``count`` empty rasters below each other.
-
-    Making axes and their ticks costs more than drawing them, and a batch draws one picture per session.
-    """
-
-    def __init__(self, count: int, width_px: int, height_px: int) -> None:
-        figure = Figure(figsize=(width_px / DPI, height_px * count / DPI), dpi=DPI)
-        self.canvas = FigureCanvasAgg(figure)
-        self.axes, self.titles = [], []
-        for position in range(count):
-            # placed by hand: constrained_layout costs more than the drawing itself, as does automatic title placement
-            bottom = 1 - (position + 1 - _BOTTOM) / count
-            axes = figure.add_axes((_LEFT, bottom, _WIDTH, _HEIGHT / count))
-            self.titles.append(axes.set_title("", fontsize=8, loc="left", pad=3, y=1.0))
-            axes.set_ylabel("units", fontsize=8)
-            axes.set_xlabel("bins", fontsize=8, labelpad=1)
-            axes.tick_params(labelsize=7, length=2, pad=1)
-            for axis, most in ((axes.xaxis, 5), (axes.yaxis, 3)):  # ticks take half the time of drawing
-                axis.set_major_locator(MaxNLocator(most, integer=True))
-                axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            self.axes.append(axes)
-
-    def draw(self, samples: Sequence[RasterSample], most_bins: int) -> Image.Image:
-        shown = [sample.counts[:, :most_bins] for sample in samples]
-        for axes, title, counts, sample in zip(self.axes, self.titles, shown, samples, strict=True):
-            n_units, n_bins = counts.shape
-            axes.set_xlim(sample.first_bin, sample.first_bin + n_bins)
-            axes.set_ylim(n_units, 0)
-            title.set_text(sample.title)
-        self.canvas.draw()
-        picture = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("L")
-        for axes, counts in zip(self.axes, shown, strict=True):
-            _paste(picture, axes, counts)
-        return picture
-
-
-def _paste(picture: Image.Image, axes: Axes, counts: np.ndarray) -> None:
-    """Fill the inside of axes; faster than matplotlib's images, whose colors and smoothing are not needed here."""
-    if not counts.size:
-        return
-    box = axes.get_window_extent()
-    left, top = round(box.x0) + 1, round(picture.height - box.y1) + 1  # within the frame
-    size = round(box.x1) - 1 - left, round(picture.height - box.y0) - 1 - top
-    pooled = _pooled(counts, size[1], size[0])
-    grays = 255 - np.rint(pooled * (255 / max(int(counts.max()), 1)))
-    picture.paste(Image.fromarray(grays.astype(np.uint8)).resize(size, Image.Resampling.NEAREST), (left, top))
-
-
-_panels = lru_cache(maxsize=2)(_Panels)
-
-
-def raster_png(samples: Sequence[RasterSample], width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> bytes:
-    """Draw rasters below each other and give a palette PNG.
-
-    Darker means more spikes in the bin; white is none. The color range ends at
-    the sample's largest count, or 1. At the default size a sample takes 3 to 15
-    kB when few bins hold spikes, up to 55 kB when most do. One thread of a
-    process may draw at a time.
-    """
-    return _png(_panels(len(samples), width_px, height_px).draw(samples, WINDOW_BINS), GRAYS)
+    return _png(_draw(samples, _frames(samples), GRAYS, WINDOW_BINS))
 
 
 def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: int) -> str:
-    """Draw rasters as Markdown of at most so many characters, with fewer grays, then fewer bins of each sample.
+    """Draw rasters as Markdown of at most so many characters: with fewer grays, then fewer columns.
 
     Same samples, same picture. The coarsest is returned even if it is too long,
     which happens only with a limit below some 12,000 per sample.
     """
-    panels, drawn, text = _panels(len(samples), WIDTH_PX, HEIGHT_PX), 0, ""
-    for grays, bins in _COARSER:
-        if bins != drawn:
-            image, drawn = panels.draw(samples, bins), bins
-        text = as_markdown(_png(image, grays), alt)
+    frames, text = _frames(samples), ""
+    for grays, columns in _COARSER:
+        text = as_markdown(_png(_draw(samples, frames, grays, columns)), alt)
         if len(text) <= most_characters:
             break
     return text
 
 
-def _png(image: Image.Image, grays: int) -> bytes:
-    file = io.BytesIO()
-    if grays < GRAYS:  # few are to be chosen well
-        image.quantize(grays).save(file, format="PNG", optimize=True)
-    else:  # equally spaced ones are good enough, and fast
-        nearest = (np.asarray(image).astype(np.uint16) * (grays - 1) + 127) // 255
-        palette = Image.fromarray(nearest.astype(np.uint8), "P")
-        palette.putpalette([gray for number in range(grays) for gray in [number * 255 // (grays - 1)] * 3])
-        palette.save(file, format="PNG", bits=(grays - 1).bit_length())
-    return file.getvalue()
-
-
 def as_markdown(png: bytes, alt: str = "raster") -> str:
     """PNG as Markdown that Dagster's UI renders."""
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    image, file = Image.fromarray(pixels, "P"), io.BytesIO()
+    image.putpalette(_PALETTE)
+    image.save(file, format="PNG", bits=4)
+    return file.getvalue()
+
+
+def _frames(samples: Sequence[RasterSample]) -> list[np.ndarray]:
+    """All of each sample but its counts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
+    frames = []
+    for sample in samples:
+        frames.append(_axes().draw(sample))
+        _draw_strip(frames[-1], sample)
+        _draw_rate(frames[-1], sample)
+    return frames
+
+
+def _draw(samples: Sequence[RasterSample], frames: Sequence[np.ndarray], grays: int, columns: int) -> np.ndarray:
+    """Draw all samples below each other: palette indices, uint8, shape (height, width)."""
+    pixels = np.concatenate([*frames, np.zeros((0, WIDTH_PX), np.uint8)])
+    for number, sample in enumerate(samples):
+        _draw_counts(pixels[number * HEIGHT_PX : (number + 1) * HEIGHT_PX], sample, grays, columns)
+    return pixels
+
+
+def _draw_strip(pixels: np.ndarray, sample: RasterSample) -> None:
+    if sample.strip is None:
+        return
+    top, bottom = _STRIP
+    pixels[bottom, _LEFT:_RIGHT] = BLACK // 2
+    left, right = (_x(share) for share in sample.strip.span)
+    _fill(pixels, top, bottom, left, max(right, left + 1), sample.strip.spikes, BLACK // 2)
+    left, right = (_x(share) for share in sample.strip.window)
+    box = pixels[top - 1 : bottom + 2, left : max(right, left + 2)]
+    box[box == WHITE] = ORANGE
+    box[[0, -1]] = ORANGE
+
+
+def _draw_rate(pixels: np.ndarray, sample: RasterSample) -> None:
+    top, bottom = _RATE
+    pixels[bottom, _LEFT:_RIGHT] = BLACK // 2
+    rate = _smooth_rate(sample)
+    if len(rate):
+        _fill(pixels, top, bottom, _LEFT, _RIGHT, rate - rate.min(), BLUE)
+
+
+def _smooth_rate(sample: RasterSample) -> np.ndarray:
+    """Mean rate of the units: Hz, or spikes per bin where the width of a bin is not known; float64, shape (n_bins,)."""
+    if not sample.counts.size:
+        return np.zeros(0)
+    rate = sample.counts.mean(axis=0) / (sample.bin_width_s or 1.0)
+    width = min(_SMOOTH_BINS, len(rate))
+    return np.convolve(rate, np.ones(width), "same") / np.convolve(np.ones(len(rate)), np.ones(width), "same")
+
+
+def _fill(pixels: np.ndarray, top: int, bottom: int, left: int, right: int, values: np.ndarray, color: int) -> None:
+    """Fill the area below a curve whose largest value reaches ``top``."""
+    largest = float(values.max()) if len(values) else 0.0
+    if largest <= 0:
+        return
+    at = values[np.arange(right - left) * len(values) // (right - left)]
+    heights = np.ceil(at / largest * (bottom - top)).astype(int)
+    rows = np.arange(bottom - top)[::-1, None]
+    pixels[top:bottom, left:right][rows < heights] = color
+
+
+def _draw_counts(pixels: np.ndarray, sample: RasterSample, grays: int, columns: int) -> None:
+    top, bottom = _RASTER
+    if sample.counts.size:
+        pooled = _pooled(sample.counts, bottom - top, columns)
+        shades = _shades(pooled, grays)
+        rows = np.arange(bottom - top) * len(shades) // (bottom - top)
+        across = np.arange(_RIGHT - _LEFT) * shades.shape[1] // (_RIGHT - _LEFT)
+        pixels[top:bottom, _LEFT:_RIGHT] = shades[rows[:, None], across]
+    pixels[[top - 1, bottom], _LEFT - 1 : _RIGHT + 1] = BLACK // 2
+    pixels[top:bottom, [_LEFT - 1, _RIGHT]] = BLACK // 2
+    for _, _, below in _band_rows(sample)[:-1]:
+        pixels[below, _LEFT - 8 : _RIGHT] = np.maximum(pixels[below, _LEFT - 8 : _RIGHT], 3)
+        pixels[below, _LEFT - 8 : _LEFT] = BLACK
+
+
+def _pooled(counts: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Sum neighboring units and bins until there are at most so many rows and columns."""
+    for axis, most in ((0, rows), (1, columns)):
+        length = counts.shape[axis]
+        if length > most:
+            cuts = np.linspace(0, length, most, endpoint=False).astype(int)
+            counts = np.add.reduceat(counts, cuts, axis=axis, dtype=np.uint32)
+    return counts
+
+
+def _shades(pooled: np.ndarray, grays: int) -> np.ndarray:
+    """Palette indices of sums: white for none, and darker with the root of the sum; every spike is at least gray."""
+    some = pooled[pooled > 0]
+    if not len(some):
+        return np.zeros(pooled.shape, np.uint8)
+    top = max(float(np.partition(some, int(0.99 * (len(some) - 1)))[int(0.99 * (len(some) - 1))]), 1.0)
+    most = min(int(pooled.max()), int(top))
+    steps = np.ceil(np.sqrt(np.arange(most + 1) / top) * (grays - 1) - 1e-9)
+    table = np.minimum(steps * (GRAYS - 1) // (grays - 1), BLACK).astype(np.uint8)
+    return table[np.minimum(pooled, most)]
+
+
+def _band_rows(sample: RasterSample) -> list[tuple[str, int, int]]:
+    """Label, top and bottom pixel of each band of units."""
+    top, height = _RASTER[0], _RASTER[1] - _RASTER[0]
+    sizes = np.array([0, *(size for _, size in sample.bands)])
+    edges = top + np.cumsum(sizes) * height // max(int(sizes.sum()), 1)
+    return [(label, int(edges[i]), int(edges[i + 1])) for i, (label, _) in enumerate(sample.bands)]
+
+
+def _x(share: float) -> int:
+    return _LEFT + round(min(max(share, 0.0), 1.0) * (_RIGHT - _LEFT))
+
+
+class _Axes:
+    """Axes, title and labels of one sample, drawn again and again: making them costs more than drawing them."""
+
+    def __init__(self) -> None:
+        figure = Figure(figsize=(WIDTH_PX / _DPI, HEIGHT_PX / _DPI), dpi=_DPI)
+        self._canvas = FigureCanvasAgg(figure)
+        top, bottom = _RASTER
+        # placed by hand: layout engines cost more than the drawing itself
+        place = _LEFT / WIDTH_PX, 1 - bottom / HEIGHT_PX, (_RIGHT - _LEFT) / WIDTH_PX, (bottom - top) / HEIGHT_PX
+        self._axes = figure.add_axes(place, frameon=False)
+        self._axes.tick_params(labelsize=_TEXT_PT, length=3, pad=1)
+        self._axes.tick_params(axis="y", length=0, pad=11)
+        self._axes.xaxis.set_major_locator(MaxNLocator(8))
+        self._axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.7g}"))
+        self._axes.set_ylim(bottom, top)
+
+        def text(x: float, y: float, align: str) -> Any:
+            return figure.text(
+                x / WIDTH_PX, 1 - y / HEIGHT_PX, "", size=_TEXT_PT, ha=align, va="center", parse_math=False
+            )
+
+        self._title = text(_LEFT, 9, "left")
+        self._strip = text(_LEFT - 12, sum(_STRIP) / 2, "right")
+        self._rate = [text(_LEFT - 12, _RATE[0] + offset, "right") for offset in (8, 22)]
+
+    def draw(self, sample: RasterSample) -> np.ndarray:
+        """All but the content of the three parts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
+        rate = _smooth_rate(sample)
+        unit = "/bin" if sample.bin_width_s is None else "Hz"
+        ends = f"{float(rate.min()):.2g} to {float(rate.max()):.2g} {unit}" if len(rate) else ""
+        self._title.set_text(sample.title)
+        self._strip.set_text(sample.strip.label if sample.strip is not None else "")
+        for line, shown in zip(self._rate, ("mean rate" if ends else "", ends), strict=True):
+            line.set_text(shown)
+        self._axes.set_xlim(sample.start, sample.start + max(sample.counts.shape[1] * sample.step, 1e-9))
+        self._axes.set_xlabel(sample.x_label, size=_TEXT_PT, labelpad=1)
+        labels = _unit_labels(sample)
+        self._axes.set_yticks(list(labels), list(labels.values()), parse_math=False)
+        self._canvas.draw()
+        gray = np.asarray(Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("L"))
+        return np.rint((255 - gray) * ((GRAYS - 1) / 255)).astype(np.uint8)
+
+
+_axes = lru_cache(_Axes)
+
+
+def _unit_labels(sample: RasterSample) -> dict[float, str]:
+    """Labels of the bands that are tall enough, by their middle in pixels, or the number of units."""
+    if not sample.bands:
+        return {sum(_RASTER) / 2: f"{len(sample.counts):,} units\nby rate"}
+    labels, free = {}, 0.0
+    for (label, top, bottom), (_, size) in zip(_band_rows(sample), sample.bands, strict=True):
+        middle = (top + bottom) / 2
+        if bottom - top >= _LINE_PX and middle - _LINE_PX / 2 >= free:
+            short = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 2]}.."
+            labels[middle] = f"{short} {size:,}"
+            free = middle + _LINE_PX / 2
+    return labels

@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import bibtex
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
 
@@ -56,8 +58,10 @@ def component_card(
     lines = [
         *[f"# {text(dataset.title)}", ""],
         *_warnings(manifest, component),
+        *_species_warning(dataset, counts),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
+        *picture(component.repository),
         *["## Source", "", *_source(dataset, manifest, counts), ""],
         *["## Use", "", *loading(component.repository, "train", units=True), ""],
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
@@ -92,9 +96,25 @@ def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
     return lines
 
 
+def _species_warning(dataset: Dataset, counts: Sequence[CountsRecord]) -> list[str]:
+    found = {record.facts.species for record in counts if record.facts.species}
+    others = other_species(dataset.species, found) if dataset.species else []
+    if not others:
+        return []
+    sessions = sum(record.facts.species in others for record in counts)
+    return warning(
+        f"The files of {sessions:,} of {len(counts):,} sessions state another species than the catalog: "
+        f"{text(', '.join(others))} in the files, {text(dataset.species or '')} in the catalog. "
+        "The sessions config has the species of each session."
+    )
+
+
 def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
+    """Species that the card may state: the catalog's, unless a file states another one; then what the files state."""
     found = sorted({record.facts.species for record in counts if record.facts.species})
-    return dataset.species or ", ".join(found) or NOT_STATED
+    if dataset.species and not other_species(dataset.species, found):
+        return dataset.species
+    return ", ".join(found) or NOT_STATED
 
 
 def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list[str]:
@@ -147,21 +167,54 @@ def _citation(dataset: Dataset, citation: Citation, version: str) -> list[str]:
 
 def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
     stats = [record.stats for record in counts]
-    silent = sum(s.silent_units for s in stats)
-    outside = [
-        ("with negative times", sum(s.dropped_negative for s in stats)),
-        ("with NaN times", sum(s.dropped_nan for s in stats)),
-        ("beyond the last bin", sum(s.dropped_beyond for s in stats)),
-    ]
     spikes_read = sum(s.spikes_read for s in stats)
+    dropped = sum(s.dropped for s in stats)
+    reasons = [
+        ("time before 0 of the session's clock: no bin begins there", [s.dropped_negative for s in stats]),
+        ("time is NaN", [s.dropped_nan for s in stats]),
+        ("time after the last bin edge, by rounding", [s.dropped_beyond for s in stats]),
+        ("above the maximum count of 255 in one bin", [s.lost_to_saturation for s in stats]),
+    ]
+    rows = [
+        (why, f"{sum(numbers):,}", f"{sum(numbers) / max(spikes_read, 1):.2%}", f"{sum(map(bool, numbers)):,}")
+        for why, numbers in reasons
+        if any(numbers)
+    ]
+    silent = sum(s.silent_units for s in stats)
     return [
-        f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts. Not counted:",
-        *(f"{number:,} {what}," for what, number in outside),
-        f"and {sum(s.lost_to_saturation for s in stats):,} above the maximum count of 255, "
-        f"in {sum(s.saturated_bins for s in stats):,} saturated bins.",
-        f"The largest count is {max(s.max_count for s in stats)}.",
+        f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts; {dropped:,} were dropped "
+        f"for their times ({dropped / max(spikes_read, 1):.2%}).",
+        *(["", *table(["not in the counts", "spikes", "share", "sessions"], rows), ""] if rows else []),
+        *_most_dropped(counts),
+        f"The largest count is {max(s.max_count for s in stats)}; {sum(s.saturated_bins for s in stats):,} bins are "
+        "saturated.",
         f"{silent:,} of {component.totals.units:,} units have no spikes; their rows are zeros.",
         f"{sum(s.missing_bins for s in stats):,} bins were missing in the source and are 0.",
+        *_observation(counts),
+    ]
+
+
+def _most_dropped(counts: Sequence[CountsRecord]) -> list[str]:
+    """Sessions that lost more than `DROPPED_NAMED` of their spikes, the worst first."""
+    shares = {record.session_id: record.stats.dropped / max(record.stats.spikes_read, 1) for record in counts}
+    worst = sorted((item for item in shares.items() if item[1] > DROPPED_NAMED), key=lambda item: (-item[1], item[0]))
+    if not worst:
+        return []
+    named = ", ".join(f"{text(session)} ({share:.1%})" for session, share in worst[:_SESSIONS_NAMED])
+    more = f" and {len(worst) - _SESSIONS_NAMED:,} more" if len(worst) > _SESSIONS_NAMED else ""
+    return [f"Sessions that lost more than {DROPPED_NAMED:.0%} of their spikes: {named}{more}."]
+
+
+def _observation(counts: Sequence[CountsRecord]) -> list[str]:
+    """How much of the binned time was observed, of the sessions whose files say so."""
+    stated = [s for s in (record.stats for record in counts) if s.clock is not None and s.clock.intervals_stated]
+    if not stated:
+        return []
+    length, observed = sum(s.duration_s for s in stated), sum(s.observed_s for s in stated)
+    return [
+        f"The files of {len(stated):,} of {len(counts):,} sessions state when units were observed (`obs_intervals` of "
+        f"the `units` config): {max(1 - observed / length, 0):.1%} of their bins lie outside, and are zeros that "
+        "nobody measured.",
     ]
 
 
@@ -189,12 +242,15 @@ def _missing(component: ComponentRecord) -> list[str]:
 
 
 _MISSING_NAMED = 50
+_SESSIONS_NAMED = 5
+DROPPED_NAMED = 0.01
+"""Share of dropped spikes above which the card names the session; the check `spikes_are_in_bins` warns of it."""
 
 CONFIG_TEXTS = {
     "units": "one row per unit of a session, in the row order of `spike_counts` (`row`): id, brain area and how it was "
-    "found, probe, quality label, spikes, mean rate, and when it was observed where the source says so",
-    "sessions": "one row per session: subject, sex, age, species, start time, duration, sizes, and its source files "
-    "with their digests",
+    "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so",
+    "sessions": "one row per session: subject, sex, age, species, start time, duration, first spike, seconds observed, "
+    "sizes, and its source files with their digests",
     "preview": "the first bins of a few sessions, for the web viewer",
 }
 
@@ -250,6 +306,18 @@ def columns(schema: pa.Schema) -> list[str]:
 def config_lines(names: Iterable[str]) -> list[str]:
     """Section on the extra configs."""
     return [f"- `{name}`: {CONFIG_TEXTS[name]}" for name in names if name in CONFIG_TEXTS]
+
+
+def picture(repository: str) -> list[str]:
+    """Section with the picture of random rows."""
+    return [
+        f"![Random rows as rasters]({CARD_PICTURE})",
+        "",
+        "Random rows, units by brain area where it is known and by rate; darker means more spikes. Above each: the "
+        "session or segment with the shown window marked, and the mean rate of its units. The same picture: "
+        f"`neuralpile raster {repository} -n {CARD_SAMPLES} -o {CARD_PICTURE}`.",
+        "",
+    ]
 
 
 def warning(words: str) -> list[str]:

@@ -18,18 +18,21 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card import component_card
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.configs import first_rows, sessions_table, units_tables, write_config, write_preview
+from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PublishedTotals, ShardRecord
 from neuralpile_dagster.store import Store
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA, UNITS_SCHEMA
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens"}
+"""Fields of a catalog row that do not."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -49,7 +52,7 @@ def component_inputs(
     content = {
         "format": FORMAT,
         "repository": repository,
-        "dataset": dataset.model_dump(mode="json"),
+        "dataset": dataset.model_dump(mode="json", exclude=_NOT_PUBLISHED_OF_ROW),
         "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
         "counts": [_published(records[s.key]) for s in manifest.sessions if s.key in records],
         "missing": dict(missing),
@@ -117,7 +120,7 @@ def write_component(
         configs = [
             _default_config(sessions.values(), shards),
             write_config(folder, "units", UNITS_SCHEMA, units),
-            write_config(folder, "sessions", SESSIONS_SCHEMA, [sessions_table(pairs)]),
+            write_config(folder, "sessions", (table := sessions_table(pairs)).schema, [table]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
         ]
         component = ComponentRecord(
@@ -138,8 +141,15 @@ def write_component(
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
+        write_card_picture(folder, (shard.path for shard in shards), component.synthetic)
         keep_only(
-            folder, ["README.md", *(s.path for s in shards), *(s.path for c in configs for s in c.splits.values())]
+            folder,
+            [
+                "README.md",
+                CARD_PICTURE,
+                *(s.path for s in shards),
+                *(s.path for c in configs for s in c.splits.values()),
+            ],
         )
     return component
 
@@ -182,7 +192,7 @@ def _totals(records: Sequence[CountsRecord]) -> PublishedTotals:
         rows=sum(len(record.rows) for record in records),
         tokens=sum(record.stats.tokens for record in records),
         spikes=sum(record.stats.spikes_kept for record in records),
-        minutes=sum(record.stats.duration_s for record in records) / 60,
+        minutes=sum(record.stats.observed_s for record in records) / 60,
     )
 
 

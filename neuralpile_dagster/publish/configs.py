@@ -21,8 +21,14 @@ from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
-from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA
+from neuralpile_dagster.tables.schemas import CLOCKED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster.tables.units import read_units
+
+EXTRA_SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
+    "units": (UNITS_SCHEMA,),
+    "sessions": (SESSIONS_SCHEMA, CLOCKED_SESSIONS_SCHEMA),
+}
+"""Schemas that the tables of a published repository may have, the newest last: newer ones only add columns."""
 
 
 def config_path(name: str) -> str:
@@ -53,8 +59,10 @@ def units_tables(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table
 
 
 def sessions_table(sessions: Sequence[tuple[Session, CountsRecord]]) -> pa.Table:
-    """The ``sessions`` config: one row per session, in the order given."""
-    return pa.Table.from_pylist([_session_row(*pair) for pair in sessions], SESSIONS_SCHEMA)
+    """The ``sessions`` config: one row per session, in the order given; its schema is one of `EXTRA_SCHEMAS`."""
+    clocked = any(record.stats.clock is not None for _, record in sessions)
+    schema = CLOCKED_SESSIONS_SCHEMA if clocked else SESSIONS_SCHEMA
+    return pa.Table.from_pylist([_session_row(*pair) for pair in sessions], schema)
 
 
 def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
@@ -80,6 +88,9 @@ def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
             {"path": file.path, "file_id": file.file_id, "size": file.size, "digest": _digest(file)}
             for file in session.files
         ],
+        "origin_s": stats.clock.start_s if stats.clock else None,
+        "first_spike_s": stats.clock.first_spike_s if stats.clock else None,
+        "observed_s": stats.clock.observed_s if stats.clock else None,
     }
 
 

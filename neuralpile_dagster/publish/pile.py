@@ -19,18 +19,18 @@ from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.configs import config_path, write_config, write_preview
+from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
+from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import Row, RowReader
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 SPLITS = ("train", "test")
 _SOURCE = pa.field("source_dataset", pa.string())
-_EXTRA = {"units": UNITS_SCHEMA, "sessions": SESSIONS_SCHEMA}
 
 
 class StoredShard(Protocol):
@@ -86,7 +86,7 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
             )
         with damaged(f"{repository}/{path}"):
             parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-            if parquet.schema_arrow.equals(_EXTRA[config]):
+            if parquet.schema_arrow in EXTRA_SCHEMAS[config]:
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
     return tables
@@ -128,7 +128,7 @@ def write_pile(
     """
     if not shards:
         raise HubError("the pile has no shards", remedy="materialize neural_pile/shards")
-    tables = {name: _extra_tables(name, components) for name in _EXTRA}
+    tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS}
     known = _known_units(tables["sessions"])
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         placed: dict[str, list[ShardRecord]] = {}
@@ -142,7 +142,7 @@ def write_pile(
         present = {session for some in scans.values() for scan in some for session in scan.sessions}
         configs = [
             _default_config(placed, scans),
-            *(_write_extra(folder, name, some) for name in _EXTRA if (some := _only(tables[name], present))),
+            *(_write_extra(folder, name, some) for name in EXTRA_SCHEMAS if (some := _only(tables[name], present))),
             write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
         record = PileRecord(
@@ -155,8 +155,9 @@ def write_pile(
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
         )
         write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
-        keep_only(folder, ["README.md", *(s.path for some in placed.values() for s in some), *extra])
+        keep_only(folder, ["README.md", CARD_PICTURE, *(s.path for some in placed.values() for s in some), *extra])
     return record
 
 
@@ -209,7 +210,12 @@ def _only(tables: Iterable[pa.Table], sessions: set[SessionId]) -> list[pa.Table
 
 
 def _write_extra(folder: Path, name: str, tables: Sequence[pa.Table]) -> Config:
-    return write_config(folder, name, _EXTRA[name].append(_SOURCE), tables)
+    """Write the tables with the columns of the newest schema among them, null where a component lacks them."""
+    known = [schema.append(_SOURCE) for schema in EXTRA_SCHEMAS[name]]
+    schema = known[max(known.index(table.schema) for table in tables)]
+    missing = [pa.Table.from_batches([], schema)]  # first, so that its order of columns is the result's
+    aligned = (pa.concat_tables([*missing, table], promote_options="default") for table in tables)
+    return write_config(folder, name, schema, aligned)
 
 
 def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[ShardScan]]) -> Config:
@@ -286,4 +292,4 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
 
 def _count_units(path: Path, row: int) -> int:
     with RowReader(path) as reader:
-        return int(reader.row(row).counts.shape[0])
+        return reader.shape(row)[0]

@@ -56,7 +56,8 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         f"{tokens:,} tokens of spike counts from {len(components):,} datasets, merged, shuffled and split for "
         "foundation models of neural activity: one row is a segment of a recording session, a matrix of units x bins"
         f"{_bin_width(records)}. A token is one unit in one bin. Made by {PROGRAM}.",
-        *["", "## Components", "", *_components(components), ""],
+        *["", *card.picture(pile.repository)],
+        *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],

@@ -9,16 +9,17 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath, PurePosixPath
 
 from neuralpile_dagster.archives.model import ArchiveFile, Listing, listing_token
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.records import Citation
 
 MAX_KEY = 200
-_DIGEST = 16  # hex digits that distinguish over-long ids
+_DIGEST = 16  # hex digits that distinguish ids of which a key cannot hold all
 
 MAX_PATH = 1024
 MAX_PATH_PART = 255  # bytes of one name, in every usual file system
@@ -35,29 +36,51 @@ def partition_key(session_id: str) -> str:
     and does not end in a dot (a file extension may follow); an id that already
     is such a key is returned as it is. Every other character becomes ``_``, as
     does a dot after a dot and one at the end; an id that does not begin with a
-    letter or digit gets an ``x`` in front; one that is too long is cut, and
-    ``-`` and 16 hex digits of the whole id's sha256 are appended. Different ids
-    may give equal keys: `choose_sessions` refuses that.
+    letter or digit gets an ``x`` in front; one that is too long is cut. Where
+    the id was changed, ``-`` and 16 hex digits of its sha256 are appended, so
+    that different ids have different keys.
 
     Examples
     --------
     >>> partition_key("sub-A_ses-1")
     'sub-A_ses-1'
     >>> partition_key("day 1/probe..2.")
-    'day_1_probe._2_'
+    'day_1_probe._2_-0f4fb2cfadeb0eaf'
     >>> partition_key("_day")
-    'x_day'
+    'x_day-4d67fd28a47c813f'
     """
+    key = _replaced(session_id)
+    return key if key == session_id and len(key) <= MAX_KEY else _with_digest(key, session_id)
+
+
+def _key_of_before(session_id: str) -> str:
+    """The key that an id had when only over-long ones got a digest; known sessions keep theirs."""
+    key = _replaced(session_id)
+    return key if len(key) <= MAX_KEY else _with_digest(key, session_id)
+
+
+def _replaced(session_id: str) -> str:
     key = re.sub(r"[^A-Za-z0-9_.=+-]|(?<=\.)\.|\.\Z", "_", session_id)
-    if not re.match(r"[A-Za-z0-9]", key):
-        key = f"x{key}"
-    if len(key) > MAX_KEY:
-        digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
-        key = f"{key[: MAX_KEY - _DIGEST - 1]}-{digest}"
-    return key
+    return key if re.match(r"[A-Za-z0-9]", key) else f"x{key}"
 
 
-def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | None = None) -> Manifest:
+def _with_digest(key: str, session_id: str) -> str:
+    digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{key[: MAX_KEY - _DIGEST - 1]}-{digest}"
+
+
+def subject_of(path: PurePath) -> str:
+    """Subject that a file's path names: its nearest ``sub-*`` folder (BIDS), else its parent folder; may be empty."""
+    subjects = (folder.name for folder in path.parents if folder.name.startswith("sub-"))
+    return next(subjects, path.parent.name)
+
+
+def choose_sessions(
+    dataset: Dataset,
+    listing: Listing,
+    previous: Manifest | None = None,
+    recorded: Callable[[str], tuple[str, str] | None] = lambda key: None,
+) -> Manifest:
     """Choose the sessions of a dataset from the files of its source.
 
     Sessions are in the order of their files' full paths. A session of the
@@ -66,6 +89,11 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
     ``vanished``, unless the rule no longer chooses its files: changing the rule
     is how a person drops it. One whose key another session has now is kept
     apart, as ``replaced``.
+
+    Ids were once made by other rules: the subject was always the parent folder,
+    and a key got a digest only when it was too long. Sessions that are known by
+    such ids keep them: those of ``previous``, and those for whose key
+    ``recorded`` gives the subject id and session id of stored results.
 
     Raises
     ------
@@ -81,12 +109,13 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         groups.setdefault(rule.identity(file.path), []).append(file)
     known = previous if previous is not None and previous.source_id == listing.source_id else None
     names = rule.names_in_use(known.sessions if known else ())
+    ids = _Ids(rule, (*known.sessions, *known.replaced) if known else (), recorded)
     sessions: dict[str, Session] = {}
     for identity, files in groups.items():
         kept = rule.settle(files)
         if len(kept) < len(files):
             dropped["another file of the same session is preferred"] += len(files) - len(kept)
-        session = _session(rule, kept, names.get(identity))
+        session = ids.session(kept, names.get(identity))
         if session.key in sessions:
             raise _collision(dataset, sessions[session.key], session)
         sessions[session.key] = session
@@ -103,13 +132,22 @@ def choose_sessions(dataset: Dataset, listing: Listing, previous: Manifest | Non
         frozen=listing.frozen,
         synthetic=listing.synthetic or dataset.synthetic,
         listed_at=listing.listed_at,
-        citation=listing.citation,
+        citation=_citation(dataset, listing.citation),
         considered=len(listing.files),
         dropped=dict(sorted(dropped.items())),
         sessions=tuple(sorted(sessions.values(), key=lambda session: session.files[0].path)),
         replaced=replaced,
         notes=listing.notes,
     )
+
+
+def _citation(dataset: Dataset, stated: Citation) -> Citation:
+    """What is cited: the source's own metadata, completed by the catalog row; of own recordings what the row states."""
+    row = {"license": dataset.license, "authors": dataset.authors, "citation": dataset.citation}
+    given = {name: value for name, value in row.items() if value}
+    if dataset.source.path is not None and given:
+        stated = Citation(title=dataset.title, doi=dataset.doi)  # a dandiset.yaml there is another publication's
+    return stated.model_copy(update={name: value for name, value in given.items() if not getattr(stated, name)})
 
 
 def _has_vanished(rule: _Rule, old: Session, groups: Mapping[Identity, object]) -> bool:
@@ -133,10 +171,16 @@ def _carry_over(gone: Iterable[Session], sessions: dict[str, Session]) -> tuple[
 
 def _is_renamed(old: Session, new: Session) -> bool:
     """Whether a session with the same key is the same session: same subject name, or same bytes."""
-    if partition_key(old.subject_id) == partition_key(new.subject_id):
+    if _key_of_before(old.subject_id) == _key_of_before(new.subject_id):
         return True
     digests = {digest for file in old.files for digest in file.digests.items()}
     return any(digest in digests for file in new.files for digest in file.digests.items())
+
+
+def _search(pattern: re.Pattern[str], path: str) -> re.Match[str] | None:
+    """Search a path, or else the path with its suffix in lower case: ``a.NWB`` is an NWB file too."""
+    suffix = PurePosixPath(path).suffix
+    return pattern.search(path) or pattern.search(path.removesuffix(suffix) + suffix.lower())
 
 
 class _Rule:
@@ -154,10 +198,11 @@ class _Rule:
         unsafe = _unsafe(file.path)
         if unsafe:
             return f"unsafe path: {unsafe}"
-        if not any(pattern.search(file.path) for pattern in self.include):
-            return "path matches no include pattern"
+        if not any(_search(pattern, file.path) for pattern in self.include):
+            is_zarr = file.path.lower().endswith(".zarr")
+            return "a Zarr folder, which is not read" if is_zarr else "path matches no include pattern"
         for pattern in self.exclude:
-            if pattern.search(file.path):
+            if _search(pattern, file.path):
                 return f"path matches exclude pattern {pattern.pattern}"
         if file.variables is not None:  # None: could not be known
             missing = [name for name in self.requires if name not in file.variables]
@@ -167,15 +212,17 @@ class _Rule:
 
     def identity(self, path: str) -> Identity:
         """Identity of the session that a file belongs to."""
-        match = self.same_session.search(path) if self.same_session else None
+        match = _search(self.same_session, path) if self.same_session else None
         return ("groups", *match.groups()) if match else ("path", path)
 
-    def ids(self, path: str) -> tuple[str, str]:
-        """Subject id and session id, from the path of a session's first file."""
-        match = self.same_session.search(path) if self.same_session else None
+    def ids(self, path: str) -> tuple[str, str, str]:
+        """Subject id, the one of before (see `choose_sessions`) and session id, from a session's first file."""
+        match = _search(self.same_session, path) if self.same_session else None
         named = match.groupdict() if match else {}
-        session_id = named.get("session") or PurePosixPath(path).stem
-        return named.get("subject") or PurePosixPath(path).parent.name or session_id, session_id
+        place = PurePosixPath(path)
+        session_id = named.get("session") or place.stem
+        subject = named.get("subject")
+        return subject or subject_of(place) or session_id, subject or place.parent.name or session_id, session_id
 
     def settle(self, files: list[ArchiveFile]) -> list[ArchiveFile]:
         """Select the files to read among those that belong to a session."""
@@ -196,7 +243,7 @@ class _Rule:
         )
 
     def _rank(self, path: str) -> int:
-        return next(number for number, pattern in enumerate(self.include) if pattern.search(path))
+        return next(number for number, pattern in enumerate(self.include) if _search(pattern, path))
 
     def names_in_use(self, sessions: Iterable[Session]) -> dict[Identity, str]:
         """Session ids of earlier sessions, where an id depends on which of several files is listed."""
@@ -229,10 +276,30 @@ def _select_files(rule: _Rule, files: Iterable[ArchiveFile]) -> tuple[list[Archi
     return chosen, dropped
 
 
-def _session(rule: _Rule, files: Sequence[ArchiveFile], name: str | None) -> Session:
-    subject_id, session_id = rule.ids(files[0].path)
-    session_id = name or session_id
-    return Session(key=partition_key(session_id), subject_id=subject_id, session_id=session_id, files=tuple(files))
+class _Ids:
+    """Ids and keys of sessions; those that are known by ids of before keep them (see `choose_sessions`)."""
+
+    def __init__(
+        self, rule: _Rule, known: Iterable[Session], recorded: Callable[[str], tuple[str, str] | None]
+    ) -> None:
+        self._rule = rule
+        self._recorded = recorded
+        known = list(known)
+        self._known = {session.session_id for session in known}
+        self._subjects = {(session.session_id, session.subject_id) for session in known}
+        self._keys = {(session.session_id, session.key) for session in known}
+
+    def session(self, files: Sequence[ArchiveFile], name: str | None) -> Session:
+        """The session of these files; ``name`` is its session id where it is known by another one."""
+        subject, old_subject, session_id = self._rule.ids(files[0].path)
+        session_id = name or session_id
+        key, old_key = partition_key(session_id), _key_of_before(session_id)
+        if (key, subject) != (old_key, old_subject):
+            stored = None if session_id in self._known else self._recorded(old_key)
+            keeps_key = (session_id, old_key) in self._keys or (stored is not None and stored[1] == session_id)
+            keeps_subject = (session_id, old_subject) in self._subjects or stored == (old_subject, session_id)
+            key, subject = old_key if keeps_key else key, old_subject if keeps_subject else subject
+        return Session(key=key, subject_id=subject, session_id=session_id, files=tuple(files))
 
 
 def _collision(dataset: Dataset, one: Session, other: Session) -> ArchiveError:

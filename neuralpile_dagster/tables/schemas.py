@@ -71,3 +71,12 @@ SESSIONS_SCHEMA = pa.schema(
         ),
     ]
 )
+CLOCKED_SESSIONS_SCHEMA = pa.schema(
+    [
+        *SESSIONS_SCHEMA,
+        ("origin_s", pa.float64()),  # when bin 0 begins, on the clock of the spike times; null where counts were read
+        ("first_spike_s", pa.float64()),  # on the clock of the spike times
+        ("observed_s", pa.float64()),  # within obs_intervals where the file states them, else first to last spike
+    ]
+)
+"""Of repositories that hold a session whose record has a clock; the others keep the table that they have."""

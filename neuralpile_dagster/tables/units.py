@@ -34,7 +34,7 @@ def units_of(table: pa.Table) -> tuple[Unit, ...]:
 
 
 def write_units(
-    path: Path, units: Sequence[Unit], subject_id: str, session_id: str, n_spikes: np.ndarray, duration_s: float
+    path: Path, units: Sequence[Unit], subject_id: str, session_id: str, n_spikes: np.ndarray, observed_s: np.ndarray
 ) -> None:
     """Write a session's units table.
 
@@ -46,8 +46,8 @@ def write_units(
     subject_id, session_id : str
     n_spikes : numpy.ndarray, int64, shape (n_units,)
         Spikes kept in the counts, per unit.
-    duration_s : float
-        Length of the binned session, for ``mean_rate_hz``.
+    observed_s : numpy.ndarray, float64, shape (n_units,)
+        Seconds for which each unit was observed, for ``mean_rate_hz``.
     """
     n_units = len(units)
     columns = dict(zip((field.name for field in UNIT_FIELDS), unit_columns(units), strict=True))
@@ -55,7 +55,7 @@ def write_units(
     columns["session_id"] = pa.array([session_id] * n_units, pa.string())
     columns["row"] = pa.array(np.arange(n_units, dtype=np.int32))
     columns["n_spikes"] = pa.array(n_spikes, pa.int64())
-    columns["mean_rate_hz"] = pa.array(n_spikes / duration_s, pa.float64())
+    columns["mean_rate_hz"] = pa.array(n_spikes / observed_s, pa.float64())
     table = pa.Table.from_arrays([columns[name] for name in UNITS_SCHEMA.names], schema=UNITS_SCHEMA)
     pq.write_table(table, path, compression="zstd", write_page_index=True, write_page_checksum=True)
 

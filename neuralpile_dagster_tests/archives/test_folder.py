@@ -9,8 +9,9 @@ import pytest
 
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.archives.folder import FolderArchive
-from neuralpile_dagster.catalog.model import Source
+from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.errors import ArchiveError, DamagedRecording
+from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.nwb import poisson_trains, remove, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archive_folders import SOURCE, listing, touch
@@ -158,3 +159,26 @@ def test_the_settings_choose_the_archive(root: Path, tmp_path: Path):
     for archive, source in (("sample", SOURCE), ("dandi", Source(archive="sample", id="sample-units"))):
         sample = open_archive(Settings(home=tmp_path, store="", archive=archive), source)
         assert type(sample).__name__ == "SampleArchive"
+
+
+def test_a_zarr_folder_is_listed_as_one_file_and_dropped_by_name(root: Path, folder: Path):
+    touch(folder / "sub-1/a.nwb.zarr/.zgroup", "{}")
+    touch(folder / "sub-1/a.nwb.zarr/units/spike_times/0", "12345678")
+    touch(folder / "sub-2/b/zarr.json", "{}")
+    assert paths(root) == ["sub-1/a.nwb.zarr", "sub-2/b"]
+    found = listing(root)
+    assert [file.size for file in found.files] == [10, 2]
+    dataset = Dataset(name="mine", title="Mine", source=Source(id="000017"))
+    assert choose_sessions(dataset, found).dropped["a Zarr folder, which is not read"] == 1
+
+
+def test_a_zarr_folder_that_a_rule_chooses_fails_with_its_name(root: Path, folder: Path):
+    touch(folder / "sub-1/a.nwb/.zgroup", "{}")
+    found = listing(root)
+    (session,) = choose_sessions(Dataset(name="mine", title="Mine", source=Source(id="000017")), found).sessions
+    archive = FolderArchive(root)
+    with (
+        archive.open(Source(id="000017"), session.files[0]) as opened,
+        pytest.raises(DamagedRecording, match=r"sub-1/a\.nwb is a Zarr folder"),
+    ):
+        opened.hdf5()

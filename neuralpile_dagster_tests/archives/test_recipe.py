@@ -106,7 +106,7 @@ def test_a_misspelled_archive_is_answered_with_the_closest_one(home: Path) -> No
     ran = neuralpile("catalog", "--check", NEURALPILE_HOME=home)
     assert ran.code == 1
     assert "field source.archive: there is no archive 'shelv'" in ran.err
-    assert "'dandi', 'figshare', 'shelf'" in ran.err
+    assert "'dandi', 'figshare', 'folder', 'shelf'" in ran.err
     assert "did you mean 'shelf'?" in ran.err
 
 

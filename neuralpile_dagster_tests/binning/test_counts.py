@@ -209,3 +209,15 @@ def test_real_recordings_are_binned_as_numpy_does(shared_data: Path, path: str, 
     counts, binner = bin_all(recording, size=5000)
     assert (binner.n_units, binner.n_bins, binner.kept) == (n_units, n_bins, kept)
     np.testing.assert_array_equal(counts, histogram_counts(recording))
+
+
+def test_a_session_above_the_bound_is_refused_before_memory_is_taken_for_it():
+    held = trains([1.0, 100_000.0], [5.0], [])
+    assert Binner(held, BIN, "a.nwb", 15_000_000).n_bins == 5_000_000
+    with pytest.raises(DamagedRecording) as caught:
+        Binner(held, BIN, "a.nwb", 14_999_999)
+    assert str(caught.value).startswith(
+        "a.nwb is longer than any session known; found: 3 units x 5,000,000 bins of 0.02 s = 15,000,000 tokens in "
+        "27.8 h; the last spike is at 100,000 s; expected: at most 14,999,999 tokens; what to do: check that spike"
+    )
+    assert "max_session_tokens in its catalog row" in str(caught.value)

@@ -98,7 +98,8 @@ def test_every_row_of_the_package_can_be_written_as_yaml(tmp_path: Path):
 def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs" / "datasets" / "adding.md").read_text()
     (example,) = re.findall(r"```yaml\n(datasets:.*?)```", page, re.DOTALL)
-    simple, grouped = check_user_catalog(write(tmp_path, example))
+    simple, grouped, own = check_user_catalog(write(tmp_path, example))
+    assert (own.source.label, own.license, own.authors[0]) == ("folder 2021", "CC-BY-4.0", "Prefect, Ford")
     paths = ["sub-1/sub-1_ses-a_behavior+ecephys.nwb", "sub-1/sub-1_ses-a_test.nwb"]
     assert len(choose_sessions(simple, listing_of(*paths, source_id=simple.source.id), None).sessions) == 1
     probes = [f"sub-1/sub-1_ses-a_probe{probe}.nwb" for probe in range(3)]
@@ -183,10 +184,9 @@ def test_a_wrong_row_is_refused_by_file_row_and_field(tmp_path: Path, old: str, 
         ("datasets: !!int x", "not readable as YAML"),
         ("a: &a [x]\nb: [*a, *a]", "line 2, column 5: aliases"),
         ("datasets: &a [*a]", "aliases"),
-        ("datasets: " + "[" * 50_000, "nested more than 20 deep"),
-        ("datasets: " + "{a: " * 50_000, "nested more than 20 deep"),
+        ("datasets: " + "[" * 50_000, "nested too deeply"),
+        ("datasets: " + "{a: " * 50_000, "nested too deeply"),
         ("? [a, b]\n: c", "a key must be a word"),
-        ("#" * 1_000_001, "too large"),
         (b"datasets: \xff\xfe", "not text"),
         ("datasets: \x00", "not readable as YAML"),
         ("--- {}\n--- {}", "not readable as YAML"),
@@ -204,7 +204,7 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path):
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path):
     (tmp_path / "catalog.yaml").mkdir()
-    with pytest.raises(CatalogError, match="is not a file"):
+    with pytest.raises(CatalogError, match=r"cannot be read; found: .*directory"):
         load_catalog(settings(tmp_path))
 
 

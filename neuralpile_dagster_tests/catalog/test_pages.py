@@ -177,7 +177,8 @@ def test_rules_are_told_in_words():
         "The path matches ``a`b`` or `c`.",
         "It does not match `d`.",
         "The archive's metadata (`variableMeasured`) list `Units` and `LFP` for the file.",
-        "`subject_id` is the name of the file's folder, `session_id` the file's name without extension.",
+        "`subject_id` is the nearest `sub-*` folder of the path, else the file's folder, "
+        "`session_id` the file's name without extension.",
     ]
     grouped = " ".join(rule_in_words(named("lemerre").sessions))
     assert "units stacked" in grouped

@@ -19,6 +19,7 @@ from neuralpile_dagster_tests.fixtures.cluster import Cluster, require_programs,
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
+pytestmark = pytest.mark.slow_first
 DATASETS = ("sample_units", "sample_probes", "sample_rates")
 
 

@@ -11,7 +11,7 @@ import yaml
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import write_component
-from neuralpile_dagster.records import Citation
+from neuralpile_dagster.records import Citation, ClockRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
@@ -19,10 +19,13 @@ from neuralpile_dagster_tests.fixtures.sessions import CITATION, DATASET, manife
 
 
 def make(tmp_path: Path, dataset: Dataset = DATASET, **options: Any) -> tuple[Path, str]:
-    """A component of two sessions and its card; options are those of the manifest, and ``missing``."""
+    """A component of two sessions and its card; options are those of the manifest, ``missing`` and ``species``."""
     store = LocalStore(tmp_path / "store")
     missing = options.pop("missing", {})
     records = {key: put_session(store, key) for key in ("s1", "s2")}
+    for key, species in options.pop("species", {}).items():
+        facts = records[key].facts.model_copy(update={"species": species})
+        records[key] = records[key].model_copy(update={"facts": facts})
     folder = tmp_path / "mice"
     write_component(
         folder,
@@ -109,11 +112,33 @@ def test_the_card_counts_what_was_lost(tmp_path: Path):
     for words in (
         "| tokens (one unit in one bin) | 1,000 |",
         "| sessions | 2 |",
-        "6 with negative times",
-        "84 above the maximum count of 255, in 2 saturated bins",
+        "6 were dropped for their times",
+        "| time before 0 of the session's clock: no bin begins there | 6 |",
+        "| above the maximum count of 255 in one bin | 84 |",
+        "2 bins are saturated",
         "2 of 10 units have no spikes",
     ):
         assert words in " ".join(body(card).split())
+
+
+def test_the_card_names_sessions_that_lost_many_spikes_and_says_how_much_was_observed(tmp_path: Path):
+    store, folder = LocalStore(tmp_path / "store"), tmp_path / "mice"
+    clock = ClockRecord(start_s=0.0, first_spike_s=0.1, last_spike_s=1.9, observed_s=0.5, intervals_stated=True)
+    records = {
+        "s1": put_session(store, "s1", spikes_read=1_000, dropped_negative=957),
+        "s2": put_session(store, "s2", spikes_read=1_000, dropped_negative=9, clock=clock),
+    }
+    options = {"missing": {}, "repository": "local/mice", "progress": silent}
+    component = write_component(folder, store, DATASET, manifest_of("s1", "s2"), records, **options)
+    card = (folder / "README.md").read_text()
+    assert "966 were dropped for their times (48.30%)" in card
+    assert "Sessions that lost more than 1% of their spikes: s1 (95.7%)." in card
+    assert "The files of 1 of 2 sessions state when units were observed" in card
+    assert "75.0% of their bins lie outside" in card
+    assert component.totals.minutes == (2.0 + 0.5) / 60
+    sessions = pq.read_table(folder / "sessions" / "sessions.parquet")
+    assert sessions["observed_s"].to_pylist() == [None, 0.5]
+    assert sessions["first_spike_s"].to_pylist() == [None, 0.1]
 
 
 def test_what_the_source_does_not_state_is_not_invented(tmp_path: Path):
@@ -188,3 +213,15 @@ def test_hostile_metadata_stay_words(tmp_path: Path, load: Callable[..., Any]):
 def test_the_card_of_a_source_without_licence_keeps_its_citation(tmp_path: Path):
     _, card = make(tmp_path, citation=CITATION.model_copy(update={"license": "Ask us first"}))
     assert "license" not in metadata(card) and "| license | Ask us first |" in card
+
+
+def test_a_card_does_not_call_rats_mice(tmp_path: Path):
+    _, plain = make(tmp_path / "1")
+    assert "sorted units (mouse)" in plain and "another species" not in plain
+    _, card = make(tmp_path / "2", species={"s2": "Rattus norvegicus"})
+    assert "sorted units (Mus musculus, Rattus norvegicus)" in card
+    assert "sorted units (mouse)" not in card
+    assert (
+        "The files of 1 of 2 sessions state another species than the catalog: Rattus norvegicus in the files, mouse "
+        "in the catalog." in card
+    )

@@ -141,7 +141,11 @@ def test_inputs_change_with_anything_that_is_published_and_with_nothing_else(
             arguments.pop("dataset", DATASET), manifest, arguments.pop("records", records), **arguments
         )
 
-    same = {inputs(), inputs(manifest={"considered": 99, "dropped": {"no units": 96}})}
+    same = {
+        inputs(),
+        inputs(manifest={"considered": 99, "dropped": {"no units": 96}}),
+        inputs(dataset=DATASET.model_copy(update={"max_session_tokens": 10**12})),
+    }
     assert len(same) == 1
     other = {
         inputs(missing={"s9": "broken"}),

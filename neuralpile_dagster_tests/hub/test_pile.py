@@ -12,7 +12,7 @@ import yaml
 
 from neuralpile_dagster.errors import HubError, StoreError
 from neuralpile_dagster.publish.pile import PileSettings, hub_tables
-from neuralpile_dagster.records import PileRecord, ShardRecord
+from neuralpile_dagster.records import ClockRecord, PileRecord, ShardRecord
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.piles import Pile
@@ -49,6 +49,18 @@ def test_load_dataset_gives_train_and_test_with_the_contracts_features(
         expected = counts_of(row["session_id"], n_units, 100)[:, start : start + 40]
         np.testing.assert_array_equal(np.array(row["spike_counts"], np.uint8), expected)
     assert len(list(load(folder, split="test", streaming=True))) == 3
+
+
+def test_sessions_of_before_and_after_clocks_are_merged_into_one_table(tmp_path: Path, load: Callable[..., Any]):
+    clock = ClockRecord(start_s=0.0, first_spike_s=0.5, last_spike_s=1.5, observed_s=1.0)
+    Pile(tmp_path / "old").write(tmp_path / "pile-of-before")
+    old = pq.read_schema(tmp_path / "pile-of-before" / "sessions" / "sessions.parquet")
+    Pile(tmp_path / "new", clocks={"r2": clock}).write(tmp_path / "pile")
+    sessions = load(tmp_path / "pile", "sessions", split="train")
+    assert sessions.column_names == [*old.names[:-1], "origin_s", "first_spike_s", "observed_s", "source_dataset"]
+    assert sessions["first_spike_s"] == [None, None, None, 0.5]
+    assert sessions["observed_s"] == [None, None, None, 1.0]
+    assert sessions["session_id"] == ["s1", "s2", "r1", "r2"]
 
 
 def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):

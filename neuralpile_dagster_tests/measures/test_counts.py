@@ -14,7 +14,7 @@ from neuralpile_dagster.records import CountsStats
 
 def measured(counts: Any, size: int | None = None, width: float = 0.02, **losses: int) -> CountsStats:
     counts = np.asarray(counts, np.uint8)
-    measure = CountsMeasure(len(counts), width)
+    measure = CountsMeasure(len(counts), counts.shape[1], width)
     size = size or counts.shape[1]
     for start in range(0, counts.shape[1], size):
         measure.add(counts[:, start : start + size].copy())
@@ -81,4 +81,19 @@ def test_a_silent_session_has_only_zeros():
 @pytest.mark.parametrize("counts", [np.zeros((3, 5), np.int64), np.zeros((2, 5), np.uint8), np.zeros(3, np.uint8)])
 def test_what_is_no_segment_of_the_session_is_refused(counts: np.ndarray):
     with pytest.raises(ValueError, match="not a segment of 3 units"):
-        CountsMeasure(3, 0.02).add(counts)
+        CountsMeasure(3, 50, 0.02).add(counts)
+
+
+@pytest.mark.parametrize(("n_bins", "size"), [(1_000, 1_000), (1_000, 7), (997, 64), (50, 9), (1, 1)])
+def test_activity_is_the_spikes_of_equal_parts_of_the_session_however_it_is_cut(n_bins: int, size: int):
+    counts = np.random.default_rng(n_bins).poisson(0.5, (4, n_bins)).astype(np.uint8)
+    parts = min(n_bins, 120)
+    expected = [int(counts[:, i * n_bins // parts : (i + 1) * n_bins // parts].sum()) for i in range(parts)]
+    assert list(measured(counts, size).activity) == expected
+
+
+def test_more_bins_than_the_session_has_are_refused():
+    measure = CountsMeasure(1, 3, 0.02)
+    measure.add(np.zeros((1, 2), np.uint8))
+    with pytest.raises(ValueError, match="bins up to 4 of a session of 3"):
+        measure.add(np.zeros((1, 2), np.uint8))

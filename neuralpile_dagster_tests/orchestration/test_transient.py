@@ -99,7 +99,7 @@ def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     )
     host = server.api_url.removesuffix("/api")
     assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
-    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
+    assert reading == [f"{MICE.name} {keys[0]}: {FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
 
 
 def test_after_three_transient_errors_in_a_row_a_batch_stops_and_leaves_the_rest_to_do(

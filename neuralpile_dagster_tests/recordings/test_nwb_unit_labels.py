@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_units_nwb
+from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
 
 
@@ -120,8 +121,9 @@ def test_a_side_column_that_contradicts_its_table_is_noted_and_not_used(
 
 def test_electrodes_that_are_not_there_are_noted(tmp_path: Path):
     path = write_units_nwb(tmp_path / "a.nwb", TRAINS, columns={"peak_channel_id": [1, 2, 3, 4]})
-    (note,) = read(path).notes
+    note, unread = read(path).notes
     assert "electrodes is not there" in note
+    assert unread.endswith("not read: peak_channel_id")
 
 
 def test_a_null_reference_is_no_group(tmp_path: Path):
@@ -132,3 +134,101 @@ def test_a_null_reference_is_no_group(tmp_path: Path):
     references[0] = h5py.Reference()
     rewrite(path, "units/electrode_group", references, dtype=h5py.ref_dtype)
     assert [unit.probe for unit in read(path).units] == [None, "probeA", "probeB", "probeB"]
+
+
+def test_a_blank_quality_does_not_hide_a_filled_one(case: Case):
+    assert [unit.quality for unit in read(case("quality_blank_first")).units] == ["good", "mua", "good"]
+
+
+def test_each_label_is_chosen_for_each_unit(tmp_path: Path):
+    columns = {
+        "quality": ["", "noise", "unknown", "nan"],
+        "KSLabel": ["mua", "good", "good", ""],
+        "cell_type": ["", "PV", "", ""],
+        "celltype_label": ["pyramidal", "SST", "", "n/a"],
+    }
+    units = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns)).units
+    assert [unit.quality for unit in units] == ["mua", "noise", "good", "nan"]
+    assert [unit.cell_type for unit in units] == ["pyramidal", "PV", None, "n/a"]
+
+
+def test_phy_s_groups_are_quality_labels_and_no_probes(case: Case):
+    units = read(case("phy_group")).units
+    assert [unit.quality for unit in units] == ["good", "mua", "noise"]
+    assert [unit.probe for unit in units] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("groups", "probes", "qualities"),
+    [
+        (["Good", "MUA", "nan", "unsorted"], [None] * 4, ["Good", "MUA", "mua", "unsorted"]),
+        (["probe0", "probe0", "good", "probe1"], ["probe0", "probe0", "good", "probe1"], ["good", "good", "mua", None]),
+        (["", "", "", ""], [None] * 4, ["good", "good", "mua", None]),
+    ],
+    ids=["phy's", "probes", "blank"],
+)
+def test_what_a_column_group_holds_says_what_it_is(
+    tmp_path: Path, groups: list[str], probes: list[str | None], qualities: list[str | None]
+):
+    columns = {"group": groups, "KSLabel": ["good", "good", "mua", ""]}
+    recording = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns))
+    assert [unit.probe for unit in recording.units] == probes
+    assert [unit.quality for unit in recording.units] == qualities
+    assert recording.notes == ()
+
+
+def test_other_names_of_areas_and_labels_are_known_in_any_case(case: Case):
+    recording = read(case("odd_area_names"))
+    assert [(unit.brain_area, unit.brain_area_from) for unit in recording.units] == [
+        ("MOs", "units.brain_area"),
+        ("MOs", "units.brain_area"),
+        ("CP", "units.brain_area"),
+    ]
+    assert [unit.quality for unit in recording.units] == ["good", "mua", "good"]
+    assert recording.notes == ("odd_area_names.nwb: columns of /units that were not read: ks2_label",)
+
+
+@pytest.mark.parametrize(
+    ("column", "attribute"),
+    [
+        *(
+            (name, "brain_area")
+            for name in ("brain_area", "ClusterRecLoc", "brainLocationAcronyms_ccf_2017", "LOCATION")
+        ),
+        *((name, "quality") for name in ("unit_quality", "cluster_quality", "sort_label", "KSlabel", "ks2_label")),
+        *((name, "cell_type") for name in ("celltype_label", "Cell_Type")),
+        *((name, "probe") for name in ("Probe", "probe_name", "group")),
+    ],
+)
+def test_every_name_of_the_vocabulary_gives_its_label(tmp_path: Path, column: str, attribute: str):
+    recording = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns={column: ["p", "q", "", "s"]}))
+    assert [getattr(unit, attribute) for unit in recording.units] == ["p", "q", None, "s"]
+    assert recording.notes == ()
+
+
+def test_columns_that_nothing_was_taken_from_are_named(tmp_path: Path):
+    columns = {
+        "quality": ["good"] * 4,
+        "KSLabel": ["good"] * 4,
+        "snr": [1.0] * 4,
+        "mood": ["calm"] * 4,
+        "waveform_mean": [np.ones((30, 4))] * 4,
+        "spike_amplitudes": TRAINS,
+    }
+    recording = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns))
+    assert recording.notes == (
+        "a.nwb: columns of /units that were not read: KSLabel, mood, snr, spike_amplitudes, waveform_mean",
+    )
+
+
+def test_a_note_of_unread_columns_is_short(tmp_path: Path):
+    columns = {f"metric_{number:02}": [1.0] * 4 for number in range(30)}
+    (note,) = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns)).notes
+    assert note.endswith("metric_18, metric_19 and 10 more")
+
+
+def test_a_group_that_was_looked_at_but_not_used_is_named(tmp_path: Path):
+    columns = {"probe_name": ["A"] * 4, "group": ["left", "left", "right", "right"]}
+    recording = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns))
+    assert [unit.probe for unit in recording.units] == ["A"] * 4
+    assert recording.notes == ("a.nwb: columns of /units that were not read: group",)

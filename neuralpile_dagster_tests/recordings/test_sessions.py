@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -45,7 +46,6 @@ def test_an_id_that_is_a_key_already_stays_as_it_is(session_id: str):
     ("session_id", "key"),
     [
         ("sub-Ford Prefect_ses-1", "sub-Ford_Prefect_ses-1"),
-        ("sub-1_behavior+ecephys", "sub-1_behavior+ecephys"),
         ("a..b...c", "a._b.__c"),
         ("../../etc", "x.__.__etc"),
         ("a.", "a_"),
@@ -57,8 +57,29 @@ def test_an_id_that_is_a_key_already_stays_as_it_is(session_id: str):
         ("a,b[c]\"d'", "a_b_c__d_"),
     ],
 )
-def test_other_characters_become_underscores(session_id: str, key: str):
-    assert partition_key(session_id) == key
+def test_other_characters_become_underscores_and_a_digest_follows(session_id: str, key: str):
+    digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+    assert partition_key(session_id) == f"{key}-{digest}"
+
+
+def test_subjects_that_differ_only_in_letters_a_key_cannot_hold_have_keys_of_their_own():
+    assert len({partition_key(name) for name in ("sub-小鼠", "sub-大鼠", "sub-__", "sub- _", "sub-é_")}) == 5
+    assert len(keys("sub-小鼠/sub-小鼠.nwb", "sub-大鼠/sub-大鼠.nwb", "sub-a/a b.nwb", "sub-a/a_b.nwb")) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [
+        ("sub-01/ses-A/ecephys/x.nwb", "sub-01"),
+        ("sub-01/x.nwb", "sub-01"),
+        ("rawdata/sub-01/sub-01-left/ses-A/x.nwb", "sub-01-left"),
+        ("Krebs/ecephys/x.nwb", "ecephys"),
+        ("sub-03.nwb", "sub-03"),
+    ],
+)
+def test_the_subject_is_the_nearest_sub_folder_else_the_parent_folder(path: str, subject: str):
+    (session,) = choose_sessions(dataset(), listing_of(path), None).sessions
+    assert session.subject_id == subject
 
 
 def test_over_long_ids_are_cut_and_stay_different():
@@ -70,8 +91,8 @@ def test_over_long_ids_are_cut_and_stay_different():
 
 def test_sessions_with_the_same_key_are_refused_and_both_are_named():
     with pytest.raises(ArchiveError) as caught:
-        keys("sub-1/a b.nwb", "sub-1/a_b.nwb")
-    assert "'a b' (sub-1/a b.nwb) and 'a_b' (sub-1/a_b.nwb)" in str(caught.value)
+        keys("sub-1/a b.nwb", "sub-2/a b.nwb")
+    assert "'a b' (sub-1/a b.nwb) and 'a b' (sub-2/a b.nwb)" in str(caught.value)
 
 
 def test_files_of_the_same_name_in_two_folders_are_refused_and_both_are_named():
@@ -80,7 +101,10 @@ def test_files_of_the_same_name_in_two_folders_are_refused_and_both_are_named():
 
 
 def test_a_session_group_tells_files_of_the_same_name_apart():
-    assert keys("raw/a.nwb", "sorted/a.nwb", same_session="^(?P<session>.*)[.]nwb$") == ["raw_a", "sorted_a"]
+    assert keys("raw/a.nwb", "sorted/a.nwb", same_session="^(?P<session>.*)[.]nwb$") == [
+        partition_key("raw/a"),
+        partition_key("sorted/a"),
+    ]
 
 
 def test_a_path_that_is_listed_twice_is_refused():
@@ -170,3 +194,14 @@ def test_what_the_archive_said_is_in_the_manifest():
 def test_the_manifest_survives_being_stored():
     manifest = choose_sessions(dataset(), listing_of("a/a.nwb"), None)
     assert type(manifest).model_validate_json(manifest.model_dump_json()) == manifest
+
+
+def test_a_suffix_in_capitals_is_the_same_suffix():
+    assert keys("sub-1/a.NWB", "sub-1/b.Nwb", "sub-1/c.txt") == ["a", "b"]
+    assert keys("sub-1/a_image.NWB", "sub-1/a.NWB", exclude=[r"_image\.nwb$"]) == ["a"]
+    assert keys("sub-1/a.NWB", include=[r"\.NWB$"]) == ["a"]
+    both = choose_sessions(
+        dataset(same_session=r"(sub-\d)_probe\d\.nwb$", several="stack"),
+        listing_of("sub-1_probe1.NWB", "sub-1_probe2.nwb"),
+    )
+    assert [len(session.files) for session in both.sessions] == [2]

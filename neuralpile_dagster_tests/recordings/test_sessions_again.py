@@ -7,7 +7,8 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
 from neuralpile_dagster.testing.listings import listing_of
 
 IBL = next(dataset for dataset in RODENT if dataset.name == "ibl")
@@ -100,7 +101,7 @@ def test_a_session_that_the_rule_no_longer_chooses_is_dropped_by_that():
 
 
 def test_a_file_renamed_to_the_same_key_is_the_same_session():
-    old = choose_sessions(plain(), listing_of("sub-Ford Prefect/a b.nwb"), None)
+    old = known(choose_sessions(plain(), listing_of("sub-Ford Prefect/a b.nwb"), None), key="a_b")
     (session,) = choose_sessions(plain(), listing_of("sub-Ford_Prefect/a_b.nwb"), old).sessions
     assert (session.key, session.session_id, session.vanished) == ("a_b", "a_b", False)
 
@@ -170,3 +171,57 @@ def test_a_manifest_is_synthetic_when_the_row_or_the_listing_says_so():
     assert choose_sessions(made_up, listing, None).synthetic
     assert choose_sessions(plain(), listing.model_copy(update={"synthetic": True}), None).synthetic
     assert not choose_sessions(plain(), listing, None).synthetic
+
+
+NESTED, CHINESE = "sub-01/ses-A/ecephys/x.nwb", ("sub-1/小鼠.nwb", "sub-1/y.nwb")
+
+
+def known(manifest: Manifest, **ids: str) -> Manifest:
+    """A manifest of before, whose first session has these ids."""
+    first, *others = manifest.sessions
+    return manifest.model_copy(update={"sessions": (first.model_copy(update=ids), *others)})
+
+
+def ids_of(manifest: Manifest) -> list[tuple[str, str, str]]:
+    return [(session.key, session.subject_id, session.session_id) for session in manifest.sessions]
+
+
+def test_a_known_session_keeps_the_subject_and_the_key_that_it_was_given_before():
+    old = known(choose_sessions(plain(), listing_of(NESTED)), subject_id="ecephys")
+    new = choose_sessions(plain(), listing_of(NESTED, "sub-02/ses-A/ecephys/z.nwb"), old)
+    assert ids_of(new) == [("x", "ecephys", "x"), ("z", "sub-02", "z")]
+    assert choose_sessions(plain(), listing_of(NESTED), new).sessions[0] == new.sessions[0]
+
+    old = known(choose_sessions(plain(), listing_of(*CHINESE)))
+    chinese = next(session for session in old.sessions if session.session_id == "小鼠")
+    assert chinese.key != "x__"
+    before = old.model_copy(update={"sessions": (chinese.model_copy(update={"key": "x__"}),)})
+    new = choose_sessions(plain(), listing_of(*CHINESE, "sub-1/大鼠.nwb"), before)
+    assert {session.session_id: session.key for session in new.sessions} == {
+        "小鼠": "x__",
+        "y": "y",
+        "大鼠": partition_key("大鼠"),
+    }
+
+
+def test_a_session_that_vanished_and_comes_back_keeps_its_key_of_before():
+    old = choose_sessions(plain(), listing_of("sub-1/a b.nwb", "sub-1/c.nwb"))
+    old = known(old, key="a_b")
+    gone = choose_sessions(plain(), listing_of("sub-1/c.nwb"), old)
+    back = choose_sessions(plain(), listing_of("sub-1/a b.nwb", "sub-1/c.nwb"), gone)
+    assert back.sessions == old.sessions
+
+
+def test_results_that_are_stored_keep_their_ids_when_the_manifest_was_lost():
+    stored = {"a_b": ("ecephys", "a b"), "x": ("ecephys", "x"), "c_d": ("sub-9", "c,d")}
+    paths = ("sub-01/ecephys/a b.nwb", "sub-01/ecephys/x.nwb", "sub-9/c d.nwb", "sub-9/e.nwb")
+    found = choose_sessions(plain(), listing_of(*paths), None, stored.get)
+    assert ids_of(found) == [
+        ("a_b", "ecephys", "a b"),
+        ("x", "ecephys", "x"),
+        (partition_key("c d"), "sub-9", "c d"),
+        ("e", "sub-9", "e"),
+    ]
+    asked: list[str] = []
+    choose_sessions(plain(), listing_of(*paths), found, asked.append)
+    assert asked == []

@@ -9,7 +9,7 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
 from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing, real_paths
 
 BY_NAME = {dataset.name: dataset for dataset in RODENT}
@@ -54,7 +54,8 @@ def test_giocomo_leaves_out_the_np_files_that_repeat_an_ecephys_file_and_keeps_s
     manifest = choose_sessions(BY_NAME["giocomo"], listing_of(*paths), None)
     assert chosen_paths(manifest) == [paths[0], paths[3], paths[1]]
     session = manifest.sessions[0]
-    assert session.key == "sub-Ford_Prefect_ses-1_behavior"
+    assert session.key == partition_key("sub-Ford Prefect_ses-1_behavior")
+    assert session.key.startswith("sub-Ford_Prefect_ses-1_behavior-")
     assert (session.subject_id, session.session_id) == ("sub-Ford Prefect", "sub-Ford Prefect_ses-1_behavior")
     assert manifest.sessions[2].key == "sub-npI1_ses-20190413_behavior+ecephys"
 

@@ -32,13 +32,13 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
 def made(root: Path) -> dict[str, tuple[str, int]]:
     """What the store and the hub hold, but for manifests, which say when the archive was listed last, and cards.
 
-    A build that a person asks for writes the cards in today's words; nothing else is due for that.
+    A build that a person asks for writes the cards (and their pictures) as today; nothing else is due for that.
     """
     found = contents(root / "home" / "store") | contents(root / "home" / "hub")
     return {
         name: what
         for name, what in found.items()
-        if not name.endswith(("manifest.json", "README.md")) and "/.versions/" not in name
+        if not name.endswith(("manifest.json", "README.md", "raster.png")) and "/.versions/" not in name
     }
 
 

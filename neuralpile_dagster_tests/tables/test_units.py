@@ -19,7 +19,7 @@ UNITS = (
 
 
 def write(path: Path) -> None:
-    write_units(path, UNITS, "sub-1", "ses-1", np.array([50, 0]), duration_s=20.0)
+    write_units(path, UNITS, "sub-1", "ses-1", np.array([50, 0]), observed_s=np.array([20.0, 10.0]))
 
 
 def test_a_units_table_has_a_row_per_unit_in_the_order_of_the_counts(tmp_path: Path):

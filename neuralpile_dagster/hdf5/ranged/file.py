@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neuralpile_dagster.errors import DamagedRecording
+from neuralpile_dagster.hdf5.foreign import HEAD_BYTES, not_hdf5
 from neuralpile_dagster.hdf5.ranged.blocks import BlockFile, Blocks
 from neuralpile_dagster.hdf5.ranged.chunks import Chunks, finish, require_inside
 from neuralpile_dagster.hdf5.ranged.layout import Chunked, Contiguous, has_checksums, layout_of
@@ -62,12 +62,9 @@ class RangedFile:
                 raise view.failure from None
             if not isinstance(error, OSError):
                 raise
-            raise DamagedRecording(
-                f"{self.name} cannot be opened as HDF5",
-                found=f"{self._remote.size:,} bytes, {error}",
-                expected="a complete NWB (HDF5) file",
-                remedy="the file in the archive is truncated, damaged or of another format; report it to the archive",
-            ) from error
+            view.seek(0)
+            remedy = "the file in the archive is truncated, damaged or of another format; report it to the archive"
+            raise not_hdf5(self.name, self._remote.size, view.read(HEAD_BYTES), error, remedy) from error
         self._views.append((file, view))
         return file
 

@@ -14,9 +14,9 @@ from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
-from neuralpile_dagster.orchestration.metadata.pictures import component_rasters
+from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
-from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
+from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
@@ -52,7 +52,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.publish.component import write_component
 
-        with forward_wait_warnings(context):
+        with failing_in_words(), forward_wait_warnings(context):
             started, tell = time.monotonic(), progress_of(context)
             store, settings = instance.open_store(), instance.settings
             manifest = documents.read_manifest(store, dataset)
@@ -74,7 +74,11 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
             return dg.MaterializeResult(
                 metadata=metadata.component_metadata(
-                    component, publication, records, time.monotonic() - started, component_rasters(store, component)
+                    component,
+                    publication,
+                    records,
+                    time.monotonic() - started,
+                    folder_rasters(documents.staging_folder(settings, name), component.synthetic, dataset.name),
                 ),
                 data_version=dg.DataVersion(publication.version),
             )

@@ -1,22 +1,23 @@
 """Sample rasters as Dagster metadata: a thumbnail shown in place, and the full picture behind a click.
 
-Drawing belongs in `plots`, choosing rows in `ledger.samples`.
+Drawing belongs in `plots`, choosing rows in `publish.samples`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import pyarrow as pa
 
-from neuralpile_dagster.ledger.samples import UI_SAMPLES, rows_of_files, session_sample
-from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.ledger.samples import session_sample
+from neuralpile_dagster.publish.samples import CARD_SAMPLES, CARD_SEED, folder_samples
+from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.store import Store
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.plots.raster import RasterSample
+    from neuralpile_dagster.plots.window import RasterSample
 
 Pictures = dict[str, dg.MarkdownMetadataValue]
 SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
@@ -31,17 +32,9 @@ def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictu
     )
 
 
-def component_rasters(store: Store, component: ComponentRecord) -> Pictures:
-    """Pictures of windows of a few sessions of a component."""
-    files = [session.counts.key for session in component.sessions]
-    return files_rasters(files, store.open, int(component.inputs[:8], 16), component.synthetic, component.dataset)
-
-
-def files_rasters(
-    names: Sequence[str], open_file: Callable[[str], pa.NativeFile], seed: int, synthetic: bool, what: str
-) -> Pictures:
-    """Pictures of random rows of files."""
-    samples = rows_of_files(names, open_file, UI_SAMPLES, seed, synthetic)
+def folder_rasters(folder: Path, synthetic: bool, what: str) -> Pictures:
+    """Pictures of random rows of a published folder: those on its card."""
+    samples = folder_samples(folder, CARD_SAMPLES, CARD_SEED, synthetic)
     return _pictures(samples, "rasters", f"rasters of {what}", COMPONENT_CHARACTERS)
 
 

@@ -14,7 +14,7 @@ from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 
-_SYNTHETIC = "**SYNTHETIC**: made by a generator, not recorded from an animal. "
+_SYNTHETIC = "SYNTHETIC: made by a generator, not recorded from an animal. "
 
 
 def plural(number: int, one: str, several: str | None = None) -> str:
@@ -52,13 +52,16 @@ def trains_summary(record: TrainsRecord, cost: ReadCost | None, synthetic: bool)
     return _summary_value(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic)
 
 
-def counts_summary(record: CountsRecord, rate_hz: float, synthetic: bool) -> dg.MarkdownMetadataValue:
-    """Summary of spike counts: tokens, units, bins, spikes and rate."""
+def counts_summary(record: CountsRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
+    """Summary of spike counts: tokens, units, bins, spikes and rate, and what was dropped or not observed."""
     stats = record.stats
+    minutes, observed = (f"{seconds / 60:,.1f} min" for seconds in (stats.duration_s, stats.observed_s))
+    minutes += f", {observed} of them observed" if observed != minutes else ""
+    dropped = f", {stats.dropped:,} dropped" if stats.dropped else ""
     return _summary_value(
         f"**{plural(stats.tokens, 'token')}** = {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of "
-        f"{stats.bin_width_s * 1000:g} ms ({stats.duration_s / 60:,.1f} min) in {plural(len(record.rows), 'segment')}; "
-        f"{plural(stats.spikes_kept, 'spike')}, {rate_hz:.2f} per unit and second.",
+        f"{stats.bin_width_s * 1000:g} ms ({minutes}) in {plural(len(record.rows), 'segment')}; "
+        f"{plural(stats.spikes_kept, 'spike')}{dropped}, {stats.mean_rate_hz:.2f} per unit and second.",
         synthetic,
     )
 

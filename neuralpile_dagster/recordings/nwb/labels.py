@@ -1,6 +1,7 @@
 """Labels of units in an NWB units table: brain area (and its source column), probe, quality, cell type.
 
-The columns are those that the files of the catalog's datasets have.
+`VOCABULARY` names the columns that are understood, `read_units` chooses among them for each unit. How a column is read
+belongs in `table`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,26 @@ from neuralpile_dagster.recordings.model import Unit
 from neuralpile_dagster.recordings.nwb.table import ELECTRODE_GROUPS, Table, open_table
 
 ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
-AREA_COLUMNS = ("location", "brain_region", "region")
-PROBE_COLUMNS = ("probe_name", "probe", "group_name", "group")
-QUALITY_COLUMNS = ("quality", "KSLabel", "phy_annotations")
+VOCABULARY = {
+    "area": (
+        *("location", "brain_region", "region", "brain_area"),
+        *("ClusterRecLoc", "brainLocationAcronyms_ccf_2017"),
+    ),
+    "probe": ("probe_name", "probe", "group_name", "group"),
+    "quality": (
+        *("quality", "unit_quality", "cluster_quality", "group", "cluster_group", "sort_label"),
+        *("KSLabel", "ks2_label", "phy_annotations"),
+    ),
+    "cell type": ("cell_type", "celltype_label"),
+}
+"""Columns of /units that state a label, the preferred first, in small letters or capitals as the file likes.
+
+``group`` is a quality label where it holds phy's words, otherwise a probe.
+"""
+PHY_GROUPS = frozenset({"good", "mua", "noise", "unsorted"})  # what a person sorts clusters into
 LABEL_PLACEHOLDERS = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
+_STRUCTURE = frozenset({"id", "spike_times"})  # read by the reader itself
+MAX_NAMES = 20  # of unread columns in a note
 
 ElectrodeRows = list[np.ndarray]
 
@@ -28,25 +45,27 @@ ElectrodeRows = list[np.ndarray]
 def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
     """Read one `Unit` per row of the units table.
 
-    Brain area: for each unit the first of ``location``, ``brain_region``,
-    ``region`` of the unit; ``electrodes`` -> ``location``; ``peak_channel_id``
-    -> electrode of that id -> ``location``; ``electrode_group`` -> its
-    ``location`` that is not a placeholder. Several different areas of one unit's
-    electrodes are joined by ``", "``.
+    Each label is chosen per unit: the first of the columns of `VOCABULARY`
+    that is neither blank nor a placeholder there. Brain area goes on with
+    ``electrodes`` -> ``location``; ``peak_channel_id`` -> electrode of that id
+    -> ``location``; ``electrode_group`` -> its ``location``. Several different
+    areas of one unit's electrodes are joined by ``", "``.
 
     Parameters
     ----------
     table : Table
-        ``/units``. Columns that were found but not usable are added to its notes.
+        ``/units``. Columns that were found but not usable, and the names of
+        those that were not read, are added to its notes.
     ids : numpy.ndarray, integer, shape (n_units,)
     """
-    places = _LocationColumns(table)
+    places = _LabelColumns(table)
     areas = _first_labels(places.areas(), table.n_rows)
     probes = _first_labels(places.probes(), table.n_rows)
+    qualities = _first_labels(places.stated("quality"), table.n_rows, keep_placeholders=True)
+    cell_types = _first_labels(places.stated("cell type"), table.n_rows, keep_placeholders=True)
     nothing = [None] * table.n_rows
-    qualities = next((labels for labels in map(table.labels, QUALITY_COLUMNS) if labels), nothing)
-    cell_types = table.labels("cell_type") or nothing
     observed = table.intervals("obs_intervals") or nothing
+    _note_unread(table)
     file = PurePosixPath(table.opened.name).name
     rows = zip(ids.tolist(), areas, probes, qualities, cell_types, observed, strict=True)
     return tuple(
@@ -60,37 +79,63 @@ def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
             cell_type=cell_type,
             obs_intervals=intervals,
         )
-        for unit_id, (area, area_from), (probe, _), quality, cell_type, intervals in rows
+        for unit_id, (area, area_from), (probe, _), (quality, _), (cell_type, _), intervals in rows
     )
 
 
-def _first_labels(sources: Iterator[tuple[str, Labels]], n_rows: int) -> list[tuple[str | None, str | None]]:
-    """First meaningful label of each unit, and its source; later sources are read only if still needed."""
+def _note_unread(table: Table) -> None:
+    """Add the names of the columns that nothing was taken from to the table's notes."""
+    names = [name for name in table.columns() if name not in table.read and name not in _STRUCTURE]
+    if names:
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        table.notes.append(f"columns of {table.path} that were not read: {', '.join(names[:MAX_NAMES])}{more}")
+
+
+def _first_labels(
+    sources: Iterator[tuple[str, Labels]], n_rows: int, keep_placeholders: bool = False
+) -> list[tuple[str | None, str | None]]:
+    """First meaningful label of each unit, and its source; later sources are read only if still needed.
+
+    With ``keep_placeholders`` a unit without any keeps its first placeholder: a lab's "unknown" is a label too.
+    """
     found: list[tuple[str | None, str | None]] = [(None, None)] * n_rows
+    placeholders = list(found)
     missing = n_rows
     while missing and (source := next(sources, None)) is not None:
         for row, label in enumerate(source[1]):
-            if found[row][0] is None and label is not None and label.lower() not in LABEL_PLACEHOLDERS:
+            if found[row][0] is not None or label is None:
+                continue
+            if label.lower() not in LABEL_PLACEHOLDERS:
                 found[row] = (label, source[0])
                 missing -= 1
+            elif placeholders[row][0] is None:
+                placeholders[row] = (label, source[0])
+    if keep_placeholders:
+        return [label if label[0] is not None else other for label, other in zip(found, placeholders, strict=True)]
     return found
 
 
-class _LocationColumns:
-    """Columns that lead from a unit to its location; each is read once, on first use."""
+def _are_phy_groups(labels: Labels) -> bool:
+    """Whether a column ``group`` holds phy's words for how good a cluster is, rather than names of probes."""
+    words = {label.lower() for label in labels if label is not None} - LABEL_PLACEHOLDERS
+    return words <= PHY_GROUPS
+
+
+class _LabelColumns:
+    """Columns that state a unit's labels or lead to its location; of electrodes each is read once, on first use."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._columns: dict[str, Labels | None] = {}
         self._electrodes: Table | None = None
         self._rows: dict[str, ElectrodeRows] | None = None
+        self._names: dict[str, list[str]] = {}  # columns of the file by their names in small letters
+        for name in table.columns():
+            self._names.setdefault(name.lower(), []).append(name)
 
     def areas(self) -> Iterator[tuple[str, Labels]]:
         """Brain areas per unit, by source, the preferred first."""
-        for column in AREA_COLUMNS:
-            labels = self.table.labels(column)
-            if labels is not None:
-                yield f"units.{column}", labels
+        yield from self.stated("area")
         yield from self._by_electrode("location")
         groups = self._group_paths()
         if groups is not None:
@@ -105,10 +150,18 @@ class _LocationColumns:
         if labels is not None:
             yield "units.electrode_group", labels
         yield from self._by_electrode("group_name")
-        for column in PROBE_COLUMNS:
-            labels = self.table.labels(column)
-            if labels is not None:
-                yield f"units.{column}", labels
+        yield from self.stated("probe")
+
+    def stated(self, kind: str) -> Iterator[tuple[str, Labels]]:
+        """The unit's own columns that state a label of this kind of `VOCABULARY`."""
+        for known in VOCABULARY[kind]:
+            for column in self._names.get(known.lower(), ()):
+                was_read = column in self.table.read
+                labels = self.table.labels(column)
+                if labels is not None and known == "group" and _are_phy_groups(labels) != (kind == "quality"):
+                    self.table.read -= set() if was_read else {column}
+                elif labels is not None:
+                    yield f"units.{column}", labels
 
     def _by_electrode(self, column: str) -> Iterator[tuple[str, Labels]]:
         """A column of the electrodes table, by each way from a unit to its electrodes."""

@@ -16,7 +16,8 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from neuralpile_dagster.hdf5.careful import child_paths, find_dataset, read_array, reading, shape_of
+from neuralpile_dagster.errors import UnknownFilter
+from neuralpile_dagster.hdf5.careful import as_column, child_paths, find_dataset, read_array, reading, shape_of
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.hdf5.text import (
     Labels,
@@ -64,8 +65,8 @@ def broken_index_rule(index: np.ndarray, n_values: int, n_rows: int) -> str | No
     return None
 
 
-class _Unusable(Exception):
-    """A side column contradicts its table."""
+class Unusable(Exception):
+    """A column contradicts its table."""
 
 
 Read = TypeVar("Read")
@@ -78,10 +79,14 @@ def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read 
     def read_or_note(table: Table, column: str) -> Read | None:
         if table.dataset(column) is None:
             return None
+        table.read.add(column)
         try:
             return read(table, column)
-        except (_Unusable, TooMuchText) as reason:
+        except (Unusable, TooMuchText) as reason:
             table.notes.append(f"{table.path}/{column} is not used: {reason}")
+            return None
+        except UnknownFilter as error:
+            table.notes.append(f"{table.path}/{column} is not used: {error.found}")
             return None
 
     return read_or_note
@@ -101,7 +106,15 @@ class Table:
     path: str
     n_rows: int
     notes: list[str] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)  # columns of which something was read, or tried to
     _paths: dict[int, str | None] = field(default_factory=dict)  # by address in the file
+
+    def columns(self) -> list[str]:
+        """Names of all columns, sorted; without what belongs to another column (its index or its elements)."""
+        with reading(self.opened.name, self.path):
+            names = {name for name in self.file[self.path] if isinstance(name, str)}
+        parts = {f"{name}{part}" for name in names for part in ("_index", "_index_index", "_elements")}
+        return sorted(names - parts)
 
     def dataset(self, column: str) -> h5py.Dataset | None:
         """The dataset of a column, or None."""
@@ -118,7 +131,7 @@ class Table:
         different labels of a row of a ragged column are joined by ``", "``.
         """
         dataset = self._usable(column, n_dims=1, kinds="fiubSO")
-        rows = self._spans(column, dataset.shape[0])
+        rows = self._spans(column, dataset.size)
         flat = self._flat_labels(dataset)
         return bounded(joined(flat[start:stop]) for start, stop in rows)
 
@@ -127,7 +140,7 @@ class Table:
         """A column of one number per row: integer or float as stored, shape (n_rows,)."""
         values = read_array(self.opened, self._usable(column, n_dims=1, kinds="fiu"), max_values=MAX_ROWS)
         if len(values) != self.n_rows:
-            raise _Unusable(f"{len(values):,} values for {self.n_rows:,} rows")
+            raise Unusable(f"{len(values):,} values for {self.n_rows:,} rows")
         return values
 
     @_or_none
@@ -140,7 +153,7 @@ class Table:
             One array per row.
         """
         dataset = self._usable(column, n_dims=1, kinds="iu")
-        rows = self._spans(column, dataset.shape[0])
+        rows = self._spans(column, dataset.size)
         targets = read_array(self.opened, dataset, max_values=MAX_VALUES)
         return [targets[start:stop] for start, stop in rows]
 
@@ -149,7 +162,7 @@ class Table:
         """A column of (start, stop) pairs, in seconds: several, or one per row."""
         dataset = self._usable(column, n_dims=2, kinds="fiu")
         if dataset.shape[1] != 2:
-            raise _Unusable(f"shape {dataset.shape}, not (n, 2)")
+            raise Unusable(f"shape {dataset.shape}, not (n, 2)")
         rows = self._spans(column, dataset.shape[0])
         values = read_array(self.opened, dataset, n_dims=2, max_values=MAX_VALUES)
         return [tuple((float(start), float(stop)) for start, stop in values[a:b]) for a, b in rows]
@@ -158,30 +171,66 @@ class Table:
     def targets(self, column: str) -> list[str | None]:
         """Paths of the objects that a column of references points to (None for a null reference)."""
         dataset = self._usable(column, n_dims=1, kinds="O")
-        if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference or dataset.shape != (self.n_rows,):
-            raise _Unusable(f"dtype {dataset.dtype}, {dataset.shape[0]:,} values for {self.n_rows:,} rows")
+        if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference or dataset.size != self.n_rows:
+            raise Unusable(f"dtype {dataset.dtype}, {dataset.size:,} values for {self.n_rows:,} rows")
         return self._referred(read_array(self.opened, dataset, kinds="O", max_values=MAX_ROWS))
+
+    def ends(self, column: str) -> np.ndarray | None:
+        """Where each row's values of a ragged column end, shape (n_rows,), integers; None for other columns.
+
+        Numbers as stored (see `broken_index_rule`), or counted from the
+        region references that NWB 2.0 had in their place.
+        """
+        dataset = self.dataset(f"{column}_index")
+        if dataset is None:
+            return None
+        if h5py.check_ref_dtype(dataset.dtype) is h5py.RegionReference:
+            return self._region_ends(column, dataset)
+        return read_array(self.opened, dataset, max_values=MAX_ROWS)
+
+    def _region_ends(self, column: str, index: h5py.Dataset) -> np.ndarray:
+        """Ends of regions that lie one after the other in a column; a null reference is an empty one."""
+        values, what = self.dataset(column), f"a region in {self.path}/{column}_index"
+        ends = np.zeros(index.size, np.int64)
+        end = 0
+        for row, region in enumerate(read_array(self.opened, index, kinds="O", max_values=MAX_ROWS)):
+            with reading(self.opened.name, what):
+                n_values = 0
+                if region:
+                    target = h5py.h5r.dereference(region, self.file.id)
+                    space = h5py.h5r.get_region(region, self.file.id)
+                    n_values = space.get_select_npoints()
+                    is_ours = values is not None and h5py.h5o.get_info(target).addr == h5py.h5o.get_info(values.id).addr
+                first, last = map(sum, space.get_select_bounds()) if n_values else (end, end - 1)
+            if n_values and (not is_ours or first != end or last - first + 1 != n_values):
+                raise Unusable(
+                    f"the index holds region references, of which row {row} is not the next {n_values:,} values"
+                )
+            end += n_values
+            ends[row] = end
+        return ends
 
     def _usable(self, column: str, *, n_dims: int, kinds: str) -> h5py.Dataset:
         dataset = self.dataset(column)
-        if dataset is None or len(dataset.shape or ()) != n_dims or dataset.dtype.kind not in kinds:
-            raise _Unusable("not there" if dataset is None else f"dtype {dataset.dtype}, shape {dataset.shape}")
+        shape = () if dataset is None else dataset.shape or ()
+        n_found = len(as_column(shape) if n_dims == 1 else shape)
+        if dataset is None or n_found != n_dims or dataset.dtype.kind not in kinds:
+            raise Unusable("not there" if dataset is None else f"dtype {dataset.dtype}, shape {dataset.shape}")
         limit = MAX_ROWS if dataset.dtype.kind == "O" else MAX_VALUES  # references become objects, which are large
         if dataset.size > limit:
-            raise _Unusable(f"{dataset.size:,} values, more than {limit:,}")
+            raise Unusable(f"{dataset.size:,} values, more than {limit:,}")
         return dataset
 
     def _spans(self, column: str, n_values: int) -> list[tuple[int, int]]:
         """(start, stop) of each row's values in a column of ``n_values``, ragged or not."""
-        dataset = self.dataset(f"{column}_index")
-        if dataset is None:
+        index = self.ends(column)
+        if index is None:
             if n_values != self.n_rows:
-                raise _Unusable(f"{n_values:,} values for {self.n_rows:,} rows, and no index")
+                raise Unusable(f"{n_values:,} values for {self.n_rows:,} rows, and no index")
             return [(row, row + 1) for row in range(n_values)]
-        index = read_array(self.opened, dataset, kinds="ui", max_values=MAX_ROWS)
         broken = broken_index_rule(index, n_values, self.n_rows)
         if broken:
-            raise _Unusable(broken)
+            raise Unusable(broken)
         stops = index.astype(np.int64).tolist()
         return list(pairwise([0, *stops]))
 
@@ -189,7 +238,7 @@ class Table:
         dtype = dataset.dtype
         is_reference = h5py.check_ref_dtype(dtype) is h5py.Reference
         if not is_reference and not holds_labels(dtype):
-            raise _Unusable(f"dtype {dtype}")
+            raise Unusable(f"dtype {dtype}")
         if dtype.kind in "SO" and not is_reference:
             return [text_of(text) for text in read_texts(self.opened, dataset)]
         values = read_array(self.opened, dataset, kinds="fiubO", max_values=MAX_VALUES)

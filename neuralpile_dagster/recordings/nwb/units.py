@@ -18,9 +18,11 @@ from neuralpile_dagster.hdf5.careful import find, find_dataset, names_in, read_a
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.nwb.labels import read_units
+from neuralpile_dagster.recordings.nwb.no_units import no_units_table
 from neuralpile_dagster.recordings.nwb.table import (
     MAX_ROWS,
     Table,
+    Unusable,
     broken_index_rule,
     first_facts,
     open_table,
@@ -100,12 +102,7 @@ def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
     name = opened.name
     units = find(file, UNITS, name)
     if not isinstance(units, h5py.Group):
-        raise NoUnits(
-            f"{name} has no units table",
-            found=names_in(file, name),
-            expected="a group /units",
-            remedy="exclude the file with the dataset's session rule, or choose another reader",
-        )
+        raise no_units_table(file, name)
     spike_times = find_dataset(file, f"{UNITS}/spike_times", name)
     if spike_times is None:
         raise NoUnits(
@@ -126,10 +123,12 @@ def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
 
 def _read_small(part: _Part) -> _Small:
     name = part.opened.name
-    dataset = part.table.dataset("spike_times_index")
-    if dataset is None:
+    try:
+        index = part.table.ends("spike_times")
+    except Unusable as rule:
+        raise _damaged(name, str(rule)) from rule
+    if index is None:
         raise _damaged(name, "the column spike_times_index is missing")
-    index = read_array(part.opened, dataset, max_values=MAX_ROWS)
     broken = broken_index_rule(index, part.n_spikes, part.table.n_rows)
     if broken:
         raise _damaged(name, broken)
@@ -139,12 +138,14 @@ def _read_small(part: _Part) -> _Small:
     if ids.max() > np.iinfo(np.int64).max:
         raise _damaged(name, f"the id {ids.max():,} is not a 64-bit number")
     units = read_units(part.table, ids)
+    if part.spike_times.dtype.kind in "iu":
+        part.table.notes.append(f"{UNITS}/spike_times are whole numbers ({part.spike_times.dtype}), read as seconds")
     notes = [f"{name}: {note}" for note in part.table.notes]
     return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
 
 
 def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
-    """Read spike times of all files as one float64 array; without a copy for a single float64 file."""
+    """Read spike times of all files as one float64 array (integers are cast); one float64 file is not copied."""
     if len(parts) == 1:
         return _read_part(parts[0]).astype(np.float64, copy=False)
     joined = np.empty(n_spikes, dtype=np.float64)
@@ -156,7 +157,7 @@ def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
 
 
 def _read_part(part: _Part) -> np.ndarray:
-    return read_array(part.opened, part.spike_times, kinds="f", max_values=MAX_SPIKES)
+    return read_array(part.opened, part.spike_times, kinds="fiu", max_values=MAX_SPIKES)
 
 
 def _damaged(name: str, rule: str) -> DamagedRecording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
+from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.checks import session as checks
 from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge_session
 from neuralpile_dagster.checks.session import SessionEvidence
@@ -35,7 +37,7 @@ def make(folder: Path, trains: list[np.ndarray], max_tokens: int = 1_000) -> Ses
     """Build a session of these spike times in a new store; what its checks look at."""
     store = LocalStore(folder / "store")
     settings = Settings(home=folder, store=str(store.root), max_tokens=max_tokens)
-    file = LocalFile("sub-A/ses-1.nwb", write_units_nwb(folder / "ses-1.nwb", trains))
+    file = LocalFile("sub-A/ses-1.nwb", write_units_nwb(folder / "ses-1.nwb", trains, subject_id="A"))
     recording = read_session("units", [file])
     trains_record = build.store_recording(store, "mice/spike_trains", SESSION, recording, "v1", "inputs")
     record = build.build_spike_counts(store, "mice/spike_counts", "ses-1", recording, trains_record, settings)
@@ -219,3 +221,54 @@ def test_two_spikes_of_a_unit_at_one_time_fail_and_of_two_units_do_not(tmp_path:
     verdict = checks.no_duplicate_spikes(make(tmp_path / "2", [np.array([1.0, 1.0, 1.0, 2.0]), np.array([3.0])]))
     assert (verdict.passed, verdict.found) == (False, 2)
     assert verdict.details["share"] == 0.4
+
+
+def facts(evidence: SessionEvidence, catalog: str | None = "mouse", **stated: str | None) -> SessionEvidence:
+    """The same session, with these facts in its file and this species in the catalog."""
+    record = evidence.record
+    record = record.model_copy(update={"facts": record.facts.model_copy(update=stated)})
+    row = Dataset(name="mice", title="Mice", source=Source(id="000000"), species=catalog)
+    return replace(evidence, record=record, dataset=row)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"subject": "A", "species": "Mus musculus"},
+        {"subject": "sub-a", "species": "House mouse"},
+        {"subject": None, "species": "http://purl.obolibrary.org/obo/NCBITaxon_10090"},
+        {"subject": " A_", "species": None},
+    ],
+    ids=str,
+)
+def test_the_same_subject_and_species_may_be_written_in_many_ways(
+    good: SessionEvidence, stated: dict[str, str | None]
+) -> None:
+    assert checks.subject_and_species_agree(facts(good, **stated)).passed
+
+
+def test_a_species_that_no_list_names_agrees_with_itself_only(good: SessionEvidence) -> None:
+    assert checks.subject_and_species_agree(facts(good, "Octodon degus", species="octodon degus")).passed
+    assert not checks.subject_and_species_agree(facts(good, "Octodon degus", species="Mus musculus")).passed
+    assert checks.subject_and_species_agree(facts(good, None, species="Octodon degus")).passed
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        (
+            {"subject": "r02", "species": "Mus musculus"},
+            "path: subject sub-A; file: subject r02, species Mus musculus; catalog: species mouse",
+        ),
+        ({"species": "Rattus norvegicus"}, "file: subject A, species Rattus norvegicus; catalog: species mouse"),
+        ({"species": "Homo sapiens"}, "species Homo sapiens; catalog: species mouse"),
+    ],
+    ids=["another subject", "a rat", "a human"],
+)
+def test_a_file_of_another_subject_or_species_is_named_beside_path_and_catalog(
+    good: SessionEvidence, stated: dict[str, str | None], found: str
+) -> None:
+    verdict = judge_session(facts(good, **stated))["subject_and_species_agree"]
+    assert not verdict.passed
+    assert found in verdict.found
+    assert "exclude" in verdict.remedy

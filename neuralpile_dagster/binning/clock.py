@@ -1,0 +1,203 @@
+"""What a session's spike times say about their clock: order, whole numbers, first and last spike, time observed.
+
+Measured on the recording, in the file's order of spikes, because counts no longer show it. Judging belongs in `checks`;
+no number here changes a count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numba import njit
+
+from neuralpile_dagster.binning.source import CountSource
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
+from neuralpile_dagster.records import ClockRecord
+
+
+def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
+    """Measure the clock of a recording; one pass over its spikes, without a copy.
+
+    Parameters
+    ----------
+    recording : Recording
+    source : CountSource
+        Of that recording: its bins say where the counts begin and end.
+    """
+    length = source.n_bins * source.bin_width_s
+    if isinstance(recording.data, BinnedCounts):
+        active = np.flatnonzero(recording.data.counts.any(axis=0))
+        first, last = (float(active[0]), float(active[-1] + 1)) if len(active) else (0.0, float(source.n_bins))
+        first, last = first * source.bin_width_s, last * source.bin_width_s
+        per_unit = _within(_stated(recording.units), 0.0, length)
+        return ClockRecord(
+            start_s=None,
+            first_spike_s=first,
+            last_spike_s=last,
+            observed_s=_observed(per_unit, (first, last)),
+            intervals_stated=any(len(unit) for unit in per_unit),
+        )
+    trains = recording.data
+    from_zero = trains.bin_rule == "histogram"
+    units = _units_of(trains)
+    extent = np.array([math.inf, -math.inf])
+    for times in units:
+        scan_extent(times, from_zero, extent)
+    first, last = float(extent[0]), float(extent[1])
+    start = 0.0 if from_zero else first
+    stated = _stated(recording.units)
+    per_unit = _within(stated, start, start + length)
+    tally, largest = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1)
+    falling = 0
+    for times, intervals in zip(units, stated, strict=True):
+        before = tally[FALLS]
+        scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
+        falling += int(tally[FALLS] > before)
+    return ClockRecord(
+        start_s=start,
+        first_spike_s=first,
+        last_spike_s=last,
+        observed_s=_observed(per_unit, (first, last)),
+        intervals_stated=any(len(unit) for unit in per_unit),
+        outside_intervals=int(tally[OUTSIDE]),
+        falls=int(tally[FALLS]),
+        falling_units=falling,
+        largest_fall_s=float(largest[0]),
+        whole_times=int(tally[WHOLE]),
+    )
+
+
+def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -> np.ndarray:
+    """Return how long each unit was observed.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+    clock : ClockRecord
+        Of their session.
+    length : float
+        Of the session's counts, seconds.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (n_units,)
+        Seconds of its ``obs_intervals`` within the counts; where it has none, from the session's first spike to the
+        last one. Never 0: a session of one spike is taken as long as its counts.
+    """
+    start = clock.start_s or 0.0
+    whole = clock.last_spike_s - clock.first_spike_s
+    seconds = [_total(unit) if len(unit) else whole for unit in _within(_stated(units), start, start + length)]
+    return np.array([value if value > 0 else length for value in seconds])
+
+
+def _units_of(trains: SpikeTrains) -> list[np.ndarray]:
+    times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
+    return np.split(times, np.asarray(trains.ends, np.int64)[:-1])[: len(trains.ends)]
+
+
+def _stated(units: Iterable[Unit]) -> list[np.ndarray]:
+    """Merged ``obs_intervals`` of each unit: float64, shape (n_intervals, 2). Most units share theirs."""
+    known: dict[tuple[tuple[float, float], ...], np.ndarray] = {}
+    found = []
+    for unit in units:
+        intervals = unit.obs_intervals or ()
+        if intervals not in known:
+            known[intervals] = _merged([intervals])
+        found.append(known[intervals])
+    return found
+
+
+def _within(per_unit: Sequence[np.ndarray], start: float, stop: float) -> list[np.ndarray]:
+    """Intervals of each unit, cut to ``[start, stop]``."""
+    known: dict[int, np.ndarray] = {}
+    for intervals in per_unit:
+        if id(intervals) not in known:
+            cut = np.clip(intervals, start, stop)
+            known[id(intervals)] = cut[cut[:, 1] > cut[:, 0]]
+    return [known[id(intervals)] for intervals in per_unit]
+
+
+def _merged(several: Iterable[Sequence[tuple[float, float]] | np.ndarray]) -> np.ndarray:
+    """Merge intervals that touch or overlap, leaving out empty ones: float64, shape (n_intervals, 2), rising."""
+    parts = [np.asarray(intervals, np.float64).reshape(-1, 2) for intervals in several]
+    intervals = np.concatenate([np.zeros((0, 2)), *parts])
+    intervals = intervals[intervals[:, 1] > intervals[:, 0]]
+    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
+    if not len(intervals):
+        return intervals
+    reach = np.maximum.accumulate(intervals[:, 1])
+    opens = np.flatnonzero(np.append(True, intervals[1:, 0] > reach[:-1]))
+    return np.stack([intervals[opens, 0], reach[np.append(opens[1:], len(intervals)) - 1]], axis=1)
+
+
+def _total(intervals: np.ndarray) -> float:
+    return float((intervals[:, 1] - intervals[:, 0]).sum())
+
+
+def _observed(per_unit: Sequence[np.ndarray], spikes: tuple[float, float]) -> float:
+    """Seconds in which any unit was observed; one without intervals from the first spike to the last."""
+    distinct = {id(intervals): intervals for intervals in per_unit if len(intervals)}
+    unstated = [] if all(len(intervals) for intervals in per_unit) else [[spikes]]
+    return _total(_merged([*distinct.values(), *unstated]))
+
+
+FALLS, WHOLE, OUTSIDE, TALLY_WIDTH = range(4)
+
+
+@njit(cache=True, nogil=True)
+def scan_extent(times: np.ndarray, from_zero: bool, extent: np.ndarray) -> None:
+    """Widen ``extent`` to the times of a unit.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_spikes,)
+    from_zero : bool
+        Leave out times below 0.
+    extent : numpy.ndarray, float64, shape (2,)
+        Smallest and largest time; changed in place.
+    """
+    low, high = extent[0], extent[1]
+    least = 0.0 if from_zero else -math.inf
+    for t in times:
+        if t >= least:
+            low = min(low, t)
+            high = max(high, t)
+    extent[0], extent[1] = low, high
+
+
+@njit(cache=True, nogil=True)
+def scan_order(
+    times: np.ndarray, starts: np.ndarray, stops: np.ndarray, tally: np.ndarray, largest: np.ndarray
+) -> None:
+    """Count what is odd about a unit's spike times, in their order.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_spikes,)
+        Seconds; NaN is passed over.
+    starts, stops : numpy.ndarray, float64, shape (n_intervals,)
+        Rising intervals in which the unit was observed; none: everywhere.
+    tally : numpy.ndarray, int64, shape (TALLY_WIDTH,)
+        Added to: times below the one before, whole numbers, times outside all intervals.
+    largest : numpy.ndarray, float64, shape (1,)
+        The largest step back in seconds; raised.
+    """
+    before = -math.inf
+    falls, whole, outside = 0, 0, 0
+    k, n = 0, len(starts)
+    for t in times:
+        if math.isnan(t):
+            continue
+        if t < before:
+            falls += 1
+            largest[0] = max(largest[0], before - t)
+        before = t
+        whole += t == np.floor(t)
+        if n and not starts[k] <= t <= stops[k]:
+            k = min(int(np.searchsorted(stops, t)), n - 1)
+            outside += not starts[k] <= t <= stops[k]
+    tally[FALLS] += falls
+    tally[WHOLE] += whole
+    tally[OUTSIDE] += outside
