@@ -81,11 +81,19 @@ def build_spike_trains(
     """Read a session's files and store the recording under ``<prefix>/<session key>``; see `store_recording`."""
     from neuralpile_dagster.recordings.readers import read_session
 
-    return store_recording(store, prefix, session, read_session(reader, files), source_version, inputs)
+    recording = read_session(reader, files)
+    unverified = any(file.unverified for file in files)
+    return store_recording(store, prefix, session, recording, source_version, inputs, unverified)
 
 
 def store_recording(
-    store: Store, prefix: str, session: Session, recording: Recording, source_version: str, inputs: str
+    store: Store,
+    prefix: str,
+    session: Session,
+    recording: Recording,
+    source_version: str,
+    inputs: str,
+    unverified: bool = False,
 ) -> TrainsRecord:
     """Store a session's recording: ``<prefix>/<key>.parquet``, then ``<prefix>/<key>.json``, its record.
 
@@ -101,6 +109,8 @@ def store_recording(
         Version of the source that listed the files.
     inputs : str
         `trains_inputs`, which a later call compares.
+    unverified : bool
+        See `TrainsRecord`.
 
     Raises
     ------
@@ -128,6 +138,7 @@ def store_recording(
         n_spikes=n_spikes,
         facts=FactsRecord(**asdict(recording.facts)),
         notes=recording.notes,
+        unverified=unverified,
     )
     write_record(store, f"{prefix}/{session.key}.json", record)
     return record
@@ -218,6 +229,7 @@ def build_spike_counts(
         facts=trains.facts,
         stats=written.stats,
         rows=written.rows,
+        unverified=trains.unverified,
     )
     write_record(store, f"{prefix}/{key}.json", record)
     return record
