@@ -309,7 +309,7 @@ def bin_command(
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, rows: int, seed: int) -> None:
-    """Draw random rows as rasters (x: bins, y: units).
+    """Draw random rows as rasters: x is time, y are units by brain area (where known) and rate.
 
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import resource
 import shutil
 import time
 import uuid
@@ -21,6 +23,8 @@ from neuralpile_dagster.progress import Progress
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
 """Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
+ENOUGH_FILES = 1024
+"""Open files that a process needs: connections, databases, threads; the usual limit of a Linux shell."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
 """Age of the last write after which a temporary is from a killed process: writers write every few seconds."""
 
@@ -64,13 +68,17 @@ def explained(path: Path) -> Iterator[None]:
             remedy="change the folder's permissions, or set NEURALPILE_HOME or NEURALPILE_STORE to another one",
         ) from error
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_files(error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
                 f"the disk became full while {path} was written",
                 found=f"{free_bytes(path):,} bytes free",
                 remedy="free some space and run it again; no partial file was left",
             ) from error
-        if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) or error.errno == 30:
+        # ENOENT: /proc and others take no new folder
+        kinds = (NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError)
+        if isinstance(error, kinds) or error.errno == errno.EROFS:
             raise StoreError(
                 f"{path} cannot be written",
                 found=str(error),
@@ -78,6 +86,17 @@ def explained(path: Path) -> Iterator[None]:
                 remedy="set NEURALPILE_HOME or NEURALPILE_STORE to a writable folder",
             ) from error
         raise
+
+
+def too_many_files(error: Exception) -> StoreError:
+    """The error for a process that may open no more files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return StoreError(
+        "this process may not open another file",
+        found=f"{error}; the limit is {limit:,} open files",
+        expected=f"at least {ENOUGH_FILES:,}",
+        remedy=f"raise the limit and run it again: ulimit -n {ENOUGH_FILES}",
+    )
 
 
 @lru_cache(maxsize=10_000)  # once per process and folder

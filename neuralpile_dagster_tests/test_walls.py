@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"archives", "catalog", "recordings"},
     "ledger": {"build", "catalog", "hdf5", "hub", "merge", "plots", "publish", "recordings", "store", "tables"},
     "checks": {"binning", "catalog", "hub", "ledger", "merge", "publish", "recordings", "store", "tables"},
-    "doctor": {"archives", "catalog", "hdf5", "hub", "net", "recordings", "store"},
+    "doctor": {"archives", "catalog", "hdf5", "hub", "ledger", "net", "recordings", "store"},
     "terminal": {"catalog", "doctor", "ledger", "recordings"},
 }
 DAGSTER = frozenset({"orchestration", "definitions", "cli"})

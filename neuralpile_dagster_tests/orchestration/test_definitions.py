@@ -25,7 +25,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, house, write_mice
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
-HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "matplotlib", "dandi", "huggingface_hub", "pandas", "torch")
+HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "PIL", "dandi", "huggingface_hub", "pandas", "torch")
 ROW = """\
 datasets:
   - name: my-mice

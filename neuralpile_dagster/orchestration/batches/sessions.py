@@ -30,6 +30,7 @@ from neuralpile_dagster.orchestration.provenance import latest_event, version_ta
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.store import write_record
 
 
 @dataclass
@@ -107,8 +108,13 @@ class SessionBatch(PartitionBatch):
         return documents.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
 
     def _current_trains(self, session: Session) -> TrainsRecord | None:
-        """The stored spike trains, if made from the files that the manifest lists now."""
+        """The stored spike trains, if made from the files that the manifest lists now.
+
+        What was read by byte ranges from data without checksums is read again when ``access`` is ``download``.
+        """
         record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
+        if record is not None and record.unverified and self.access == "download":
+            return None
         inputs = build.trains_inputs(session, self.dataset.reader)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
@@ -129,6 +135,7 @@ class SessionBatch(PartitionBatch):
                 recording = read_session(self.dataset.reader, files)
                 for file in files:
                     cost.add(file.cost)
+                unverified = any(file.unverified for file in files)
             record = build.store_recording(
                 self.store,
                 documents.trains_folder(self.dataset, self.settings),
@@ -136,6 +143,7 @@ class SessionBatch(PartitionBatch):
                 recording,
                 manifest.version,
                 inputs,
+                unverified,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
@@ -161,6 +169,10 @@ class SessionBatch(PartitionBatch):
                 self.log.info,
                 self.dataset.max_session_tokens,
             )
+        elif record.unverified != trains.unverified:  # the same values were read again and verified
+            record = record.model_copy(update={"unverified": trains.unverified})
+            path = f"{documents.counts_folder(self.dataset, self.settings)}/{session.key}.json"
+            write_record(self.store, path, record)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
         facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)

@@ -176,7 +176,7 @@ class Table:
         return self._referred(read_array(self.opened, dataset, kinds="O", max_values=MAX_ROWS))
 
     def ends(self, column: str) -> np.ndarray | None:
-        """Where each row's values of a ragged column end, shape (n_rows,); None for a column that is not ragged.
+        """Where each row's values of a ragged column end, shape (n_rows,), integers; None for other columns.
 
         Numbers as stored (see `broken_index_rule`), or counted from the
         region references that NWB 2.0 had in their place.
