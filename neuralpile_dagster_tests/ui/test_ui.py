@@ -79,7 +79,7 @@ def test_no_check_is_called_failed_because_a_session_failed(backfilled: Site) ->
     failed = page.get_by_text("Failed", exact=True).count()  # synthetic subjects do fail a check
     assert page.get_by_text("Succeeded", exact=True).count() >= 9 > failed
     page.get_by_role("tab", name="Execution history").click()
-    expect(page.get_by_text(GOOD).first).to_be_visible()
+    expect(page.get_by_text(f"{GOOD}: passed").first).to_be_visible()
 
 
 def test_the_page_of_a_failed_session_says_why(backfilled: Site) -> None:
