@@ -7,6 +7,7 @@ import hashlib
 import os
 import resource
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -97,6 +98,31 @@ def too_many_files(error: Exception) -> StoreError:
         expected=f"at least {ENOUGH_FILES:,}",
         remedy=f"raise the limit and run it again: ulimit -n {ENOUGH_FILES}",
     )
+
+
+def resource_error(error: BaseException | None) -> StoreError | None:
+    """Our error when this process ran out of memory, files or disk, or its databases (SQLite's) did; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return too_many_files(error)
+        if isinstance(error, MemoryError):
+            return StoreError(
+                "this process ran out of memory",
+                found=str(error) or "no free memory",
+                remedy="free some memory or raise the limit (ulimit -v) and run it again; what is done is kept",
+            )
+        if isinstance(error, sqlite3.OperationalError) and any(text in str(error) for text in _SQLITE_RESOURCES):
+            return StoreError(
+                "Dagster's databases in the home cannot be used",
+                found=str(error),
+                remedy="check memory (ulimit -v), open files (ulimit -n), free disk and the permissions of the home",
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_SQLITE_RESOURCES = ("unable to open", "out of memory", "disk I/O", "is full", "readonly")
+"""Parts of SQLite's own texts (sqlite.org/rescode.html) for what the machine lacks; others are defects."""
 
 
 @lru_cache(maxsize=10_000)  # once per process and folder

@@ -128,3 +128,17 @@ def test_counts_that_refer_beyond_the_dictionary_are_refused_by_name(tmp_path: P
         reader.row(0)
     with pytest.raises((OSError, pa.ArrowInvalid)):
         pq.read_table(path)
+
+
+def test_a_dictionary_of_other_than_counts_is_left_to_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counts = np.array([[0, 1, 1]], np.uint8)
+    path = tmp_path / "forged.parquet"
+    with path.open("wb") as stream:
+        file = RowFile(stream, ROW_SCHEMA)
+        ids = encoded.encode_row(Row(counts, "sub", "ses", "segment_0"), ROW_SCHEMA)[1:]
+        file.add([encoded._compressed(replace(pack(counts), values=np.array([0, 300], np.int32)), 1), *ids])
+        file.finish()
+    asked = Row(counts, "by", "py", "arrow")
+    monkeypatch.setattr(RowReader, "_by_pyarrow", lambda self, index: asked)
+    with RowReader(path) as reader:
+        assert reader.row(0) is asked
