@@ -93,12 +93,14 @@ def evaluations(
 
     ``event`` is the checked materialization.
     """
-    return [
-        dg.AssetCheckEvaluation(
-            **_event(name, verdict, dataset), partition=partition, target_materialization_data=target_of(event)
-        )
-        for name, verdict in verdicts.items()
-    ]
+    found = []
+    for name, verdict in verdicts.items():
+        facts = _event(name, verdict, dataset)
+        if partition:  # the execution history in the UI has no column for it
+            facts["description"] = f"{partition}: {facts['description'] or 'passed'}"
+        target = target_of(event)
+        found.append(dg.AssetCheckEvaluation(**facts, partition=partition, target_materialization_data=target))
+    return found
 
 
 def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:

@@ -102,7 +102,7 @@ def _publish_all(datasets: Sequence[Dataset], job_of: JobOf) -> dg.JobDefinition
 
 
 def _launcher(context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf) -> Launcher:
-    tags = {PART_OF: context.job_name, "dagster/parent_run_id": context.run.run_id}
+    tags = {PART_OF: context.job_name, "neuralpile/job_run": context.run.run_id}
     return Launcher(instance.settings, context.instance, job_of(), tags)
 
 

@@ -97,8 +97,9 @@ class Launcher:
         if evaluation.passed:
             return
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+        said = (evaluation.description or "").removeprefix(f"{evaluation.partition}: ")
         if evaluation.severity == dg.AssetCheckSeverity.WARN:
-            sessions, _ = self.outcome.warnings.setdefault(name, ([], evaluation.description or ""))
+            sessions, _ = self.outcome.warnings.setdefault(name, ([], said))
             sessions += [evaluation.partition] if evaluation.partition else []
         elif evaluation.asset_key.path[-1] != "spike_counts":
             self.outcome.failed[name] = evaluation.description or "the check failed"

@@ -74,7 +74,7 @@ def test_a_dataset_is_built_from_its_listing_to_its_publication_with_one_launch(
     assert result.success
     assert made.made(COUNTS) == set(SESSIONS)
     assert documents.read_published(made.store, MICE, made.settings) is not None
-    parts = made.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": result.run_id}))
+    parts = made.instance.get_runs(dg.RunsFilter(tags={"neuralpile/job_run": result.run_id}))
     assert len(parts) == 3, "manifest, sessions, publication: runs of assets, with their checks"
     assert all(run.is_success for run in parts)
 

@@ -171,13 +171,13 @@ def component_metadata(
     published = [records[session.key] for session in component.sessions]
     stats = [record.stats for record in published]
     rows: list[dict[str, Any]] = [
-        {"session": key, "units": "missing", "minutes": "", "tokens": ""} for key in component.missing
+        {"session": key, "units": "missing", "min": "", "tokens": ""} for key in component.missing
     ]
     rows += [
         {
             "session": record.session_id,
             "units": f"{record.stats.n_units:,}",
-            "minutes": f"{record.stats.observed_s / 60:,.1f}",
+            "min": f"{record.stats.observed_s / 60:,.1f}",
             "tokens": f"{record.stats.tokens:,}",
         }
         for record in published
