@@ -325,8 +325,8 @@ def _instant(start_time: str | None) -> str | None:
     return (at.astimezone(UTC) if at.tzinfo else at).isoformat()
 
 
-_BYTES_PER_TOKEN = 0.2
-"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), and a reserve."""
+_BYTES_PER_TOKEN = 0.3
+"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), 0.28 at a spike per token."""
 LOG_EVERY_S = 10.0
 """Interval of progress lines; most sessions are done before the first."""
 
