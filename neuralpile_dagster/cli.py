@@ -319,7 +319,9 @@ def bin_command(
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, every: bool, rows: int, seed: int) -> None:
-    """Draw random rows, or with --all every row, as rasters: x is time, y are units by brain area (where known) and rate.
+    """Draw random rows, or with --all every row, as rasters.
+
+    x is time, y are units by brain area (where known) and rate.
 
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """

@@ -284,9 +284,9 @@ def test_a_raster_of_all_draws_every_row_in_a_png_of_its_own(home: Path) -> None
     ran = neuralpile("raster", source, "--all", "-o", home / "drawn", NEURALPILE_HOME=home)
     assert f"{home / 'drawn'}: all 4 rows of {source}" in ran.out
     drawn = sorted((home / "drawn").iterdir())
+    places = [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert [path.name for path in drawn] == [
-        f"00000{number}-ses_{n}_segment_{k}_2_units_x_30_bins.png"
-        for number, (n, k) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1)), 1)
+        f"00000{number}-ses_{n}_segment_{k}_2_units_x_30_bins.png" for number, (n, k) in enumerate(places, 1)
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
