@@ -72,6 +72,9 @@ def main() -> None:
         raise ConfigurationError(
             "neuralpile runs on Linux and macOS", found="Windows", remedy="run it in the Windows Subsystem for Linux"
         )
+    from neuralpile_dagster.files import require_address_space
+
+    require_address_space()
 
 
 @main.command()

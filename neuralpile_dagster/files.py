@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from neuralpile_dagster.errors import DiskFull, StoreError
+from neuralpile_dagster.errors import ConfigurationError, DiskFull, StoreError
 from neuralpile_dagster.progress import Progress
 
 TEMPORARY_PREFIX = ".writing-"
@@ -26,6 +26,8 @@ _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
 """Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
 ENOUGH_FILES = 1024
 """Open files that a process needs: connections, databases, threads; the usual limit of a Linux shell."""
+ENOUGH_ADDRESSES = 1_500_000_000
+"""Bytes of address space that a process needs for imports and threads; with less, a thread may wait for ever."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
 """Age of the last write after which a temporary is from a killed process: writers write every few seconds."""
 
@@ -98,6 +100,18 @@ def too_many_files(error: Exception) -> StoreError:
         expected=f"at least {ENOUGH_FILES:,}",
         remedy=f"raise the limit and run it again: ulimit -n {ENOUGH_FILES}",
     )
+
+
+def require_address_space() -> None:
+    """Raise `ConfigurationError` when ``ulimit -v`` leaves this process less than `ENOUGH_ADDRESSES`."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ENOUGH_ADDRESSES:
+        raise ConfigurationError(
+            "this process may not use enough memory",
+            found=f"a limit of {limit / 1e9:.2f} GB of address space (ulimit -v)",
+            expected=f"at least {ENOUGH_ADDRESSES / 1e9:g} GB",
+            remedy="raise the limit and run it again: ulimit -v unlimited",
+        )
 
 
 def resource_error(error: BaseException | None) -> StoreError | None:

@@ -92,6 +92,18 @@ def test_on_windows_which_has_no_fcntl_every_command_names_the_systems_that_are_
     assert paragraph(Ran(done.returncode, done.stdout, done.stderr))
 
 
+def test_too_small_a_limit_of_memory_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1_100_000_000, 1_100_000_000)); "
+        "from neuralpile_dagster.cli import main; main(['build', 'sample-units'])"
+    )
+    environment = {**os.environ, "NEURALPILE_HOME": str(tmp_path / "home"), "NEURALPILE_ARCHIVE": "sample"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    said = paragraph(Ran(done.returncode, done.stdout, done.stderr))
+    assert "found: a limit of 1.10 GB of address space (ulimit -v); expected: at least 1.5 GB" in said
+    assert not (tmp_path / "home").exists()
+
+
 def test_help_imports_neither_dagster_nor_numpy() -> None:
     program = "import sys; from neuralpile_dagster.cli import main; print(*{'dagster', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
