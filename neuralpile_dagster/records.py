@@ -290,7 +290,10 @@ class CountsRecord(Model):
 
 
 class ComponentSession(Model):
-    """One session of a published component, with the facts of its rows that a merge needs."""
+    """One session of a published component, with the facts of its rows that a merge needs.
+
+    ``token_counts`` is its `CountsStats.histogram`; missing in records of before.
+    """
 
     key: str
     subject_id: str
@@ -300,6 +303,7 @@ class ComponentSession(Model):
     counts: StoredFile
     units: StoredFile
     rows: tuple[RowRecord, ...]
+    token_counts: tuple[int, ...] = Field(default=(), exclude_if=lambda counts: not counts)
 
 
 class ShardRecord(Model):
@@ -348,8 +352,23 @@ class ComponentRecord(Model):
     missing: dict[str, str]
 
 
+class TokenCounts(Model):
+    """Values of the tokens of one source in one split: ``counts[c]`` bins hold c spikes (trailing zeros cut).
+
+    ``recorded_s`` is how long they were recorded, None where the source does not say.
+    """
+
+    source_dataset: str
+    split: str
+    counts: tuple[int, ...]
+    recorded_s: float | None = None
+
+
 class PileRecord(Model):
-    """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split."""
+    """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
+
+    ``token_counts`` are missing in records of before.
+    """
 
     repository: str
     plan: str
@@ -358,3 +377,4 @@ class PileRecord(Model):
     test_size: float
     components: tuple[str, ...]
     shards: dict[str, tuple[ShardRecord, ...]]
+    token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)

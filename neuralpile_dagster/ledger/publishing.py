@@ -16,9 +16,9 @@ from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
-from neuralpile_dagster.records import ComponentRecord, PileRecord
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PileRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record, write_record
+from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,25 @@ def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[Pi
             remedy="materialize these partitions of neural_pile/shards (older plans' partitions can be left alone)",
         )
     return tuple(shard for shard in found.values() if shard is not None)
+
+
+def _token_counts(
+    store: Store, plan: PlanRecord, record: ComponentRecord | None
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Values of the tokens of a component's sessions: of those whose rows, in the store or on the hub, are planned."""
+    if record is None:
+        return {}
+    planned = {file.sha256 for file in plan.files}
+    from_hub = {shard.sha256 for shard in record.shards} <= planned
+    sessions = [session for session in record.sessions if from_hub or session.counts.sha256 in planned]
+    counts = map_items(store, lambda session: session.token_counts or _of_counts_record(store, session), sessions)
+    return {(s.subject_id, s.session_id): values for s, values in zip(sessions, counts, strict=True) if values}
+
+
+def _of_counts_record(store: Store, session: ComponentSession) -> tuple[int, ...]:
+    """Of a session that an earlier version published; nothing when it was made again since."""
+    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
+    return record.stats.histogram if record is not None and record.file.sha256 == session.counts.sha256 else ()
 
 
 def publish_pile(
@@ -76,6 +95,7 @@ def publish_pile(
             # a repository of another owner may have the name of one of ours
             record=records.get(source.name) if current.repositories[source.name] == source.name else None,
             tables=hub_tables(hub, current.repositories[source.name]),
+            token_counts=_token_counts(store, plan, records.get(source.name)),
         )
         for source in plan.sources
     ]

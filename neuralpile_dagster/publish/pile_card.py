@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.token_counts import statistics_lines
 from neuralpile_dagster.records import ComponentRecord, PileRecord
 
 
@@ -28,6 +29,8 @@ class PileComponent:
         None for a repository of another owner, of which only the rows are known.
     tables : callable
         Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
+    token_counts : mapping of (subject_id, session_id) to sequence of int
+        Values of the tokens of those sessions whose record describes the rows in the pile.
     """
 
     name: str
@@ -36,6 +39,7 @@ class PileComponent:
     tokens: int
     record: ComponentRecord | None
     tables: Callable[[str], Iterable[pa.Table]]
+    token_counts: Mapping[tuple[str, str], Sequence[int]] = field(default_factory=dict)
 
 
 def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
@@ -59,6 +63,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
+        *statistics_lines(pile.token_counts),
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
         *card.config_lines(sorted(config.name for config in configs)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,8 +11,14 @@ from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.orchestration.metadata.sessions import column_schema, counted, publication_metadata, table
-from neuralpile_dagster.records import ComponentRecord
+from neuralpile_dagster.orchestration.metadata.sessions import (
+    column_schema,
+    counted,
+    publication_metadata,
+    table,
+    token_metadata,
+)
+from neuralpile_dagster.records import ComponentRecord, TokenCounts
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
@@ -103,6 +109,7 @@ def pile_metadata(
     left_out: Mapping[str, str],
     published: Mapping[str, ComponentRecord],
     publication: Publication,
+    token_counts: Sequence[TokenCounts],
     seconds: float,
     synthetic: bool,
     pictures: Mapping[str, Any],
@@ -113,6 +120,7 @@ def pile_metadata(
         "summary": planned.pop("summary"),
         **pictures,
         **planned,
+        **token_metadata(token_counts),
         "dagster/row_count": plan.totals.rows,
         "dagster/column_schema": column_schema(PILE_SCHEMA),
         **publication_metadata(publication, seconds),
