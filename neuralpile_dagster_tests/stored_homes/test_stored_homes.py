@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 from pathlib import Path
 
@@ -42,16 +43,45 @@ def made(root: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+def publications(root: Path) -> dict[str, str]:
+    """Records of what is published, without what this version adds to them."""
+    store = root / "home" / "store"
+    found = {}
+    for path in sorted(store.glob("*/published.json")):
+        content = json.loads(path.read_text())
+        for record in (content, *content.get("sessions", ())):
+            record.pop("token_counts", None)
+        content = {name: value for name, value in content.items() if name not in ("content_sha256", "form")}
+        found[str(path.relative_to(store))] = json.dumps(content, sort_keys=True)
+    return found
+
+
+def published(root: Path) -> dict[str, str]:
+    """sha256 of every published file but cards and their pictures, through the links to the current versions."""
+    found = {}
+    for link in sorted((root / "home" / "hub" / "local").glob("[!.]*")):
+        for name, (digest, _) in contents(link.resolve()).items():
+            if name not in ("README.md", "raster.png"):
+                found[f"{link.name}/{name}"] = digest
+    return found
+
+
 def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
-    before = made(root)
+    before, publications_before, published_before = made(root), publications(root), published(root)
     standing = neuralpile(root, "status", "old-mice", "old-rats")
     assert standing.returncode == 0, standing.stderr
     built = neuralpile(root, "build", "old-mice", "old-rats", "--merge")
     assert built.returncode == 0, built.stderr
     after = made(root)
-    assert {name: digest for name, (digest, _) in after.items()} == {
-        name: digest for name, (digest, _) in before.items()
+    said = {name for name in before if name.endswith("/published.json")}
+    assert {name: digest for name, (digest, _) in after.items() if name not in said} == {
+        name: digest for name, (digest, _) in before.items() if name not in said
     }
+    assert publications(root) == publications_before, "but for what no earlier version counted"
+    assert {path for path in published(root) if path not in published_before} == {
+        f"{name}/token_counts/token_counts.parquet" for name in ("old-mice", "old-rats", "neural-pile")
+    }
+    assert {path: published(root)[path] for path in published_before} == published_before
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
     assert len(expensive) > 20
     assert {name: after[name] for name in expensive} == {name: before[name] for name in expensive}
