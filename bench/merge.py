@@ -62,7 +62,7 @@ def copy_all(folder: Path, plan: str) -> dict[str, Any]:
 
 
 def encode(folder: Path, out: str) -> dict[str, Any]:
-    """The same shard, row by row: pyarrow decodes, pyarrow encodes."""
+    """The same shard, row by row: decoded and encoded, as rows of other programs are."""
     from neuralpile_dagster.files import atomic_write
     from neuralpile_dagster.tables.rows import RowReader, RowWriter
     from neuralpile_dagster.tables.schemas import PILE_SCHEMA

@@ -53,16 +53,20 @@ def store(recording: str, folder: str) -> None:
 
 def encode(rows: str, out: str) -> None:
     """Print the seconds in which pyarrow alone, in one thread, encodes the table whose rows a file of ours holds."""
-    from neuralpile_dagster.tables.rows import RowReader, RowWriter
+    import pyarrow.parquet as pq
 
-    seconds = 0.0
-    with RowReader(Path(rows)) as reader, RowWriter(Path(out)) as writer:
+    from neuralpile_dagster.tables.arrow_rows import row_table, writer_settings
+    from neuralpile_dagster.tables.rows import RowReader
+    from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+
+    wall = cpu = 0.0
+    with RowReader(Path(rows)) as reader, pq.ParquetWriter(out, ROW_SCHEMA, **writer_settings(ROW_SCHEMA)) as writer:
         for i in range(reader.n_rows):
-            row = reader.row(i)
-            start = time.perf_counter()
-            writer.write(row.counts, row.subject_id, row.session_id, row.segment_id)
-            seconds += time.perf_counter() - start
-    print(json.dumps({"seconds": seconds}))
+            table = row_table(reader.row(i), ROW_SCHEMA)
+            start, start_cpu = time.perf_counter(), time.process_time()
+            writer.write_table(table, row_group_size=1)
+            wall, cpu = wall + time.perf_counter() - start, cpu + time.process_time() - start_cpu
+    print(json.dumps({"wall_s": wall, "cpu_s": cpu, "bytes": Path(out).stat().st_size}))
 
 
 def compare(ours: str, published: str) -> None:

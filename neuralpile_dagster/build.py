@@ -30,7 +30,6 @@ from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_file, write_record
-from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row
 
 if TYPE_CHECKING:
@@ -82,11 +81,19 @@ def build_spike_trains(
     """Read a session's files and store the recording under ``<prefix>/<session key>``; see `store_recording`."""
     from neuralpile_dagster.recordings.readers import read_session
 
-    return store_recording(store, prefix, session, read_session(reader, files), source_version, inputs)
+    recording = read_session(reader, files)
+    unverified = any(file.unverified for file in files)
+    return store_recording(store, prefix, session, recording, source_version, inputs, unverified)
 
 
 def store_recording(
-    store: Store, prefix: str, session: Session, recording: Recording, source_version: str, inputs: str
+    store: Store,
+    prefix: str,
+    session: Session,
+    recording: Recording,
+    source_version: str,
+    inputs: str,
+    unverified: bool = False,
 ) -> TrainsRecord:
     """Store a session's recording: ``<prefix>/<key>.parquet``, then ``<prefix>/<key>.json``, its record.
 
@@ -102,6 +109,8 @@ def store_recording(
         Version of the source that listed the files.
     inputs : str
         `trains_inputs`, which a later call compares.
+    unverified : bool
+        See `TrainsRecord`.
 
     Raises
     ------
@@ -129,6 +138,7 @@ def store_recording(
         n_spikes=n_spikes,
         facts=FactsRecord(**asdict(recording.facts)),
         notes=recording.notes,
+        unverified=unverified,
     )
     write_record(store, f"{prefix}/{session.key}.json", record)
     return record
@@ -219,6 +229,7 @@ def build_spike_counts(
         facts=trains.facts,
         stats=written.stats,
         rows=written.rows,
+        unverified=trains.unverified,
     )
     write_record(store, f"{prefix}/{key}.json", record)
     return record
@@ -315,7 +326,7 @@ def _instant(start_time: str | None) -> str | None:
 
 
 _BYTES_PER_TOKEN = 0.3
-"""Free disk needed while rows are written: twice ~0.1 bytes per token (docs/performance.md), and a reserve."""
+"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), 0.28 at a spike per token."""
 LOG_EVERY_S = 10.0
 """Interval of progress lines; most sessions are done before the first."""
 
@@ -354,7 +365,7 @@ def write_session_rows(
 ) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~30 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~3 bytes per token of a segment.
 
     Parameters
     ----------
@@ -378,21 +389,20 @@ def write_session_rows(
         Too little space beside ``path``.
     """
     from neuralpile_dagster.binning.measures import CountsMeasure  # numba: not for those who only compare hashes
-    from neuralpile_dagster.tables.rows_threads import write_rows
+    from neuralpile_dagster.tables.rows import write_rows
 
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
     require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s)
     rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
-    write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
+    row_bytes = write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
     stats = measure.stats(source.spikes_read, clock=clock, **source.lost())
     _require_conserved(stats, name)
-    group_bytes = read_footer(path, name).group_bytes
     return WrittenRows(
         stats=stats,
         rows=tuple(
             RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
-            for segment, size in zip(segments, group_bytes, strict=True)
+            for segment, size in zip(segments, row_bytes, strict=True)
         ),
         unit_totals=measure.unit_totals,
     )

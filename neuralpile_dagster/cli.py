@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
+from neuralpile_dagster.files import resource_error
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, documented
 
 DEMO_HOME = "~/.neuralpile-demo"
@@ -27,7 +28,10 @@ INTERRUPTED = 130
 
 
 def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show our own errors as one paragraph with exit code 1; any other error is a defect and keeps its traceback."""
+    """Show our own errors, and what this machine lacks (memory, files), as one paragraph with exit code 1.
+
+    Any other error is a defect and keeps its traceback.
+    """
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -35,6 +39,11 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
+        except Exception as error:
+            lacking = resource_error(error)
+            if lacking is None:
+                raise
+            raise click.ClickException(str(lacking)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted. Completed work is kept; run the same command again to resume.", err=True)
             sys.exit(INTERRUPTED)
@@ -309,7 +318,7 @@ def bin_command(
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
 def raster(source: str, output: Path, rows: int, seed: int) -> None:
-    """Draw random rows as rasters (x: bins, y: units).
+    """Draw random rows as rasters: x is time, y are units by brain area (where known) and rate.
 
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """

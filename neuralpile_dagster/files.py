@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import resource
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ from neuralpile_dagster.progress import Progress
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
 """Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
+ENOUGH_FILES = 1024
+"""Open files that a process needs: connections, databases, threads; the usual limit of a Linux shell."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
 """Age of the last write after which a temporary is from a killed process: writers write every few seconds."""
 
@@ -64,13 +69,17 @@ def explained(path: Path) -> Iterator[None]:
             remedy="change the folder's permissions, or set NEURALPILE_HOME or NEURALPILE_STORE to another one",
         ) from error
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_files(error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
                 f"the disk became full while {path} was written",
                 found=f"{free_bytes(path):,} bytes free",
                 remedy="free some space and run it again; no partial file was left",
             ) from error
-        if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) or error.errno == 30:
+        # ENOENT: /proc and others take no new folder
+        kinds = (NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError)
+        if isinstance(error, kinds) or error.errno == errno.EROFS:
             raise StoreError(
                 f"{path} cannot be written",
                 found=str(error),
@@ -78,6 +87,42 @@ def explained(path: Path) -> Iterator[None]:
                 remedy="set NEURALPILE_HOME or NEURALPILE_STORE to a writable folder",
             ) from error
         raise
+
+
+def too_many_files(error: Exception) -> StoreError:
+    """The error for a process that may open no more files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return StoreError(
+        "this process may not open another file",
+        found=f"{error}; the limit is {limit:,} open files",
+        expected=f"at least {ENOUGH_FILES:,}",
+        remedy=f"raise the limit and run it again: ulimit -n {ENOUGH_FILES}",
+    )
+
+
+def resource_error(error: BaseException | None) -> StoreError | None:
+    """Our error when this process ran out of memory, files or disk, or its databases (SQLite's) did; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return too_many_files(error)
+        if isinstance(error, MemoryError):
+            return StoreError(
+                "this process ran out of memory",
+                found=str(error) or "no free memory",
+                remedy="free some memory or raise the limit (ulimit -v) and run it again; what is done is kept",
+            )
+        if isinstance(error, sqlite3.OperationalError) and any(text in str(error) for text in _SQLITE_RESOURCES):
+            return StoreError(
+                "Dagster's databases in the home cannot be used",
+                found=str(error),
+                remedy="check memory (ulimit -v), open files (ulimit -n), free disk and the permissions of the home",
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_SQLITE_RESOURCES = ("unable to open", "out of memory", "disk I/O", "is full", "readonly")
+"""Parts of SQLite's own texts (sqlite.org/rescode.html) for what the machine lacks; others are defects."""
 
 
 @lru_cache(maxsize=10_000)  # once per process and folder

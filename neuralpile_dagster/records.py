@@ -159,7 +159,8 @@ class Citation(Model):
 class TrainsRecord(Model):
     """Record of ``spike_trains/<key>``. ``inputs`` is the hash of its inputs.
 
-    ``n_spikes`` is None for recordings that hold ready-made counts.
+    ``n_spikes`` is None for recordings that hold ready-made counts. ``unverified``: values were read by byte ranges
+    from data without checksums, so that a bit flipped in the transfer would not be seen.
     """
 
     inputs: str
@@ -171,6 +172,7 @@ class TrainsRecord(Model):
     n_spikes: int | None
     facts: FactsRecord
     notes: tuple[str, ...] = ()
+    unverified: bool = False
 
 
 class RowRecord(Model):
@@ -273,7 +275,7 @@ class CountsRecord(Model):
     """Record of ``spike_counts/<key>``: the counts file, the units table beside it, its rows and statistics.
 
     ``trains_inputs`` is `TrainsRecord.inputs` of the spike trains that were
-    binned, which identifies the archive files as listed then.
+    binned, which identifies the archive files as listed then. ``unverified`` is that of the spike trains.
     """
 
     inputs: str
@@ -287,6 +289,7 @@ class CountsRecord(Model):
     facts: FactsRecord
     stats: CountsStats
     rows: tuple[RowRecord, ...]
+    unverified: bool = False
 
 
 class ComponentSession(Model):

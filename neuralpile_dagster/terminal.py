@@ -16,7 +16,13 @@ if TYPE_CHECKING:  # `doctor` must print with a broken installation
     from neuralpile_dagster.recordings.manifest import Manifest
 
 REASONS_SHOWN = 3
-_COLORS: dict[Status, str] = {"ok": "green", "failed": "red", "warning": "yellow", "not needed": "dim"}
+_COLORS: dict[Status, str] = {
+    "ok": "green",
+    "failed": "red",
+    "warning": "yellow",
+    "not needed": "dim",
+    "not tried": "dim",
+}
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:

@@ -40,7 +40,7 @@ FUNCTIONS = dict(array_functions())
 
 
 def test_the_functions_are_found() -> None:
-    assert {"binning/binner.py:Binner.counts", "tables/rows.py:counts_matrix"} <= set(FUNCTIONS)
+    assert {"binning/binner.py:Binner.counts", "tables/arrow_rows.py:counts_matrix"} <= set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("place", FUNCTIONS)

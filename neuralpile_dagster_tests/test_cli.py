@@ -25,10 +25,15 @@ datasets:
 
 def paragraph(ran: Ran) -> str:
     """The one line on standard error that a command which failed leaves."""
+    (line,) = explanation(ran).splitlines()
+    return line
+
+
+def explanation(ran: Ran) -> str:
+    """All that a command which failed says, which is no traceback."""
     assert ran.code != 0
     assert "Traceback" not in ran.err
-    (line,) = ran.err.splitlines()
-    return line
+    return ran.err
 
 
 @pytest.fixture
@@ -151,9 +156,9 @@ def test_a_bad_user_catalog_fails_its_check_and_every_command_that_needs_it(
     home: Path, old: str, new: str, said: str
 ) -> None:
     (home / "catalog.yaml").write_text(ROW.replace(old, new))
-    assert said in paragraph(neuralpile("catalog", "--check", NEURALPILE_HOME=home))
-    assert said in paragraph(neuralpile("build", "my-mice", NEURALPILE_HOME=home))
-    assert said in paragraph(neuralpile("ui", NEURALPILE_HOME=home))
+    assert said in explanation(neuralpile("catalog", "--check", NEURALPILE_HOME=home))
+    assert said in explanation(neuralpile("build", "my-mice", NEURALPILE_HOME=home))
+    assert said in explanation(neuralpile("ui", NEURALPILE_HOME=home))
 
 
 def test_sessions_as_json_are_lines_with_the_fields_of_the_contract_and_nothing_else(home: Path) -> None:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 import time
 from pathlib import Path
 
-from neuralpile_dagster.files import ABANDONED_AFTER_S, remove_abandoned, temporary_name, write_bytes
+import pytest
+import sqlalchemy
+from click.testing import CliRunner
+
+from neuralpile_dagster.cli import _plain_errors as plain_errors
+from neuralpile_dagster.cli import main
+from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.files import (
+    ABANDONED_AFTER_S,
+    explained,
+    remove_abandoned,
+    resource_error,
+    temporary_name,
+    write_bytes,
+)
 
 
 def _made(path: Path, age_s: float) -> Path:
@@ -47,3 +63,43 @@ def test_what_a_person_or_another_program_named_stays(tmp_path: Path):
     theirs = [_made(tmp_path / name / "file", 2 * ABANDONED_AFTER_S) for name in names]
     remove_abandoned(tmp_path)
     assert all(path.is_file() for path in theirs)
+
+
+def wrapped_database_error() -> Exception:
+    """SQLite's error as SQLAlchemy raises it when it cannot open a file."""
+    with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+        sqlalchemy.create_engine("sqlite:////proc/absent/runs.db").connect()
+    return caught.value
+
+
+def test_what_the_machine_lacks_is_said_in_words_by_every_command() -> None:
+    lacking = {
+        "ulimit -n": OSError(errno.EMFILE, "Too many open files"),
+        "ulimit -v": MemoryError("Unable to allocate 8 GiB"),
+        "Dagster's databases in the home cannot be used": wrapped_database_error(),
+    }
+    for words, error in lacking.items():
+
+        @main.command("tried")
+        @plain_errors
+        def tried(error: Exception = error) -> None:
+            raise error
+
+        done = CliRunner().invoke(main, ["tried"])
+        assert done.exit_code == 1
+        assert words in done.output
+        assert "what to do:" in done.output
+        assert "Traceback" not in done.output
+    del main.commands["tried"]
+
+
+def test_a_defect_is_not_taken_for_a_machine_that_lacks_something() -> None:
+    for defect in (ValueError("x"), OSError(errno.EIO, "x"), sqlite3.OperationalError("no such table: runs")):
+        assert resource_error(defect) is None
+    assert isinstance(resource_error(sqlite3.OperationalError("database or disk is full")), StoreError)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_while_writing_are_named(tmp_path: Path, number: int) -> None:
+    with pytest.raises(StoreError, match="may not open another file"), explained(tmp_path):
+        raise OSError(number, os.strerror(number))

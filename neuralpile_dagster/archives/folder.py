@@ -121,7 +121,7 @@ class FolderArchive:
     def _files(self, folder: Path) -> Iterator[ArchiveFile]:
         for current, folders, names in os.walk(folder, onerror=_cannot_list):
             folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX)]
-            stores = [name for name in folders if is_zarr(Path(current, name))]
+            stores = [name for name in folders if not (at := Path(current, name)).is_symlink() and is_zarr(at)]
             yield from (self._zarr(folder, Path(current, name)) for name in stores)
             folders[:] = [name for name in folders if name not in stores]
             for name in folders:

@@ -194,7 +194,7 @@ def scan_order(
             falls += 1
             largest[0] = max(largest[0], before - t)
         before = t
-        whole += t == math.floor(t)
+        whole += t == np.floor(t)
         if n and not starts[k] <= t <= stops[k]:
             k = min(int(np.searchsorted(stops, t)), n - 1)
             outside += not starts[k] <= t <= stops[k]

@@ -159,9 +159,10 @@ def measure_segment(
         total = 0
         largest = np.uint8(0)
         for part in range(len(cuts) - 1):
+            piece = row[cuts[part] : cuts[part + 1]]  # a slice: indices that might be negative are not vectorized
             spikes = 0
-            for j in range(cuts[part], cuts[part + 1]):
-                spikes += row[j]
+            for j in range(len(piece)):
+                spikes += piece[j]
             activity[part] += spikes
             total += spikes
         for j in range(len(row)):

@@ -15,6 +15,7 @@ _NAMES = {
     "macaque": ("macaque", "macaques", "monkey", "rhesus", "macaca mulatta", "macaca", "ncbitaxon_9544"),
     "marmoset": ("marmoset", "callithrix jacchus", "ncbitaxon_9483"),
     "gerbil": ("gerbil", "meriones unguiculatus", "ncbitaxon_10047"),
+    "none": ("synthetic",),
     "zebra finch": ("zebra finch", "taeniopygia guttata", "ncbitaxon_59729"),
 }
 _PATTERNS = {species: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b") for species, words in _NAMES.items()}

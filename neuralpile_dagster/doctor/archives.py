@@ -13,7 +13,7 @@ from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.archives.sample.archive import sample_folder
 from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, ok, warning
+from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, NoUnits
 from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.net.retry import RetryPolicy
@@ -71,7 +71,7 @@ class _Listed:
         self.row: Dataset
         self.archive: Archive
         self.manifest: Manifest | None = None
-        self._not_read = failed("not tried: the listing before it failed", "see the line `archive listing`")
+        self._not_read = not_tried("the listing before it failed: see the line `archive listing`")
 
     def look(self, row: Dataset) -> Finding:
         """List the dataset's source and apply its rule."""

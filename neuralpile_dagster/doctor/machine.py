@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from neuralpile_dagster.doctor.model import Finding, failed, ok, warning
+from neuralpile_dagster.doctor.model import Finding, failed, not_needed, ok, warning
 from neuralpile_dagster.files import explained, free_bytes
 from neuralpile_dagster.settings import Settings
 
@@ -56,6 +56,19 @@ def _requirements() -> list[Requirement]:
     """Requirements of the package without extras."""
     found = (Requirement(text) for text in requires(PACKAGE) or ())
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def plugins() -> Finding:
+    """Load the readers and analyses that other packages add; a broken one stops every build."""
+    from neuralpile_dagster.catalog import readers
+    from neuralpile_dagster.ledger import analyses
+
+    added = {
+        "readers": [name for name in readers.all_readers() if name not in readers.BUILT_IN],
+        "analyses": [row.name for row in analyses.all_analyses() if row not in analyses.BUILT_IN],
+    }
+    named = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in added.items() if names)
+    return ok(named) if named else not_needed("no other package adds readers or analyses")
 
 
 def imports() -> Finding:

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 from neuralpile_dagster.errors import NeuralPileError
 
-Status = Literal["ok", "failed", "warning", "not needed"]
+Status = Literal["ok", "failed", "warning", "not needed", "not tried"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ def failed(found: str, remedy: str) -> Finding:
 def not_needed(found: str) -> Finding:
     """Finding of a probe that the current settings do not need."""
     return Finding("not needed", found)
+
+
+def not_tried(found: str) -> Finding:
+    """Finding of a probe that needs another one, which failed."""
+    return Finding("not tried", found)
 
 
 def failure(error: NeuralPileError) -> Finding:

@@ -9,7 +9,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.archives import archive_probes, dataset_probes, figshare_probes
 from neuralpile_dagster.doctor.cluster import broker, postgres
 from neuralpile_dagster.doctor.hub import hub
-from neuralpile_dagster.doctor.machine import home, imports, store, versions
+from neuralpile_dagster.doctor.machine import home, imports, plugins, store, versions
 from neuralpile_dagster.doctor.model import Finding, Line, Probe, ok
 from neuralpile_dagster.doctor.run import examine
 from neuralpile_dagster.settings import ProcessSettings, Settings
@@ -33,6 +33,7 @@ def probes(settings: Settings, catalog: Mapping[str, Dataset], dataset: str | No
     """The probes that need settings, in groups that run at the same time."""
     return [
         [Probe("home", lambda: home(settings))],
+        [Probe("plugins", plugins)],
         [Probe("store", lambda: store(settings))],
         archive_probes(settings, catalog),
         figshare_probes(settings, catalog),

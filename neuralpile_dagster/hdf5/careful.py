@@ -20,6 +20,8 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
 MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression Factor")
+MAX_PLAUSIBLE_EXPANSION = 100  # of measured times
+LARGE_BYTES = 80_000_000  # declared sizes below this are read in a second or two, however they compress
 MAX_FREE_BYTES = 1 << 16  # declared sizes below this need no check
 _FREE_BYTES_OTHER_FILTERS = 1 << 26  # Zstd and Blosc compress repeated values better than deflate can
 _MODEST_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
@@ -194,6 +196,24 @@ def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) 
             remedy="fetch the file again, or ask its authors; the missing values cannot be recovered",
         )
     return tuple(int(length) for length in shape)
+
+
+def require_plausible(dataset: h5py.Dataset, name: str) -> None:
+    """Raise `DamagedRecording` for a large dataset of measured times that no file of this size can hold.
+
+    Deflate shrinks constant values a thousandfold, so that a file of 1 MB would be decompressed and binned for
+    minutes; times that differ shrink some tenfold at most. Bytes that chunks share count once.
+    """
+    with reading(name, dataset.name):
+        claimed = dataset.size * dataset.dtype.itemsize
+        held = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
+    if claimed > max(LARGE_BYTES, held * MAX_PLAUSIBLE_EXPANSION):
+        raise DamagedRecording(
+            f"{name}: {dataset.name} claims to hold more than its file can",
+            found=f"{claimed:,} bytes from {held:,} stored, {claimed / max(held, 1):,.0f} times as many",
+            expected=f"at most {MAX_PLAUSIBLE_EXPANSION} times as many, as of times that differ",
+            remedy="look at its values: they are constant, or the file is made to exhaust memory",
+        )
 
 
 def read_array(

@@ -21,6 +21,7 @@ class OpenFile(Protocol):
 
     name: str  # path as listed, for messages
     cost: ReadCost
+    unverified: bool  # whether values were read that neither a digest nor a checksum covers
 
     def hdf5(self) -> h5py.File:
         """Open as HDF5; the caller closes it. Raises `DamagedRecording` when it is not HDF5."""
@@ -48,6 +49,7 @@ class LocalFile:
     name: str
     path: Path
     cost: ReadCost = field(default_factory=ReadCost)
+    unverified: bool = False
 
     def hdf5(self) -> h5py.File:
         """Open as HDF5; see `OpenFile.hdf5`."""

@@ -42,11 +42,14 @@ class DatasetDue:
         Hash of the inputs of the publication that is due, or None.
     analyses : dict of str to dict
         The same as ``sessions``, by name of the analysis; publishing does not wait for them.
+    why : str
+        What comes next, or why nothing does, in words for the operator.
     """
 
     sessions: dict[str, str]
     publish: str | None
     analyses: dict[str, dict[str, str]] = field(default_factory=dict)
+    why: str = ""
 
 
 def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
@@ -100,7 +103,9 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     """Missing or stale parts of a dataset; none while it has no manifest."""
     manifest = read_record(store, documents.manifest_path(dataset), Manifest)
     if manifest is None:
-        return DatasetDue({}, None)
+        return DatasetDue(
+            {}, None, why=f"not started: launch the job build_{dataset.key}, or materialize {dataset.key}/manifest"
+        )
     analyses = {
         row.name: due
         for row in analyses_of(dataset)
@@ -109,21 +114,34 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     failures = documents.read_failures(store, dataset, settings)
     inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
     if any(failure.stopped_batch and _is_recent(failure) for failure in failures.values()):
-        return DatasetDue({}, None, analyses)  # the server was away, for sessions that were not attempted as well
+        # the server was away, for sessions that were not attempted as well
+        return DatasetDue({}, None, analyses, "waiting for an hour: the archive or the store did not respond")
     waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
     makable = [session for session in manifest.sessions if not session.vanished and session.key not in waiting]
     current = current_sessions(store, dataset, settings, makable)
     sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
     if sessions:
-        return DatasetDue(sessions, None, analyses)
+        return DatasetDue(sessions, None, analyses, f"{len(sessions):,} of {len(inputs_of):,} sessions to make")
     records, reasons = publishable_records(store, dataset, settings, manifest)
     share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
+    wait = _why_waiting(len(waiting), len(inputs_of))
     if not records or share < Fraction(str(min_session_share)):
-        return DatasetDue({}, None, analyses)
+        return DatasetDue({}, None, analyses, f"not published: {wait}" if wait else "no session to publish")
     missing = publishable(manifest, list(records), reasons, min_session_share)
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = documents.read_published(store, dataset, settings)
-    return DatasetDue({}, None if published is not None and published.inputs == inputs else inputs, analyses)
+    if published is not None and published.inputs == inputs:
+        return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
+    return DatasetDue({}, inputs, analyses, "to publish")
+
+
+def _why_waiting(waiting: int, listed: int) -> str:
+    if not waiting:
+        return ""
+    return (
+        f"{waiting:,} of {listed:,} sessions failed and wait until their file, the code or a setting changes (after a "
+        "failed connection: an hour); the job retry_failed tries them now"
+    )
 
 
 def _waits(failure: documents.FailureRecord, inputs: str) -> bool:

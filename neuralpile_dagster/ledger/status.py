@@ -18,7 +18,7 @@ from neuralpile_dagster.ledger.due import PileDue, pile_due
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record
+from neuralpile_dagster.store import Store, map_items, read_record
 
 REASON_CHARACTERS = 160
 """Characters of a failure's reason shown in a table of sessions."""
@@ -91,6 +91,19 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
         return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 
     return {session.key: state(session) for session in manifest.sessions}
+
+
+def partitions_to_keep(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> set[str]:
+    """Keys of a manifest's sessions, but for those that vanished from the archive before anything was made of them."""
+
+    def is_stored(session: Session) -> bool:
+        folders = [documents.trains_folder(dataset, settings), documents.counts_folder(dataset, settings)]
+        folders += [analysis.folder(dataset, settings) for analysis in analyses_of(dataset)]
+        return any(store.size(f"{folder}/{session.key}.json") is not None for folder in folders)
+
+    stored = map_items(store, is_stored, manifest.vanished)
+    without = {session.key for session, kept in zip(manifest.vanished, stored, strict=True) if not kept}
+    return {session.key for session in manifest.sessions} - without
 
 
 def pile_status(store: Store, datasets: Sequence[Dataset], settings: Settings) -> str:

@@ -6,13 +6,19 @@ are retried belongs to `retry`.
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from urllib3.exceptions import LocationParseError, LocationValueError
 from urllib3.util import parse_url
 
-from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, NeuralPileError
+from neuralpile_dagster.files import too_many_files
+
+System = TypeVar("System", bound=OSError)
 
 
 def host(url: str) -> str:
@@ -30,8 +36,23 @@ def unavailable(what: str, url: str, reason: str, attempts: int) -> ArchiveUnava
         f"{what} could not be read from {host(url)}",
         found=f"{reason}, after {attempts} attempts",
         expected="a response",
-        remedy="try again later; check this machine's network if it lasts",
+        remedy=remedy_for(reason, "try again later; check this machine's network if it lasts"),
     )
+
+
+NOT_RESOLVED = "the host's name could not be resolved"
+
+
+def named(error: Exception, usual: str) -> str:
+    """A network error in words: ``usual``, except where those would not help."""
+    return NOT_RESOLVED if inner_error(error, socket.gaierror) is not None else usual
+
+
+def remedy_for(reason: str, usual: str) -> str:
+    """Advice after a server failed all attempts for this reason (`retry.summary`)."""
+    if NOT_RESOLVED in reason:
+        return "check this machine's internet connection and, where it needs one, the proxy (HTTPS_PROXY)"
+    return usual
 
 
 def require_url(what: str, url: str) -> None:
@@ -44,11 +65,14 @@ def require_url(what: str, url: str) -> None:
         raise _no_url(what)
 
 
-def permanent(what: str, url: str, error: Exception) -> ArchiveError | None:
-    """The `ArchiveError` for a permanent error; None for a transient one."""
+def permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
+    """Our error for a permanent one (an `ArchiveError`, or that of too many open files); None for a transient one."""
     if isinstance(error, LocationValueError):
         return _no_url(what)
-    certificate = _certificate_error(error)
+    system = inner_error(error, OSError)
+    if system is not None and system.errno in (errno.EMFILE, errno.ENFILE):
+        return too_many_files(system)
+    certificate = inner_error(error, ssl.SSLCertVerificationError)
     if certificate is None:
         return None
     return ArchiveError(
@@ -67,15 +91,13 @@ def _no_url(what: str) -> ArchiveError:
     )
 
 
-def _certificate_error(error: object, depth: int = 8) -> ssl.SSLCertVerificationError | None:
-    """The failed verification inside the errors of urllib3 and requests that wrap it."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error
+def inner_error(error: object, kind: type[System], depth: int = 8) -> System | None:
+    """The innermost error of the operating system of this kind, inside those of urllib3, requests and httpx."""
     if not isinstance(error, BaseException) or depth == 0:
         return None
     inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
-    found = (_certificate_error(each, depth - 1) for each in inner)
-    return next((each for each in found if each is not None), None)
+    found = (inner_error(each, kind, depth - 1) for each in inner)
+    return next((each for each in found if each is not None), error if isinstance(error, kind) else None)
 
 
 class NotFound(ArchiveError):

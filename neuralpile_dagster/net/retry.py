@@ -17,7 +17,7 @@ import urllib3
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from urllib3.exceptions import HTTPError, InvalidHeader
 
-from neuralpile_dagster.net.errors import permanent, unavailable
+from neuralpile_dagster.net.errors import named, permanent, unavailable
 from neuralpile_dagster.progress import warn_of_retry
 
 Result = TypeVar("Result")
@@ -209,4 +209,4 @@ def network_errors(what: str, url: str) -> Iterator[None]:
 def summary(error: Exception) -> str:
     """A network error in a few words."""
     text = str(error).partition(": ")[2] or str(error)
-    return f"{type(error).__name__}: {text}"
+    return named(error, f"{type(error).__name__}: {text}")

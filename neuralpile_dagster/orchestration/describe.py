@@ -6,6 +6,7 @@ Descriptions of the kinds themselves belong in `ledger.kinds`.
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,18 +17,20 @@ from neuralpile_dagster.markdown import doi_link, link, one_line, text
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 
 OWNERS = ["team:neuralpile"]
+FRESH_FOR, STALE_AFTER = timedelta(days=30), timedelta(days=90)
+"""A manifest that is older gets a warning in the UI, then an error: nobody has asked the archive for news since."""
 _MARKUP = str.maketrans("*`<>", "    ")
 
 
 def _text(dataset: Dataset, kind: AssetKind) -> str:
-    """Markdown description; lists of assets show its first line as plain text."""
+    """Markdown description; lists of assets show its beginning as plain text, so there is no markup in that."""
     where = [f"Source: {link(dataset.source.label, dataset.source.url)}"]
     where += [f"species: {text(dataset.species)}"] if dataset.species else []
     where += [f"data: {doi_link(dataset.doi)}"] if dataset.doi else []
     where += [f"paper: {doi_link(dataset.paper_doi)}"] if dataset.paper_doi else []
     parts = [
         one_line(dataset.title).translate(_MARKUP),
-        "**SYNTHETIC**: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
+        "SYNTHETIC: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
         kind.text,
         text(dataset.description, 2000),
         " · ".join(where),
@@ -55,6 +58,11 @@ def _published(dataset: Dataset) -> str:
 def asset_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
     """Keyword arguments for the asset decorators of a dataset."""
     return {**spec_facts(dataset, kind), "group_name": dataset.key}
+
+
+def freshness_of_manifest(dataset: Dataset) -> dg.FreshnessPolicy | None:
+    """How old a manifest may be; synthetic sources never change."""
+    return None if dataset.synthetic else dg.FreshnessPolicy.time_window(STALE_AFTER, FRESH_FOR)
 
 
 def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:

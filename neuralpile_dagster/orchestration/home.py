@@ -14,8 +14,9 @@ from pathlib import Path
 import dagster as dg
 from filelock import Timeout
 
-from neuralpile_dagster.files import explained, file_lock, write_bytes
+from neuralpile_dagster.files import explained, file_lock, locked, write_bytes
 from neuralpile_dagster.orchestration.pools import limit_pools
+from neuralpile_dagster.progress import silent
 from neuralpile_dagster.settings import Settings
 
 
@@ -28,10 +29,15 @@ def prepare_home(settings: Settings) -> None:
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """Open the instance, for use in a ``with``."""
+    """Open the instance, for use in a ``with``.
+
+    Processes that start together on a new home open it one after the other: the first one makes Dagster's databases.
+    """
     prepare_home(settings)
-    instance = dg.DagsterInstance.from_config(str(settings.home))
-    limit_pools(instance)
+    with explained(settings.home), locked(settings.home / ".opening.lock", silent, "the home is being opened"):
+        instance = dg.DagsterInstance.from_config(str(settings.home))
+        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # made when first used
+        limit_pools(instance)
     return instance
 
 

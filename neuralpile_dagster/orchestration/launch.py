@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_s
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
@@ -38,14 +40,23 @@ from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, open_store
 
 IDS_SHOWN = 3
+PART_OF = "neuralpile/job"
+"""Tag of runs that a named job launches: its name."""
 QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
 class Launcher:
     """Run assets on an instance, in this process, and collect the outcomes."""
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        job: dg.JobDefinition,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
+        self.tags = dict(tags or {})
         self.instance = instance
         self.store: Store = open_store(settings.store)
         self.job = job
@@ -61,9 +72,9 @@ class Launcher:
 
         Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would continue.
         """
-        tags = {}
+        tags = dict(self.tags)
         if partitions:
-            tags = {
+            tags |= {
                 "dagster/asset_partition_range_start": partitions[0],
                 "dagster/asset_partition_range_end": partitions[-1],
             }
@@ -86,8 +97,9 @@ class Launcher:
         if evaluation.passed:
             return
         name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+        said = (evaluation.description or "").removeprefix(f"{evaluation.partition}: ")
         if evaluation.severity == dg.AssetCheckSeverity.WARN:
-            sessions, _ = self.outcome.warnings.setdefault(name, ([], evaluation.description or ""))
+            sessions, _ = self.outcome.warnings.setdefault(name, ([], said))
             sessions += [evaluation.partition] if evaluation.partition else []
         elif evaluation.asset_key.path[-1] != "spike_counts":
             self.outcome.failed[name] = evaluation.description or "the check failed"
@@ -123,6 +135,11 @@ class Launcher:
             return
         if share is None:
             share = 0.0 if partial else 1.0
+        self.publish(dataset, share)
+
+    def publish(self, dataset: Dataset, share: float) -> None:
+        """Publish one dataset if this share of its sessions is done; a part never replaces more sessions."""
+        hub_dataset = names.hub_dataset_key(dataset)
         if share < 1 and (fewer := self._would_shrink(dataset)):
             self.outcome.failed[hub_dataset.to_user_string()] = fewer
             return
@@ -289,6 +306,7 @@ def build(
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
             launcher.pile([dataset.name for dataset in chosen])
+        try_to_refresh(instance, settings, list(catalog.values()), partial(print, file=sys.stderr))
         return launcher.outcome
 
 

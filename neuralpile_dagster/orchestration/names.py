@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
 
@@ -11,6 +11,8 @@ from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.ledger.analyses import Analysis
 from neuralpile_dagster.ledger.kinds import PILE, AssetKind
 
+NO_SESSIONS = "_materialize_the_manifest_first"
+"""The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""
 OVERVIEW = dg.AssetKey(["overview", "datasets"])
 
 
@@ -55,17 +57,46 @@ def session_partitions(dataset: Dataset) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{dataset.key}_sessions")
 
 
+def known_sessions(instance: dg.DagsterInstance, dataset: Dataset) -> list[str]:
+    """Partition keys of a dataset's sessions, in order."""
+    return [key for key in instance.get_dynamic_partitions(_name(session_partitions(dataset))) if key != NO_SESSIONS]
+
+
+def mark_untouched(instance: dg.DagsterInstance, datasets: Iterable[Dataset]) -> None:
+    """Give datasets without any partition the one that says what to do first.
+
+    Without it the UI shows their assets green, with all of no partitions, and
+    a backfill of them ends in an error that does not say what is missing.
+    """
+    for dataset in datasets:
+        if not instance.get_dynamic_partitions(name := _name(session_partitions(dataset))):
+            instance.add_dynamic_partitions(name, [NO_SESSIONS])
+
+
 def register(
     instance: dg.DagsterInstance, partitions: dg.DynamicPartitionsDefinition, keys: Sequence[str]
 ) -> list[str]:
-    """Register the missing partition keys, in the given order, and return them; keys are never deleted."""
-    name = partitions.name
-    assert name is not None
-    known = set(instance.get_dynamic_partitions(name))
+    """Register the missing partition keys, in the given order, and return them."""
+    known = set(instance.get_dynamic_partitions(_name(partitions)))
     new = [key for key in keys if key not in known]
     if new:
-        instance.add_dynamic_partitions(name, new)
+        instance.add_dynamic_partitions(_name(partitions), new)
     return new
+
+
+def unregister(
+    instance: dg.DagsterInstance, partitions: dg.DynamicPartitionsDefinition, keep: Collection[str]
+) -> list[str]:
+    """Remove the partition keys that are not to ``keep`` and return them; events and stored data stay."""
+    gone = [key for key in instance.get_dynamic_partitions(_name(partitions)) if key not in keep]
+    for key in gone:
+        instance.delete_dynamic_partition(_name(partitions), key)
+    return [key for key in gone if key != NO_SESSIONS]
+
+
+def _name(partitions: dg.DynamicPartitionsDefinition) -> str:
+    assert partitions.name is not None
+    return partitions.name
 
 
 def contiguous_batches(all_keys: Sequence[str], wanted: set[str], size: int) -> list[list[str]]:

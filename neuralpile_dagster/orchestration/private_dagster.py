@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
@@ -25,6 +26,7 @@ __all__ = [
     "AssetCheckExecutionRecordStatus",
     "CheckRunHealthResult",
     "ConfigurableClassData",
+    "PartitionKeyFilter",
     "SqliteEventLogStorage",
     "UserConfigSchema",
     "WorkerStatus",

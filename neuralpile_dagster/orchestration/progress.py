@@ -10,9 +10,11 @@ from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.progress import LOG as WAITING
 from neuralpile_dagster.progress import Progress
 
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
 _MARK = "neuralpile_progress"
 """Attribute of log records, which Dagster passes on to its loggers (unlike the name of the logger).
 
@@ -20,7 +22,7 @@ True, or the text that the terminal shows instead of the message.
 """
 
 
-def terminal_log(context: dg.AssetExecutionContext) -> logging.LoggerAdapter[dg.DagsterLogManager]:
+def terminal_log(context: Context) -> logging.LoggerAdapter[dg.DagsterLogManager]:
     """Logger of the run whose lines the terminal shows as well."""
     return logging.LoggerAdapter(context.log, {_MARK: True})
 
@@ -33,7 +35,7 @@ def log_error(log: logging.LoggerAdapter[Any], message: str, brief: str, error: 
     log.logger.error(message, exc_info=error, extra={_MARK: brief})
 
 
-def progress_of(context: dg.AssetExecutionContext) -> Progress:
+def progress_of(context: Context) -> Progress:
     """`Progress` of an asset that logs to the run, for the UI and the terminal."""
     return terminal_log(context).info
 
@@ -41,18 +43,31 @@ def progress_of(context: dg.AssetExecutionContext) -> Progress:
 class _Forward(logging.Handler):
     """Forward log records of another logger to the run's log."""
 
-    def __init__(self, log: logging.LoggerAdapter[dg.DagsterLogManager]) -> None:
+    def __init__(self, log: logging.LoggerAdapter[dg.DagsterLogManager], prefix: str) -> None:
         super().__init__()
         self._log = log
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.log(record.levelno, record.getMessage())
+        self._log.log(record.levelno, f"{self._prefix}{record.getMessage()}")
 
 
 @contextmanager
-def forward_wait_warnings(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Forward warnings about waiting for a server to the run's log, so that a long retry does not look like a hang."""
-    handler = _Forward(terminal_log(context))
+def failing_in_words() -> Iterator[None]:
+    """Fail a step with the text of our own errors alone; any other error is a defect and keeps its traceback."""
+    try:
+        yield
+    except NeuralPileError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@contextmanager
+def forward_wait_warnings(context: Context, label: str = "") -> Iterator[None]:
+    """Forward warnings about waiting for a server to the run's log, so that a long retry does not look like a hang.
+
+    ``label`` names the item that waits.
+    """
+    handler = _Forward(terminal_log(context), f"{label}: " if label else "")
     WAITING.addHandler(handler)
     try:
         yield

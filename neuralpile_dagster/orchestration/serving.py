@@ -36,8 +36,11 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
+from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import explained, write_bytes
+from neuralpile_dagster.orchestration.assets.overview import PATH as OVERVIEW_PAGE
+from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import Settings
@@ -91,6 +94,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
         _require_free_port(host, port)
         with open_instance(settings) as instance:
             fail_abandoned(settings.home, instance)
+            try_to_refresh(instance, settings, list(load_catalog(settings).values()), say)
         ui = uuid.uuid4().hex
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}
@@ -100,6 +104,8 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
             process = _start(ui, settings.home, host, port)
             try:
                 say(f"Dagster UI on {address} (home {settings.home}); stop with Ctrl-C")
+                say(f"what is built and what comes next: {address}/assets/overview/datasets")
+                say(f"all datasets at a glance: {address}{OVERVIEW_PAGE}")
                 while process.poll() is None and not received:
                     time.sleep(_TICK_S)
                 stopped_by_itself = not received
@@ -171,6 +177,11 @@ def _read(note: Path) -> dict[str, str]:
     with suppress(FileNotFoundError, ValueError):
         return dict(json.loads(note.read_text()))
     return {}
+
+
+def address_of(home: Path) -> str | None:
+    """Address at which the UI of a home is served, or was when it was killed; None where there is none."""
+    return _read(home / "ui.json").get("address")
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -1,19 +1,23 @@
 """Raster pictures of spike counts (x: time, y: units by area and rate), small enough for Dagster's event log.
 
-Above each raster are a strip of the whole session, with the shown window marked, and the mean rate of all units. Drawn
-with Pillow, pixel by pixel: a batch draws one picture per session. What is shown is chosen in `window`.
+Above each raster are a strip of the whole session, with the shown window marked, and the mean rate of all units.
+Matplotlib draws axes and texts; what fills them is written pixel by pixel, which is faster than its images and areas: a
+batch draws one picture per session. What is shown is chosen in `window`.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from PIL import Image
 
 from neuralpile_dagster.plots.window import WINDOW_BINS, RasterSample
 
@@ -36,16 +40,17 @@ _COARSER = ((GRAYS, WINDOW_BINS), (GRAYS, 340), (5, 340), (GRAYS, 170), (5, 170)
 """Grays and columns to draw with until a picture is small enough; the window stays the same."""
 _SMOOTH_BINS = 5
 _LINE_PX, _LABEL_CHARACTERS = 11, 11
-_Write = Callable[..., None]
+_DPI, _TEXT_PT = 100, 7.5
 
 
 def raster_png(samples: Sequence[RasterSample]) -> bytes:
     """Draw rasters below each other and return a palette PNG.
 
     Darker means more spikes: of a unit in a bin, or of neighboring units where there are more units than pixels. A
-    sample takes 5 to 20 kB when few bins hold spikes, up to 60 kB when most do.
+    sample takes 5 to 20 kB when few bins hold spikes, up to 60 kB when most do. One thread of a process may draw at a
+    time.
     """
-    return _png(_draw(samples, GRAYS, WINDOW_BINS))
+    return _png(_draw(samples, _frames(samples), GRAYS, WINDOW_BINS))
 
 
 def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: int) -> str:
@@ -54,9 +59,9 @@ def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: 
     Same samples, same picture. The coarsest is returned even if it is too long,
     which happens only with a limit below some 12,000 per sample.
     """
-    text = ""
+    frames, text = _frames(samples), ""
     for grays, columns in _COARSER:
-        text = as_markdown(_png(_draw(samples, grays, columns)), alt)
+        text = as_markdown(_png(_draw(samples, frames, grays, columns)), alt)
         if len(text) <= most_characters:
             break
     return text
@@ -74,15 +79,21 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _draw(samples: Sequence[RasterSample], grays: int, columns: int) -> np.ndarray:
-    """Draw all samples: palette indices, uint8, shape (height, width)."""
-    pixels = np.zeros((HEIGHT_PX * len(samples), WIDTH_PX), np.uint8)
+def _frames(samples: Sequence[RasterSample]) -> list[np.ndarray]:
+    """All of each sample but its counts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
+    frames = []
+    for sample in samples:
+        frames.append(_axes().draw(sample))
+        _draw_strip(frames[-1], sample)
+        _draw_rate(frames[-1], sample)
+    return frames
+
+
+def _draw(samples: Sequence[RasterSample], frames: Sequence[np.ndarray], grays: int, columns: int) -> np.ndarray:
+    """Draw all samples below each other: palette indices, uint8, shape (height, width)."""
+    pixels = np.concatenate([*frames, np.zeros((0, WIDTH_PX), np.uint8)])
     for number, sample in enumerate(samples):
-        part = pixels[number * HEIGHT_PX : (number + 1) * HEIGHT_PX]
-        part[:] = _texts(sample)
-        _draw_strip(part, sample)
-        _draw_rate(part, sample)
-        _draw_counts(part, sample, grays, columns)
+        _draw_counts(pixels[number * HEIGHT_PX : (number + 1) * HEIGHT_PX], sample, grays, columns)
     return pixels
 
 
@@ -176,58 +187,61 @@ def _x(share: float) -> int:
     return _LEFT + round(min(max(share, 0.0), 1.0) * (_RIGHT - _LEFT))
 
 
-@lru_cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(11)
+class _Axes:
+    """Axes, title and labels of one sample, drawn again and again: making them costs more than drawing them."""
 
+    def __init__(self) -> None:
+        figure = Figure(figsize=(WIDTH_PX / _DPI, HEIGHT_PX / _DPI), dpi=_DPI)
+        self._canvas = FigureCanvasAgg(figure)
+        top, bottom = _RASTER
+        # placed by hand: layout engines cost more than the drawing itself
+        place = _LEFT / WIDTH_PX, 1 - bottom / HEIGHT_PX, (_RIGHT - _LEFT) / WIDTH_PX, (bottom - top) / HEIGHT_PX
+        self._axes = figure.add_axes(place, frameon=False)
+        self._axes.tick_params(labelsize=_TEXT_PT, length=3, pad=1)
+        self._axes.tick_params(axis="y", length=0, pad=11)
+        self._axes.xaxis.set_major_locator(MaxNLocator(8))
+        self._axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.7g}"))
+        self._axes.set_ylim(bottom, top)
 
-def _texts(sample: RasterSample) -> np.ndarray:
-    """Title, labels and ticks as palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
-    image = Image.new("L", (WIDTH_PX, HEIGHT_PX), 255)
-    draw, font = ImageDraw.Draw(image), _font()
+        def text(x: float, y: float, align: str) -> Any:
+            return figure.text(
+                x / WIDTH_PX, 1 - y / HEIGHT_PX, "", size=_TEXT_PT, ha=align, va="center", parse_math=False
+            )
 
-    def write(x: float, y: float, text: str, anchor: str, shade: int = 0) -> None:
-        draw.text((x, y), text, fill=shade, font=font, anchor=anchor)
+        self._title = text(_LEFT, 9, "left")
+        self._strip = text(_LEFT - 12, sum(_STRIP) / 2, "right")
+        self._rate = [text(_LEFT - 12, _RATE[0] + offset, "right") for offset in (8, 22)]
 
-    write(_LEFT, 9, sample.title, "lm")
-    if sample.strip is not None:
-        write(_LEFT - 12, sum(_STRIP) / 2, sample.strip.label, "rm", 60)
-    rate = _smooth_rate(sample)
-    if len(rate):
+    def draw(self, sample: RasterSample) -> np.ndarray:
+        """All but the content of the three parts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
+        rate = _smooth_rate(sample)
         unit = "/bin" if sample.bin_width_s is None else "Hz"
-        write(_LEFT - 12, _RATE[0] + 8, "mean rate", "rm", 60)
-        write(_LEFT - 12, _RATE[0] + 22, f"{float(rate.min()):.2g}–{float(rate.max()):.2g} {unit}", "rm", 60)
-    _write_units(sample, write)
-    n_bins = sample.counts.shape[1]
-    for at, text in _ticks(sample.start, sample.start + n_bins * sample.step):
-        x = _x((at - sample.start) / max(n_bins * sample.step, 1e-9))
-        draw.line((x, _RASTER[1], x, _RASTER[1] + 3), fill=0)
-        write(x, _RASTER[1] + 5, text, "ma")
-    write((_LEFT + _RIGHT) / 2, _RASTER[1] + 19, sample.x_label, "ma", 60)
-    return np.rint((255 - np.asarray(image)) * ((GRAYS - 1) / 255)).astype(np.uint8)
+        ends = f"{float(rate.min()):.2g} to {float(rate.max()):.2g} {unit}" if len(rate) else ""
+        self._title.set_text(sample.title)
+        self._strip.set_text(sample.strip.label if sample.strip is not None else "")
+        for line, shown in zip(self._rate, ("mean rate" if ends else "", ends), strict=True):
+            line.set_text(shown)
+        self._axes.set_xlim(sample.start, sample.start + max(sample.counts.shape[1] * sample.step, 1e-9))
+        self._axes.set_xlabel(sample.x_label, size=_TEXT_PT, labelpad=1)
+        labels = _unit_labels(sample)
+        self._axes.set_yticks(list(labels), list(labels.values()), parse_math=False)
+        self._canvas.draw()
+        gray = np.asarray(Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("L"))
+        return np.rint((255 - gray) * ((GRAYS - 1) / 255)).astype(np.uint8)
 
 
-def _write_units(sample: RasterSample, write: _Write) -> None:
-    """Label the bands that are tall enough, or state the number of units."""
+_axes = lru_cache(_Axes)
+
+
+def _unit_labels(sample: RasterSample) -> dict[float, str]:
+    """Labels of the bands that are tall enough, by their middle in pixels, or the number of units."""
     if not sample.bands:
-        write(_LEFT - 12, (_RASTER[0] + _RASTER[1]) / 2 - 7, f"{len(sample.counts):,} units", "rm")
-        write(_LEFT - 12, (_RASTER[0] + _RASTER[1]) / 2 + 7, "by rate", "rm", 60)
-        return
-    free = 0.0
+        return {sum(_RASTER) / 2: f"{len(sample.counts):,} units\nby rate"}
+    labels, free = {}, 0.0
     for (label, top, bottom), (_, size) in zip(_band_rows(sample), sample.bands, strict=True):
         middle = (top + bottom) / 2
         if bottom - top >= _LINE_PX and middle - _LINE_PX / 2 >= free:
-            short = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
-            write(_LEFT - 12, middle, f"{short} {size:,}", "rm")
+            short = label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 2]}.."
+            labels[middle] = f"{short} {size:,}"
             free = middle + _LINE_PX / 2
-
-
-def _ticks(start: float, stop: float) -> list[tuple[float, str]]:
-    """About eight round numbers from ``start`` to ``stop``, and their texts."""
-    if not stop > start:
-        return []
-    power = 10.0 ** math.floor(math.log10((stop - start) / 8))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 8 >= stop - start)
-    digits = max(-math.floor(math.log10(step)), 0)
-    first, last = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)
-    return [(k * step, f"{k * step:,.{digits}f}") for k in range(first, last + 1)]
+    return labels

@@ -68,6 +68,7 @@ def component_card(
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
         *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
+        *_verification(counts),
         *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
         *_missing(component),
     ]
@@ -179,12 +180,13 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
     rows = [
         (why, f"{sum(numbers):,}", f"{sum(numbers) / max(spikes_read, 1):.2%}", f"{sum(map(bool, numbers)):,}")
         for why, numbers in reasons
+        if any(numbers)
     ]
     silent = sum(s.silent_units for s in stats)
     return [
         f"Of {spikes_read:,} spikes read, {component.totals.spikes:,} are in the counts; {dropped:,} were dropped "
-        f"for their times ({dropped / max(spikes_read, 1):.2%}):",
-        *["", *table(["not in the counts", "spikes", "share", "sessions"], rows), ""],
+        f"for their times ({dropped / max(spikes_read, 1):.2%}).",
+        *(["", *table(["not in the counts", "spikes", "share", "sessions"], rows), ""] if rows else []),
         *_most_dropped(counts),
         f"The largest count is {max(s.max_count for s in stats)}; {sum(s.saturated_bins for s in stats):,} bins are "
         "saturated.",
@@ -215,6 +217,23 @@ def _observation(counts: Sequence[CountsRecord]) -> list[str]:
         f"The files of {len(stated):,} of {len(counts):,} sessions state when units were observed (`obs_intervals` of "
         f"the `units` config): {max(1 - observed / length, 0):.1%} of their bins lie outside, and are zeros that "
         "nobody measured.",
+    ]
+
+
+def _verification(counts: Sequence[CountsRecord]) -> list[str]:
+    """Section on sessions whose values nothing verified."""
+    unverified = sum(record.unverified for record in counts)
+    if not unverified:
+        return []
+    return [
+        "## Verification",
+        "",
+        f"{unverified:,} of {len(counts):,} sessions were read by byte ranges (`access: ranges`), at least in part "
+        "from data that the source stores without checksums (contiguous HDF5 data). Only the bytes needed were "
+        "transferred, so the digests that the source lists could not be compared: a bit flipped in the transfer "
+        "would not be seen. To verify them, materialize `spike_trains` and `spike_counts` again with "
+        "`access: download`: whole files are fetched and their digests compared.",
+        "",
     ]
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import HubError
@@ -54,10 +55,15 @@ def component_inputs(
         "repository": repository,
         "dataset": dataset.model_dump(mode="json", exclude=_NOT_PUBLISHED_OF_ROW),
         "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
-        "counts": [records[s.key].model_dump(mode="json") for s in manifest.sessions if s.key in records],
+        "counts": [_published(records[s.key]) for s in manifest.sessions if s.key in records],
         "missing": dict(missing),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _published(record: CountsRecord) -> dict[str, Any]:
+    """All of a record; without the field that older versions did not write, where it says what they would."""
+    return record.model_dump(mode="json", exclude=None if record.unverified else {"unverified"})
 
 
 def write_component(

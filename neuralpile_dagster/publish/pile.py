@@ -331,4 +331,4 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
 
 def _count_units(path: Path, row: int) -> int:
     with RowReader(path) as reader:
-        return int(reader.row(row).counts.shape[0])
+        return reader.shape(row)[0]

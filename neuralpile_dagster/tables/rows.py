@@ -1,74 +1,55 @@
-"""Write and read rows of a published dataset: one segment of spike counts per row, one row group per row.
+"""Write and read files of rows: one segment of spike counts per row, one row group per row.
 
-The one place that decides how rows are encoded. Each column chunk is a pure
-function of its row, so the same row has the same bytes in a session's file,
-in a component's shard and in the pile, and can be copied without decoding.
+Each column chunk is a pure function of its row, so the same row has the same
+bytes in a session's file, in a component's shard and in the pile, and can be
+copied without decoding. How rows are encoded is decided in `copying.encoded`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.files import atomic_write
+from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_array, counts_matrix
+from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row, unpack
+from neuralpile_dagster.tables.copying.pages import ForeignEncoding
+from neuralpile_dagster.tables.copying.row_file import RowFile
+from neuralpile_dagster.tables.copying.sources import Sources, damaged_row
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
-from neuralpile_dagster.tables.schemas import COUNTS, ROW_SCHEMA
+from neuralpile_dagster.tables.packed import PackedCounts
+from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
-COUNTS_COLUMN = "spike_counts"
-MAX_ROW_TOKENS = 2**31 - 1
-"""Offsets of a list are int32: more tokens than this do not fit one row."""
-
-# zstd-1 is as small as zstd-3 on spike counts and never slower (docs/performance.md);
-# the dictionary matters more than the codec. Statistics of counts are useless and cost a pass.
-# The page index makes pages end at rows: one data page per row group.
-WRITER_SETTINGS: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "use_dictionary": True,
-    "write_statistics": [name for name in [*ROW_SCHEMA.names, "source_dataset"] if name != COUNTS_COLUMN],
-    "write_page_index": True,
-    "write_page_checksum": True,
-    "data_page_version": "1.0",
-    "write_batch_size": 65_536,
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: ``counts`` is uint8 (n_units, n_bins), read-only; ``source_dataset`` is None outside the pile."""
-
-    counts: np.ndarray
-    subject_id: str
-    session_id: str
-    segment_id: str
-    source_dataset: str | None = None
+__all__ = ["COUNTS_COLUMN", "Row", "RowReader", "RowWriter", "counts_array", "counts_matrix", "write_rows"]
 
 
 class RowWriter:
     """Write rows to a Parquet file, one row group each; a context manager.
 
     The same rows give the same bytes. Writes directly to ``target``: use it
-    inside `files.atomic_write` or `store.put_file`.
+    inside `files.atomic_write` or `store.put_file`. A file whose context ends in
+    an exception is left without a footer, so that nobody can read it.
 
     Parameters
     ----------
-    target : Path or pyarrow.NativeFile
+    target : Path
         File to write.
     schema : pyarrow.Schema
         `ROW_SCHEMA` or `PILE_SCHEMA`.
     """
 
-    def __init__(self, target: Path | pa.NativeFile, schema: pa.Schema = ROW_SCHEMA) -> None:
+    def __init__(self, target: Path, schema: pa.Schema = ROW_SCHEMA) -> None:
         self.schema = schema
-        settings = dict(WRITER_SETTINGS)
-        settings["write_statistics"] = [name for name in settings["write_statistics"] if name in schema.names]
-        self._writer = pq.ParquetWriter(target, schema, **settings)
+        self._stream = target.open("wb")
+        self._file = RowFile(self._stream, schema)
 
     def write(
         self,
@@ -79,18 +60,12 @@ class RowWriter:
         source_dataset: str | None = None,
     ) -> None:
         """Append one row. ``counts`` is uint8 (n_units, n_bins), not copied when C-contiguous."""
-        texts = {"subject_id": subject_id, "session_id": session_id, "segment_id": segment_id}
-        if source_dataset is not None:
-            texts["source_dataset"] = source_dataset
-        if [COUNTS_COLUMN, *texts] != self.schema.names:
-            raise TableError("a row has other columns than its file", found=str([*texts]), expected=str(self.schema))
-        columns = [counts_array(counts), *(_one_text(text) for text in texts.values())]
-        table = pa.Table.from_arrays(columns, schema=self.schema)
-        self._writer.write_table(table, row_group_size=1)
+        self._file.add(encode_row(Row(counts, subject_id, session_id, segment_id, source_dataset), self.schema))
 
     def close(self) -> None:
         """Write the footer."""
-        self._writer.close()
+        self._file.finish()
+        self._stream.close()
 
     def __enter__(self) -> RowWriter:
         return self
@@ -98,79 +73,60 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        self._stream.close()
 
 
-def counts_array(counts: np.ndarray) -> pa.ListArray:
-    """One row's ``spike_counts`` as an Arrow array that shares the matrix's memory.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
-
-    Returns
-    -------
-    pyarrow.ListArray, list<list<uint8>>, length 1
-
-    Raises
-    ------
-    TableError
-        Another dtype, other dimensions, or more than `MAX_ROW_TOKENS` tokens.
-    """
-    if counts.dtype != np.uint8 or counts.ndim != 2 or counts.size > MAX_ROW_TOKENS:
-        raise TableError(
-            "spike counts do not fit a row",
-            found=f"{counts.dtype} of shape {counts.shape}",
-            expected=f"uint8, units x bins, at most {MAX_ROW_TOKENS:,} tokens",
-        )
-    n_units, n_bins = counts.shape
-    values = _sharing(np.ascontiguousarray(counts).reshape(-1))
-    ends = np.arange(n_units + 1, dtype=np.int64) * n_bins
-    units = pa.ListArray.from_arrays(_sharing(ends.astype(np.int32)), values, type=COUNTS.value_type)
-    return pa.ListArray.from_arrays(_sharing(np.array([0, n_units], np.int32)), units, type=COUNTS)
-
-
-def _sharing(values: np.ndarray) -> pa.Array:
-    # pa.array would import pandas: 0.45 s and 40 MB in every process
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
-
-
-def _one_text(text: str) -> pa.StringArray:
-    content = text.encode()
-    ends = np.array([0, len(content)], np.int32)
-    return pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(content))
-
-
-def counts_matrix(column: pa.ListArray, name: str) -> np.ndarray:
-    """One row's ``spike_counts`` as a matrix that shares the column's memory.
+def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema = ROW_SCHEMA, threads: int = 1) -> tuple[int, ...]:
+    """Write rows to a Parquet file, one row group each, in their order; the file does not depend on ``threads``.
 
     Parameters
     ----------
-    column : pyarrow.ListArray, list<list<uint8>>, length 1
-    name : str
-        The file's, for messages.
+    path : Path
+        In a folder that exists; appears complete or not at all.
+    rows : iterable of Row
+        Taken one by one, in the calling thread, while earlier ones are encoded.
+        Held at a time: those being encoded (a row of 10 M tokens takes 25 MB meanwhile) and one more.
+    schema : pyarrow.Schema
+        `ROW_SCHEMA` or `PILE_SCHEMA`.
+    threads : int
+        How many rows are encoded at a time; 1 encodes in the calling thread.
 
     Returns
     -------
-    numpy.ndarray, uint8, shape (n_units, n_bins)
-
-    Raises
-    ------
-    TableError
-        The units differ in length, there are nulls, or the values are not uint8.
+    tuple of int
+        Compressed bytes of each row.
     """
-    units = column.flatten()
-    lengths = np.diff(np.asarray(units.offsets))
-    if column.null_count or units.null_count or len(set(lengths.tolist())) > 1:
-        raise TableError(f"{name}: spike counts are not a matrix", expected="units of equal length, no nulls")
-    values = units.flatten()
-    if values.null_count or not pa.types.is_uint8(values.type):
-        raise TableError(f"{name}: spike counts are not uint8", found=f"{values.type} with nulls or not")
-    return np.asarray(values).reshape(len(units), -1 if len(values) else 0)
+    with atomic_write(path) as aside, aside.open("wb") as stream:
+        file = RowFile(stream, schema)
+        for chunks in _in_order(rows, lambda row: encode_row(row, schema), threads):
+            file.add(chunks)
+        return file.finish()
+
+
+def _in_order(
+    rows: Iterable[Row], encode: Callable[[Row], list[EncodedChunk]], threads: int
+) -> Iterator[list[EncodedChunk]]:
+    if threads == 1:
+        yield from map(encode, rows)
+        return
+    pending: deque[Future[list[EncodedChunk]]] = deque()
+    with ThreadPoolExecutor(threads, "encode") as pool:
+        for row in rows:
+            pending.append(pool.submit(encode, row))
+            del row  # free its memory before the next one is made
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 class RowReader:
     """Read rows one at a time, verifying the pages' checksums; memory is that of one row.
+
+    Rows that `RowWriter` packed are unpacked here; all others, such as those of
+    earlier versions, are decoded by pyarrow.
 
     Parameters
     ----------
@@ -182,12 +138,15 @@ class RowReader:
     Raises
     ------
     TableError
-        The file is not such a table; raised here or in `row`.
+        The file is not such a table; raised here or when a row is read.
     """
 
     def __init__(self, file: Path | str | pa.NativeFile, name: str = "") -> None:
         self.name = name or (str(file) if isinstance(file, Path | str) else "a Parquet file")
-        self._file = open_parquet(file, self.name)
+        self._opened = pa.OSFile(str(file), "rb") if isinstance(file, Path | str) else None
+        self._file = open_parquet(self._opened or file, self.name)
+        self._sources = Sources(lambda _: self._opened or file)
+        self._latest: tuple[int, PackedCounts, list[str]] | None = None
         require_schema(self._file.schema_arrow, ROW_SCHEMA, self.name, optional=("source_dataset",))
 
     @property
@@ -203,6 +162,45 @@ class RowReader:
 
     def row(self, index: int) -> Row:
         """Decode one row."""
+        found = self._packed(index)
+        return Row(found[0].counts(), *found[1]) if found else self._by_pyarrow(index)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Units and bins of a row; its counts are decompressed and kept packed for a following `read_window`."""
+        found = self._packed(index)
+        n_units, n_bins = (found[0].n_units, found[0].n_bins) if found else self._by_pyarrow(index).counts.shape
+        return n_units, n_bins
+
+    def read_window(self, index: int, start: int, stop: int) -> Row:
+        """One row with the bins ``[start, stop)`` alone; others are not unpacked.
+
+        The row that was looked at last is kept packed (half a byte per token),
+        so further windows of it cost only themselves.
+
+        Raises
+        ------
+        ValueError
+            The row has no such bins.
+        """
+        found = self._packed(index)
+        if found:
+            return Row(found[0].window(start, stop), *found[1])
+        row = self._by_pyarrow(index)
+        if not 0 <= start <= stop <= row.counts.shape[1]:
+            raise ValueError(f"bins {start} to {stop} of {row.counts.shape[1]}")
+        return replace(row, counts=row.counts[:, start:stop])
+
+    def _packed(self, index: int) -> tuple[PackedCounts, list[str]] | None:
+        if self._latest is None or self._latest[0] != index:
+            try:
+                chunks = self._sources.encoded(self.name, index, self._file.schema_arrow.names)
+                with damaged_row(self.name, index):
+                    self._latest = (index, *unpack(chunks))
+            except ForeignEncoding:
+                return None
+        return self._latest[1:]
+
+    def _by_pyarrow(self, index: int) -> Row:
         with damaged(self.name):
             table = self._file.read_row_group(index)
         if table.num_rows != 1:
@@ -213,6 +211,8 @@ class RowReader:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def __enter__(self) -> RowReader:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,23 @@ def test_requests_name_the_project_and_carry_the_key_only_to_the_api(
         assert headers["user-agent"].startswith(USER_AGENT)
         assert headers.get("authorization") == (f"token {KEY}" if path.startswith("/api/") else None)
     assert {path.split("/")[1] for path, _ in seen} == {"api", "blobs"}
+
+
+def test_a_relative_location_of_a_download_is_one_on_the_same_host(server: DandiServer, session: Path, tmp_path: Path):
+    serve_session(server, session)
+    archive = archive_of(server, tmp_path)
+    file = only_file(archive).model_copy(update={"url": None})
+    api = server.http.application
+
+    def relative(request: Request) -> Response:
+        response = api(request)
+        location = response.headers.get("Location", "").removeprefix(server.http.url)
+        return replace(response, headers=response.headers | ({"Location": location} if location else {}))
+
+    server.http.application = relative
+    found, _ = read_counts(archive, "ranges", file)
+    np.testing.assert_array_equal(found, local_counts(session))
+    assert server.http.requests("GET", "/signed/")
 
 
 def test_an_unknown_dandiset_is_a_clear_error(server: DandiServer, tmp_path: Path):

@@ -12,7 +12,9 @@ from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.errors import ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
+    SOURCE,
     archive_of,
+    counts,
     local_counts,
     only_file,
     read_counts,
@@ -70,8 +72,9 @@ def test_a_server_that_ignores_ranges_is_read_whole_and_verified_and_the_log_say
     server.store.ranges = False
     archive = archive_of(server, tmp_path)
     file = only_file(archive)
-    found, _ = read_counts(archive, access, file)
-    np.testing.assert_array_equal(found, right)
+    with archive.open(SOURCE, file, access) as opened:
+        np.testing.assert_array_equal(counts(opened), right)
+        assert not opened.unverified
     (copy,) = (path for path in (tmp_path / "cache").rglob("*.nwb"))
     assert copy.stat().st_size == file.size
     assert ("Reading a verified copy of the whole file instead" in caplog.text) == (access == "ranges")

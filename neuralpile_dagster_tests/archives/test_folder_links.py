@@ -45,6 +45,10 @@ def test_links_to_folders_are_refused(root: Path, folder: Path, tmp_path: Path):
     (folder / "sub-1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArchiveError, match="sub-1 is a link to a folder"):
         listing(root)
+    (folder / "sub-1").unlink()
+    (folder / "a.nwb.zarr").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArchiveError, match=r"a\.nwb\.zarr is a link to a folder"):
+        listing(root)
     (root / "000018").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArchiveError, match="leads out of the archive folder"):
         listing(root, Source(id="000018"))

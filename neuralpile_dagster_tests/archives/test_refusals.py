@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import logging
+import resource
 import ssl
 import threading
 import traceback
@@ -22,7 +23,8 @@ from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Source
-from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, StoreError, TransientError
+from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster.net.retry import RetryPolicy
@@ -85,6 +87,39 @@ def assert_final(error: ArchiveError, caplog: pytest.LogCaptureFixture) -> None:
     assert not isinstance(error, ArchiveUnavailable)
     assert "trying again" not in caplog.text
     assert SECRET not in "".join(traceback.format_exception(error)) + caplog.text
+
+
+NOWHERE = "http://archive.invalid"  # a name that never resolves (RFC 6761)
+
+
+def test_a_name_that_does_not_resolve_is_said_in_words_with_what_to_check(tmp_path: Path):
+    cache = DownloadCache(tmp_path)
+    dandi = DandiArchive(f"{NOWHERE}/api", None, cache, 1, QUICK)
+    figshare = FigshareArchive(f"{NOWHERE}/v2", cache, 1, QUICK)
+    hub = HuggingFaceHub("lab", NOWHERE, "hf_x", policy=QUICK)
+    for fails in (
+        lambda: dandi.list_files(Source(id="990002", version="draft")),
+        lambda: figshare.list_files(Source(archive="figshare", id="1", version="1")),
+        lambda: read(f"{NOWHERE}/x"),
+        lambda: hub.files("x"),
+    ):
+        with pytest.raises(TransientError) as caught:
+            fails()
+        assert "the host's name could not be resolved" in caught.value.found
+        assert caught.value.remedy.startswith(
+            "check this machine's internet connection and, where it needs one, the proxy"
+        )
+
+
+def test_too_many_open_files_are_said_at_once(bucket: Bucket, bucket_server: Server):
+    bucket.path.write_bytes(bytes(1000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(StoreError, match=r"may not open another file; .* limit is 0 .* ulimit -n 1024"):
+            read(f"{bucket_server.url}/x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_certificate_that_is_not_trusted_is_said_at_once(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +25,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, house, write_mice
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
-HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "matplotlib", "dandi", "huggingface_hub", "pandas", "torch")
+HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "PIL", "dandi", "huggingface_hub", "pandas", "torch")
 ROW = """\
 datasets:
   - name: my-mice
@@ -238,3 +241,20 @@ def test_a_run_of_an_earlier_version_that_names_settings_is_refused_by_their_nam
     old = {"resources": {"instance": {"config": {"home": "/elsewhere", "bin_width_s": 0.5}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match=r"bin_width_s.*root:resources:instance:config"):
         dg.validate_run_config(job, old)
+
+
+def test_dg_finds_the_definitions_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["dg"]
+    assert project["directory_type"] == "project"
+    module = importlib.import_module(project["project"]["code_location_target_module"])
+    assert isinstance(module.defs, dg.Definitions)
+    assert module.__name__.startswith(project["project"]["root_module"])
+
+
+def test_assets_link_to_the_code_that_makes_them_and_manifests_are_to_be_fresh(graph: dg.AssetGraph) -> None:
+    for layer in LAYERS:
+        (reference,) = graph.get(key(layer)).metadata["dagster/code_references"].code_references
+        assert Path(reference.file_path).is_file()
+    policy = graph.get(key("manifest")).freshness_policy
+    assert policy is not None
+    assert policy == dg.FreshnessPolicy.time_window(timedelta(days=90), timedelta(days=30))

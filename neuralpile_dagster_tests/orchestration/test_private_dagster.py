@@ -105,3 +105,8 @@ def test_a_check_that_was_judged_is_completed_and_a_planned_one_is_not(name: str
     completed = private.COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
     assert private.AssetCheckExecutionRecordStatus[name] in completed
     assert private.AssetCheckExecutionRecordStatus.PLANNED not in completed
+
+
+def test_the_history_of_a_check_can_be_asked_for_one_session() -> None:
+    assert private.PartitionKeyFilter(key="ses-1").key == "ses-1"
+    assert "partition_filter" in parameters(private.SqliteEventLogStorage.get_asset_check_execution_history)

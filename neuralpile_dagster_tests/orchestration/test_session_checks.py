@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import dagster as dg
+import pytest
 
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration import names, verdicts
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut
 
 COUNTS = names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS
+KEYS = [dg.AssetCheckKey(COUNTS, name) for name in verdicts.CHECKS]
+NewHouse = Callable[..., House]
 
 
 def newest(made: House, name: str) -> tuple[bool, str]:
-    """Whether the last verdict on all sessions passed, and what it found."""
-    said: dg.AssetCheckEvaluation = made.checks(COUNTS, name)[0]
-    assert said.partition is None
-    return said.passed, str(said.metadata["found"].value)
+    """Whether the verdict that the UI shows passed, and what it found; it must be one on all sessions."""
+    key = dg.AssetCheckKey(COUNTS, name)
+    record = made.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.evaluation is not None, record.status
+    assert record.evaluation.partition is None
+    return record.evaluation.passed, str(record.evaluation.metadata["found"].value)
+
+
+def all_newest(made: House) -> set[tuple[bool, str]]:
+    return {newest(made, name) for name in verdicts.CHECKS}
 
 
 def forget_spikes(made: House, key: str) -> None:
@@ -31,7 +41,23 @@ def forget_spikes(made: House, key: str) -> None:
     write_record(made.store, path, record.model_copy(update={"stats": stats}))
 
 
-def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(new_house: Callable[..., House]) -> None:
+@contextmanager
+def queued(made: House, status: dg.DagsterRunStatus) -> Iterator[dg.DagsterRun]:
+    """A run of all sessions that is planned, and ends in a status without having begun."""
+    run = made.instance.create_run_for_job(made.job, asset_selection={COUNTS})
+    yield run
+    made.instance.run_storage.handle_run_event(run.run_id, _event(status))
+
+
+def _event(status: dg.DagsterRunStatus) -> dg.DagsterEvent:
+    kinds = {
+        dg.DagsterRunStatus.CANCELED: dg.DagsterEventType.RUN_CANCELED,
+        dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.RUN_FAILURE,
+    }
+    return dg.DagsterEvent(kinds[status].value, "job")
+
+
+def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(new_house: NewHouse) -> None:
     made = new_house()
     keys = made.discover()
     assert made.batch(keys[:2]).success
@@ -39,13 +65,56 @@ def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(new_ho
     forget_spikes(made, FIRST)
     assert not made.batch(keys[:2]).success
     assert made.batch(keys[1:]).success
-    said = newest(made, "spikes_conserved")
-    assert said == (False, f"2 of 3 known sessions pass; not {FIRST} (of an earlier batch)")
+    (passed, found) = newest(made, "spikes_conserved")
+    assert not passed
+    assert found.startswith(f"2 of 3 known sessions pass; not {FIRST} (")
 
 
-def test_sessions_of_the_batch_that_failed_before_they_were_judged_are_counted(new_house: Callable[..., House]) -> None:
+def test_sessions_that_failed_before_they_were_judged_fail_no_check_and_are_counted(new_house: NewHouse) -> None:
     made = new_house()
     cut(made.archive / MICE.source.folder / FILES[1])
     assert not made.batch(made.discover()).success
-    said = newest(made, "spikes_conserved")
-    assert said == (True, "2 of 3 known sessions pass; 1 of this batch failed before they were judged")
+    assert all_newest(made) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
+
+
+def test_after_a_run_of_one_session_the_verdict_is_still_about_all(new_house: NewHouse) -> None:
+    made = new_house()
+    keys = made.discover()
+    assert made.batch(keys).success
+    assert made.batch(keys[:1]).success
+    assert all_newest(made) == {(True, "3 of 3 known sessions pass")}
+    cut(made.archive / MICE.source.folder / FILES[1])
+    assert not made.batch(made.discover()[1:2]).success
+    assert all_newest(made) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
+
+
+def test_a_session_that_passes_does_not_hide_one_that_failed_while_the_run_goes_on(new_house: NewHouse) -> None:
+    made = new_house()
+    assert made.batch(keys := made.discover()).success
+    forget_spikes(made, FIRST)
+    assert not made.batch(keys).success
+    said = made.checks(COUNTS, "spikes_conserved")
+    last = next(place for place, verdict in enumerate(said) if verdict.partition == LAST)
+    assert said[last - 1].partition is None
+    assert not said[last - 1].passed
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE])
+def test_a_run_that_ended_before_it_judged_anything_hides_the_verdict_only_until_pages_are_refreshed(
+    new_house: NewHouse, status: dg.DagsterRunStatus
+) -> None:
+    made = new_house()
+    assert made.batch(made.discover()).success
+    newest_event = made.instance.event_log_storage.get_latest_asset_check_execution_by_key
+    with queued(made, status) as run:
+        assert {record.run_id for record in newest_event(KEYS).values()} == {run.run_id}, "checks are planned"
+        assert verdicts.keep_newest(made.instance, made.store, made.settings, MICE) == [], "the run is yet to come"
+    assert set(verdicts.keep_newest(made.instance, made.store, made.settings, MICE)) == set(verdicts.CHECKS)
+    assert all_newest(made) == {(True, "3 of 3 known sessions pass")}
+    assert verdicts.keep_newest(made.instance, made.store, made.settings, MICE) == [], "and once is enough"
+
+
+def test_a_dataset_of_which_no_check_ran_gets_no_verdict(new_house: NewHouse) -> None:
+    made = new_house()
+    made.discover()
+    assert verdicts.keep_newest(made.instance, made.store, made.settings, MICE) == []

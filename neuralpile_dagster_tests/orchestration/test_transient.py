@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from neuralpile_dagster import progress
-from neuralpile_dagster.archives.dandi.archive import DandiArchive
-from neuralpile_dagster.archives.downloads import DownloadCache
-from neuralpile_dagster.archives.model import Archive
-from neuralpile_dagster.catalog.model import Source
-from neuralpile_dagster.definitions import dataset_definitions
 from neuralpile_dagster.errors import ArchiveUnavailable, DamagedRecording
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.ledger.status import dataset_status, session_states
-from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import launch, names
 from neuralpile_dagster.orchestration.batches import base
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.launch import Launcher
-from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster_tests.fixtures.archives import BLOBS, QUICK
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.served import served
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import status
 
 REQUESTS_PER_TRY = QUICK.attempts
 ALWAYS = 10_000
 MANY = [f"sub-A/sub-A_ses-{number}.nwb" for number in range(1, 7)]
-
-
-@dataclass(frozen=True)
-class ServedInstance(InstanceResource):
-    """An instance whose archive is a DANDI server of this machine, which it is less patient with."""
-
-    api_url: str
-
-    def open_archive(self, source: Source, limits: RetryPolicy | None = None) -> Archive:
-        """The server's dandisets."""
-        return DandiArchive(self.api_url, None, DownloadCache(self.settings.home / "cache"), 1, QUICK)
 
 
 @pytest.fixture
@@ -58,21 +39,6 @@ def server(new_archive: Callable[[], Path]) -> Iterator[DandiServer]:
         for name in FILES:
             served.store.add_file(MICE.source.id, "draft", name, archive / MICE.source.folder / name)
         yield served
-
-
-@contextmanager
-def served(server: DandiServer, tmp_path: Path) -> Iterator[House]:
-    """An instance that reads the mice from a server."""
-    with house(tmp_path, "dandi") as opened:
-        opened.definitions = dg.Definitions.merge(
-            dg.Definitions(
-                resources={"instance": ServedInstance(opened.settings, server.api_url).definition()},
-                loggers={"progress": progress_logger},
-                executor=dg.in_process_executor,
-            ),
-            dataset_definitions(MICE),
-        )
-        yield opened
 
 
 @pytest.fixture
@@ -133,7 +99,7 @@ def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     )
     host = server.api_url.removesuffix("/api")
     assert listing == [f"the API at {host}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
-    assert reading == [f"{FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
+    assert reading == [f"{MICE.name} {keys[0]}: {FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
 
 
 def test_after_three_transient_errors_in_a_row_a_batch_stops_and_leaves_the_rest_to_do(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -192,3 +193,12 @@ def test_a_silent_archive_leaves_a_tick_alive():
 @pytest.mark.parametrize("cursor", ['{"tiny-mice": "published 1"}', '{"noticed": {}, "next": 77}', '{"next": "x"}'])
 def test_cursors_of_earlier_releases_do_no_harm(listed: House, cursor: str):
     assert tick(listed, cursor)[1] == []
+
+
+def test_a_manifest_that_was_listed_a_month_ago_is_listed_again_before_it_is_called_stale(listed: House) -> None:
+    assert asked(listed) == []
+    path, old = documents.manifest_path(MICE), manifest_of(listed, MICE)
+    write_record(listed.store, path, old.model_copy(update={"listed_at": old.listed_at - timedelta(days=29, hours=1)}))
+    assert asked(listed) == [names.manifest_key(MICE)]
+    listed.discover()
+    assert asked(listed) == []

@@ -150,9 +150,3 @@ def test_the_strip_is_the_whole_session_with_the_window_marked() -> None:
     unknown = sample_window(np.ones((2, 100), np.uint8), "x", np.random.default_rng(0)).strip
     assert unknown is not None
     assert (unknown.label, unknown.window) == ("segment", (0.0, 1.0))
-
-
-def test_ticks_are_round_numbers_within_the_axis() -> None:
-    assert [text for _, text in raster._ticks(3_631.4, 3_645.0)] == [f"{s:,}" for s in range(3_632, 3_646, 2)]
-    assert [text for _, text in raster._ticks(0, 0.5)] == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5"]
-    assert raster._ticks(1, 1) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.catalog.readers import ENTRY_POINTS, all_readers
+from neuralpile_dagster.doctor.machine import plugins
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster_tests.fixtures.house import neuralpile
@@ -67,6 +68,16 @@ def test_an_added_reader_is_known_without_importing_what_it_reads_with(install: 
     install()
     assert list(all_readers()) == ["units", "firing_rates", "eight_probe_mat", "text_spikes"]
     assert "text_spikes" not in sys.modules
+
+
+def test_the_doctor_names_what_other_packages_add_and_what_of_it_is_broken(install: Callable[..., None]) -> None:
+    install()
+    assert plugins().found == "readers: text_spikes"
+    all_readers.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["text_spikes_row"], "ROW", 7)
+        with pytest.raises(CatalogError, match=r"the reader text .* is invalid"):
+            plugins()
 
 
 def test_bin_reads_with_an_added_reader(install: Callable[..., None], tmp_path: Path) -> None:

@@ -225,3 +225,10 @@ def test_a_note_of_unread_columns_is_short(tmp_path: Path):
     columns = {f"metric_{number:02}": [1.0] * 4 for number in range(30)}
     (note,) = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns)).notes
     assert note.endswith("metric_18, metric_19 and 10 more")
+
+
+def test_a_group_that_was_looked_at_but_not_used_is_named(tmp_path: Path):
+    columns = {"probe_name": ["A"] * 4, "group": ["left", "left", "right", "right"]}
+    recording = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, columns=columns))
+    assert [unit.probe for unit in recording.units] == ["A"] * 4
+    assert recording.notes == ("a.nwb: columns of /units that were not read: group",)

@@ -42,15 +42,23 @@ def test_spike_times_and_labels_compressed_by_plugins_of_hdf5_are_read(path: Pat
 
 
 def test_a_column_of_one_repeated_number_may_be_compressed_better_than_deflate_can(path: Path):
-    n_electrodes = 1_000_000  # 8 MB of zeros in less than 1 kB
+    n_labels = 100_000  # 800 kB of zeros in about 60 bytes
 
     def compress(units: h5py.Group) -> None:
-        chunks = (n_electrodes,)
-        units.create_dataset("electrodes", data=np.zeros(n_electrodes, "i8"), chunks=chunks, **hdf5plugin.Zstd(9))
-        units["electrodes_index"] = np.array([0, 0, 0, n_electrodes])
-        assert units["electrodes"].id.get_storage_size() * 1032 < 8 * n_electrodes
+        units.create_dataset("quality", data=np.zeros(n_labels, "i8"), chunks=(n_labels,), **hdf5plugin.Zstd(9))
+        units["quality_index"] = np.array([1, 2, 2, n_labels])
+        assert units["quality"].id.get_storage_size() * 1032 < 8 * n_labels
 
-    assert_same(trains_of(read(create(path, compress))), TRAINS)
+    assert [unit.quality for unit in read(create(path, compress)).units] == ["0", "0", None, "0"]
+
+
+def test_other_filters_do_not_make_a_claim_of_any_size_believable(path: Path):
+    def claim(units: h5py.Group) -> None:
+        del units["spike_times"]
+        units.create_dataset("spike_times", (1 << 30,), "f8", chunks=(1 << 20,), **hdf5plugin.Zstd())
+
+    with pytest.raises(DamagedRecording, match="was never written in full"):
+        read(create(path, claim))
 
 
 def with_filter_333(path: Path, name: str, values: np.ndarray) -> Path:
@@ -148,7 +156,7 @@ def test_an_index_of_region_references_is_read_where_it_names_consecutive_spikes
     [
         [slice(10, 20), slice(0, 10), slice(20, N_SPIKES), None],
         [slice(0, 10), slice(5, 15), slice(15, N_SPIKES), None],
-        [[0, 2, 4], slice(5, 15), slice(15, N_SPIKES), None],
+        [slice(0, 10), slice(10, 15), [15, 17], slice(17, N_SPIKES)],
         [slice(0, 10), slice(11, 15), slice(15, N_SPIKES), None],
     ],
     ids=["out of order", "overlapping", "with holes", "with a gap"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
+from neuralpile_dagster.hdf5.careful import LARGE_BYTES, require_plausible
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import Electrodes, remove, write_units_nwb
@@ -190,3 +192,28 @@ def test_what_goes_wrong_in_reading_names_the_file_and_its_own_reason(
 
     with pytest.raises(ours, match=r"sub-1_ses-1\.nwb: /units/\w+ "):
         read_session("units", [Failing(path.name, path)])
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_a_small_file_that_inflates_to_very_many_spikes_is_refused_before_they_are_read(path: Path, value: float):
+    chunk, n_chunks = 1 << 20, 12
+    packed = zlib.compress(np.full(chunk, value).tobytes(), 9)
+    with h5py.File(path, "w") as file:
+        times = file.create_dataset("units/spike_times", (chunk * n_chunks,), "f8", chunks=(chunk,), compression="gzip")
+        for number in range(n_chunks):
+            times.id.write_direct_chunk((number * chunk,), packed)
+        file["units/spike_times_index"] = [chunk * n_chunks]
+        file["units/id"] = [0]
+    assert path.stat().st_size < 200_000
+    with within(1 << 24), pytest.raises(DamagedRecording, match="claims to hold more than its file can"):
+        read(path)
+
+
+def test_many_spikes_that_differ_are_read_however_well_they_compress(path: Path):
+    """Regular times, in an order of bytes that deflate likes: far better than any recording."""
+    n_spikes = 10_500_000
+    with h5py.File(path, "w") as file:
+        options = {"chunks": (1 << 18,), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        times = file.create_dataset("units/spike_times", data=np.arange(1, n_spikes + 1) / 30_000, **options)
+        assert times.nbytes > LARGE_BYTES
+        require_plausible(times, "regular.nwb")

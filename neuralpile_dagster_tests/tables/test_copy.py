@@ -27,6 +27,7 @@ from neuralpile_dagster_tests.fixtures.row_files import (
     open_path,
     read_rows,
     synthetic_rows,
+    write_by_pyarrow_alone,
     write_rows,
 )
 
@@ -138,6 +139,22 @@ def test_a_component_is_copied_from_sessions_and_back_from_a_pile(tmp_path: Path
     copy_rows(back, open_path, tmp_path / "back", ROW_SCHEMA)
     assert pq.read_schema(tmp_path / "component").equals(ROW_SCHEMA)
     assert (tmp_path / "component").read_bytes() == (tmp_path / "back").read_bytes()
+
+
+def test_rows_that_pyarrow_encoded_are_copied_beside_packed_ones(tmp_path: Path):
+    """Files of before counts were packed stay as they are, in every file that they are copied into."""
+    old, new = synthetic_rows(3, session="old"), synthetic_rows(3, seed=1, session="new")
+    before = write_by_pyarrow_alone(tmp_path / "old.parquet", old)
+    now = write_rows(tmp_path / "new.parquet", new)
+    refs = [RowRef(str(path), row, "x") for row in range(3) for path in (before, now)]
+    report = copy_rows(refs, open_path, tmp_path / "pile", PILE_SCHEMA)
+    assert report.reasons == {}
+    chunks = [list(encoded_chunks(path)) for path in (before, now)]
+    assert chunks[0] != list(encoded_chunks(write_rows(tmp_path / "old rows packed", old)))
+    for ref, copied in zip(refs, encoded_chunks(tmp_path / "pile"), strict=True):
+        assert {n: copied[n] for n in ROW_SCHEMA.names} == chunks[ref.file == str(now)][ref.row_group]
+    mixed = [comparable(row, "x") for pair in zip(old, new, strict=True) for row in pair]
+    assert read_rows(tmp_path / "pile") == mixed
 
 
 def test_no_rows_make_an_empty_file(tmp_path: Path):

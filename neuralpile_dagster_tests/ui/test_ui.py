@@ -11,6 +11,7 @@ from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Site
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow_first]
 GRAPH = "/locations/neuralpile_dagster.definitions/asset-groups/ui_mice/lineage"
+CHECKS = "/assets/ui_mice/spike_counts?view=checks"
 PARTITIONS = "/assets/ui_mice/spike_counts?view=partitions"
 
 
@@ -70,12 +71,24 @@ def test_a_session_that_is_current_is_not_called_unsynced(backfilled: Site) -> N
     assert page.get_by_text("Unsynced").count() == 0
 
 
-def test_a_check_has_a_verdict_for_each_session(backfilled: Site) -> None:
-    page = backfilled.go("/assets/ui_mice/spike_counts?view=checks&checkDetail=plausible_rates")
-    page.get_by_text("Execution history").wait_for()
-    page.get_by_role("tab", name="Partitions").last.click()
-    expect(page.get_by_text("Passed (2)")).to_be_visible()
-    expect(page.get_by_text("Execution Failed (1)")).to_be_visible()
+def test_no_check_is_called_failed_because_a_session_failed(backfilled: Site) -> None:
+    page = backfilled.wait(
+        "/assets/ui_mice/spike_counts?view=checks&checkDetail=plausible_rates", "known sessions pass"
+    )
+    expect(page.get_by_text("2 of 3 known sessions pass; 1 failed before they were judged").first).to_be_visible()
+    failed = page.get_by_text("Failed", exact=True).count()  # synthetic subjects do fail a check
+    assert page.get_by_text("Succeeded", exact=True).count() >= 9 > failed
+    page.get_by_role("tab", name="Execution history").click()
+    expect(page.get_by_text(f"{GOOD}: passed").first).to_be_visible()
+
+
+def test_the_page_of_a_failed_session_says_why(backfilled: Site) -> None:
+    page = backfilled.wait(f"{PARTITIONS}&partition={DAMAGED}", "View all historical events (1)")
+    page.get_by_text("View all historical events (1)").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(DAMAGED, exact=True).click()
+    expect(dialog.get_by_text("cannot be opened as HDF5")).to_be_visible()
+    expect(dialog.get_by_text("a complete NWB (HDF5) file")).to_be_visible()
 
 
 def test_the_run_of_a_batch_says_which_session_failed_and_why(backfilled: Site) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from neuralpile_dagster.archives.dandi.fields import FieldReader
 from neuralpile_dagster.archives.dandi.metadata import (
@@ -283,7 +284,7 @@ class DandiArchive:
         with self._asking, self._explaining(file.path):
             path = f"/assets/{file.file_id}/download/"
             answer = self._client.get(path, json_resp=False, allow_redirects=False)
-            return str(answer.headers.get("Location") or self._client.get_url(path))
+            return urljoin(self._client.get_url(path), answer.headers.get("Location", ""))  # it may be relative
 
     def _explaining(self, what: str) -> AbstractContextManager[None]:
         from neuralpile_dagster.archives.dandi.client import explaining

@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
-from neuralpile_dagster.net.errors import host
+from neuralpile_dagster.net.errors import host, remedy_for
 from neuralpile_dagster.net.responses import parse_json, read_body
 from neuralpile_dagster.net.retry import RetryPolicy, network_errors, retry_request, status_failed, worth_retrying
 
@@ -110,7 +110,7 @@ def _unavailable(what: str, api_url: str, found: str) -> ArchiveUnavailable:
         f"{what} could not be read from {api_url}",
         found=found,
         expected="a response",
-        remedy="try again later; check DANDI_API_URL and this machine's network if it lasts",
+        remedy=remedy_for(found, "try again later; check DANDI_API_URL and this machine's network if it lasts"),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from neuralpile_dagster.hdf5.foreign import HEAD_BYTES, not_hdf5
 from neuralpile_dagster.hdf5.ranged.blocks import BlockFile, Blocks
 from neuralpile_dagster.hdf5.ranged.chunks import Chunks, finish, require_inside
-from neuralpile_dagster.hdf5.ranged.layout import Chunked, Contiguous, layout_of
+from neuralpile_dagster.hdf5.ranged.layout import Chunked, Contiguous, has_checksums, layout_of
 from neuralpile_dagster.net.ranges import RemoteObject, piece_bytes
 
 BLOCK_MEMORY = 1 << 28  # bytes of blocks held at most; those of large datasets are dropped as they are decoded
@@ -43,6 +43,7 @@ class RangedFile:
         self._reader = reader
         self._download = download
         self._views: list[tuple[h5py.File, BlockFile]] = []
+        self.unverified = False
 
     @property
     def etag(self) -> str | None:
@@ -70,6 +71,7 @@ class RangedFile:
     def read(self, dataset: h5py.Dataset) -> np.ndarray:
         """Read all values of a dataset of a file returned by `hdf5`; see `OpenFile.read`."""
         layout = layout_of(dataset, self.name)
+        self.unverified |= not (self._remote.is_copied or has_checksums(dataset))
         if layout is None:
             values: np.ndarray = dataset[()]
             self.check()

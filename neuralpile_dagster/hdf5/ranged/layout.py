@@ -102,6 +102,16 @@ def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
     return Chunked(dataset.shape, dataset.chunks, dataset.dtype, shuffle, deflate)
 
 
+def has_checksums(dataset: h5py.Dataset) -> bool:
+    """Whether a flipped bit of the stored values would be found when they are decoded.
+
+    Deflate's streams end in a checksum of their own (RFC 1950, Adler-32).
+    """
+    creation = dataset.id.get_create_plist()
+    filters = {creation.get_filter(place)[0] for place in range(creation.get_nfilters())}
+    return bool(filters & {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32})
+
+
 def _is_plain(dataset: h5py.Dataset) -> bool:
     """Whether the bytes in the file are the bytes of a numpy array (integers and floats of its own formats)."""
     if dataset.dtype.kind not in "iuf":

@@ -27,6 +27,7 @@ from huggingface_hub import get_session, set_client_factory
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from neuralpile_dagster.errors import HubUnavailable
+from neuralpile_dagster.net.errors import named, remedy_for
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_after, retry_call, worth_retrying
 
 _REPEATABLE = re.compile(
@@ -139,7 +140,7 @@ class RetryingTransport(httpx2.BaseTransport):
             return retry_call(lambda: self._attempt(request, policy), what, policy)
         except AttemptFailed as failure:
             reason = failure.reason
-        raise HubGaveUp(f"{what} failed {policy.attempts} times", found=reason, remedy=_REMEDY)
+        raise HubGaveUp(f"{what} failed {policy.attempts} times", found=reason, remedy=remedy_for(reason, _REMEDY))
 
     def _send(self, request: httpx2.Request, policy: RetryPolicy) -> httpx2.Response:
         """Send once; a response that asks for a longer wait than the policy's is final: others would heed it."""
@@ -162,7 +163,7 @@ class RetryingTransport(httpx2.BaseTransport):
         except HubGaveUp:
             raise
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise AttemptFailed(f"{type(error).__name__}: {error}") from error
+            raise AttemptFailed(named(error, f"{type(error).__name__}: {error}")) from error
         if reason:
             response.close()
             raise AttemptFailed(reason, asked_wait_s(response.headers))

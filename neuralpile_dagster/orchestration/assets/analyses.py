@@ -15,7 +15,7 @@ from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, pool_of
-from neuralpile_dagster.orchestration.progress import forward_wait_warnings
+from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
 
 
@@ -43,7 +43,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
-        with forward_wait_warnings(context):
+        with failing_in_words():
             AnalysisBatch(context, instance, dataset, analysis, config.access.value).run()
         yield from ()  # every session's result is logged by then
 

@@ -16,7 +16,7 @@ from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
-from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
+from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
@@ -52,7 +52,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.publish.component import write_component
 
-        with forward_wait_warnings(context):
+        with failing_in_words(), forward_wait_warnings(context):
             started, tell = time.monotonic(), progress_of(context)
             store, settings = instance.open_store(), instance.settings
             manifest = documents.read_manifest(store, dataset)

@@ -1,18 +1,33 @@
-"""Asset ``overview/datasets``: status of every dataset as a table in the UI; materialize it to refresh."""
+"""Asset ``overview/datasets``: status of every dataset as a table in the UI, and what comes next for each.
 
+Builds and the sensor `refresh_the_overview` keep it filled; the numbers come from `ledger`.
+"""
+
+from __future__ import annotations
+
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, pile_status
+from neuralpile_dagster.markdown import text
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import OWNERS
 from neuralpile_dagster.orchestration.metadata.sessions import table
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import OVERVIEW
+from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store
+
+PATH = f"/assets/{'/'.join(OVERVIEW.path)}"
+"""Page of the overview in the UI."""
+_VERSION = "dagster/data_version"
 
 
 def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
@@ -24,20 +39,40 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
-        description="Status of every dataset\n\nSessions known, done and failed, and tokens, of every dataset, and "
-        "the missing parts of the pile. It only reads records: materialize it at any time to refresh the numbers. "
-        "Numbers plot over time.",
+        description="Status of every dataset\n\nSessions known, done and failed, and tokens, of every dataset, the "
+        "missing parts of the pile, and what comes next. Builds and the sensor `refresh_the_overview` keep it up to "
+        "date; it only reads records, so materialize it at any time. Numbers plot over time.",
     )
     def overview(instance: Instance) -> dg.MaterializeResult:
-        store, settings = instance.open_store(), instance.settings
-        statuses = [dataset_status(store, dataset, settings) for dataset in datasets]
-        pile = pile_status(store, datasets, settings)
-        return dg.MaterializeResult(metadata=_metadata(statuses, settings, pile))
+        with failing_in_words():
+            metadata = overview_metadata(instance.open_store(), datasets, instance.settings)
+            return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_digest(metadata)))
 
     return overview
 
 
-def _metadata(statuses: Sequence[DatasetStatus], settings: Settings, pile: str) -> dict[str, Any]:
+def refresh_overview(
+    instance: dg.DagsterInstance, store: Store, datasets: Sequence[Dataset], settings: Settings
+) -> bool:
+    """Report the overview as it is now, without a run; return whether anything in it has changed."""
+    metadata = overview_metadata(store, datasets, settings)
+    version = _digest(metadata)
+    last = instance.get_latest_materialization_event(OVERVIEW)
+    if (
+        last is not None
+        and last.asset_materialization
+        and (last.asset_materialization.tags or {}).get(_VERSION) == version
+    ):
+        return False
+    instance.report_runless_asset_event(dg.AssetMaterialization(OVERVIEW, metadata=metadata, tags={_VERSION: version}))
+    return True
+
+
+def overview_metadata(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, Any]:
+    """Metadata of the overview; datasets of which the home has nothing come last."""
+    statuses = sorted(
+        (dataset_status(store, dataset, settings) for dataset in datasets), key=lambda status: status.untouched
+    )
     done, failed = sum(status.done for status in statuses), sum(len(status.failed) for status in statuses)
     known, tokens = sum(status.known or 0 for status in statuses), sum(status.tokens for status in statuses)
     begun = sum(status.known is not None for status in statuses)
@@ -46,42 +81,58 @@ def _metadata(statuses: Sequence[DatasetStatus], settings: Settings, pile: str) 
             f"**{plural(tokens, 'token')}** in {done:,} of {plural(known, 'known session')}, {failed:,} failed; "
             f"{begun} of {plural(len(statuses), 'dataset')} have a manifest."
         ),
+        "next": dg.MetadataValue.md(_next(store, statuses, settings)),
+        "datasets": table([_row(status) for status in statuses if status.known is not None]),
+        "not_started": dg.MetadataValue.md(_not_started(statuses)),
+        "pile": pile_status(store, datasets, settings),
         "tokens": tokens,
         "sessions_done": done,
         "sessions_failed": failed,
-        "datasets": table([_row(status) for status in statuses]),
-        "pile": pile,
         "home": dg.MetadataValue.path(str(settings.home)),
         "store": dg.MetadataValue.path(settings.store),
         "archive": settings.archive,
         "hub": f"{settings.hub}, namespace {settings.namespace}",
-        "bin_width_s": settings.bin_width_s,
-        "tokens_per_segment": settings.max_tokens,
+        "bins": f"{settings.bin_width_s:g} s, segments of {settings.max_tokens:,} tokens",
     }
 
 
-def _row(status: DatasetStatus) -> dict[str, Any]:
-    def number(value: int | None) -> str:
-        return "" if value is None else f"{value:,}"
+def _next(store: Store, statuses: Sequence[DatasetStatus], settings: Settings) -> str:
+    """What comes next for each dataset that has begun, or why nothing does, with a link to its page."""
+    lines = []
+    for status in statuses:
+        if status.known is None:
+            continue
+        why = dataset_due(store, status.dataset, settings, settings.min_session_share).why
+        page = f"/assets/{'/'.join(names.spike_counts_key(status.dataset).path)}?view=partitions"
+        lines.append(f"- [{text(status.dataset.name)}]({page}): {text(why)}")
+    if waiting := sum(status.known is None for status in statuses):
+        lines.append(f"- {plural(waiting, 'dataset')} not started: launch the job build of one, or list its sessions")
+    return "\n".join(lines)
 
-    made = status.known is not None
+
+def _not_started(statuses: Sequence[DatasetStatus]) -> str:
+    """Datasets that were never listed, each with a link to its manifest."""
+    waiting = [status.dataset for status in statuses if status.known is None]
+    links = (f"[{text(row.name)}](/assets/{'/'.join(names.manifest_key(row).path)})" for row in waiting)
+    return " · ".join(links) or "none"
+
+
+def _digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(repr(sorted(metadata.items())).encode()).hexdigest()[:32]
+
+
+def _row(status: DatasetStatus) -> dict[str, str]:
+    published = "" if status.published_tokens is None else f"{status.published_tokens:,}"
     return {
         "dataset": status.dataset.name,
         "state": _state(status),
-        "sessions": number(status.known),
-        "done": number(status.done) if made else "",
-        "failed": number(len(status.failed)) if made else "",
-        "to do": number(status.to_do) if made else "",
-        "tokens": number(status.tokens) if made else "",
-        "published by us": number(status.published_tokens),
-        "published pile": number(status.dataset.tokens_published),
-        "source": status.dataset.source.label,
+        "done": f"{status.done:,} of {status.known or 0:,}",
+        "tokens": f"{status.tokens:,}",
+        "published": published if published != f"{status.tokens:,}" else "all",
     }
 
 
 def _state(status: DatasetStatus) -> str:
-    if status.known is None:
-        return "no manifest"
     if status.stopped and status.to_do:
         return f"some to do: {status.stopped}"
     if status.failed:

@@ -22,7 +22,7 @@ from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
 from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
-from neuralpile_dagster.orchestration.progress import forward_wait_warnings, progress_of
+from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.store import write_record
 
@@ -81,7 +81,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         from neuralpile_dagster.ledger.piles import choose_components
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
 
-        with forward_wait_warnings(context):
+        with failing_in_words(), forward_wait_warnings(context):
             started, store, settings = time.monotonic(), instance.open_store(), instance.settings
             chosen = choose_components(
                 datasets,
@@ -135,7 +135,7 @@ def _shards() -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
     )
     def neural_pile_shards(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
-        with forward_wait_warnings(context):
+        with failing_in_words():
             ShardBatch(context, instance).run()
         yield from ()  # every shard is recorded by then
 
@@ -155,7 +155,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.publishing import publish_pile
 
-        with forward_wait_warnings(context):
+        with failing_in_words(), forward_wait_warnings(context):
             started = time.monotonic()
             store, settings = instance.open_store(), instance.settings
             by_name = {documents.repository_name(dataset, settings): dataset for dataset in datasets}

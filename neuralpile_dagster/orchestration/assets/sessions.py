@@ -16,7 +16,7 @@ from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, session_pool
-from neuralpile_dagster.orchestration.progress import forward_wait_warnings
+from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
 
 
@@ -60,7 +60,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 **spec_facts(dataset, kinds.SPIKE_COUNTS),
             ),
         ],
-        check_specs=checks.specs(dataset, "spike_counts", partitions),
+        check_specs=checks.specs(dataset, "spike_counts"),
         partitions_def=partitions,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
@@ -69,7 +69,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
-        with forward_wait_warnings(context):
+        with failing_in_words():
             SessionBatch(context, instance, dataset, config.access.value).run()
         yield from ()  # every session's results are logged by then
 

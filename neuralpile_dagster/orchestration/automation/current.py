@@ -17,6 +17,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import Instance
@@ -56,8 +57,10 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
     ) -> dg.SensorResult | dg.SkipReason:
         store, settings = instance.open_store(), instance.settings
         requests: list[dg.RunRequest] = []
+        whys: list[str] = []
         for dataset in datasets:
             due = dataset_due(store, dataset, settings, settings.min_session_share)
+            whys.append(f"{dataset.name}: {due.why}")
             for analysis in analyses_of(dataset):
                 if lacking := due.analyses.get(analysis.name):
                     requests += _analysis_requests(context.instance, dataset, analysis, lacking)
@@ -70,10 +73,20 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
         fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
         if not fresh:
-            return dg.SkipReason("Nothing to do: every session is up to date, running, or waiting after a failure.")
+            return dg.SkipReason(_nothing_to_do(whys, bool(requests)))
         return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
 
     return keep_the_pile_current
+
+
+def _nothing_to_do(whys: Sequence[str], requested: bool) -> str:
+    """Why a tick requests nothing, per dataset: those that have begun first, each reason of many once."""
+    begun = [why for why in whys if not why.endswith(": up to date") and ": not started" not in why]
+    lines = ["What is due was requested, and is running or has failed." if requested else "Nothing is due.", *begun]
+    for ending, words in ((": up to date", "up to date"), (": not started", "not started, for want of a manifest")):
+        if number := sum(ending in why for why in whys):
+            lines.append(f"{plural(number, 'dataset')} {words}")
+    return "; ".join(line.rstrip(".") for line in lines) + "."
 
 
 def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[str, str]) -> Iterator[dg.RunRequest]:

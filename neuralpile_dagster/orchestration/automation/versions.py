@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -17,6 +18,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import deduplicate_request
+from neuralpile_dagster.orchestration.describe import FRESH_FOR
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
@@ -27,6 +29,9 @@ TICK_BUDGET_S = 30.0
 """No source is checked later than this in a tick; the next tick resumes where this one ended."""
 IMPATIENT = RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
 """An unavailable archive is checked again at the next tick; twice these timeouts fit after `TICK_BUDGET_S`."""
+
+
+_A_DAY = timedelta(days=1)
 
 
 @dataclass
@@ -49,9 +54,10 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Asks each source once an hour whether it changed since its manifest was listed, and materializes "
-        "the manifests of those that did, three times at most for the same change. A pinned version that exists does "
-        "not change when a newer one is published; the tick and the manifest's metadata (newer_version) say so. "
-        "Datasets without a manifest are left alone: a person decides to start a dataset.",
+        "the manifests of those that did, three times at most for the same change, and of those listed a month ago. "
+        "A pinned version that exists does not change when a newer one is published; the tick and the manifest's "
+        "metadata (newer_version) say so. Datasets without a manifest are left alone: a person decides to start a "
+        "dataset.",
     )
     def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: Instance) -> dg.SensorResult:
         seen = _look(watched, _recall(context.cursor), instance, clock)
@@ -59,7 +65,7 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
             context.log.warning(note)
         wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
         requests = [fresh for request in wanted if (fresh := deduplicate_request(context.instance, request))]
-        words = f"{seen.asked} sources checked, {len(seen.changed)} changed" + "".join(
+        words = f"{seen.asked} sources checked, {len(seen.changed)} to list again" + "".join(
             f"; {note}" for note in seen.notes
         )
         return dg.SensorResult(
@@ -113,6 +119,9 @@ def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) ->
         seen.notes.append(f"{dataset.name}: {state.newer_version}")
     if (manifest.source_id, manifest.source_state) != (dataset.source.id, state.token):
         seen.changed[dataset.name] = state.token
+    elif datetime.now(UTC) - manifest.listed_at > FRESH_FOR - _A_DAY:
+        # listed again, so that its freshness in the UI says that somebody looks
+        seen.changed[dataset.name] = f"{state.token} listed {manifest.listed_at.isoformat()}"
 
 
 def _request(dataset: Dataset, state: str) -> dg.RunRequest:

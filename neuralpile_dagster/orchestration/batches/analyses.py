@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+import dagster as dg
+
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ConfigurationError
@@ -39,6 +41,11 @@ class AnalysisBatch(PartitionBatch):
     def whole(self) -> str:
         """Dataset and analysis."""
         return f"{self.dataset.name} {self.analysis.name}"
+
+    @property
+    def assets(self) -> Sequence[dg.AssetKey]:
+        """The asset of the analysis."""
+        return [names.asset_key(self.dataset, self.analysis)]
 
     @cached_property
     def manifest(self) -> Manifest:

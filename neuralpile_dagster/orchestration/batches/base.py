@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.orchestration.metadata.sessions import counted
-from neuralpile_dagster.orchestration.progress import log_error, terminal_log
+from neuralpile_dagster.orchestration.progress import Context, forward_wait_warnings, log_error, terminal_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 
 ATTEMPTS = 4
@@ -36,14 +36,17 @@ class PartitionBatch(ABC):
 
     Parameters
     ----------
-    context : dagster.AssetExecutionContext
+    context : dagster.AssetExecutionContext or dagster.OpExecutionContext
         Of the run; its partition keys are those to make.
     instance : InstanceResource
         Settings, store, archives and hub.
+    chosen : sequence of str, optional
+        The partitions to make, for a run that has none of its own.
     """
 
-    context: dg.AssetExecutionContext
+    context: Context
     instance: InstanceResource
+    chosen: Sequence[str] | None = field(default=None, kw_only=True)
     failed: dict[str, str] = field(default_factory=dict, init=False)
     stopped: bool = field(default=False, init=False)
     thing: ClassVar[str]
@@ -53,6 +56,12 @@ class PartitionBatch(ABC):
         self.log = terminal_log(self.context)
         self.settings = self.instance.settings
         self.store = self.instance.open_store()
+        self._made: set[tuple[dg.AssetKey, str]] = set()
+
+    @property
+    def assets(self) -> Sequence[dg.AssetKey]:
+        """The assets that the run makes of each partition, upstream first: a failure is told on their pages."""
+        return ()
 
     @abstractmethod
     def make(self, key: str) -> None:
@@ -65,7 +74,7 @@ class PartitionBatch(ABC):
 
     def keys(self) -> Sequence[str]:
         """The partitions to make."""
-        return self.context.partition_keys
+        return self.context.partition_keys if self.chosen is None else self.chosen
 
     def label(self, key: str) -> str:
         """Name of a partition in log lines."""
@@ -85,17 +94,20 @@ class PartitionBatch(ABC):
 
         After `STOP_AFTER` transient errors in a row the rest is left to do, which is not a failure.
         """
-        keys, number, in_a_row = self.keys(), 0, 0
+        with forward_wait_warnings(self.context, self.whole):
+            keys = self.keys()
+        number, in_a_row = 0, 0
         for number, key in enumerate(keys, 1):
             try:
-                self._make_with_retries(key)
+                with forward_wait_warnings(self.context, self.label(key)):
+                    self._make_with_retries(key)
             except Exception as error:  # noqa: BLE001 - recorded and raised again, as one Failure, after the others
                 in_a_row = in_a_row + 1 if isinstance(error, TransientError) else 0
                 self.stopped = in_a_row == STOP_AFTER
                 self._fail(key, error)
             else:
                 in_a_row = 0
-            self.log.info(f"{self.whole}: {number} of {len(keys)} {self.thing}s of this batch")
+            self.log.info(f"{self.whole}: {number} of {len(keys)} {self.thing}s of this batch, {key}")
             if self.stopped:
                 break
         self.finish(number)
@@ -125,14 +137,27 @@ class PartitionBatch(ABC):
             self.record_failure(key, error)
         except NeuralPileError as another:  # the batch continues, and fails at its end
             self.failed[key] += f" (which could not be stored: {another})"
+        for asset in [asset for asset in self.assets if (asset, key) not in self._made] or self.assets[-1:]:
+            self.context.log_event(
+                dg.AssetObservation(asset, partition=key, description="failed", metadata=failure_metadata(error))
+            )
 
     def log_materialization(
         self, asset: dg.AssetKey, partition: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
         """Log a partition's materialization at once, so that a later failure cannot undo it."""
+        self._made.add((asset, partition))
         self.context.log_event(
             dg.AssetMaterialization(asset, partition=partition, metadata=dict(metadata), tags=dict(tags))
         )
+
+
+def failure_metadata(error: Exception) -> dict[str, str]:
+    """Why a partition failed, for its page."""
+    if not isinstance(error, NeuralPileError):
+        return {"failed": f"{type(error).__name__}: {error}", "what_to_do": "read the trace in the log of the run"}
+    parts = {"failed": error.what, "found": error.found, "expected": error.expected, "what_to_do": error.remedy}
+    return {name: part for name, part in parts.items() if part}
 
 
 def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) -> str:

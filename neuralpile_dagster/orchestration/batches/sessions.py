@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
+import dagster as dg
+
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Dataset
@@ -22,12 +24,13 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch
-from neuralpile_dagster.orchestration.checks import SessionJudge
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import session_raster
 from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
+from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.store import write_record
 
 
 @dataclass
@@ -40,16 +43,22 @@ class SessionBatch(PartitionBatch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.judge = SessionJudge(self.context, self.dataset)
+        self.judge = SessionJudge(self.context, self.dataset, self.store, self.settings)
         self.archive = self.instance.open_archive(self.dataset.source)
-        selected = self.context.selected_asset_keys
-        self.wants_trains = names.spike_trains_key(self.dataset) in selected
-        self.wants_counts = names.spike_counts_key(self.dataset) in selected
+        every = [names.spike_trains_key(self.dataset), names.spike_counts_key(self.dataset)]
+        selected = every if isinstance(self.context, dg.OpExecutionContext) else self.context.selected_asset_keys
+        self.wants_trains, self.wants_counts = (asset in selected for asset in every)
 
     @property
     def whole(self) -> str:
         """The dataset."""
         return self.dataset.name
+
+    @property
+    def assets(self) -> Sequence[dg.AssetKey]:
+        """Spike trains, spike counts or both, as the run asks; of a run of checks alone, the counts that they judge."""
+        trains = [names.spike_trains_key(self.dataset)] if self.wants_trains else []
+        return [*trains, *([names.spike_counts_key(self.dataset)] if self.wants_counts or not trains else [])]
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -59,14 +68,16 @@ class SessionBatch(PartitionBatch):
     def keys(self) -> Sequence[str]:
         """Partitions of this run; without any ("Execute all" on the Checks page), all finished sessions."""
         manifest = self.manifest  # without one the run fails as a whole, not session by session
+        if self.chosen is not None:
+            return self.chosen
         if self.context.has_partition_key or self.context.has_partition_key_range:
             return self.context.partition_keys
         return list(done_records(self.store, self.dataset, self.settings, manifest))
 
     def finish(self, made: int) -> None:
         """Log a verdict of each check on all sessions of the dataset."""
-        if made > 1:
-            self.judge.log_summaries()
+        if self.wants_counts or not self.wants_trains:
+            self.judge.finish()
 
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure, for `neuralpile status` and automation."""
@@ -97,8 +108,13 @@ class SessionBatch(PartitionBatch):
         return documents.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
 
     def _current_trains(self, session: Session) -> TrainsRecord | None:
-        """The stored spike trains, if made from the files that the manifest lists now."""
+        """The stored spike trains, if made from the files that the manifest lists now.
+
+        What was read by byte ranges from data without checksums is read again when ``access`` is ``download``.
+        """
         record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
+        if record is not None and record.unverified and self.access == "download":
+            return None
         inputs = build.trains_inputs(session, self.dataset.reader)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
@@ -119,6 +135,7 @@ class SessionBatch(PartitionBatch):
                 recording = read_session(self.dataset.reader, files)
                 for file in files:
                     cost.add(file.cost)
+                unverified = any(file.unverified for file in files)
             record = build.store_recording(
                 self.store,
                 documents.trains_folder(self.dataset, self.settings),
@@ -126,6 +143,7 @@ class SessionBatch(PartitionBatch):
                 recording,
                 manifest.version,
                 inputs,
+                unverified,
             )
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
@@ -151,6 +169,10 @@ class SessionBatch(PartitionBatch):
                 self.log.info,
                 self.dataset.max_session_tokens,
             )
+        elif record.unverified != trains.unverified:  # the same values were read again and verified
+            record = record.model_copy(update={"unverified": trains.unverified})
+            path = f"{documents.counts_folder(self.dataset, self.settings)}/{session.key}.json"
+            write_record(self.store, path, record)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
         facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)
@@ -192,6 +214,6 @@ def session_of(manifest: Manifest, key: str) -> Session:
         raise ConfigurationError(
             f"{key} is not a session of {manifest.dataset}",
             found=f"a manifest of {len(manifest.sessions)} sessions without it",
-            remedy="materialize the manifest again; partitions of sessions that are gone can be left alone",
+            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
         ) from None
     return session

@@ -26,6 +26,7 @@ class ShardBatch(PartitionBatch):
 
     thing = "shard"
     whole = "the pile"
+    assets = (names.PILE_SHARDS,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

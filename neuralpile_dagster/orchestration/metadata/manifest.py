@@ -11,7 +11,7 @@ from neuralpile_dagster.catalog.describe import rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.orchestration.metadata.sessions import place, table
+from neuralpile_dagster.orchestration.metadata.sessions import few_plots, place, table
 from neuralpile_dagster.recordings.manifest import Manifest
 
 
@@ -46,9 +46,7 @@ def manifest_metadata(
                 {
                     "session": session.session_id,
                     "status": states[session.key],
-                    "files": len(session.files),
                     "MB": f"{session.size / 1e6:,.1f}",
-                    "subject": session.subject_id,
                 }
                 for session in [*manifest.vanished, *present]
             ]
@@ -64,4 +62,4 @@ def manifest_metadata(
         metadata["archive_notes"] = "\n".join(manifest.notes)
     if manifest.replaced:
         metadata["sessions_replaced"] = ", ".join(session.files[0].path for session in manifest.replaced)
-    return metadata
+    return few_plots(metadata)

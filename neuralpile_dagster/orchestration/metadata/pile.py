@@ -14,6 +14,7 @@ from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
     column_schema,
     counted,
+    few_plots,
     publication_metadata,
     table,
     token_metadata,
@@ -29,38 +30,38 @@ def plan_metadata(
 
     ``published`` are our publications by the repository's name.
     """
-    return {
-        "summary": summaries.plan_summary(plan, synthetic),
-        "tokens": plan.totals.tokens,
-        "sessions": plan.totals.sessions,
-        "rows": plan.totals.rows,
-        **_component_facts(plan, published),
-        "bytes": plan.totals.bytes,
-        "train_rows": plan.splits["train"].rows,
-        "test_rows": plan.splits["test"].rows,
-        "train_tokens": plan.splits["train"].tokens,
-        "test_tokens": plan.splits["test"].tokens,
-        "shards": len(plan.shards),
-        "plan_id": plan.plan_id,
-        "seed": plan.seed,
-        "split_by": plan.split_by,
-        "test_size": plan.test_size,
-        "left_out": dg.MetadataValue.md(counted(left_out)),
-        "components": table(
-            [
-                {
-                    "component": source.name,
-                    "tokens": f"{source.totals.tokens:,}",
-                    "share (%)": f"{100 * source.totals.tokens / max(plan.totals.tokens, 1):.2f}",
-                    "sessions": source.totals.sessions,
-                    "rows": source.totals.rows,
-                    "train rows": source.splits["train"].rows,
-                    "test rows": source.splits["test"].rows,
-                }
-                for source in sorted(plan.sources, key=lambda source: -source.totals.tokens)
-            ]
-        ),
-    }
+    return few_plots(
+        {
+            "summary": summaries.plan_summary(plan, synthetic),
+            "tokens": plan.totals.tokens,
+            "sessions": plan.totals.sessions,
+            "rows": plan.totals.rows,
+            **_component_facts(plan, published),
+            "bytes": plan.totals.bytes,
+            "train_rows": plan.splits["train"].rows,
+            "test_rows": plan.splits["test"].rows,
+            "train_tokens": plan.splits["train"].tokens,
+            "test_tokens": plan.splits["test"].tokens,
+            "shards": len(plan.shards),
+            "plan_id": plan.plan_id,
+            "seed": plan.seed,
+            "split_by": plan.split_by,
+            "test_size": plan.test_size,
+            "left_out": dg.MetadataValue.md(counted(left_out)),
+            "components": table(
+                [
+                    {
+                        "component": source.name,
+                        "tokens": f"{source.totals.tokens:,}",
+                        "share (%)": f"{100 * source.totals.tokens / max(plan.totals.tokens, 1):.2f}",
+                        "sessions": source.totals.sessions,
+                        "rows": source.totals.rows,
+                    }
+                    for source in sorted(plan.sources, key=lambda source: -source.totals.tokens)
+                ]
+            ),
+        }
+    )
 
 
 def _component_facts(plan: PlanRecord, published: Mapping[str, ComponentRecord]) -> dict[str, Any]:
@@ -87,21 +88,23 @@ def shard_metadata(plan: PilePlan, shard: PileShard, uri: str, seconds: float) -
     """Metadata of a shard, including the number of rows that had to be decoded."""
     rows = plan.shard_rows(shard.name)
     of_components = rows["source_dataset"].combine_chunks().value_counts().to_pylist()
-    return {
-        "tokens": shard.tokens,
-        "sessions": rows.group_by(["source_dataset", "subject_id", "session_id"]).aggregate([]).num_rows,
-        "rows_of_components": {str(count["values"]): count["counts"] for count in of_components},
-        "bytes": shard.file.size,
-        "sha256": shard.file.sha256,
-        "split": shard.split,
-        "seconds": round(seconds, 3),
-        "rows_decoded": dict(shard.decoded),
-        "plan_id": plan.record.plan_id,
-        "source_version": plan.record.digest,
-        "dagster/partition_row_count": shard.rows,
-        "dagster/uri": uri,
-        "dagster/column_schema": column_schema(PILE_SCHEMA),
-    }
+    return few_plots(
+        {
+            "tokens": shard.tokens,
+            "sessions": rows.group_by(["source_dataset", "subject_id", "session_id"]).aggregate([]).num_rows,
+            "rows_of_components": {str(count["values"]): count["counts"] for count in of_components},
+            "bytes": shard.file.size,
+            "sha256": shard.file.sha256,
+            "split": shard.split,
+            "seconds": round(seconds, 3),
+            "rows_decoded": dict(shard.decoded),
+            "plan_id": plan.record.plan_id,
+            "source_version": plan.record.digest,
+            "dagster/partition_row_count": shard.rows,
+            "dagster/uri": uri,
+            "dagster/column_schema": column_schema(PILE_SCHEMA),
+        }
+    )
 
 
 def pile_metadata(
@@ -116,12 +119,14 @@ def pile_metadata(
 ) -> dict[str, Any]:
     """Metadata of the published pile."""
     planned = plan_metadata(plan, left_out, synthetic, published)
-    return {
-        "summary": planned.pop("summary"),
-        **pictures,
-        **planned,
-        **token_metadata(token_counts),
-        "dagster/row_count": plan.totals.rows,
-        "dagster/column_schema": column_schema(PILE_SCHEMA),
-        **publication_metadata(publication, seconds),
-    }
+    return few_plots(
+        {
+            "summary": planned.pop("summary"),
+            **pictures,
+            **planned,
+            **token_metadata(token_counts),
+            "dagster/row_count": plan.totals.rows,
+            "dagster/column_schema": column_schema(PILE_SCHEMA),
+            **publication_metadata(publication, seconds),
+        }
+    )

@@ -26,8 +26,25 @@ TABLE_ROWS = 400
 """Maximum rows shown in a table; the largest dataset has 349 sessions."""
 
 
+PLOTTED = frozenset(
+    {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
+)
+"""Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
+
+
+def few_plots(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in which all numbers but those `PLOTTED` are texts, which Dagster shows and does not plot."""
+    return {
+        name: f"{value:,}" if type(value) in (int, float) and name not in PLOTTED and "/" not in name else value
+        for name, value in metadata.items()
+    }
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out."""
+    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out.
+
+    At 1,400 pixels the UI has 430 for it, which hold four or five short columns; the rest would be cut off.
+    """
     shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
     if len(rows) > TABLE_ROWS:
         first = next(iter(rows[0]))
@@ -87,7 +104,7 @@ def trains_metadata(
     if cost is not None:
         metadata |= {"archive_bytes_read": cost.bytes_read, "archive_requests": cost.requests}
         metadata |= {"archive_retries": cost.retries, "archive_seconds": round(cost.seconds, 3)}
-    return metadata
+    return few_plots(metadata)
 
 
 def counts_metadata(
@@ -95,29 +112,31 @@ def counts_metadata(
 ) -> dict[str, Any]:
     """Metadata of a session's spike counts."""
     stats = record.stats
-    return {
-        "summary": summaries.counts_summary(record, synthetic),
-        **pictures,
-        "tokens": stats.tokens,
-        "units": stats.n_units,
-        "bins": stats.n_bins,
-        "minutes": round(stats.observed_s / 60, 2),
-        "spikes": stats.spikes_kept,
-        "mean_rate_hz": round(stats.mean_rate_hz, 3),
-        "spikes_dropped": stats.dropped,
-        "spikes_saturated": stats.lost_to_saturation,
-        "saturated_bins": stats.saturated_bins,
-        "silent_units": stats.silent_units,
-        "largest_count": stats.max_count,
-        "bin_width_s": stats.bin_width_s,
-        "bytes": record.file.size,
-        "seconds": round(seconds, 3),
-        "reused": reused,
-        "source_version": record.source_version,
-        "dagster/partition_row_count": len(record.rows),
-        "dagster/uri": uri,
-        "dagster/column_schema": column_schema(),
-    }
+    return few_plots(
+        {
+            "summary": summaries.counts_summary(record, synthetic),
+            **pictures,
+            "tokens": stats.tokens,
+            "units": stats.n_units,
+            "bins": stats.n_bins,
+            "minutes": round(stats.observed_s / 60, 2),
+            "spikes": stats.spikes_kept,
+            "mean_rate_hz": round(stats.mean_rate_hz, 3),
+            "spikes_dropped": stats.dropped,
+            "spikes_saturated": stats.lost_to_saturation,
+            "saturated_bins": stats.saturated_bins,
+            "silent_units": stats.silent_units,
+            "largest_count": stats.max_count,
+            "bin_width_s": stats.bin_width_s,
+            "bytes": record.file.size,
+            "seconds": round(seconds, 3),
+            "reused": reused,
+            "source_version": record.source_version,
+            "dagster/partition_row_count": len(record.rows),
+            "dagster/uri": uri,
+            "dagster/column_schema": column_schema(),
+        }
+    )
 
 
 def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
@@ -154,9 +173,9 @@ def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
     return {
         "token_statistics": table(statistics_rows(parts)),
         "token_counts": dg.MetadataValue.json({split: counts.tolist() for split, counts in by_split.items()}),
-        "share_of_zeros": overall.bands["0"],
-        "spikes_per_token": overall.mean,
-        "bits_per_token": overall.entropy,
+        "share_of_zeros": round(overall.bands["0"], 6),
+        "spikes_per_token": round(overall.mean, 6),
+        "bits_per_token": round(overall.entropy, 6),
         **({} if overall.tokens_per_hour is None else {"tokens_per_hour": round(overall.tokens_per_hour)}),
     }
 
@@ -173,39 +192,37 @@ def component_metadata(
     published = [records[session.key] for session in component.sessions]
     stats = [record.stats for record in published]
     rows: list[dict[str, Any]] = [
-        {"session": key, "status": why, "units": 0, "minutes": "", "tokens": "", "rate (Hz)": "", "subject": ""}
-        for key, why in component.missing.items()
+        {"session": key, "units": "missing", "min": "", "tokens": ""} for key in component.missing
     ]
     rows += [
         {
             "session": record.session_id,
-            "status": "published",
-            "units": record.stats.n_units,
-            "minutes": f"{record.stats.observed_s / 60:,.1f}",
+            "units": f"{record.stats.n_units:,}",
+            "min": f"{record.stats.observed_s / 60:,.1f}",
             "tokens": f"{record.stats.tokens:,}",
-            "rate (Hz)": f"{record.stats.mean_rate_hz:.2f}",
-            "subject": record.subject_id,
         }
         for record in published
     ]
-    return {
-        "summary": summaries.component_summary(component, publication),
-        **pictures,
-        "tokens": totals.tokens,
-        "sessions": totals.sessions,
-        "subjects": totals.subjects,
-        "units": totals.units,
-        "bins": sum(one.n_bins for one in stats),
-        "spikes": totals.spikes,
-        "spikes_dropped": sum(one.dropped for one in stats),
-        "spikes_saturated": sum(one.lost_to_saturation for one in stats),
-        "saturated_bins": sum(one.saturated_bins for one in stats),
-        "minutes": round(totals.minutes, 1),
-        "dagster/row_count": totals.rows,
-        "dagster/column_schema": column_schema(),
-        "source_version": component.source_version,
-        "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
-        "sessions_table": table(rows),
-        **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
-        **publication_metadata(publication, seconds),
-    }
+    return few_plots(
+        {
+            "summary": summaries.component_summary(component, publication),
+            **pictures,
+            "tokens": totals.tokens,
+            "sessions": totals.sessions,
+            "subjects": totals.subjects,
+            "units": totals.units,
+            "bins": sum(one.n_bins for one in stats),
+            "spikes": totals.spikes,
+            "spikes_dropped": sum(one.dropped for one in stats),
+            "spikes_saturated": sum(one.lost_to_saturation for one in stats),
+            "saturated_bins": sum(one.saturated_bins for one in stats),
+            "minutes": round(totals.minutes, 1),
+            "dagster/row_count": totals.rows,
+            "dagster/column_schema": column_schema(),
+            "source_version": component.source_version,
+            "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
+            "sessions_table": table(rows),
+            **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
+            **publication_metadata(publication, seconds),
+        }
+    )

@@ -14,7 +14,7 @@ from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 
-_SYNTHETIC = "**SYNTHETIC**: made by a generator, not recorded from an animal. "
+_SYNTHETIC = "SYNTHETIC: made by a generator, not recorded from an animal. "
 
 
 def plural(number: int, one: str, several: str | None = None) -> str:

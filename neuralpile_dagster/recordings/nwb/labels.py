@@ -118,7 +118,7 @@ def _first_labels(
 def _are_phy_groups(labels: Labels) -> bool:
     """Whether a column ``group`` holds phy's words for how good a cluster is, rather than names of probes."""
     words = {label.lower() for label in labels if label is not None} - LABEL_PLACEHOLDERS
-    return bool(words) and words <= PHY_GROUPS
+    return words <= PHY_GROUPS
 
 
 class _LabelColumns:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from neuralpile_dagster.errors import DamagedRecording, NoUnits
-from neuralpile_dagster.hdf5.careful import find, find_dataset, names_in, read_array, shape_of
+from neuralpile_dagster.hdf5.careful import find, find_dataset, names_in, read_array, require_plausible, shape_of
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.nwb.labels import read_units
@@ -115,6 +115,7 @@ def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
     if table is None:
         raise _damaged(name, "the column id is missing")
     (n_spikes,) = shape_of(spike_times, name, n_dims=1, max_values=MAX_SPIKES)
+    require_plausible(spike_times, name)
     if table.n_rows == 0:
         raise NoUnits(f"{name} has a units table without units", found=f"0 ids, {n_spikes:,} spike times")
     return _Part(opened, file, table, spike_times, n_spikes)

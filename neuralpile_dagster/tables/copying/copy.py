@@ -11,33 +11,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
-from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN, EncodedChunk, encode_row, encode_source, example
-from neuralpile_dagster.tables.copying.footer_writer import FooterWriter, PlacedRow
+from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN, EncodedChunk, encode_row, encode_source
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
+from neuralpile_dagster.tables.copying.row_file import RowFile
 from neuralpile_dagster.tables.copying.sources import FileOpener, Sources
-from neuralpile_dagster.tables.copying.thrift import MAGIC
-
-_CUT = bytes.fromhex(
-    "3957a3488c770d4af48ba33c776a0306934ee35c3eeb992c5b9dc47ef218765a"
-    "54e38c95305ece90d74db4b45cd9ec94248570634ccbd5bb8468d01bf4129e66"
-)
-"""64 bytes after which Xet (hf_xet 1.8) cuts a file into chunks: the window of its rolling hash, found by searching
-random bytes for a cut."""
-_GAPS = (bytes(8192) + _CUT, _CUT, b"")
-"""Padding before a row's counts, before the column after them, and before the others.
-
-Parquet allows bytes between column chunks. With these, Xet cuts exactly where
-the counts begin and end, so that a row of the pile is the chunks that its
-component already uploaded to the Hub (`bench.publish`: 0.4% of the pile is sent,
-without them 16%). Xet cuts no chunk below 8 KiB, hence the zeros. Were its
-cutting to change, more data would be uploaded and nothing would break.
-"""
 
 
 class RowRef(NamedTuple):
@@ -94,25 +77,14 @@ def copy_rows(rows: Iterable[RowRef], open_file: FileOpener, path: Path, schema:
     TableError
         A source is damaged (every page's checksum is verified), or has no such row; names the file.
     """
-    placed: list[PlacedRow] = []
     reasons: Counter[str] = Counter()
     with atomic_write(path) as aside, aside.open("wb") as stream, Sources(open_file) as sources:
-        stream.write(MAGIC)
+        file = RowFile(stream, schema)
         for row in rows:
-            chunks = _encoded(sources, row, schema, reasons)
-            placed.append(_place(chunks, stream))
-        FooterWriter(example(schema)).write(placed, stream)
+            file.add(_encoded(sources, row, schema, reasons))
+        written = len(file.finish())
         size = stream.tell()
-    return CopyReport(rows=len(placed), bytes=size, reasons=dict(sorted(reasons.items())))
-
-
-def _place(chunks: list[EncodedChunk], stream: BinaryIO) -> PlacedRow:
-    starts = []
-    for number, chunk in enumerate(chunks):
-        stream.write(_GAPS[min(number, len(_GAPS) - 1)])
-        starts.append(stream.tell())
-        stream.write(chunk.data)
-    return PlacedRow(tuple(starts), tuple((chunk.facts, chunk.statistics) for chunk in chunks))
+    return CopyReport(rows=written, bytes=size, reasons=dict(sorted(reasons.items())))
 
 
 def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[str]) -> list[EncodedChunk]:
@@ -124,6 +96,6 @@ def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[
         chunks = sources.encoded(row.file, row.row_group, copied)
     except ForeignEncoding as foreign:
         reasons[str(foreign)] += 1
-        encoded = encode_row(sources.decoded(row.file, row.row_group, copied), schema)
-        chunks = [encoded[name] for name in copied]
+        decoded = sources.decoded(row.file, row.row_group, copied)
+        chunks = encode_row(decoded, pa.schema([schema.field(name) for name in copied]))
     return chunks if row.source_dataset is None else [*chunks, encode_source(row.source_dataset)]

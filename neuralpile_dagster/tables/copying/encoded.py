@@ -1,19 +1,25 @@
-"""One encoded row: read from a file, or encoded by `RowWriter` in memory."""
+"""One encoded row: read from a file, or encoded in memory. The one place that decides how rows are encoded."""
 
 from __future__ import annotations
 
 import functools
+import io
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.tables.arrow_rows import Row, encoded_by_pyarrow, require_counts
 from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts, ChunkStatistics
-from neuralpile_dagster.tables.copying.pages import describe_chunk, dictionary_value
+from neuralpile_dagster.tables.copying.pages import ForeignEncoding, describe_chunk, dictionary_value, page_content
 from neuralpile_dagster.tables.copying.source_footers import ChunkPlace, SourceFooter, read_source_footer
-from neuralpile_dagster.tables.copying.thrift import decode_footer, read_footer_bytes
-from neuralpile_dagster.tables.rows import Row, RowWriter
+from neuralpile_dagster.tables.copying.thrift import decode_footer, encode, idl, read_footer_bytes
+from neuralpile_dagster.tables.packed import MAX_VALUES, PackedCounts, pack, recognize
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 
 SOURCE_COLUMN = "source_dataset"
@@ -22,7 +28,7 @@ _LONGEST_STATISTIC = 4_096
 
 
 class EncodedChunk(NamedTuple):
-    """One column chunk: its bytes, what they say, and the statistics of its values as `RowWriter` states them."""
+    """One column chunk: its bytes, what they say, and the statistics of its values as pyarrow states them."""
 
     data: memoryview
     facts: ChunkFacts
@@ -54,6 +60,32 @@ def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[Enco
     return [_encoded(data[place.start - first :][: place.length], place) for place in places]
 
 
+def unpack(chunks: Sequence[EncodedChunk]) -> tuple[PackedCounts, list[str]]:
+    """Take a row's counts and ids out of its column chunks, in the order of the schema; counts stay packed.
+
+    Raises
+    ------
+    ForeignEncoding
+        The counts are not packed as `encode_row` does, or an id is null or very long.
+    ValueError
+        A chunk is damaged.
+    """
+    counts, *ids = chunks
+    kinds, encodings = idl().PageType, idl().Encoding
+    ours = ((kinds.DICTIONARY_PAGE, encodings.PLAIN, 1), (kinds.DATA_PAGE, encodings.RLE_DICTIONARY, 1))
+    texts = [chunk.statistics.minimum for chunk in ids if chunk.statistics and chunk.statistics.minimum is not None]
+    if counts.facts.encoding_stats != ours or len(texts) < len(ids):
+        raise ForeignEncoding("counts or ids encoded in another way")
+    dictionary = page_content(counts.data[: counts.facts.dictionary])
+    values = np.frombuffer(dictionary[: len(dictionary) // 4 * 4], "<i4")
+    if len(dictionary) == 4 * len(values) and len(values) <= MAX_VALUES and not np.any(values & ~0xFF):
+        page = page_content(counts.data[counts.facts.dictionary :])
+        packed = recognize(page, counts.facts.num_values, values.astype(np.uint8))
+        if packed is not None:
+            return packed, [text.decode() for text in texts]
+    raise ForeignEncoding("counts packed in another way")
+
+
 def _encoded(data: memoryview, place: ChunkPlace) -> EncodedChunk:
     """Describe a chunk; page headers have no checksum, but the footer repeats their facts."""
     facts = describe_chunk(data)
@@ -79,23 +111,124 @@ def _statistics(dictionary: bytes) -> ChunkStatistics:
     return ChunkStatistics(known, known, int(value is None))
 
 
-def encode_row(row: Row, schema: pa.Schema) -> dict[str, EncodedChunk]:
-    """Encode one row with `RowWriter`; returns its column chunks by name."""
-    file = pa.BufferReader(_one_row(row, schema))
-    [places] = read_footer_of_rows(file).rows
-    return dict(zip(schema.names, read_encoded(file, places), strict=True))
+LEVEL = 1
+"""Level of zstd for counts; measured in docs/performance.md."""
+_RUNS = 1 / 256
+"""Bytes per token below which, and constant groups above which pyarrow's runs may be smaller than packed counts."""
+_SMALL_ROW = 32_768
+"""Tokens of a row that pyarrow encodes in no time."""
+_TOLERATED = 1.03
+"""Size of packed counts by that of pyarrow's runs above which the runs are taken, which are slower to read."""
+_ONE = np.zeros((1, 1), np.uint8)
+
+
+def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
+    """Encode one row: a pure function.
+
+    Counts are packed (`tables.packed`). pyarrow encodes the ids, counts
+    without units or bins, and counts that become smaller by it, such as
+    long runs of equal counts.
+
+    Returns
+    -------
+    list of EncodedChunk
+        In the order of ``schema``.
+
+    Raises
+    ------
+    TableError
+        The counts do not fit a row, or the row has other columns than ``schema``.
+    """
+    require_counts(row.counts)
+    if (row.source_dataset is not None) != (SOURCE_COLUMN in schema.names):
+        raise TableError(
+            "a row has other columns than its file",
+            found=f"{SOURCE_COLUMN} {row.source_dataset!r}",
+            expected=", ".join(schema.names),
+        )
+    small = row.counts.size <= _SMALL_ROW
+    by_pyarrow, *ids = _by_pyarrow(row if small else replace(row, counts=_ONE), schema)
+    if not row.counts.size:
+        return [by_pyarrow, *ids]
+    packed = pack(row.counts)
+    ours = _compressed(packed, LEVEL)
+    level = _better_level(packed, len(ours.data) / len(packed.page))
+    if level != LEVEL:
+        ours = min(ours, _compressed(packed, level), key=lambda chunk: len(chunk.data))
+    if not small and (len(ours.data) < _RUNS * row.counts.size or packed.constant_groups() > _RUNS):
+        by_pyarrow, small = _by_pyarrow(row, schema)[0], True
+    return [by_pyarrow if small and len(ours.data) > _TOLERATED * len(by_pyarrow.data) else ours, *ids]
+
+
+def _better_level(packed: PackedCounts, share: float) -> int:
+    """Level for a row that `LEVEL` compresses to this share: a higher one where pyarrow's file would be smaller.
+
+    Level 1 is good at Huffman codes, which end at a bit per byte: sparse rows are beyond them, and so are most
+    rows with a byte per count. For more than 32 values pyarrow's widths (6 and 7 bits) are worse than ours.
+    """
+    if packed.width < 8:
+        return 7 if share < 1 / 10 else LEVEL
+    if share < 1 / 20:
+        return 7
+    return 5 if share < 1 / 4 and len(packed.values) <= 32 else LEVEL
+
+
+def _compressed(packed: PackedCounts, level: int) -> EncodedChunk:
+    """A column chunk of a dictionary page and a data page, each with a checksum."""
+    thrift, codec = idl(), pa.Codec("zstd", compression_level=level)
+    dictionary = thrift.DictionaryPageHeader(
+        num_values=len(packed.values), encoding=thrift.Encoding.PLAIN, is_sorted=False
+    )
+    data = thrift.DataPageHeader(
+        num_values=packed.n_units * packed.n_bins,
+        encoding=thrift.Encoding.RLE_DICTIONARY,
+        definition_level_encoding=thrift.Encoding.RLE,
+        repetition_level_encoding=thrift.Encoding.RLE,
+    )
+    pages = io.BytesIO()
+    for content, header in (
+        (packed.values.astype("<i4"), {"type": thrift.PageType.DICTIONARY_PAGE, "dictionary_page_header": dictionary}),
+        (packed.page, {"type": thrift.PageType.DATA_PAGE, "data_page_header": data}),
+    ):
+        # without asbytes the result has the length of the buffer, not of what is in it (pyarrow 26)
+        body = codec.compress(content, asbytes=True)
+        crc = zlib.crc32(body)
+        encode(
+            thrift.PageHeader(
+                uncompressed_page_size=content.nbytes,
+                compressed_page_size=len(body),
+                crc=crc - (crc >> 31 << 32),  # an int32
+                **header,
+            ),
+            pages,
+        )
+        pages.write(body)
+    chunk = pages.getbuffer()
+    return EncodedChunk(chunk, describe_chunk(chunk), None)
+
+
+def _by_pyarrow(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
+    content = encoded_by_pyarrow(row, schema)
+    group = pq.read_metadata(pa.BufferReader(content)).row_group(0)
+    chunks = []
+    for column in map(group.column, range(group.num_columns)):
+        data = memoryview(content)[column.dictionary_page_offset :][: column.total_compressed_size]
+        facts = describe_chunk(data)
+        text = column.physical_type == "BYTE_ARRAY"
+        chunks.append(EncodedChunk(data, facts, _statistics(bytes(data[: facts.dictionary])) if text else None))
+    return chunks
 
 
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
     """Encode the ``source_dataset`` column chunk of a row."""
-    return encode_row(_example_row(source_dataset), PILE_SCHEMA)[SOURCE_COLUMN]
+    return _by_pyarrow(_example_row(source_dataset), PILE_SCHEMA)[-1]
 
 
 @functools.cache
 def example(schema: pa.Schema) -> bytes:
-    """Example file of one made-up row, whose footer shows how `RowWriter` describes files of this schema."""
-    return _one_row(_example_row(""), schema)
+    """Example file of one made-up row, whose footer shows how pyarrow describes files of this schema."""
+    return encoded_by_pyarrow(_example_row(""), schema)
 
 
 @functools.cache
@@ -104,13 +237,4 @@ def _example_footer(schema: pa.Schema) -> Any:
 
 
 def _example_row(source_dataset: str) -> Row:
-    return Row(np.zeros((1, 1), np.uint8), "", "", "", source_dataset)
-
-
-def _one_row(row: Row, schema: pa.Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    source_dataset = (row.source_dataset or "") if SOURCE_COLUMN in schema.names else None
-    with RowWriter(sink, schema) as writer:
-        writer.write(row.counts, row.subject_id, row.session_id, row.segment_id, source_dataset)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return Row(_ONE, "", "", "", source_dataset)

@@ -76,20 +76,31 @@ def _describe(chunk: memoryview) -> ChunkFacts:
     )
 
 
-def dictionary_value(page: bytes) -> bytes | None:
-    """The one text of a dictionary page (header included), None for a null; `ValueError` when it has another form."""
-    stream = io.BytesIO(page)
+def page_content(page: memoryview) -> bytes:
+    """Decompress a page (header included) that `describe_chunk` has seen; `ValueError` when that fails."""
+    stream = io.BytesIO(page[:_LONGEST_HEADER])
     header = decode("PageHeader", stream)
     if header.uncompressed_page_size == 0:
-        return None
+        return b""
     try:
-        content = pa.Codec("zstd").decompress(stream.read(), header.uncompressed_page_size, asbytes=True)
+        # raises as well when there is less content than the header says
+        content: bytes = pa.Codec("zstd").decompress(
+            page[stream.tell() :], max(header.uncompressed_page_size, 0), asbytes=True
+        )
     except OSError as error:
-        raise ValueError(f"a dictionary page that cannot be decompressed: {error}") from error
+        raise ValueError(f"a page that cannot be decompressed: {error}") from error
+    return content
+
+
+def dictionary_value(page: bytes) -> bytes | None:
+    """The one text of a dictionary page (header included), None for a null; `ValueError` when it has another form."""
+    content = page_content(memoryview(page))
+    if not content:
+        return None
     length = int.from_bytes(content[:4], "little")
     if len(content) != 4 + length:
         raise ValueError(f"a dictionary page of {len(content)} bytes for one text of {length} bytes")
-    return bytes(content[4:])
+    return content[4:]
 
 
 def _encodings_of_ours() -> set[int]:

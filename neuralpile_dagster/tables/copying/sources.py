@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.copying.encoded import EncodedChunk, read_encoded, read_footer_of_rows
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.copying.source_footers import MAX_KNOWN_ROWS, Footers, SourceFooter
 from neuralpile_dagster.tables.footer import damaged, open_parquet
-from neuralpile_dagster.tables.rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 
 FileOpener = Callable[[str], pa.NativeFile]
 
 MAX_OPEN = 64
 """Source files open at a time."""
+
+
+@contextmanager
+def damaged_row(name: str, row: int) -> Iterator[None]:
+    """Turn a `ValueError` about a row's bytes into a `TableError` that names its file."""
+    try:
+        yield
+    except ValueError as error:
+        raise TableError(
+            f"{name} is damaged: row {row} cannot be read",
+            found=str(error),
+            remedy="delete it and materialize the asset that makes it",
+        ) from error
 
 
 class Sources:
@@ -47,7 +61,7 @@ class Sources:
         TableError
             The file is damaged, or has no such row or columns.
         """
-        try:
+        with damaged_row(name, row):
             footer = self._footer(name)
             n_rows = sum(footer.group_rows)
             if not 0 <= row < n_rows:
@@ -57,12 +71,6 @@ class Sources:
             places = footer.rows[row]
             _require_columns(columns, PILE_SCHEMA.names[: len(places)], name)
             return read_encoded(self._file(name), [places[PILE_SCHEMA.names.index(column)] for column in columns])
-        except ValueError as error:
-            raise TableError(
-                f"{name} is damaged: row {row} cannot be copied",
-                found=str(error),
-                remedy="delete it and materialize the asset that makes it",
-            ) from error
 
     def decoded(self, name: str, row: int, columns: Sequence[str]) -> Row:
         """Decode a row for which `encoded` raised `ForeignEncoding`.

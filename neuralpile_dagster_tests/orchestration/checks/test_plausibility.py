@@ -13,7 +13,7 @@ from neuralpile_dagster.checks.plausibility import PLAUSIBILITY, UNKNOWN, sessio
 from neuralpile_dagster.records import CountsRecord, CountsStats
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.fixtures.cases import write_case
+from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.sessions import put_session
 
@@ -31,8 +31,8 @@ def failed(stats: CountsStats) -> dict[str, Verdict]:
     return {name: verdict for name, verdict in verdicts.items() if not verdict.passed}
 
 
-def test_times_relative_to_trials_are_dropped_and_the_share_is_stated(shared_data: Path, tmp_path: Path) -> None:
-    stats = binned(write_case(shared_data, "trial_relative", tmp_path))
+def test_times_relative_to_trials_are_dropped_and_the_share_is_stated(case: Case) -> None:
+    stats = binned(case("trial_relative"))
     assert (stats.n_bins, stats.spikes_read, stats.dropped_negative) == (16, 4_800, 4_593)
     verdict = failed(stats)["spikes_are_in_bins"]
     assert verdict.found == "4,593 dropped (95.7%): 4,593 before time 0"
@@ -40,16 +40,16 @@ def test_times_relative_to_trials_are_dropped_and_the_share_is_stated(shared_dat
     assert failed(stats)["plausible_clock"].details["falls"] == 6 * 19
 
 
-def test_a_clock_that_is_reset_is_found_and_the_largest_fall_stated(shared_data: Path, tmp_path: Path) -> None:
-    stats = binned(write_case(shared_data, "clock_resets", tmp_path))
+def test_a_clock_that_is_reset_is_found_and_the_largest_fall_stated(case: Case) -> None:
+    stats = binned(case("clock_resets"))
     assert set(failed(stats)) == {"plausible_clock"}
     verdict = failed(stats)["plausible_clock"]
     assert verdict.found == "8 spikes of 8 units are earlier than the one before, by up to 59.8 s"
     assert (verdict.details["falls"], verdict.details["largest_fall_s"]) == (8, pytest.approx(59.8, abs=0.05))
 
 
-def test_sample_numbers_are_found(shared_data: Path, tmp_path: Path) -> None:
-    stats = binned(write_case(shared_data, "samples_5min", tmp_path), bin_width_s=20.0)
+def test_sample_numbers_are_found(case: Case) -> None:
+    stats = binned(case("samples_5min"), bin_width_s=20.0)
     assert stats.clock is not None
     assert stats.clock.whole_times == stats.spikes_read == 4_799
     verdict = failed(stats)["plausible_clock"]
@@ -58,8 +58,8 @@ def test_sample_numbers_are_found(shared_data: Path, tmp_path: Path) -> None:
     assert "samples or ms" in verdict.remedy
 
 
-def test_time_outside_obs_intervals_is_found_and_left_out_of_the_rate(shared_data: Path, tmp_path: Path) -> None:
-    stats = binned(write_case(shared_data, "trial_gaps", tmp_path))
+def test_time_outside_obs_intervals_is_found_and_left_out_of_the_rate(case: Case) -> None:
+    stats = binned(case("trial_gaps"))
     assert stats.clock is not None
     assert stats.observed_s == stats.clock.observed_s == pytest.approx(120, abs=0.2)
     assert stats.mean_rate_hz == pytest.approx(3.0, rel=0.01)
@@ -123,8 +123,8 @@ def test_sessions_of_before_pass_and_say_that_it_was_not_recorded(tmp_path: Path
     assert all(PLAUSIBILITY[name](stats).passed for name in ("plausible_clock", "time_is_observed"))
 
 
-def test_bin_prints_a_warning_for_each_check_that_fails(shared_data: Path, tmp_path: Path) -> None:
-    path = write_case(shared_data, "trial_relative", tmp_path)
+def test_bin_prints_a_warning_for_each_check_that_fails(case: Case, tmp_path: Path) -> None:
+    path = case("trial_relative")
     ran = neuralpile("bin", path, "-o", tmp_path / "rows.parquet")
     assert ran.code == 0
     warnings = [line for line in ran.err.splitlines() if line.startswith("Warning")]

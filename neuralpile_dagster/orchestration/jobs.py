@@ -1,0 +1,177 @@
+"""Named jobs, for what takes an operator more than one click on assets: build a dataset, retry failures, publish all.
+
+What is due is decided in `ledger`; sessions are made in `batches`, and runs of assets are started by `launch`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from neuralpile_dagster.catalog.load import get_dataset
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.analyses import analyses_of
+from neuralpile_dagster.ledger.due import dataset_due, pile_due
+from neuralpile_dagster.orchestration.assets.sessions import SessionConfig
+from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
+from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
+from neuralpile_dagster.orchestration.launch import PART_OF, Launcher
+from neuralpile_dagster.orchestration.pools import session_pool
+from neuralpile_dagster.orchestration.progress import failing_in_words, progress_of
+from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.store import read_record
+
+JobOf = Callable[[], dg.JobDefinition]
+"""Gives the job of all assets."""
+
+
+class RetryConfig(SessionConfig):
+    """Run configuration of ``retry_failed``."""
+
+    datasets: list[str] = Field(default=[], description="Datasets whose failed sessions to retry; empty: all.")
+
+
+class ShareConfig(dg.Config):
+    """Run configuration of jobs that publish."""
+
+    min_session_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Least share of a dataset's sessions, from 0 to 1, that must be done to publish it; the card names "
+        "those that are missing. Empty: as NEURALPILE_MIN_SESSION_SHARE says.",
+    )
+
+
+def named_jobs(datasets: Sequence[Dataset], job_of: JobOf) -> list[dg.JobDefinition]:
+    """All named jobs of an instance."""
+    return [_retry_failed(datasets), _publish_all(datasets, job_of), *(_build(row, job_of) for row in datasets)]
+
+
+def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
+    @dg.op(name=f"list_make_and_publish_{dataset.key}")
+    def build(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
+        share = instance.settings.min_session_share if config.min_session_share is None else config.min_session_share
+        launcher = _launcher(context, instance, job_of)
+        with failing_in_words():
+            launcher.dataset(dataset, None, None, share if share < 1 else None)
+        _finish(context, launcher)
+
+    @dg.job(
+        name=f"build_{dataset.key}",
+        description=f"Lists the sessions of {dataset.name}, makes those that are missing or out of date, and publishes "
+        "them, as `neuralpile build` does. Each step is a run of its own in the list of runs; what is up to date is "
+        "skipped.",
+        tags={"dataset": dataset.name},
+    )
+    def job() -> None:
+        build()
+
+    return job
+
+
+def _publish_all(datasets: Sequence[Dataset], job_of: JobOf) -> dg.JobDefinition:
+    @dg.op(name="publish_what_is_due")
+    def publish(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
+        settings, store = instance.settings, instance.open_store()
+        share = settings.min_session_share if config.min_session_share is None else config.min_session_share
+        launcher = _launcher(context, instance, job_of)
+        with failing_in_words():
+            for dataset in datasets:
+                due = dataset_due(store, dataset, settings, share)
+                if due.publish:
+                    launcher.publish(dataset, share)
+                else:
+                    context.log.info(f"{dataset.name}: {due.why}")
+            if pile_due(store, datasets, settings) is not None:
+                launcher.pile()
+        _finish(context, launcher)
+
+    @dg.job(
+        name="publish_all",
+        description="Publishes every dataset whose sessions are done and not published as they are now, then the pile "
+        "of all that are published, with the seed and split of its last plan. It makes no session.",
+    )
+    def job() -> None:
+        publish()
+
+    return job
+
+
+def _launcher(context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf) -> Launcher:
+    tags = {PART_OF: context.job_name, "neuralpile/job_run": context.run.run_id}
+    return Launcher(instance.settings, context.instance, job_of(), tags)
+
+
+def _finish(context: dg.OpExecutionContext, launcher: Launcher) -> None:
+    """Log what was made; raises `dagster.Failure` when anything failed."""
+    tell, outcome = progress_of(context), launcher.outcome
+    if outcome.failed:
+        raise dg.Failure(outcome.summary(), allow_retries=False)
+    tell(outcome.summary() or "nothing was due")
+
+
+def _retry_failed(datasets: Sequence[Dataset]) -> dg.JobDefinition:
+    # the pool of an op is fixed: sessions that need much memory have one of their own
+    ops = [
+        _retry_op(pool, [row for row in datasets if session_pool(row) == pool], {row.name: row for row in datasets})
+        for pool in sorted({session_pool(row) for row in datasets})
+    ]
+
+    @dg.job(
+        name="retry_failed",
+        description="Makes all sessions whose last attempt failed, of every dataset, and the failed sessions of "
+        "analyses, in this one run, however scattered they are. One that fails again does not stop the others.",
+    )
+    def job() -> None:
+        for op in ops:
+            op()
+
+    return job
+
+
+def _retry_op(pool: str, datasets: Sequence[Dataset], known: dict[str, Dataset]) -> dg.OpDefinition:
+    @dg.op(name=f"retry_failed_in_{pool}", pool=pool)
+    def retry(context: dg.OpExecutionContext, config: RetryConfig, instance: Instance) -> None:
+        with failing_in_words():
+            for name in config.datasets:
+                get_dataset(known, name)  # refuse a name that no dataset has
+            chosen = [row for row in datasets if row.name in config.datasets or not config.datasets]
+            failed: dict[str, str] = {}
+            tried = 0
+            for batch in _failed_batches(context, config, instance, chosen):
+                tried += len(batch.chosen or ())
+                try:
+                    batch.run()
+                except dg.Failure:
+                    failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
+            done = (
+                f"{tried - len(failed)} of {tried} failed sessions are done now" if tried else "no session has failed"
+            )
+            progress_of(context)(done)
+            if failed:
+                raise batch_failure("failed sessions", failed, tried)
+
+    return retry
+
+
+def _failed_batches(
+    context: dg.OpExecutionContext, config: RetryConfig, instance: InstanceResource, datasets: Sequence[Dataset]
+) -> Iterator[PartitionBatch]:
+    """A batch per dataset and kind of asset that has failed sessions."""
+    store, settings = instance.open_store(), instance.settings
+    for dataset in datasets:
+        manifest = read_record(store, documents.manifest_path(dataset), Manifest)
+        if manifest is None:
+            continue
+        listed = [session.key for session in manifest.sessions if not session.vanished]
+        failures = documents.read_failures(store, dataset, settings)
+        if keys := [key for key in listed if key in failures]:
+            yield SessionBatch(context, instance, dataset, config.access.value, chosen=keys)
+        for analysis in analyses_of(dataset):
+            failures = documents.read_failures(store, dataset, settings, analysis.name)
+            if keys := [key for key in listed if key in failures]:
+                yield AnalysisBatch(context, instance, dataset, analysis, config.access.value, chosen=keys)

@@ -1,0 +1,195 @@
+"""What the checks of spike counts say of all sessions of a dataset, kept as the newest verdict of each check.
+
+The UI shows the newest event of a check, whatever it is about: one session, or a run that ended before it judged any.
+Here belongs making that event one about all sessions; what a check finds in one session belongs in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.checks.model import Verdict, capped
+from neuralpile_dagster.checks.registry import checks_of, is_blocking, judge_session
+from neuralpile_dagster.checks.session import SessionEvidence
+from neuralpile_dagster.errors import RecordingError
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.documents import FailureRecord
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.checks import evaluations
+from neuralpile_dagster.orchestration.private_dagster import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecordStatus,
+    PartitionKeyFilter,
+)
+from neuralpile_dagster.orchestration.provenance import latest_event
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store
+
+CHECKS = tuple(check.name for check in checks_of("spike_counts"))
+NAMED = 5
+"""Sessions that fail a check named in its verdict; all of them are in the check's execution history."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The last verdict of a check on a session, and the run that gave it."""
+
+    passed: bool
+    run_id: str
+
+
+@dataclass
+class SessionJudge:
+    """Run the checks on the sessions of one run, and log their verdicts.
+
+    Parameters
+    ----------
+    context : dagster.AssetExecutionContext or dagster.OpExecutionContext
+    dataset : Dataset
+    store : Store
+    settings : Settings
+    """
+
+    context: dg.AssetExecutionContext | dg.OpExecutionContext
+    dataset: Dataset
+    store: Store
+    settings: Settings
+    _failing: dict[str, set[str]] | None = field(default=None, init=False)
+
+    def judge(self, key: str, evidence: SessionEvidence) -> None:
+        """Log every check's verdict on a session; raises `RecordingError` when a blocking one failed."""
+        verdicts = judge_session(evidence)
+        event = latest_event(self.context.instance, names.spike_counts_key(self.dataset), key)
+        failing = self._failing_sessions()
+        for evaluation in evaluations(verdicts, self.dataset, key, event):
+            self._log(evaluation)
+        for name, verdict in verdicts.items():
+            (failing[name].discard if verdict.passed else failing[name].add)(key)
+        if hidden := [name for name, verdict in verdicts.items() if verdict.passed and failing[name]]:
+            # until the end of the run, the UI would show that the check passed
+            keep_newest(self.context.instance, self.store, self.settings, self.dataset, hidden)
+        for name, verdict in verdicts.items():
+            if not verdict.passed and is_blocking(name, self.dataset):
+                raise RecordingError(
+                    f"{key} fails the check {name}",
+                    found=str(verdict.found),
+                    expected=str(verdict.expected),
+                    remedy=verdict.remedy,
+                )
+
+    def finish(self) -> None:
+        """Log a verdict per check on all sessions of the dataset, those of earlier runs and failed ones included."""
+        verdicts = together(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
+        for evaluation in evaluations(verdicts, self.dataset, None):
+            self._log(evaluation)  # the run's own, which without it would be "Execution failed"
+        keep_newest(self.context.instance, self.store, self.settings, self.dataset)
+
+    def _log(self, evaluation: dg.AssetCheckEvaluation) -> None:
+        self.context.log_event(evaluation)  # type: ignore[arg-type, unused-ignore]  # of ops too: asset contexts are those
+
+    def _failing_sessions(self) -> dict[str, set[str]]:
+        if self._failing is None:
+            judged = _last_verdicts(self.context.instance, self.dataset, CHECKS)
+            self._failing = {name: {k for k, last in judged[name].items() if not last.passed} for name in CHECKS}
+        return self._failing
+
+
+def keep_newest(
+    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str] = CHECKS
+) -> list[str]:
+    """Report the verdict on all sessions where it is not a check's newest event; return the names of those checks.
+
+    Left alone are checks that never ran, and, so that a run in progress is
+    shown as such, those that a run is about to make.
+    """
+    keys = {name: dg.AssetCheckKey(names.spike_counts_key(dataset), name) for name in checks}
+    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys.values()))
+    ran = [name for name, key in keys.items() if key in newest]
+    if not ran:
+        return []
+    wrong = {}
+    for name, verdict in together(instance, store, settings, dataset, ran).items():
+        record = newest[keys[name]]
+        if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
+            run = instance.get_run_by_id(record.run_id)
+            shown = run is not None and not run.is_finished
+        else:
+            said = record.evaluation
+            shown = said is not None and said.partition is None and _found(said) == str(verdict.found)
+        if not shown:
+            wrong[name] = verdict
+    for evaluation in evaluations(wrong, dataset, None):
+        instance.report_runless_asset_event(evaluation)
+    return list(wrong)
+
+
+def together(
+    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
+) -> dict[str, Verdict]:
+    """The verdict of each check on all sessions of a dataset."""
+    known = names.known_sessions(instance, dataset)
+    judged = _last_verdicts(instance, dataset, checks)
+    failures = documents.read_failures(store, dataset, settings)
+    return {name: _together(instance, dataset, name, known, judged[name], failures) for name in checks}
+
+
+def _last_verdicts(
+    instance: dg.DagsterInstance, dataset: Dataset, checks: Sequence[str]
+) -> dict[str, dict[str, Judged]]:
+    keys = [dg.AssetCheckKey(names.spike_counts_key(dataset), name) for name in checks]
+    found: dict[str, dict[str, Judged]] = {name: {} for name in checks}
+    for state in instance.event_log_storage.get_asset_check_partition_info(keys):
+        # earlier versions planned a check for each session: not completed where the session failed
+        if state.partition_key and state.latest_execution_status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
+            passed = state.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
+            found[state.check_key.name][state.partition_key] = Judged(passed, state.latest_planned_run_id)
+    return found
+
+
+def _together(
+    instance: dg.DagsterInstance,
+    dataset: Dataset,
+    check: str,
+    known: Sequence[str],
+    judged: Mapping[str, Judged],
+    failures: Mapping[str, FailureRecord],
+) -> Verdict:
+    """Combine the last verdicts on single sessions; those that failed since were not judged again."""
+    unjudged = [k for k in known if k in failures and (k not in judged or judged[k].run_id != failures[k].run_id)]
+    last = {key: judged[key] for key in known if key in judged and key not in unjudged}
+    wrong = [key for key, verdict in last.items() if not verdict.passed]
+    said = {key: _last_words(instance, dataset, check, key) for key in wrong[:NAMED]}
+    waiting = len(known) - len(last) - len(unjudged)
+    not_those = capped([f"{key} ({said[key][0]})" if key in said else key for key in wrong], NAMED)
+    found = f"{len(last) - len(wrong)} of {len(known)} known sessions pass"
+    found += f"; not {not_those}" if wrong else ""
+    found += f"; {len(unjudged)} failed before they were judged" if unjudged else ""
+    found += f"; {waiting} not judged yet" if waiting else ""
+    return Verdict(
+        passed=not wrong,
+        expected="every checked session passes",
+        found=found,
+        remedy=next((remedy for _, remedy in said.values() if remedy), ""),
+        details={"note": "verdicts on single sessions are in the execution history"},
+    )
+
+
+def _last_words(instance: dg.DagsterInstance, dataset: Dataset, check: str, key: str) -> tuple[str, str]:
+    """What a check found in a session, and the remedy."""
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(names.spike_counts_key(dataset), check), 1, partition_filter=PartitionKeyFilter(key=key)
+    )
+    said = history[0].evaluation if history else None
+    if said is None:
+        return "", ""
+    remedy = said.metadata.get("what_to_do")
+    return _found(said), str(remedy.value) if remedy else ""
+
+
+def _found(said: dg.AssetCheckEvaluation) -> str:
+    found = said.metadata.get("found")
+    return str(found.value) if found else ""

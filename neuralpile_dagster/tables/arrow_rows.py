@@ -1,0 +1,134 @@
+"""One row of a published dataset as Arrow and pyarrow hold it: its type, and the settings of pyarrow's encoder.
+
+How the counts of nearly all rows are encoded is in `packed`; files of rows are written and read in `rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.tables.schemas import COUNTS
+
+COUNTS_COLUMN = "spike_counts"
+MAX_ROW_TOKENS = 2**31 - 1
+"""Offsets of a list are int32: more tokens than this do not fit one row."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: ``counts`` is uint8 (n_units, n_bins), read-only; ``source_dataset`` is None outside the pile."""
+
+    counts: np.ndarray
+    subject_id: str
+    session_id: str
+    segment_id: str
+    source_dataset: str | None = None
+
+
+def writer_settings(schema: pa.Schema) -> dict[str, Any]:
+    """Arguments with which pyarrow's ``ParquetWriter`` encodes rows: one dictionary and one data page per column."""
+    # statistics of counts are useless and cost a pass; the page index makes pages end at rows
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": True,
+        "write_statistics": [name for name in schema.names if name != COUNTS_COLUMN],
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "data_page_version": "1.0",
+        "write_batch_size": 65_536,
+    }
+
+
+def row_table(row: Row, schema: pa.Schema) -> pa.Table:
+    """A row as a table that shares its counts."""
+    texts = [getattr(row, name) for name in schema.names if name != COUNTS_COLUMN]
+    return pa.Table.from_arrays([counts_array(row.counts), *map(_one_text, texts)], schema=schema)
+
+
+def encoded_by_pyarrow(row: Row, schema: pa.Schema) -> bytes:
+    """A Parquet file of one row, encoded by pyarrow."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, **writer_settings(schema)) as writer:
+        writer.write_table(row_table(row, schema), row_group_size=1)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def require_counts(counts: np.ndarray) -> None:
+    """Raise `TableError` unless counts, (n_units, n_bins), are uint8 of at most `MAX_ROW_TOKENS` tokens."""
+    if counts.dtype != np.uint8 or counts.ndim != 2 or counts.size > MAX_ROW_TOKENS:
+        raise TableError(
+            "spike counts do not fit a row",
+            found=f"{counts.dtype} of shape {counts.shape}",
+            expected=f"uint8, units x bins, at most {MAX_ROW_TOKENS:,} tokens",
+        )
+
+
+def counts_array(counts: np.ndarray) -> pa.ListArray:
+    """One row's ``spike_counts`` as an Arrow array that shares the matrix's memory.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+
+    Returns
+    -------
+    pyarrow.ListArray, list<list<uint8>>, length 1
+
+    Raises
+    ------
+    TableError
+        Another dtype, other dimensions, or more than `MAX_ROW_TOKENS` tokens.
+    """
+    require_counts(counts)
+    n_units, n_bins = counts.shape
+    values = _sharing(np.ascontiguousarray(counts).reshape(-1))
+    ends = np.arange(n_units + 1, dtype=np.int64) * n_bins
+    units = pa.ListArray.from_arrays(_sharing(ends.astype(np.int32)), values, type=COUNTS.value_type)
+    return pa.ListArray.from_arrays(_sharing(np.array([0, n_units], np.int32)), units, type=COUNTS)
+
+
+def _sharing(values: np.ndarray) -> pa.Array:
+    # pa.array would import pandas: 0.45 s and 40 MB in every process
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def _one_text(text: str) -> pa.StringArray:
+    content = text.encode()
+    ends = np.array([0, len(content)], np.int32)
+    return pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(content))
+
+
+def counts_matrix(column: pa.ListArray, name: str) -> np.ndarray:
+    """One row's ``spike_counts`` as a matrix that shares the column's memory.
+
+    Parameters
+    ----------
+    column : pyarrow.ListArray, list<list<uint8>>, length 1
+    name : str
+        The file's, for messages.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (n_units, n_bins)
+
+    Raises
+    ------
+    TableError
+        The units differ in length, there are nulls, or the values are not uint8.
+    """
+    units = column.flatten()
+    lengths = np.diff(np.asarray(units.offsets))
+    if column.null_count or units.null_count or len(set(lengths.tolist())) > 1:
+        raise TableError(f"{name}: spike counts are not a matrix", expected="units of equal length, no nulls")
+    values = units.flatten()
+    if values.null_count or not pa.types.is_uint8(values.type):
+        raise TableError(f"{name}: spike counts are not uint8", found=f"{values.type} with nulls or not")
+    return np.asarray(values).reshape(len(units), -1 if len(values) else 0)
