@@ -57,11 +57,14 @@ def publications(root: Path) -> dict[str, str]:
 
 
 def published(root: Path) -> dict[str, str]:
-    """sha256 of every published file but cards and their pictures, through the links to the current versions."""
+    """sha256 of every published file but cards, their pictures and previews (whose few rows are encoded each time).
+
+    Through the links to the current versions.
+    """
     found = {}
     for link in sorted((root / "home" / "hub" / "local").glob("[!.]*")):
         for name, (digest, _) in contents(link.resolve()).items():
-            if name not in ("README.md", "raster.png"):
+            if name not in ("README.md", "raster.png", "preview/preview.parquet"):
                 found[f"{link.name}/{name}"] = digest
     return found
 
