@@ -20,6 +20,7 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.progress import silent
+from neuralpile_dagster.publish.citations import cite_repository
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
@@ -91,6 +92,7 @@ def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str,
             tokens=int(s.row_tokens.sum()),
             record=None,
             tables=lambda config: (),
+            citation=cite_repository(s.name, s.name, None),
             token_counts={(r.subject_id, r.session_id): r.stats.histogram for r in records.values()},
         )
         for s, (_, records) in zip(sources, components, strict=True)

@@ -187,7 +187,7 @@ def build_spike_counts(
     Raises
     ------
     ConfigurationError
-        The recording holds ready-made counts of another bin width.
+        The recording holds ready-made counts of a bin width that does not divide the one wanted.
     EmptyRecording, DamagedRecording
         There is nothing to bin, spike times are invalid, or the session is too long.
     StoreError

@@ -314,18 +314,28 @@ def bin_command(
 @main.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
+@click.option("--all", "every", is_flag=True, help="Draw every row, a PNG each, into the folder -o.")
 @click.option("-n", "rows", default=6, show_default=True, type=click.IntRange(1, 50), help="Number of rows to draw.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
 @_plain_errors
-def raster(source: str, output: Path, rows: int, seed: int) -> None:
-    """Draw random rows as rasters: x is time, y are units by brain area (where known) and rate.
+def raster(source: str, output: Path, every: bool, rows: int, seed: int) -> None:
+    """Draw random rows, or with --all every row, as rasters.
+
+    x is time, y are units by brain area (where known) and rate.
 
     SOURCE is a Parquet file, a dataset's name, a folder of a local hub, or a hub repository (owner/name).
     """
     from neuralpile_dagster.files import write_bytes
-    from neuralpile_dagster.ledger.samples import random_rows
-    from neuralpile_dagster.plots.raster import raster_png
+    from neuralpile_dagster.ledger.samples import all_rows, random_rows
+    from neuralpile_dagster.plots.raster import raster_name, raster_png
 
+    if every:
+        _require_folder(output)
+        number = 0
+        for number, sample in enumerate(all_rows(Settings.from_environment(), source, seed), 1):
+            write_bytes(output / raster_name(number, sample), raster_png([sample]))
+        click.echo(f"{output}: all {number:,} rows of {source}")
+        return
     _require_target(output, ".png")
     samples = random_rows(Settings.from_environment(), source, rows, seed)
     write_bytes(output, raster_png(samples))
@@ -369,9 +379,15 @@ def _require_target(output: Path, suffix: str) -> None:
             found=f"the suffix {output.suffix}" if output.suffix else "no suffix",
             expected=f"a name that ends in {suffix}, the only format that this command writes",
         )
-    above = next(folder for folder in output.absolute().parents if folder.exists())
+    _require_folder(output.absolute().parent, output)
+
+
+def _require_folder(folder: Path, output: Path | None = None) -> None:
+    """Raise `ConfigurationError` unless ``folder`` is one or can be made, naming ``output`` (else the folder)."""
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not above.is_dir():
-        raise ConfigurationError(f"{output} cannot be written", found=f"{above} is a file", expected="a folder there")
+        where = folder if output is None else output
+        raise ConfigurationError(f"{where} cannot be written", found=f"{above} is a file", expected="a folder there")
 
 
 def _serve(settings: Settings, port: int, host: str) -> None:

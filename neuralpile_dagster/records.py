@@ -367,10 +367,24 @@ class TokenCounts(Model):
     recorded_s: float | None = None
 
 
+class ComponentCitation(Model):
+    """How to cite a component of a pile; ``bibtex`` is empty for synthetic recordings.
+
+    ``foreign`` rows are from a repository of another owner, whose ``url`` (if any) has the README to cite from.
+    """
+
+    title: str
+    authors: tuple[str, ...] = ()
+    doi: str | None = None
+    url: str | None = None
+    bibtex: str = ""
+    foreign: bool = False
+
+
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
-    ``token_counts`` are missing in records of before.
+    ``citations`` are by name of the component; records of before lack them and ``token_counts``.
     """
 
     repository: str
@@ -381,3 +395,4 @@ class PileRecord(Model):
     components: tuple[str, ...]
     shards: dict[str, tuple[ShardRecord, ...]]
     token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
+    citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +23,8 @@ DEFAULT_CONNECTIONS = 8
 DEFAULT_CACHE_BYTES = 50_000_000_000
 
 _SETTING = "setting"
+_REPOSITORY = re.compile(r"^(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]{0,58}[A-Za-z0-9])?$")
+"""What every hub takes, with room for the suffix of other settings."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _repository(text: str) -> str:
+    if not _REPOSITORY.match(text):
+        raise ValueError(
+            "at most 60 letters, digits and ._- , beginning and ending with a letter or digit, without '--' or '..'"
+        )
+    return text
 
 
 def _switch(text: str) -> bool:
@@ -187,6 +198,10 @@ class Settings:
             "share of a dataset's sessions from which automation publishes it",
             _number(0.0, 1.0),
         ),
+    )
+    pile_name: str = field(
+        default="neural-pile",
+        metadata=_setting("NEURALPILE_PILE_NAME", "name of the merged pile's repository", _repository),
     )
 
     @classmethod

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.cli import main
+from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
+from neuralpile_dagster_tests.fixtures.row_files import write_rows
 
 COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui", "doctor")
 ROW = """\
@@ -273,3 +276,26 @@ def test_a_raster_of_a_repository_that_is_not_there_names_the_hub_that_was_searc
     said = paragraph(neuralpile("raster", "someone/something", "-o", home / "out.png", NEURALPILE_HOME=home))
     assert f"someone/something has no rows to draw yet on the local hub {home / 'hub'}" in said
     assert "set NEURALPILE_HUB=hf (and NEURALPILE_NAMESPACE) to read from the Hugging Face Hub" in said
+
+
+def test_a_raster_of_all_draws_every_row_in_a_png_of_its_own(home: Path) -> None:
+    rows = [Row(np.ones((2, 30), np.uint8), "sub-1", f"ses/{n}", f"segment_{k}") for n in range(2) for k in range(2)]
+    source = write_rows(home / "rows.parquet", rows)
+    ran = neuralpile("raster", source, "--all", "-o", home / "drawn", NEURALPILE_HOME=home)
+    assert f"{home / 'drawn'}: all 4 rows of {source}" in ran.out
+    drawn = sorted((home / "drawn").iterdir())
+    places = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [path.name for path in drawn] == [
+        f"00000{number}-ses_{n}_segment_{k}_2_units_x_30_bins.png" for number, (n, k) in enumerate(places, 1)
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_a_raster_of_all_is_refused_where_there_can_be_no_folder(home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "file").write_text("")
+    said = paragraph(neuralpile("raster", "nothing", "--all", "-o", home / "file", NEURALPILE_HOME=home))
+    assert f"{home / 'file'} cannot be written; found: {home / 'file'} is a file; expected: a folder there" in said
+    said = paragraph(neuralpile("raster", "someone/something", "--all", "-o", home / "drawn", NEURALPILE_HOME=home))
+    assert "someone/something has no rows to draw yet" in said
+    assert not (home / "drawn").exists()

@@ -22,6 +22,7 @@ CHOSEN = {
     "NEURALPILE_BIN_WIDTH": "0.01",
     "NEURALPILE_MAX_TOKENS": "1e6",
     "NEURALPILE_MIN_SESSION_SHARE": "0.5",
+    "NEURALPILE_PILE_NAME": "our-pile",
     "NEURALPILE_THREADS": "3",
     "NEURALPILE_CONNECTIONS": "5",
     "NEURALPILE_CACHE_BYTES": "1000",
@@ -44,7 +45,7 @@ def test_every_setting_is_read_from_the_environment_that_is_given(monkeypatch: p
     for variable in CHOSEN:
         monkeypatch.setenv(variable, "not this one")
     assert Settings.from_environment(CHOSEN) == Settings(
-        Path("/home/pile"), "s3://bucket/prefix", "/recordings", "hf", "lab", 0.01, 1_000_000, 0.5
+        Path("/home/pile"), "s3://bucket/prefix", "/recordings", "hf", "lab", 0.01, 1_000_000, 0.5, "our-pile"
     )
     assert ProcessSettings.from_environment(CHOSEN) == ProcessSettings(3, 5, 1000, True)
 
@@ -64,6 +65,8 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set():
         ("NEURALPILE_BIN_WIDTH", "nan", "a number from"),
         ("NEURALPILE_MAX_TOKENS", "10.5", "a whole number from 1 to 1,000,000,000"),
         ("NEURALPILE_MIN_SESSION_SHARE", "2", "a number from 0 to 1"),
+        ("NEURALPILE_PILE_NAME", "lab/pile", "at most 60 letters"),
+        ("NEURALPILE_PILE_NAME", "our--pile", "without '--'"),
         ("NEURALPILE_THREADS", "0", "a whole number from 1 to 1,024"),
         ("NEURALPILE_CONNECTIONS", "65", "a whole number from 1 to 64"),
         ("NEURALPILE_CACHE_BYTES", "50 GB", "a whole number from 0"),

@@ -1,4 +1,4 @@
-"""Sources of a session's counts: spike trains to bin, or ready-made counts from the file."""
+"""Sources of a session's counts: spike trains to bin, or ready-made counts from the file, summed to wider bins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from neuralpile_dagster.errors import ConfigurationError, EmptyRecording
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording
+
+MAX_COUNT = 255
 
 
 class CountSource(Protocol):
@@ -39,18 +41,36 @@ class CountSource(Protocol):
 
 
 class ReadyCounts:
-    """`CountSource` of a file with ready-made counts."""
+    """`CountSource` of a file with ready-made counts, in bins of ``bin_width_s``.
 
-    def __init__(self, data: BinnedCounts, name: str) -> None:
+    ``bins`` of the file's bins are summed to one, the last ones to a bin of fewer. Bins that were missing in the file
+    count as it counts them. A bin is saturated when its sum is above 255, or one of the file's bins in it was.
+    """
+
+    def __init__(self, data: BinnedCounts, name: str, bins: int, bin_width_s: float) -> None:
         self._data = data
-        self.n_units, self.n_bins = data.counts.shape
-        self.bin_width_s = data.bin_width_s
+        self._bins = bins
+        self._lost = data.lost_to_saturation
+        self._saturated_bins = data.saturated_bins if bins == 1 else 0
+        self.n_units, n_bins = data.counts.shape
+        self.n_bins = -(-n_bins // bins)
+        self.bin_width_s = bin_width_s
         if self.n_units < 1 or self.n_bins < 1:
             raise EmptyRecording(f"{name} has nothing to cut", found=f"{self.n_units} units, {self.n_bins} bins")
 
     def counts(self, start: int, stop: int) -> np.ndarray:
         """See `CountSource.counts`."""
-        return np.ascontiguousarray(self._data.counts[:, start:stop])
+        counts = self._data.counts[:, start * self._bins : stop * self._bins]
+        if self._bins == 1:
+            return np.ascontiguousarray(counts)
+        starts = np.arange(0, counts.shape[1], self._bins)
+        sums = np.add.reduceat(counts, starts, axis=1, dtype=np.uint32)
+        saturated = sums > MAX_COUNT
+        self._lost += int((sums[saturated] - MAX_COUNT).sum(dtype=np.int64))
+        if self._data.saturated_bins:  # the file's own, which are stored as the largest count
+            saturated |= np.maximum.reduceat(counts, starts, axis=1) == MAX_COUNT
+        self._saturated_bins += int(saturated.sum())
+        return np.minimum(sums, MAX_COUNT).astype(np.uint8)
 
     @property
     def spikes_read(self) -> int:
@@ -60,8 +80,8 @@ class ReadyCounts:
     def lost(self) -> dict[str, int]:
         """See `CountSource.lost`."""
         return {
-            "lost_to_saturation": self._data.lost_to_saturation,
-            "saturated_bins": self._data.saturated_bins,
+            "lost_to_saturation": self._lost,
+            "saturated_bins": self._saturated_bins,
             "missing_bins": self._data.missing_bins,
         }
 
@@ -84,7 +104,7 @@ def count_source(
     Raises
     ------
     ConfigurationError
-        The file holds counts of another bin width.
+        The file holds counts of a bin width of which this is no whole multiple.
     DamagedRecording, EmptyRecording
         See `Binner`.
     """
@@ -93,10 +113,12 @@ def count_source(
         from neuralpile_dagster.binning.binner import Binner
 
         return Binner(data, bin_width_s, name, max_session_tokens)
-    if not math.isclose(data.bin_width_s, bin_width_s, rel_tol=1e-9):
+    bins = max(round(bin_width_s / data.bin_width_s), 1)
+    if not math.isclose(data.bin_width_s * bins, bin_width_s, rel_tol=1e-9):
         raise ConfigurationError(
-            f"{name} holds ready-made counts, which cannot be binned again",
+            f"{name} holds ready-made counts, which can only be summed to wider bins",
             found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s requested",
-            remedy=f"set the bin width to {data.bin_width_s:g} s, or leave this dataset out",
+            expected=f"a whole multiple of {data.bin_width_s:g} s",
+            remedy="set such a bin width, or leave this dataset out",
         )
-    return ReadyCounts(data, name)
+    return ReadyCounts(data, name, bins, data.bin_width_s if bins == 1 else bin_width_s)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
+from neuralpile_dagster.markdown import doi_link, link
 from neuralpile_dagster.records import Citation
 
 _SEVERAL = {
@@ -48,6 +49,19 @@ def _either(patterns: Iterable[str]) -> str:
     return " or ".join(code(pattern) for pattern in patterns)
 
 
+def paper_link(dataset: Dataset) -> str | None:
+    """Markdown link of the dataset's paper: its DOI, or its address (publishers' may hold parentheses)."""
+    if dataset.paper_doi or not dataset.paper:
+        return doi_link(dataset.paper_doi)
+    return link(dataset.paper, dataset.paper.replace("(", "%28").replace(")", "%29"))
+
+
+def recorded(dataset: Dataset) -> dict[str, str]:
+    """Recorded areas and task as plain text, by what they are; those that the row states."""
+    said = {"areas": ", ".join(dataset.areas), "task": dataset.task}
+    return {what: words for what, words in said.items() if words}
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -70,16 +84,41 @@ def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | No
     url = said.url or (f"https://doi.org/{doi}" if doi else dataset.source.url)
     pinned = "" if dataset.source.version == "latest" else dataset.source.version
     fields = {
-        "author": " and ".join(f"{{{_latex(author)}}}" for author in said.authors or dataset.authors),
-        "title": f"{{{_latex(said.title or dataset.title)}}}",
+        "title": said.title or dataset.title,
         "publisher": dataset.source.facts.publisher,
-        "version": "" if dataset.source.path else _latex(version or pinned),
+        "version": "" if dataset.source.path else version or pinned,
+    }
+    return bibtex_entry(
+        f"{dataset.name}_{dataset.source.id}",
+        fields,
+        authors=said.authors or dataset.authors,
+        doi=doi,
+        url=url,
+        paper=dataset.paper,
+    )
+
+
+def bibtex_entry(
+    key: str,
+    fields: Mapping[str, str],
+    *,
+    authors: Sequence[str] = (),
+    doi: str | None = None,
+    url: str | None = None,
+    paper: str | None = None,
+) -> str:
+    """BibTeX entry of any texts, escaped; ``key`` is used as it is, ``title`` keeps its capitals."""
+    escaped = {name: f"{{{_latex(words)}}}" if name == "title" else _latex(words) for name, words in fields.items()}
+    named = {
+        "author": " and ".join(f"{{{_latex(author)}}}" for author in authors),
+        **escaped,
         "doi": _verbatim(doi),
         "url": _verbatim(url),
-        "note": f"Paper: https://doi.org/{_verbatim(dataset.paper_doi)}" if dataset.paper_doi else "",
     }
-    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-    return "\n".join([f"@misc{{{dataset.key}_{dataset.source.id},", *lines, "}"])
+    if paper:
+        named["note"] = f"Paper: \\url{{{_verbatim(paper)}}}"
+    lines = [f"  {name} = {{{value}}}," for name, value in named.items() if value]
+    return "\n".join([f"@misc{{{key},", *lines, "}"])
 
 
 def _latex(words: str) -> str:

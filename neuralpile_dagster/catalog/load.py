@@ -46,11 +46,17 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
 
     With the sample archive these are the synthetic rows alone. Raises
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
-    there are no rows of the user.
+    there are no rows of the user. Raises `ConfigurationError` when the pile has the name of a dataset.
     """
-    if settings.archive == "sample":
-        return {dataset.name: dataset for dataset in SAMPLE}
-    return {dataset.name: dataset for dataset in (*RODENT, *check_user_catalog(user_catalog_path(settings)))}
+    rows = SAMPLE if settings.archive == "sample" else (*RODENT, *check_user_catalog(user_catalog_path(settings)))
+    catalog = {dataset.name: dataset for dataset in rows}
+    if settings.pile_name in catalog:
+        raise ConfigurationError(
+            "NEURALPILE_PILE_NAME is wrong",
+            found=f"{settings.pile_name}, which is the name of a dataset",
+            expected="a name of its own: each has a repository",
+        )
+    return catalog
 
 
 def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    HttpUrl,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -197,9 +198,11 @@ class Dataset(Row):
     published for own recordings (``source.archive: folder``); for others only
     where the source states none. A session of more than ``max_session_tokens`` is
     refused before it is written: most often its spike times are not in seconds.
+    ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
+    recorded.
     """
 
-    added_later = frozenset({"license", "authors", "citation"})
+    added_later = frozenset({"license", "authors", "citation", "paper_url", "areas", "task"})
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -209,6 +212,9 @@ class Dataset(Row):
     species: Text | None = None
     doi: Doi | None = None
     paper_doi: Doi | None = None
+    paper_url: HttpUrl | None = None
+    areas: tuple[Title, ...] = ()
+    task: Text = ""
     description: Text = ""
     license: Title | None = None
     authors: tuple[Title, ...] = ()
@@ -234,6 +240,13 @@ class Dataset(Row):
     def key(self) -> str:
         """Name for Dagster keys and groups (``-`` becomes ``_``)."""
         return self.name.replace("-", "_")
+
+    @property
+    def paper(self) -> str | None:
+        """Web address of its paper: of the DOI if that is known, else ``paper_url``."""
+        if self.paper_doi:
+            return f"https://doi.org/{self.paper_doi}"
+        return str(self.paper_url) if self.paper_url else None
 
     @property
     def sessions_due(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.papers import with_paper
 
 HAS_UNITS = SessionRule(requires=("Units",))
 NO_LICENSE = "The dandiset records no licence."
@@ -337,7 +338,7 @@ LATER_7: tuple[Dataset, ...] = (
 )
 
 
-RODENT: tuple[Dataset, ...] = FIRST_18 + LATER_7
+RODENT: tuple[Dataset, ...] = tuple(map(with_paper, FIRST_18 + LATER_7))
 
 PUBLISHED_BIN_WIDTH_S = 0.02
 PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)

@@ -118,6 +118,9 @@ class LocalHub:
                 )
         raise _restless(link)
 
+    def page(self, name: str) -> None:
+        """See `Hub.page`: a folder has none."""
+
     def repositories(self) -> Iterator[str]:
         """See `Hub.repositories`; sorted."""
         folder = self.root / self.namespace

@@ -63,6 +63,10 @@ class Hub(Protocol):
         """Open one file of the current version for seekable reading."""
         ...
 
+    def page(self, name: str) -> str | None:
+        """Web page of a repository, for links on cards; None where a hub has none."""
+        ...
+
     def repositories(self) -> Iterator[str]:
         """Names of the namespace's repositories."""
         ...

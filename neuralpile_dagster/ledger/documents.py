@@ -17,7 +17,6 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, Tra
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
-PILE_REPOSITORY = "neural-pile"
 STOPPED = "the last batch stopped, because several sessions in a row failed with transient errors (see the failures)"
 """Why sessions are left to do that no batch has attempted."""
 
@@ -172,4 +171,4 @@ def staging_folder(settings: Settings, repository: str) -> Path:
 
 def repository_name(dataset: Dataset | None, settings: Settings) -> str:
     """Name of a component's repository, or of the pile's; settings that differ from the defaults are part of it."""
-    return f"{dataset.name if dataset else PILE_REPOSITORY}{settings.variant}"
+    return f"{dataset.name if dataset else settings.pile_name}{settings.variant}"

@@ -7,6 +7,7 @@ and the automation sensor all use this module; making things belongs in `build`,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -181,7 +182,12 @@ def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> P
     if lacking:
         return PileDue(False, lacking, False, plan.digest)
     done = piles.read_published(store, settings)
-    return None if done is not None and done.plan == plan.digest else PileDue(False, (), True, plan.digest)
+    name = piles.repository_name(settings)
+    if done is None or done.plan != plan.digest:
+        return PileDue(False, (), True, plan.digest)
+    if done.repository.rpartition("/")[2] != name:  # the pile was given another name
+        return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{name}".encode()).hexdigest())
+    return None
 
 
 def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: str) -> bool:

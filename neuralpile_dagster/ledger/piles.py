@@ -22,7 +22,7 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import PILE, PILE_SHARDS
-from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.model import SPLITS, PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, PileRecord
@@ -40,6 +40,7 @@ class CurrentPlan(Model):
     each ``source_dataset`` to its repository on the hub.
     ``choices`` is the run configuration that a person gave; every later plan
     is made with it, whoever requests it.
+    ``splits_left_out`` are those of other owners' repositories that are not merged.
     """
 
     plan_id: str
@@ -48,6 +49,7 @@ class CurrentPlan(Model):
     left_out: dict[str, str]
     synthetic: bool
     choices: dict[str, Any] = Field(default_factory=dict)
+    splits_left_out: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda splits: not splits)
 
 
 def plan_config(store: Store, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
@@ -138,6 +140,7 @@ class Chosen:
     repositories: dict[str, str]
     left_out: dict[str, str]
     synthetic: bool
+    splits_left_out: dict[str, tuple[str, ...]]
 
 
 def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
@@ -183,20 +186,24 @@ def _open_planned(hub: Hub, name: str) -> pa.NativeFile:
     return open_published(hub, repository, path)
 
 
-def _from_hub(hub: Hub, repository: str) -> PileSource:
-    files = [
-        SourceFile(name=f"{_ON_HUB}{repository}:{file.path}", size=file.size, sha256=file.sha256)
-        for file in hub.files(repository)
-        if file.path.startswith("data/train-") and file.path.endswith(".parquet")
-    ]
+def _from_hub(hub: Hub, repository: str, splits: Sequence[str] = SPLITS[:1]) -> tuple[PileSource, tuple[str, ...]]:
+    """Rows of a repository's ``splits``, one split after another, and its splits that were not taken."""
+    listed: dict[str, list[SourceFile]] = {split: [] for split in SPLITS}
+    for file in hub.files(repository):
+        split = next((split for split in SPLITS if file.path.startswith(f"data/{split}-")), None)
+        if split and file.path.endswith(".parquet"):
+            name = f"{_ON_HUB}{repository}:{file.path}"
+            listed[split].append(SourceFile(name=name, size=file.size, sha256=file.sha256))
+    files = [file for split in SPLITS if split in splits for file in listed[split]]
     if not files:
         raise MergeError(
             f"{repository} cannot be merged",
-            found="no data/train-*.parquet in it",
+            found=f"no {' and no '.join(f'data/{split}-*.parquet' for split in splits)} in it",
             expected="a published repository with the row schema",
             remedy="correct `components` or `extra_repositories`, or publish it first",
         )
-    return source_from_parquet(repository, files, partial(_open_planned, hub))
+    left_out = tuple(split for split in SPLITS if listed[split] and split not in splits)
+    return source_from_parquet(repository, files, partial(_open_planned, hub)), left_out
 
 
 def choose_components(
@@ -208,6 +215,7 @@ def choose_components(
     components: Sequence[str],
     extra_repositories: Sequence[str],
     merge_from: str,
+    extra_splits: Sequence[str] = SPLITS[:1],
 ) -> Chosen:
     """Choose the sources of a pile.
 
@@ -219,12 +227,18 @@ def choose_components(
         Repositories of other owners with the row schema, always read from the hub.
     merge_from : {"store", "hub"}
         Where rows of our own components are read from.
+    extra_splits : sequence of str
+        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``test``, or both.
 
     Raises
     ------
     MergeError, ConfigurationError
-        A named component is not published, or nothing is.
+        A named component is not published, or nothing is, or there is no such split.
     """
+    if not extra_splits or not set(extra_splits) <= set(SPLITS):
+        raise ConfigurationError(
+            "extra_splits is invalid", found=str(list(extra_splits)), expected="train, test or both"
+        )
     by_name = {dataset.name: dataset for dataset in datasets}
     named = {get_dataset(by_name, name).name for name in components}
     sources, left_out, synthetic = [], {}, False
@@ -240,11 +254,16 @@ def choose_components(
         name = documents.repository_name(dataset, settings)
         synthetic = synthetic or published.synthetic
         in_store = merge_from == "store"
-        sources.append(source_from_component(name, published.sessions) if in_store else _from_hub(hub, name))
+        sources.append(source_from_component(name, published.sessions) if in_store else _from_hub(hub, name)[0])
     repositories = {source.name: source.name for source in sources}
+    splits_left_out = {}
     for repository in extra_repositories:
-        sources.append(_from_hub(hub, repository))
-        repositories[sources[-1].name] = repository
+        source, rest = _from_hub(hub, repository, extra_splits)
+        sources.append(source)
+        repositories.update(dict.fromkeys(source.datasets, repository))
+        if rest:
+            splits_left_out[repository] = rest
+            left_out[f"{', '.join(rest)} rows of {repository}"] = "extra_splits does not name them"
     if not sources:
         raise MergeError(
             "there is nothing to merge",
@@ -252,4 +271,4 @@ def choose_components(
             expected="at least one",
             remedy="publish a component first, e.g. neuralpile build steinmetz",
         )
-    return Chosen(tuple(sources), repositories, left_out, synthetic)
+    return Chosen(tuple(sources), repositories, left_out, synthetic, splits_left_out)

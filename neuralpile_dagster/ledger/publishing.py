@@ -5,7 +5,11 @@ The layout of the repository belongs in `publish`, the upload in `hub`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+
+import pyarrow as pa
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
@@ -14,9 +18,18 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
 from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
-from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PileRecord
+from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.records import (
+    Citation,
+    ComponentCitation,
+    ComponentRecord,
+    ComponentSession,
+    CountsRecord,
+    PileRecord,
+)
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
@@ -45,6 +58,15 @@ def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[Pi
             remedy="materialize these partitions of neural_pile/shards (older plans' partitions can be left alone)",
         )
     return tuple(shard for shard in found.values() if shard is not None)
+
+
+def _citation(store: Store, dataset: Dataset, published: ComponentRecord) -> ComponentCitation:
+    """Citation from the manifest; without its DOI and address when it lists another version than was published."""
+    manifest = read_record(store, documents.manifest_path(dataset), Manifest)
+    stated = manifest.citation if manifest else Citation()
+    if manifest is None or manifest.version != published.source_version:
+        stated = stated.model_copy(update={"doi": None, "url": None})
+    return cite_dataset(dataset, stated, published.source_version)
 
 
 def _token_counts(
@@ -86,19 +108,34 @@ def publish_pile(
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
     }
-    components = [
-        PileComponent(
-            name=source.name,
-            rows=source.totals.rows,
-            sessions=source.totals.sessions,
-            tokens=source.totals.tokens,
-            # a repository of another owner may have the name of one of ours
-            record=records.get(source.name) if current.repositories[source.name] == source.name else None,
-            tables=hub_tables(hub, current.repositories[source.name]),
-            token_counts=_token_counts(store, plan, records.get(source.name)),
+
+    @cache
+    def tables_of(repository: str) -> Callable[[str], tuple[pa.Table, ...]]:
+        tables = hub_tables(hub, repository)  # read once, however many components are in a repository
+        return cache(lambda config: tuple(tables(config)))
+
+    components = []
+    for source in plan.sources:
+        repository = current.repositories[source.name]
+        # a repository of another owner may have the name of one of ours
+        published = records.get(source.name) if repository == source.name else None
+        if published is None:
+            citation = cite_repository(source.name, repository, hub.page(repository))
+        else:
+            citation = _citation(store, datasets[source.name], published)
+        components.append(
+            PileComponent(
+                name=source.name,
+                rows=source.totals.rows,
+                sessions=source.totals.sessions,
+                tokens=source.totals.tokens,
+                record=published,
+                tables=tables_of(repository),
+                citation=citation,
+                token_counts=_token_counts(store, plan, published),
+                splits_left_out=current.splits_left_out.get(repository, ()),
+            )
         )
-        for source in plan.sources
-    ]
     name = piles.repository_name(settings)
     folder = documents.staging_folder(settings, name)
     record = write_pile(

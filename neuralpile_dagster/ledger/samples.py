@@ -5,6 +5,9 @@ Choosing rows of files belongs in `publish.samples`, drawing in `plots`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +15,11 @@ import pyarrow as pa
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.plots.window import RasterSample
+from neuralpile_dagster.plots.window import NO_FACTS, RasterSample
 from neuralpile_dagster.publish.samples import (
     SYNTHETIC_PREFIX,
-    folder_samples,
+    Describe,
+    every_row,
     published_facts,
     recorded_facts,
     rows_of_files,
@@ -33,29 +37,62 @@ def session_sample(store: Store, record: CountsRecord, synthetic: bool) -> list[
     return rows_of_files([record.file.key], store.open, 1, seed, synthetic, recorded_facts(store, [record]))
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Files of rows that a person named; ``where`` and ``remedy`` are for the error when they have no rows."""
+
+    names: Sequence[str]
+    open_file: Callable[[str], pa.NativeFile]
+    synthetic: bool = False
+    describe: Describe = lambda _: NO_FACTS
+    where: str = ""
+    remedy: str = _BUILD
+
+
 def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[RasterSample]:
     """Rows of ``source``: a Parquet file, a dataset's name, a folder of a local hub, or ``owner/name`` on the hub.
 
     Raises `ConfigurationError` when it is none of these, or has no rows yet.
     """
+    found = _find(settings, source)
+    with _explained(source):
+        samples = rows_of_files(found.names, found.open_file, count, seed, found.synthetic, found.describe)
+    if not samples:
+        raise _nothing(source, found)
+    return samples
+
+
+def all_rows(settings: Settings, source: str, seed: int) -> Iterator[RasterSample]:
+    """Every row of ``source`` in order, one in memory at a time; see `random_rows`."""
+    found = _find(settings, source)
+    drawn = False
+    with _explained(source):
+        for sample in every_row(found.names, found.open_file, seed, found.synthetic, found.describe):
+            yield sample
+            drawn = True
+    if not drawn:
+        raise _nothing(source, found)
+
+
+def _find(settings: Settings, source: str) -> _Found:
     path = Path(source)
     if path.is_file():
-        return _rows_of_file(path, count, seed)
+        return _Found([source], _open_path)
     if path.is_dir():
-        if (path / "data").is_dir():
-            return _some(source, folder_samples(path, count, seed))
-        files = [str(file) for file in sorted(path.glob("**/data/*.parquet"))]
         made_up = path.absolute().name.startswith(SYNTHETIC_PREFIX)
-        return _some(source, rows_of_files(files, lambda name: pa.OSFile(name, "rb"), count, seed, made_up))
+        if (path / "data").is_dir():
+            files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.parquet"))
+            return _in_repository(files, lambda name: _open_path(str(path / name)), made_up)
+        return _Found([str(file) for file in sorted(path.glob("**/data/*.parquet"))], _open_path, made_up)
     catalog = load_catalog(settings)
     if source in catalog:
         dataset, store = catalog[source], open_store(settings.store)
         manifest = documents.read_manifest(store, dataset)
         records = documents.done_records(store, dataset, settings, manifest).values()
-        names, facts = [record.file.key for record in records], recorded_facts(store, records)
-        return _some(source, rows_of_files(names, store.open, count, seed, manifest.synthetic, facts))
+        names = [record.file.key for record in records]
+        return _Found(names, store.open, manifest.synthetic, recorded_facts(store, records))
     if source.count("/") == 1 or source == documents.repository_name(None, settings):
-        return _rows_of_repository(settings, source, count, seed)
+        return _find_on_hub(settings, source)
     raise ConfigurationError(
         f"nothing to draw is named {source!r}",
         expected="a Parquet file, the name of a dataset, a folder of a local hub, or a repository owner/name",
@@ -63,40 +100,51 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     )
 
 
-def _rows_of_file(path: Path, count: int, seed: int) -> list[RasterSample]:
-    try:
-        return rows_of_files([str(path)], lambda name: pa.OSFile(name, "rb"), count, seed)
-    except TableError as error:  # its remedy is for files of the store; this may be a recording
-        raise ConfigurationError(
-            f"{path} cannot be drawn",
-            found=error.found or error.what,
-            expected="a Parquet file of rows",
-            remedy=f"of a recording, make one with: neuralpile bin {path} -o OUT.parquet",
-        ) from error
+def _open_path(name: str) -> pa.NativeFile:
+    return pa.OSFile(name, "rb")
 
 
-def _rows_of_repository(settings: Settings, source: str, count: int, seed: int) -> list[RasterSample]:
+def _in_repository(
+    paths: Sequence[str],
+    open_file: Callable[[str], pa.NativeFile],
+    made_up: bool,
+    where: str = "",
+    remedy: str = _BUILD,
+) -> _Found:
+    names = [path for path in paths if path.startswith("data/") and path.endswith(".parquet")]
+    return _Found(names, open_file, made_up, published_facts(open_file, paths), where, remedy)
+
+
+def _find_on_hub(settings: Settings, source: str) -> _Found:
     from neuralpile_dagster.hub import open_hub
     from neuralpile_dagster.publish.configs import open_published
 
     hub = open_hub(settings)
     paths = [file.path for file in hub.files(source)]
-    names = [path for path in paths if path.startswith("data/") and path.endswith(".parquet")]
     made_up = source.split("/")[-1].startswith(SYNTHETIC_PREFIX)
-
-    def open_file(path: str) -> pa.NativeFile:
-        return open_published(hub, source, path)
-
-    samples = rows_of_files(names, open_file, count, seed, made_up, published_facts(open_file, paths))
-    if settings.hub == "hf":
-        return _some(source, samples, " on the Hugging Face Hub", "publish it first, or correct the name")
-    remedy = f"{_BUILD}, or set NEURALPILE_HUB=hf (and NEURALPILE_NAMESPACE) to read from the Hugging Face Hub"
-    return _some(source, samples, f" on the local hub {settings.home / 'hub'}", remedy)
+    where, remedy = " on the Hugging Face Hub", "publish it first, or correct the name"
+    if settings.hub != "hf":
+        where = f" on the local hub {settings.home / 'hub'}"
+        remedy = f"{_BUILD}, or set NEURALPILE_HUB=hf (and NEURALPILE_NAMESPACE) to read from the Hugging Face Hub"
+    return _in_repository(paths, lambda path: open_published(hub, source, path), made_up, where, remedy)
 
 
-def _some(source: str, samples: list[RasterSample], where: str = "", remedy: str = _BUILD) -> list[RasterSample]:
-    if not samples:
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Of a file that a person named the remedy is not that for files of the store: it may be a recording."""
+    try:
+        yield
+    except TableError as error:
+        if not Path(source).is_file():
+            raise
         raise ConfigurationError(
-            f"{source} has no rows to draw yet{where}", found="no Parquet files of rows", remedy=remedy
-        )
-    return samples
+            f"{source} cannot be drawn",
+            found=error.found or error.what,
+            expected="a Parquet file of rows",
+            remedy=f"of a recording, make one with: neuralpile bin {source} -o OUT.parquet",
+        ) from error
+
+
+def _nothing(source: str, found: _Found) -> ConfigurationError:
+    what = f"{source} has no rows to draw yet{found.where}"
+    return ConfigurationError(what, found="no Parquet files of rows", remedy=found.remedy)

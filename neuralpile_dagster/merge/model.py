@@ -35,7 +35,7 @@ class Totals(Model):
 
 
 class PlannedSource(Model):
-    """One component in a plan: its digest, its totals, and its part of each split."""
+    """One ``source_dataset`` in a plan: the digest of its source, its totals, and its part of each split."""
 
     name: str
     digest: str

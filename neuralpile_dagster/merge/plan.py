@@ -44,9 +44,10 @@ FILE_OVERHEAD = 16_384
 
 @dataclass(frozen=True, eq=False)
 class _AllRows:
-    """The rows of all sources, one source after another; numbers index ``files`` and ``sessions``."""
+    """The rows of all sources, one source after another; numbers index ``datasets``, files and sessions."""
 
-    source: np.ndarray
+    datasets: tuple[str, ...]
+    dataset: np.ndarray
     file: np.ndarray
     number: np.ndarray
     session: np.ndarray
@@ -59,11 +60,15 @@ class _AllRows:
             starts = np.cumsum([0, *counts[:-1]])
             return np.concatenate([row + start for row, start in zip(rows, starts, strict=True)]).astype(np.int32)
 
+        numbers: dict[str, int] = {}
+        of_sessions = [numbers.setdefault(name, len(numbers)) for s in sources for name in s.session_datasets]
+        session = shifted([s.row_session for s in sources], [len(s.sessions) for s in sources])
         return cls(
-            source=np.repeat(np.arange(len(sources), dtype=np.int32), [len(s.row_file) for s in sources]),
+            datasets=tuple(numbers),
+            dataset=np.array(of_sessions, np.int32)[session],
             file=shifted([s.row_file for s in sources], [len(s.files) for s in sources]),
             number=np.concatenate([s.row_number for s in sources]),
-            session=shifted([s.row_session for s in sources], [len(s.sessions) for s in sources]),
+            session=session,
             tokens=np.concatenate([s.row_tokens for s in sources]),
             bytes=np.concatenate([s.row_bytes for s in sources]),
         )
@@ -90,7 +95,7 @@ def plan_pile(
     Parameters
     ----------
     sources : sequence of PileSource
-        In catalog order; their names differ.
+        In catalog order; no ``source_dataset`` is in two of them.
     seed : int
         At least 0.
     split_by : {"rows", "sessions"}
@@ -108,7 +113,7 @@ def plan_pile(
     _check(sources, split_by, shard_bytes)
     rows = _AllRows.of(sources)
     if split_by == "rows":
-        train, test = split_rows(len(rows.source), seed, test_size)
+        train, test = split_rows(len(rows.file), seed, test_size)
     else:
         train, test = split_sessions(rows.session, seed, test_size)
     settings = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
@@ -133,13 +138,13 @@ def plan_pile(
 
 
 def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> None:
-    names = [source.name for source in sources]
+    names = [name for source in sources for name in source.datasets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not sources or twice:
         raise MergeError(
             "the components to merge are invalid",
             found=f"{', '.join(twice)} more than once" if twice else "none",
-            expected="at least one, each once: source_dataset distinguishes the rows of components",
+            expected="at least one, and each source_dataset from one of them: it distinguishes the rows of components",
             remedy="correct the list of components and extra repositories",
         )
     if split_by not in ("rows", "sessions"):
@@ -152,20 +157,21 @@ def _planned_sources(
     sources: Sequence[PileSource], rows: _AllRows, parts: dict[str, np.ndarray]
 ) -> tuple[PlannedSource, ...]:
     def of(split: np.ndarray) -> list[np.ndarray]:
-        by_source = split[np.argsort(rows.source[split], kind="stable")]
-        ends = np.cumsum(np.bincount(rows.source[split], minlength=len(sources)))
-        return np.split(by_source, ends[:-1])
+        by_dataset = split[np.argsort(rows.dataset[split], kind="stable")]
+        ends = np.cumsum(np.bincount(rows.dataset[split], minlength=len(rows.datasets)))
+        return np.split(by_dataset, ends[:-1])
 
     chosen = {split: of(part) for split, part in parts.items()}
-    every = of(np.arange(len(rows.source)))
+    every = of(np.arange(len(rows.dataset)))
+    digests = {name: source.digest for source in sources for name in source.datasets}
     return tuple(
         PlannedSource(
-            name=source.name,
-            digest=source.digest,
+            name=name,
+            digest=digests[name],
             totals=rows.totals(every[number]),
             splits={split: rows.totals(chosen[split][number]) for split in SPLITS},
         )
-        for number, source in enumerate(sources)
+        for number, name in enumerate(rows.datasets)
     )
 
 
@@ -201,7 +207,7 @@ def _table(
     return pa.table(
         {
             "split": texts(np.arange(len(order)) >= n_train, SPLITS),
-            "source_dataset": texts(rows.source[order], [source.name for source in sources]),
+            "source_dataset": texts(rows.dataset[order], rows.datasets),
             "file": texts(rows.file[order], [file.name for file in files]),
             "row": rows.number[order],
             "subject_id": texts(session, [subject for subject, _ in sessions]),

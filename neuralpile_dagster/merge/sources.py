@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.errors import MergeError, TableError
 from neuralpile_dagster.merge.model import SourceFile
 from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
+from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN
 from neuralpile_dagster.tables.copying.source_footers import GroupSize, read_group_sizes
 from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
@@ -30,10 +31,12 @@ class PileSource:
     Attributes
     ----------
     name : str
-        The repository's name without namespace; becomes ``source_dataset``.
+        The repository's name without namespace; becomes ``source_dataset`` of rows that have none of their own.
     files : tuple of SourceFile
     sessions : tuple of (subject_id, session_id)
-        In the order of their first rows.
+        In the order of their first rows. Ids may repeat under different ``session_datasets``.
+    session_datasets : tuple of str
+        ``source_dataset`` of each session: ``name``, or what the files of another pile state.
     row_file, row_number : numpy.ndarray, int32, shape (n_rows,)
         The file (a position in ``files``) that holds the row, and its number in that file.
     row_session : numpy.ndarray, int32, shape (n_rows,)
@@ -45,6 +48,7 @@ class PileSource:
     name: str
     files: tuple[SourceFile, ...]
     sessions: tuple[tuple[str, str], ...]
+    session_datasets: tuple[str, ...]
     row_file: np.ndarray
     row_number: np.ndarray
     row_session: np.ndarray
@@ -52,9 +56,16 @@ class PileSource:
     row_bytes: np.ndarray
 
     @property
+    def datasets(self) -> tuple[str, ...]:
+        """The different ``session_datasets``, in the order of their first rows."""
+        return tuple(dict.fromkeys(self.session_datasets))
+
+    @property
     def digest(self) -> str:
         """sha256 of the name, the files' names and contents, and their order."""
         content = "".join(f"{file.name}\0{file.size}\0{file.sha256}\n" for file in self.files)
+        if self.datasets != (self.name,):  # as of before for all others, whose plans stay as they are
+            content += "source_dataset as in the files\n"
         return hashlib.sha256(f"{self.name}\n{content}".encode()).hexdigest()
 
 
@@ -63,6 +74,7 @@ class _Rows:
     """Rows of one file that belong to one session, or one row."""
 
     file: int
+    dataset: str
     session: tuple[str, str]
     tokens: Sequence[int]
     bytes: Sequence[int]
@@ -87,26 +99,28 @@ def source_from_component(repository: str, sessions: Iterable[ComponentSession])
 def _from_sessions(
     repository: str, sessions: Iterable[tuple[StoredFile, tuple[str, str], int, tuple[RowRecord, ...]]]
 ) -> PileSource:
+    name = _name(repository)
     files = []
     rows = []
     for number, (file, session, n_units, records) in enumerate(sessions):
         files.append(SourceFile(name=file.key, size=file.size, sha256=file.sha256))
         tokens = [n_units * row.n_bins for row in records]
         if records:
-            rows.append(_Rows(number, session, tokens, [row.bytes for row in records]))
-    return _source(repository, files, rows)
+            rows.append(_Rows(number, name, session, tokens, [row.bytes for row in records]))
+    return _source(name, files, rows)
 
 
 def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file: FileOpener) -> PileSource:
     """A component read from any Parquet files of the row schema, e.g. those of a repository on a hub.
 
     Reads footers and the columns of ids; spike counts are decoded only where a
-    row group holds several rows (their tokens are not stated elsewhere).
+    row group holds several rows (their tokens are not stated elsewhere). Rows that
+    state their ``source_dataset`` keep it, so another pile is a source as well.
 
     Parameters
     ----------
     repository : str
-        Name; a namespace before it is cut off.
+        Name; a namespace before it is cut off. It is the ``source_dataset`` of rows that state none.
     files : sequence of SourceFile
         In the order of the rows.
     open_file : callable
@@ -120,11 +134,15 @@ def source_from_parquet(repository: str, files: Sequence[SourceFile], open_file:
     rows: list[_Rows] = []
     for number, file in enumerate(files):
         with open_file(file.name) as opened:
-            rows.extend(_rows_of(opened, file.name, number))
-    return _source(repository, list(files), rows)
+            rows.extend(_rows_of(opened, file.name, number, _name(repository)))
+    return _source(_name(repository), list(files), rows)
 
 
-def _rows_of(opened: pa.NativeFile, name: str, number: int) -> Iterable[_Rows]:
+def _name(repository: str) -> str:
+    return repository.rpartition("/")[2]
+
+
+def _rows_of(opened: pa.NativeFile, name: str, number: int, dataset: str) -> Iterable[_Rows]:
     try:
         groups = read_group_sizes(opened, COUNTS_COLUMN)
     except ValueError as error:
@@ -133,15 +151,20 @@ def _rows_of(opened: pa.NativeFile, name: str, number: int) -> Iterable[_Rows]:
     missing = [column for column in _IDS if column not in parquet.schema_arrow.names]
     if missing:
         raise TableError(f"{name} lacks columns", found=", ".join(parquet.schema_arrow.names), expected=str(missing))
+    stated = SOURCE_COLUMN in parquet.schema_arrow.names
     with damaged(name):
-        ids = parquet.read(columns=_IDS, use_threads=False)
+        ids = parquet.read(columns=[*_IDS, SOURCE_COLUMN] if stated else _IDS, use_threads=False)
         sizes = [_sizes(parquet, group, size) for group, size in enumerate(groups)]
     if ids.num_rows != sum(map(len, sizes)):
         raise TableError(f"{name} is damaged: its columns differ in length")
     if any(ids[column].null_count for column in _IDS):
         raise TableError(f"{name} has rows without subject_id or session_id")
     sessions = zip(*(ids[column].to_pylist() for column in _IDS), strict=True)
-    return [_Rows(number, session, [t], [b]) for session, (t, b) in zip(sessions, chain(*sizes), strict=True)]
+    datasets = ids[SOURCE_COLUMN].to_pylist() if stated else [None] * ids.num_rows
+    return [
+        _Rows(number, own or dataset, session, [t], [b])
+        for own, session, (t, b) in zip(datasets, sessions, chain(*sizes), strict=True)
+    ]
 
 
 def _sizes(parquet: pq.ParquetFile, group: int, size: GroupSize) -> list[tuple[int, int]]:
@@ -153,19 +176,21 @@ def _sizes(parquet: pq.ParquetFile, group: int, size: GroupSize) -> list[tuple[i
     return [(count, size.bytes * count // max(sum(tokens), 1)) for count in tokens]
 
 
-def _source(repository: str, files: Sequence[SourceFile], rows: Sequence[_Rows]) -> PileSource:
-    name = repository.rpartition("/")[2]
+def _source(name: str, files: Sequence[SourceFile], rows: Sequence[_Rows]) -> PileSource:
     if not rows:
         raise MergeError(f"{name} has no rows to merge", remedy="publish it first, or leave it out of the merge")
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, tuple[str, str]], int] = {}
     lengths = np.array([len(run.tokens) for run in rows])
     run_file = np.array([run.file for run in rows], np.int32)
     row_file = np.repeat(run_file, lengths)
     return PileSource(
         name=name,
         files=tuple(files),
-        row_session=np.repeat(np.array([numbers.setdefault(r.session, len(numbers)) for r in rows], np.int32), lengths),
-        sessions=tuple(numbers),
+        row_session=np.repeat(
+            np.array([numbers.setdefault((r.dataset, r.session), len(numbers)) for r in rows], np.int32), lengths
+        ),
+        sessions=tuple(session for _, session in numbers),
+        session_datasets=tuple(dataset for dataset, _ in numbers),
         row_file=row_file,
         row_number=_count_within(row_file),
         row_tokens=np.fromiter(chain.from_iterable(run.tokens for run in rows), np.int64),

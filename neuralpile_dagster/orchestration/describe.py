@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.catalog.describe import paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger.kinds import PILE, AssetKind
 from neuralpile_dagster.markdown import doi_link, link, one_line, text
@@ -27,13 +28,14 @@ def _text(dataset: Dataset, kind: AssetKind) -> str:
     where = [f"Source: {link(dataset.source.label, dataset.source.url)}"]
     where += [f"species: {text(dataset.species)}"] if dataset.species else []
     where += [f"data: {doi_link(dataset.doi)}"] if dataset.doi else []
-    where += [f"paper: {doi_link(dataset.paper_doi)}"] if dataset.paper_doi else []
+    where += [f"paper: {paper}"] if (paper := paper_link(dataset)) else []
     parts = [
         one_line(dataset.title).translate(_MARKUP),
         "SYNTHETIC: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
         kind.text,
         text(dataset.description, 2000),
         " · ".join(where),
+        " · ".join(f"{what}: {text(words, 2000)}" for what, words in recorded(dataset).items()),
         _published(dataset),
         "\n".join(f"- {text(note, 2000)}" for note in dataset.notes),
     ]
@@ -68,8 +70,8 @@ def freshness_of_manifest(dataset: Dataset) -> dg.FreshnessPolicy | None:
 def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
     """Keyword arguments for an `AssetSpec`, whose group is passed separately."""
     links = {"source": dg.MetadataValue.url(dataset.source.url)} if dataset.source.url else {}
-    if dataset.paper_doi:
-        links["paper"] = dg.MetadataValue.url(f"https://doi.org/{dataset.paper_doi}")
+    if dataset.paper:
+        links["paper"] = dg.MetadataValue.url(dataset.paper)
     numbers = {
         "tokens_published": dataset.tokens_published,
         "sessions_published": dataset.sessions_published,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -51,6 +52,11 @@ def raster_png(samples: Sequence[RasterSample]) -> bytes:
     time.
     """
     return _png(_draw(samples, _frames(samples), GRAYS, WINDOW_BINS))
+
+
+def raster_name(number: int, sample: RasterSample) -> str:
+    """Name of the PNG of one sample: its number (sorted as drawn), and its title where every file system takes it."""
+    return f"{number:06d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', sample.title).strip('_')[:150]}.png"
 
 
 def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: int) -> str:

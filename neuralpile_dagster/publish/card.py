@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from neuralpile_dagster.catalog.describe import bibtex
+from neuralpile_dagster.catalog.describe import bibtex, paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
@@ -153,7 +153,8 @@ def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]
         ("title", text(citation.title) if citation.title else NOT_STATED),
         ("version", ", ".join(map(text, versions))),
         ("DOI", doi_link(citation.doi or dataset.doi) or NOT_STATED),
-        *([("paper", doi_link(dataset.paper_doi) or "")] if dataset.paper_doi else []),
+        *([("paper", paper)] if (paper := paper_link(dataset)) else []),
+        *((f"recorded {what}", text(words, 2_000)) for what, words in recorded(dataset).items()),
         ("license", text(citation.license) if citation.license else NOT_STATED),
         ("authors", "; ".join(map(text, citation.authors)) or NOT_STATED),
     ]

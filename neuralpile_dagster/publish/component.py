@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress
@@ -53,7 +54,7 @@ def component_inputs(
     content = {
         "format": FORMAT,
         "repository": repository,
-        "dataset": dataset.model_dump(mode="json", exclude=_NOT_PUBLISHED_OF_ROW),
+        "dataset": hashed_row(dataset, _NOT_PUBLISHED_OF_ROW),
         "manifest": manifest.model_dump(mode="json", exclude=_NOT_PUBLISHED),
         "counts": [_published(records[s.key]) for s in manifest.sessions if s.key in records],
         "missing": dict(missing),

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neuralpile_dagster.errors import HubError, TableError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
@@ -70,7 +72,10 @@ class PileSettings:
 
 
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
-    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing."""
+    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing.
+
+    Those of a pile have a column ``source_dataset``.
+    """
 
     def tables(config: str) -> Iterator[pa.Table]:
         path = config_path(config)
@@ -88,7 +93,8 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
             )
         with damaged(f"{repository}/{path}"):
             parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-            if parquet.schema_arrow in EXTRA_SCHEMAS[config]:
+            known = EXTRA_SCHEMAS[config]
+            if parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
     return tables
@@ -163,11 +169,14 @@ def write_pile(
             components=tuple(component.name for component in components),
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
             token_counts=token_counts,
+            citations={component.name: component.citation for component in components},
         )
+        write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
         write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
-        keep_only(folder, ["README.md", CARD_PICTURE, *(s.path for some in placed.values() for s in some), *extra])
+        made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]
+        keep_only(folder, [*made, *(s.path for some in placed.values() for s in some), *extra])
     return record
 
 
@@ -194,6 +203,8 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
         tables = list(component.tables(config))
         if tables:
             table = pa.concat_tables(tables)
+            if _SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
+                table = table.filter(pc.equal(table[_SOURCE.name], component.name)).drop_columns(_SOURCE.name)
             found.append(table.append_column(_SOURCE, pa.array([component.name] * table.num_rows, pa.string())))
     return found
 

@@ -11,8 +11,9 @@ from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.citations import cite_lines
 from neuralpile_dagster.publish.token_counts import statistics_lines
-from neuralpile_dagster.records import ComponentRecord, PileRecord
+from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,12 @@ class PileComponent:
         None for a repository of another owner, of which only the rows are known.
     tables : callable
         Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
+    citation : ComponentCitation
+        How to cite it.
     token_counts : mapping of (subject_id, session_id) to sequence of int
         Values of the tokens of those sessions whose record describes the rows in the pile.
+    splits_left_out : tuple of str
+        Splits of its repository that are not merged.
     """
 
     name: str
@@ -39,7 +44,9 @@ class PileComponent:
     tokens: int
     record: ComponentRecord | None
     tables: Callable[[str], Iterable[pa.Table]]
+    citation: ComponentCitation
     token_counts: Mapping[tuple[str, str], Sequence[int]] = field(default_factory=dict)
+    splits_left_out: tuple[str, ...] = ()
 
 
 def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
@@ -64,6 +71,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
         *statistics_lines(pile.token_counts),
+        *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
         *card.config_lines(sorted(config.name for config in configs)),
@@ -95,6 +103,8 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
         lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
     if unknown := [component.name for component in components if component.record is None]:
         lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
+    if cut := [f"{c.name} ({', '.join(c.splits_left_out)})" for c in components if c.splits_left_out]:
+        lines += card.warning(f"Splits of merged repositories whose rows were left out: {named(cut)}.")
     return lines
 
 

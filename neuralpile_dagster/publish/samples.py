@@ -5,7 +5,7 @@ Drawing belongs in `plots`; finding the files that a person names belongs in `le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
@@ -53,12 +53,29 @@ def rows_of_files(
             weights = np.array(reader.group_bytes, float) + 1
             numbers = rng.choice(reader.n_rows, wanted, False, weights / weights.sum()).tolist() if wanted else []
             for number in sorted(numbers):
-                row = reader.row(number)
-                label = f"{row.source_dataset} · " if row.source_dataset else ""
-                made_up = synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
-                title = f"{label}{row.session_id} · {row.segment_id}"
-                samples.append(sample_window(row.counts, title, rng, made_up, describe(row)))
+                samples.append(_sample(reader.row(number), rng, synthetic, describe))
     return samples
+
+
+def every_row(
+    names: Iterable[str],
+    open_file: Callable[[str], pa.NativeFile],
+    seed: int,
+    synthetic: bool = False,
+    describe: Describe = lambda _: NO_FACTS,
+) -> Iterator[RasterSample]:
+    """A window of every row of the files, in order, one row in memory; same seed, same windows."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        with RowReader(open_file(name), name) as reader:
+            for number in range(reader.n_rows):
+                yield _sample(reader.row(number), rng, synthetic, describe)
+
+
+def _sample(row: Row, rng: np.random.Generator, synthetic: bool, describe: Describe) -> RasterSample:
+    label = f"{row.source_dataset} · " if row.source_dataset else ""
+    made_up = synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
+    return sample_window(row.counts, f"{label}{row.session_id} · {row.segment_id}", rng, made_up, describe(row))
 
 
 def _shares(available: Sequence[int], count: int) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 
@@ -73,7 +75,35 @@ def test_titles_and_dois_are_those_of_the_facts_and_no_other_doi_is_claimed(fact
             assert dataset.doi is not None and dataset.doi.endswith(dataset.source.version)
         else:
             assert dataset.doi is None
-        assert dataset.paper_doi == ("10.1126/science.aav7893" if dataset.name == "steinmetz-2" else None)
+
+
+def test_papers_areas_and_tasks_are_those_of_the_published_datasets_pages(shared_data: Path):
+    path = shared_data / "published_facts.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    facts = {fact["name"]: fact for fact in json.loads(path.read_text()) if fact["pile"] == "rodent"}
+    assert set(facts) == {dataset.name for dataset in RODENT}
+    for dataset in RODENT:
+        fact = facts[dataset.name]
+        assert dataset.paper_doi == fact["paper_doi"], dataset.name
+        stated = None if fact["paper_doi"] or fact["paper_url"] == "N/A" else fact["paper_url"]
+        assert (str(dataset.paper_url) if dataset.paper_url else None) == stated, dataset.name
+        for area in dataset.areas:
+            assert area.lower() in fact["recorded"].lower(), (dataset.name, area)
+        words = set(re.findall(r"[\w-]+", fact["recorded"].lower()))
+        assert set(re.findall(r"[\w-]+", dataset.task.lower())) <= words, (dataset.name, dataset.task)
+        assert dataset.areas and dataset.task
+
+
+def test_a_papers_facts_are_in_no_hash_and_a_users_own_are():
+    """The rows as the version before them had them: 24 without a paper, steinmetz-2 with its DOI, none with more."""
+    for dataset in RODENT:
+        row = hashed_row(dataset, set())
+        assert row["paper_doi"] == ("10.1126/science.aav7893" if dataset.name == "steinmetz-2" else None)
+        assert not {"paper_url", "areas", "task"} & set(row)
+        assert set(row) == set(dataset.model_dump()) - {"paper_url", "areas", "task"}
+    mine = RODENT[0].model_copy(update={"name": "mine", "task": "running"})
+    assert hashed_row(mine, set())["task"] == "running"
 
 
 def test_only_lemerre_is_expected_to_have_other_than_the_published_sessions():

@@ -152,6 +152,7 @@ def test_bibtex_is_made_of_title_version_and_doi():
         "  version = {0.240502.2344},\n"
         "  doi = {10.48324/dandi.000248/0.240502.2344},\n"
         "  url = {https://doi.org/10.48324/dandi.000248/0.240502.2344},\n"
+        "  note = {Paper: \\url{https://doi.org/10.1101/2023.06.05.543698}},\n"
         "}"
     )
 
@@ -167,8 +168,15 @@ def test_bibtex_prefers_the_metadata_of_the_source_and_cannot_be_broken_by_it():
 
 
 def test_a_paper_is_cited_beside_its_data():
-    assert "note = {Paper: https://doi.org/10.1126/science.aav7893}" in bibtex(named("steinmetz-2"))
+    assert r"note = {Paper: \url{https://doi.org/10.1126/science.aav7893}}" in bibtex(named("steinmetz-2"))
     assert "](https://doi.org/10.1126/science.aav7893)" in dataset_page(named("steinmetz-2"))
+    assert r"\url{https://www.cell.com/neuron/abstract/S0896-6273(24)00450-1}" in bibtex(named("shield"))
+    assert "](https://www.cell.com/neuron/abstract/S0896-6273%2824%2900450-1)" in dataset_page(named("shield"))
+
+
+def test_a_page_says_where_and_during_what_was_recorded():
+    page = dataset_page(named("illusion"))
+    assert "- Recorded areas: V1, LM, RL, AL, PM, AM\n- Recorded task: illusory contour stimuli\n" in page
 
 
 def test_rules_are_told_in_words():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,11 @@ def test_publications_that_changed_since_the_plan_are_planned_again(ledger: Ledg
     assert due is not None
     assert due.plan
     assert due.inputs not in (OTHER, ledger.digest)
+
+
+def test_a_pile_that_was_given_another_name_is_published_under_it(ledger: Ledger):
+    ledger.settings = replace(ledger.settings, pile_name="our-pile")
+    due = ledger.due()
+    assert due is not None
+    assert due == PileDue(False, (), True, due.inputs)
+    assert due.inputs != ledger.digest, "automation asks for the same inputs only once"

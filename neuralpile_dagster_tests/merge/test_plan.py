@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ def source(name: str, lengths: list[int], seed: int = 0) -> PileSource:
             SourceFile(name=f"{name}/{n}.parquet", size=length, sha256=f"{n:064x}") for n, length in enumerate(lengths)
         ),
         sessions=tuple((f"sub-{n}", f"ses-{n}") for n in range(len(lengths))),
+        session_datasets=(name,) * len(lengths),
         row_file=numbers,
         row_number=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         row_session=numbers,
@@ -172,3 +175,20 @@ def test_a_plan_of_the_whole_pile_is_small(tmp_path: Path):
 def test_a_record_survives_json():
     record = plan_pile([source("a", [3, 4])], seed=0, test_size=0.1).record
     assert PlanRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_source_with_labels_of_its_own_has_another_digest_and_one_without_that_of_before():
+    plain = source("a", [2, 1])
+    content = "".join(f"{file.name}\0{file.size}\0{file.sha256}\n" for file in plain.files)
+    assert plain.digest == hashlib.sha256(f"a\n{content}".encode()).hexdigest()
+    labelled = dataclasses.replace(plain, session_datasets=("x", "y"))
+    assert labelled.digest != plain.digest
+    record = plan_pile([labelled, source("b", [3])], seed=0, test_size=0.4).record
+    assert [(planned.name, planned.totals.rows) for planned in record.sources] == [("x", 2), ("y", 1), ("b", 3)]
+
+
+def test_sessions_of_equal_ids_under_two_source_datasets_are_two_sessions():
+    twice = dataclasses.replace(source("a", [2, 2]), sessions=(("sub-0", "ses-0"),) * 2, session_datasets=("x", "y"))
+    plan = plan_pile([twice], seed=0, split_by="sessions", test_size=0.5)
+    assert (plan.record.splits["train"].sessions, plan.record.splits["test"].sessions) == (1, 1)
+    assert len(set(plan.rows.filter(pc.equal(plan.rows["split"], "train"))["source_dataset"].to_pylist())) == 1

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.publishing import publish_pile
+from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.publish.token_counts import as_vector
+from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, house
 
@@ -32,7 +38,7 @@ def merge(made: House, **config: Any) -> Path:
     for shard in piles.planned_shards(made.store, made.settings):
         require(made.run(names.PILE_SHARDS, partitions=[shard]))
     require(made.run(names.PILE_HUB_DATASET))
-    return made.hub_folder("neural-pile")
+    return made.hub_folder(made.settings.pile_name)
 
 
 def rows_of(folder: Path) -> list[str]:
@@ -103,6 +109,122 @@ def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_hou
     published = piles.require_published(made.store, made.settings)
     assert published.components == (MICE.name, "their-rats")
     assert sum(shard.rows for shards in published.shards.values() for shard in shards) == 6
+
+
+def their_pile(made: House, hub_name: str = "other-lab/some-pile") -> Path:
+    """A pile of another owner: our rows, labelled as two datasets, the last of them in the test split."""
+    folder = made.settings.home / "hub" / hub_name
+    (folder / "data").mkdir(parents=True)
+    ours = made.hub_folder(MICE.name)
+    rows = pq.read_table(ours / "data")
+
+    def labelled(table: pa.Table) -> pa.Table:
+        labels = pa.array(["aa" if n % 2 else "bb" for n in range(table.num_rows)])
+        return table.append_column("source_dataset", labels)
+
+    rows = labelled(rows)
+    pq.write_table(rows.slice(0, rows.num_rows - 1), folder / "data" / "train-00000-of-00001.parquet", row_group_size=1)
+    pq.write_table(rows.slice(rows.num_rows - 1), folder / "data" / "test-00000-of-00001.parquet", row_group_size=1)
+    return folder
+
+
+def labels_of(folder: Path) -> dict[tuple[str, ...], bytes]:
+    """Counts of all rows by source_dataset, session and segment."""
+    table = pa.concat_tables(pq.read_table(path) for path in sorted((folder / "data").resolve().iterdir()))
+    ids = zip(*(table[n].to_pylist() for n in ("source_dataset", "session_id", "segment_id")), strict=True)
+    counts = (bytes(np.concatenate(row).astype(np.uint8)) for row in table["spike_counts"].to_pylist())
+    return dict(zip(ids, counts, strict=True))
+
+
+def values_of(rows: dict[tuple[str, ...], bytes]) -> dict[str, list[int]]:
+    """Tokens of each value, by source_dataset."""
+    joined = {name[0]: b"".join(counts for other, counts in rows.items() if other[0] == name[0]) for name in rows}
+    return {
+        name: np.bincount(np.frombuffer(all_of, np.uint8), minlength=256).tolist() for name, all_of in joined.items()
+    }
+
+
+def counted(published: PileRecord) -> dict[str, list[int]]:
+    """The same, of its record."""
+    found: dict[str, np.ndarray] = {}
+    for part in published.token_counts:
+        found[part.source_dataset] = found.get(part.source_dataset, 0) + as_vector(part.counts)
+    return {name: vector.tolist() for name, vector in found.items()}
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
+def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_taken_when_asked(
+    new_house: Callable[..., House], splits: list[str]
+):
+    made = new_house()
+    made.build()
+    theirs = their_pile(made)
+    pile = merge(made, extra_repositories=["other-lab/some-pile"], extra_splits=splits, test_size=0.2)
+    found = labels_of(pile)
+    expected = labels_of(theirs)
+    if splits == ["train"]:
+        (last,) = pq.read_table(theirs / "data" / "test-00000-of-00001.parquet").to_pylist()
+        del expected[last["source_dataset"], last["session_id"], last["segment_id"]]
+    assert {name: counts for name, counts in found.items() if name[0] in ("aa", "bb")} == expected
+    assert {name[0] for name in found} == {MICE.name, "aa", "bb"}
+    published = piles.require_published(made.store, made.settings)
+    assert published.components == (MICE.name, "bb", "aa")
+    assert counted(published) == values_of(found)
+    card = (pile / "README.md").read_text()
+    assert ("rows were left out: bb (test), aa (test)" in card) == (splits == ["train"])
+    assert "- aa: see the README of other-lab/some-pile" in card
+    plan_id = piles.require_current(made.store, made.settings).plan_id
+    for row in load_plan(made.store, piles.plan_path(made.settings, plan_id)).rows.to_pylist():
+        assert (row["source_dataset"] == MICE.name) == (not row["file"].startswith("hub:"))
+
+
+def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(new_house: Callable[..., House]):
+    made = new_house()
+    made.build()
+    their_pile(made)
+    theirs = made.settings.home / "hub" / "other-lab" / "some-pile"
+    sessions = pq.read_table(made.hub_folder(MICE.name) / "sessions" / "sessions.parquet")
+    labelled = pa.concat_tables(
+        sessions.append_column("source_dataset", pa.array([label] * sessions.num_rows)) for label in ("aa", "bb", "cc")
+    )
+    (theirs / "sessions").mkdir()
+    pq.write_table(labelled, theirs / "sessions" / "sessions.parquet")
+    pile = merge(made, extra_repositories=["other-lab/some-pile"], extra_splits=["train", "test"], test_size=0.2)
+    found = pq.read_table(pile / "sessions" / "sessions.parquet").select(["source_dataset", "session_id"]).to_pylist()
+    assert sorted({(row["source_dataset"], row["session_id"]) for row in found}) == sorted(
+        {name[:2] for name in labels_of(pile)}
+    )
+    assert len(found) == len({tuple(row.values()) for row in found})
+
+
+def test_a_source_dataset_that_two_sources_have_is_refused_by_name(new_house: Callable[..., House]):
+    made = new_house()
+    made.build()
+    for name in ("lab-1/pile-1", "lab-2/pile-2"):
+        their_pile(made, name)
+    ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["lab-1/pile-1", "lab-2/pile-2"]}}}
+    result = made.run(names.PILE_MANIFEST, ops=ops)
+    assert not result.success
+    assert "aa, bb more than once" in failure_of(result)
+
+
+@pytest.mark.parametrize("splits", [[], ["validation"]])
+def test_splits_that_there_are_not_are_refused(new_house: Callable[..., House], splits: list[str]):
+    made = new_house()
+    made.build()
+    result = made.run(names.PILE_MANIFEST, ops={"neural_pile__manifest": {"config": {"extra_splits": splits}}})
+    assert not result.success
+    assert "extra_splits is invalid" in failure_of(result)
+
+
+def test_the_pile_is_published_under_the_name_that_it_is_given(tmp_path: Path, new_archive: Callable[[], Path]):
+    with house(tmp_path, new_archive(), pile_name="our-pile") as made:
+        made.build()
+        merge(made, test_size=0.4)
+        published = piles.require_published(made.store, made.settings)
+        assert published.repository == f"{made.settings.namespace}/our-pile"
+        assert (made.hub_folder("our-pile") / "README.md").is_file()
+        assert not made.hub_folder("neural-pile").exists()
 
 
 def test_a_repository_that_is_not_there_is_named(new_house: Callable[..., House]):

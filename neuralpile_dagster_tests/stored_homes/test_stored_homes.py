@@ -33,13 +33,14 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
 def made(root: Path) -> dict[str, tuple[str, int]]:
     """What the store and the hub hold, but for manifests, which say when the archive was listed last, and cards.
 
-    A build that a person asks for writes the cards (and their pictures) as today; nothing else is due for that.
+    A build that a person asks for writes the cards (with their pictures and citations) as today; nothing else is due
+    for that.
     """
     found = contents(root / "home" / "store") | contents(root / "home" / "hub")
     return {
         name: what
         for name, what in found.items()
-        if not name.endswith(("manifest.json", "README.md", "raster.png")) and "/.versions/" not in name
+        if not name.endswith(("manifest.json", "README.md", "raster.png", "CITATION.bib")) and "/.versions/" not in name
     }
 
 
@@ -51,7 +52,9 @@ def publications(root: Path) -> dict[str, str]:
         content = json.loads(path.read_text())
         for record in (content, *content.get("sessions", ())):
             record.pop("token_counts", None)
-        content = {name: value for name, value in content.items() if name not in ("content_sha256", "form")}
+        content = {
+            name: value for name, value in content.items() if name not in ("citations", "content_sha256", "form")
+        }
         found[str(path.relative_to(store))] = json.dumps(content, sort_keys=True)
     return found
 
@@ -80,9 +83,10 @@ def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Pat
     assert {name: digest for name, (digest, _) in after.items() if name not in said} == {
         name: digest for name, (digest, _) in before.items() if name not in said
     }
-    assert publications(root) == publications_before, "but for what no earlier version counted"
+    assert publications(root) == publications_before, "but for what no earlier version counted or cited"
     assert {path for path in published(root) if path not in published_before} == {
-        f"{name}/token_counts/token_counts.parquet" for name in ("old-mice", "old-rats", "neural-pile")
+        "neural-pile/CITATION.bib",
+        *(f"{name}/token_counts/token_counts.parquet" for name in ("old-mice", "old-rats", "neural-pile")),
     }
     assert {path: published(root)[path] for path in published_before} == published_before
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}

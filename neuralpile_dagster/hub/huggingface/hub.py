@@ -111,7 +111,7 @@ class HuggingFaceHub:
         return Publication(
             repository=repository,
             version=tag,
-            url=f"{self.endpoint}/datasets/{repository}",
+            url=self.page(repository),
             changed=publishing.committing,
             files=files,
             bytes_sent=publishing.bytes_sent,
@@ -164,6 +164,10 @@ class HuggingFaceHub:
             raise HubError(f"{repository} has no file {path}", remedy="correct the name, or publish the dataset first")
         with self._range_file(repository, head, found[0]) as file:
             yield file
+
+    def page(self, name: str) -> str:
+        """See `Hub.page`."""
+        return f"{self.endpoint}/datasets/{self.path(name)}"
 
     def repositories(self) -> Iterator[str]:
         """See `Hub.repositories`; sorted. Private ones are seen only with a token that may."""

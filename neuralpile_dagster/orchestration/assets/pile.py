@@ -55,6 +55,9 @@ class PileConfig(dg.Config):
     extra_repositories: list[str] = Field(
         default=[], description="Repositories of other owners (owner/name) with the same row schema, read from the hub."
     )
+    extra_splits: list[str] = Field(
+        default=["train"], description="Splits of extra_repositories whose rows are merged: train, test, or both."
+    )
     merge_from: MergeFrom = Field(
         default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
     )
@@ -91,6 +94,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 components=config.components,
                 extra_repositories=config.extra_repositories,
                 merge_from=config.merge_from.value,
+                extra_splits=config.extra_splits,
             )
             plan = plan_pile(
                 chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size
@@ -104,6 +108,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 left_out=chosen.left_out,
                 synthetic=chosen.synthetic,
                 choices=config.choices(),
+                splits_left_out=chosen.splits_left_out,
             )
             write_record(store, piles.current_path(settings), current)
             register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
