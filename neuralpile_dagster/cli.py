@@ -17,7 +17,6 @@ from typing import Any
 import click
 
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
-from neuralpile_dagster.files import resource_error
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings, documented
 
 DEMO_HOME = "~/.neuralpile-demo"
@@ -40,6 +39,8 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
+            from neuralpile_dagster.files import resource_error
+
             lacking = resource_error(error)
             if lacking is None:
                 raise

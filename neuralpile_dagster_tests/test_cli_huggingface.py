@@ -129,7 +129,7 @@ def test_the_materializations_tell_the_bytes_that_were_sent(
     records = instance.fetch_materializations(dg.AssetKey.from_user_string(ASSETS[name][0]), limit=10).records
     made = [record.asset_materialization for record in records]
     sent = [event.metadata["bytes_sent"].value for event in made if event is not None]
-    assert sent == [0, sum(map(len, contents(built.lab.home / "staging" / name).values()))]
+    assert sent == ["0", f"{sum(map(len, contents(built.lab.home / 'staging' / name).values())):,}"]
 
 
 def test_a_second_build_sends_nothing_and_makes_no_commit(built: Built) -> None:

@@ -112,8 +112,7 @@ def train_shards(folder: Path) -> list[Path]:
 def train_rows(folder: Path) -> list[Row]:
     rows = []
     for shard in train_shards(folder):
-        with shard.open("rb") as file:
-            reader = RowReader(file)
+        with RowReader(shard) as reader:
             rows += [reader.row(i) for i in range(reader.n_rows)]
     return rows
 

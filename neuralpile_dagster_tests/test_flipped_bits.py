@@ -37,6 +37,7 @@ from neuralpile_dagster_tests.fixtures.house import quick_folder
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
 
 N_FLIPS, PARTS = 400, 4
+pytestmark = pytest.mark.slow_first
 MICE = Dataset(name="mice", title="Synthetic mice", source=Source(id="990100", version="draft"), species="mouse")
 NAME = "mice"
 File = tuple[bytes, int]

@@ -104,7 +104,6 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
             process = _start(ui, settings.home, host, port)
             try:
                 say(f"Dagster UI on {address} (home {settings.home}); stop with Ctrl-C")
-                say(f"what is built and what comes next: {address}/assets/overview/datasets")
                 say(f"all datasets at a glance: {address}{OVERVIEW_PAGE}")
                 while process.poll() is None and not received:
                     time.sleep(_TICK_S)

@@ -98,8 +98,9 @@ def recorded_facts(store: Store, records: Iterable[CountsRecord]) -> Describe:
             return NO_FACTS
         with store.open(record.units_file.key) as file:
             areas = read_units(file, record.units_file.key)["brain_area"].to_pylist()
-        starts = accumulate((segment.n_bins for segment in record.rows), initial=0)
-        first = dict(zip((segment.segment_id for segment in record.rows), starts, strict=False)).get(row.segment_id)
+        ends = accumulate(segment.n_bins for segment in record.rows)
+        starts = {s.segment_id: end - s.n_bins for s, end in zip(record.rows, ends, strict=True)}
+        first = starts.get(row.segment_id)
         stats = record.stats
         clock = None if stats.clock is None else stats.clock.start_s
         return SegmentFacts(areas, stats.bin_width_s, first, stats.n_bins, clock, stats.activity)

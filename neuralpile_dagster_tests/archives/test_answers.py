@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,9 @@ def test_pages_without_end_are_not_asked_for_without_end(
 ):
     monkeypatch.setattr(figshare, "MAX_PAGES", 5)
     monkeypatch.setattr(figshare, "PAGE_SIZE", 1)
-    api = shares.http.application
+    api, numbers = shares.http.application, itertools.count()
     shares.http.application = lambda request: (
-        json_response([{"name": "x"}]) if request.path.endswith("/files") else api(request)
+        json_response([{"name": "x", "id": next(numbers)}]) if request.path.endswith("/files") else api(request)
     )
     with pytest.raises(ArchiveError, match="more than 5 pages"):
         figshare_of(shares, tmp_path).list_files(ARTICLE)

@@ -61,7 +61,7 @@ def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
     """Arrow schema for the UI's column view."""
     descriptions = {
         "spike_counts": "units x bins, spikes per bin (saturating at 255)",
-        "subject_id": "name of the archive file's parent folder",
+        "subject_id": "nearest `sub-*` folder of the archive file, else its parent folder",
         "session_id": "name of the archive file without extension (or of the group of files)",
         "segment_id": "consecutive bins of the session, numbered from 0",
         "source_dataset": "repository that the row comes from",
