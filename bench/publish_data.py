@@ -86,15 +86,16 @@ def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str,
     shards = [build_shard(store, "pile", plan, shard.name, store.open) for shard in plan.record.shards]
     described = [
         PileComponent(
-            s.name,
-            len(s.row_file),
-            len(s.sessions),
-            int(s.row_tokens.sum()),
-            None,
-            lambda config: (),
-            cite_repository(s.name, s.name, None),
+            name=s.name,
+            rows=len(s.row_file),
+            sessions=len(s.sessions),
+            tokens=int(s.row_tokens.sum()),
+            record=None,
+            tables=lambda config: (),
+            citation=cite_repository(s.name, s.name, None),
+            token_counts={(r.subject_id, r.session_id): r.stats.histogram for r in records.values()},
         )
-        for s in sources
+        for s, (_, records) in zip(sources, components, strict=True)
     ]
     settings = PileSettings(plan.record.digest, 0, "rows", 0.1)
     write_pile(folder, store, shards, described, settings, repository="ours/pile", progress=silent)

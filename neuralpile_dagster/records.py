@@ -293,7 +293,10 @@ class CountsRecord(Model):
 
 
 class ComponentSession(Model):
-    """One session of a published component, with the facts of its rows that a merge needs."""
+    """One session of a published component, with the facts of its rows that a merge needs.
+
+    ``token_counts`` is its `CountsStats.histogram`; missing in records of before.
+    """
 
     key: str
     subject_id: str
@@ -303,6 +306,7 @@ class ComponentSession(Model):
     counts: StoredFile
     units: StoredFile
     rows: tuple[RowRecord, ...]
+    token_counts: tuple[int, ...] = Field(default=(), exclude_if=lambda counts: not counts)
 
 
 class ShardRecord(Model):
@@ -351,6 +355,18 @@ class ComponentRecord(Model):
     missing: dict[str, str]
 
 
+class TokenCounts(Model):
+    """Values of the tokens of one source in one split: ``counts[c]`` bins hold c spikes (trailing zeros cut).
+
+    ``recorded_s`` is how long they were recorded, None where the source does not say.
+    """
+
+    source_dataset: str
+    split: str
+    counts: tuple[int, ...]
+    recorded_s: float | None = None
+
+
 class ComponentCitation(Model):
     """How to cite a component of a pile; ``bibtex`` is empty for synthetic recordings.
 
@@ -368,7 +384,7 @@ class ComponentCitation(Model):
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
-    ``citations`` are by name of the component; records of before lack them.
+    ``citations`` are by name of the component; records of before lack them and ``token_counts``.
     """
 
     repository: str
@@ -378,4 +394,5 @@ class PileRecord(Model):
     test_size: float
     components: tuple[str, ...]
     shards: dict[str, tuple[ShardRecord, ...]]
+    token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)

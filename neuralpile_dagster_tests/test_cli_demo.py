@@ -55,14 +55,18 @@ def load(folder: Path, name: str = "default") -> datasets.DatasetDict:
     return loaded
 
 
-def token_sum(rows: datasets.Dataset) -> int:
-    """Tokens, and a check on the way that every row is a matrix."""
-    tokens = 0
+def value_counts(rows: datasets.Dataset) -> np.ndarray:
+    """Tokens by value, int64 of shape (256,), and a check on the way that every row is a matrix."""
+    found = np.zeros(256, np.int64)
     for batch in rows.with_format("arrow").iter(batch_size=1):
         units = batch["spike_counts"].chunk(0).flatten()
         counts = np.asarray(units.flatten()).reshape(len(units), -1)
-        tokens += counts.size
-    return tokens
+        found += np.bincount(counts.ravel(), minlength=256)
+    return found
+
+
+def token_sum(rows: datasets.Dataset) -> int:
+    return int(value_counts(rows).sum())
 
 
 def stated_tokens(demo: Demo, name: str) -> int:
@@ -124,12 +128,25 @@ def test_the_pile_has_both_splits_the_source_column_and_all_tokens(demo: Demo) -
 
 
 @pytest.mark.parametrize("name", [*COMPONENTS, "neural-pile"])
-@pytest.mark.parametrize("config", ["units", "sessions", "preview"])
+@pytest.mark.parametrize("config", ["units", "sessions", "token_counts", "preview"])
 def test_the_extra_configs_load(demo: Demo, name: str, config: str) -> None:
     for rows in load(demo.hub(name), config).values():
         assert len(rows) > 0
         if config == "preview":
             assert list(rows.features)[: len(CONTRACT)] == list(CONTRACT)
+
+
+@pytest.mark.parametrize("name", [*COMPONENTS, "neural-pile"])
+def test_token_counts_are_those_of_the_rows_that_users_load(demo: Demo, name: str) -> None:
+    stated = load(demo.hub(name), "token_counts")["train"].to_pandas()
+    loaded = load(demo.hub(name))
+    assert set(stated["split"]) == set(loaded)
+    for split, rows in loaded.items():
+        of_split = stated[stated["split"] == split]
+        assert set(of_split["source_dataset"]) == (set(rows["source_dataset"]) if name == "neural-pile" else {name})
+        np.testing.assert_array_equal(of_split.groupby("value")["count"].sum(), value_counts(rows))
+    sessions = load(demo.hub(name), "sessions")["train"]
+    assert (stated["value"].astype(int) * stated["count"]).sum() == sum(sessions["n_spikes"])
 
 
 def test_units_are_those_of_the_rows_in_their_order(demo: Demo) -> None:

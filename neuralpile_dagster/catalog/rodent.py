@@ -339,3 +339,10 @@ LATER_7: tuple[Dataset, ...] = (
 
 
 RODENT: tuple[Dataset, ...] = tuple(map(with_paper, FIRST_18 + LATER_7))
+
+PUBLISHED_BIN_WIDTH_S = 0.02
+PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)
+"""Share of the values 0 to 4 among the 448,210,497,249 train tokens of the published pile of these 25 datasets.
+
+From ``helpers/rodent_token_probabilities.npy`` of github.com/eminorhan/neural-pile-rodent, which has all 256.
+"""

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import SPLITS, PilePlan
 from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.publish.token_counts import counts_by_split
 from neuralpile_dagster.records import PileRecord, ShardRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
@@ -28,6 +30,7 @@ class PileEvidence:
     hub: LoadableHub
     repository_name: str
     folder: Path
+    settings: Settings
 
 
 def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvidence:
@@ -35,7 +38,7 @@ def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvi
     published = piles.require_published(store, settings)
     plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
     name = piles.repository_name(settings)
-    return PileEvidence(published, plan, hub, name, documents.staging_folder(settings, name))
+    return PileEvidence(published, plan, hub, name, documents.staging_folder(settings, name), settings)
 
 
 def shards_of(published: PileRecord) -> list[ShardRecord]:
@@ -123,4 +126,38 @@ def shuffled(plan: PilePlan) -> Verdict:
         found=f"{runs} runs (z = {z:.2f})",
         remedy="materialize neural_pile/manifest with another seed; report it when it stays",
         details={"z": round(z, 3)},
+    )
+
+
+MAX_SHARE_DIFFERENCE = 1e-4
+"""Between a share of the pile's train tokens and that of the published pile's."""
+
+
+def counts_as_published(published: PileRecord, settings: Settings) -> Verdict:
+    """The rodent pile's train tokens have the values 0 to 4 as often as those of the published pile.
+
+    Compared are the 25 datasets of the published pile alone, where all of them are in this one, in bins of 20 ms.
+    """
+    names = {documents.repository_name(dataset, settings) for dataset in RODENT}
+    parts = [part for part in published.token_counts if part.split == "train" and part.source_dataset in names]
+    missing = sorted(names - {part.source_dataset for part in parts})
+    shares = ", ".join(f"{value}: {share:.9g}" for value, share in enumerate(PUBLISHED_TOKEN_SHARES))
+    expected = f"{shares} (each within {MAX_SHARE_DIFFERENCE:g})"
+    if settings.bin_width_s != PUBLISHED_BIN_WIDTH_S:
+        return Verdict(True, expected, f"not compared: bins of {settings.bin_width_s * 1000:g} ms instead of 20 ms")
+    if not published.token_counts:
+        return Verdict(True, expected, "not compared: published by a version that did not count the values of tokens")
+    if missing:
+        found = f"not compared: {len(missing)} of the {len(names)} published datasets missing ({capped(missing, 5)})"
+        return Verdict(True, expected, found)
+    counts = counts_by_split(parts)["train"]
+    found_shares = [float(count / counts.sum()) for count in counts[: len(PUBLISHED_TOKEN_SHARES)]]
+    differences = [found - due for found, due in zip(found_shares, PUBLISHED_TOKEN_SHARES, strict=True)]
+    return Verdict(
+        passed=all(abs(difference) <= MAX_SHARE_DIFFERENCE for difference in differences),
+        expected=expected,
+        found=", ".join(f"{value}: {share:.9g}" for value, share in enumerate(found_shares)),
+        remedy="compare sessions and tokens of each dataset with the published ones (neuralpile status), then their "
+        "values in the token_counts config; report it when sessions and tokens agree",
+        details={"differences": differences, "train_tokens": int(counts.sum())},
     )

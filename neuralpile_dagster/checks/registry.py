@@ -283,6 +283,14 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         "What load_dataset gives to users must be what was made.",
         lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
+    Check(
+        "counts_as_published",
+        "pile",
+        "warn",
+        False,
+        "The values of the published pile's tokens are the only outside measure of what the whole pile contains.",
+        lambda e: pile.counts_as_published(e.published, e.settings),
+    ),
 )
 ALL_CHECKS: tuple[Check[Any], ...] = (*MANIFEST_CHECKS, *SESSION_CHECKS, *COMPONENT_CHECKS, *PILE_CHECKS)
 CHECKS = {check.name: check for check in ALL_CHECKS}

@@ -22,9 +22,16 @@ from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
 from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import Citation, ComponentCitation, ComponentRecord, PileRecord
+from neuralpile_dagster.records import (
+    Citation,
+    ComponentCitation,
+    ComponentRecord,
+    ComponentSession,
+    CountsRecord,
+    PileRecord,
+)
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record, write_record
+from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,25 @@ def _citation(store: Store, dataset: Dataset, published: ComponentRecord) -> Com
     if manifest is None or manifest.version != published.source_version:
         stated = stated.model_copy(update={"doi": None, "url": None})
     return cite_dataset(dataset, stated, published.source_version)
+
+
+def _token_counts(
+    store: Store, plan: PlanRecord, record: ComponentRecord | None
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Values of the tokens of a component's sessions: of those whose rows, in the store or on the hub, are planned."""
+    if record is None:
+        return {}
+    planned = {file.sha256 for file in plan.files}
+    from_hub = {shard.sha256 for shard in record.shards} <= planned
+    sessions = [session for session in record.sessions if from_hub or session.counts.sha256 in planned]
+    counts = map_items(store, lambda session: session.token_counts or _of_counts_record(store, session), sessions)
+    return {(s.subject_id, s.session_id): values for s, values in zip(sessions, counts, strict=True) if values}
+
+
+def _of_counts_record(store: Store, session: ComponentSession) -> tuple[int, ...]:
+    """Of a session that an earlier version published; nothing when it was made again since."""
+    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
+    return record.stats.histogram if record is not None and record.file.sha256 == session.counts.sha256 else ()
 
 
 def publish_pile(
@@ -106,6 +132,7 @@ def publish_pile(
                 record=published,
                 tables=tables_of(repository),
                 citation=citation,
+                token_counts=_token_counts(store, plan, published),
                 splits_left_out=current.splits_left_out.get(repository, ()),
             )
         )

@@ -17,6 +17,7 @@ from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
+from neuralpile_dagster.publish.token_counts import component_token_counts, statistics_lines
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import Citation, ComponentRecord, CountsRecord
 
@@ -68,6 +69,7 @@ def component_card(
         *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
         *_verification(counts),
+        *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
         *_missing(component),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
@@ -252,6 +254,8 @@ CONFIG_TEXTS = {
     "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so",
     "sessions": "one row per session: subject, sex, age, species, start time, duration, first spike, seconds observed, "
     "sizes, and its source files with their digests",
+    "token_counts": "how many tokens have each value from 0 to 255 (`count`), by `source_dataset` and `split`, and "
+    "their share of the tokens there (`probability`)",
     "preview": "the first bins of a few sessions, for the web viewer",
 }
 

@@ -22,6 +22,7 @@ from neuralpile_dagster.publish.configs import first_rows, sessions_table, units
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
+from neuralpile_dagster.publish.token_counts import component_token_counts, write_token_counts
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PublishedTotals, ShardRecord
 from neuralpile_dagster.store import Store
@@ -115,6 +116,7 @@ def write_component(
     pairs = [(session, records[session.key]) for session in manifest.sessions if session.key in records]
     _require_same_settings(dataset, pairs)
     sessions = {session.key: _session(session, record) for session, record in pairs}
+    totals = _totals([record for _, record in pairs])
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
         units = units_tables(store, (session.units for session in sessions.values()))
@@ -122,6 +124,7 @@ def write_component(
             _default_config(sessions.values(), shards),
             write_config(folder, "units", UNITS_SCHEMA, units),
             write_config(folder, "sessions", (table := sessions_table(pairs)).schema, [table]),
+            write_token_counts(folder, [component_token_counts(repository, sessions.values(), totals)]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
         ]
         component = ComponentRecord(
@@ -137,7 +140,7 @@ def write_component(
             bin_width_s=pairs[0][1].stats.bin_width_s,
             sessions=tuple(sessions.values()),
             shards=shards,
-            totals=_totals([record for _, record in pairs]),
+            totals=totals,
             missing=dict(missing),
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
@@ -182,6 +185,7 @@ def _session(session: Session, record: CountsRecord) -> ComponentSession:
         counts=record.file,
         units=record.units_file,
         rows=record.rows,
+        token_counts=record.stats.histogram,
     )
 
 

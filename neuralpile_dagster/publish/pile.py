@@ -24,6 +24,8 @@ from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
+from neuralpile_dagster.publish.token_counts import write_token_counts
+from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
 from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
@@ -146,9 +148,16 @@ def write_pile(
             _require_match_record(shard, scans[shard.split][-1])
             progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
         present = {session for some in scans.values() for scan in some for session in scan.sessions}
+        token_counts = count_splits(
+            list(_pile_rows(folder, placed, scans)),
+            {(c.name, *session): counts for c in components for session, counts in c.token_counts.items()},
+            _recorded_seconds(tables["sessions"]),
+            progress,
+        )
         configs = [
             _default_config(placed, scans),
             *(_write_extra(folder, name, some) for name in EXTRA_SCHEMAS if (some := _only(tables[name], present))),
+            write_token_counts(folder, token_counts),
             write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
         record = PileRecord(
@@ -159,6 +168,7 @@ def write_pile(
             test_size=settings.test_size,
             components=tuple(component.name for component in components),
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
+            token_counts=token_counts,
             citations={component.name: component.citation for component in components},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
@@ -209,6 +219,25 @@ def _known_units(tables: Iterable[pa.Table]) -> dict[SessionId, int]:
     }
 
 
+def _recorded_seconds(tables: Iterable[pa.Table]) -> dict[SessionId, float]:
+    """Seconds that each session was observed; its length where its file does not say."""
+    found = {}
+    for table in tables:
+        for row in table.drop_columns(["files"]).to_pylist():
+            session = (row["source_dataset"], row["subject_id"], row["session_id"])
+            found[session] = row.get("observed_s") or row["duration_s"]
+    return found
+
+
+def _pile_rows(
+    folder: Path, placed: dict[str, list[ShardRecord]], scans: dict[str, list[ShardScan]]
+) -> Iterator[PileRow]:
+    for split, shards in placed.items():
+        for shard, scan in zip(shards, scans[split], strict=True):
+            for number, (session, tokens) in enumerate(zip(scan.row_sessions, scan.row_tokens, strict=True)):
+                yield PileRow(folder / shard.path, number, split, session, tokens)
+
+
 def _only(tables: Iterable[pa.Table], sessions: set[SessionId]) -> list[pa.Table]:
     """Rows of sessions in the pile: a component may have been published again since the pile was planned."""
     found = []
@@ -249,20 +278,31 @@ def _rows(paths: Iterable[Path]) -> Iterator[Row]:
                 yield reader.row(number)
 
 
-SessionId = tuple[str, str, str]
-"""source_dataset, subject_id, session_id."""
-
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 
 @dataclass(frozen=True)
 class ShardScan:
-    """Sums over the rows of a shard, and their sessions; ``arrow_bytes`` as `datasets` counts them."""
+    """Session and tokens of each row of a shard, and sums; ``arrow_bytes`` as `datasets` counts them."""
 
-    rows: int
-    tokens: int
+    row_sessions: tuple[SessionId, ...]
+    row_tokens: tuple[int, ...]
     arrow_bytes: int
-    sessions: frozenset[SessionId]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.row_sessions)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(self.row_tokens)
+
+    @property
+    def sessions(self) -> frozenset[SessionId]:
+        """Sessions that have rows in it."""
+        return frozenset(self.row_sessions)
 
 
 def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan:
@@ -288,17 +328,16 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
     with damaged(str(path)):
         ids = parquet.read(columns=_TEXTS)
     arrow_bytes = 0
-    sessions: set[SessionId] = set()
+    sessions: list[SessionId] = []
     for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
         subject, session_id, _, source = texts
         session = (source, subject, session_id)
-        sessions.add(session)
+        sessions.append(session)
         if session not in n_units:
             n_units[session] = _count_units(path, row)
         units = n_units[session]
         arrow_bytes += row_arrow_bytes(units, groups[row].column(0).num_values // units if units else 0, texts)
-    tokens = sum(group.column(0).num_values for group in groups)
-    return ShardScan(len(groups), tokens, arrow_bytes, frozenset(sessions))
+    return ShardScan(tuple(sessions), tuple(group.column(0).num_values for group in groups), arrow_bytes)
 
 
 def _count_units(path: Path, row: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.citations import cite_lines
+from neuralpile_dagster.publish.token_counts import statistics_lines
 from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
 
@@ -31,6 +32,8 @@ class PileComponent:
         Yields the tables of its ``units`` or ``sessions`` config, by the config's name; nothing if it is missing.
     citation : ComponentCitation
         How to cite it.
+    token_counts : mapping of (subject_id, session_id) to sequence of int
+        Values of the tokens of those sessions whose record describes the rows in the pile.
     splits_left_out : tuple of str
         Splits of its repository that are not merged.
     """
@@ -42,6 +45,7 @@ class PileComponent:
     record: ComponentRecord | None
     tables: Callable[[str], Iterable[pa.Table]]
     citation: ComponentCitation
+    token_counts: Mapping[tuple[str, str], Sequence[int]] = field(default_factory=dict)
     splits_left_out: tuple[str, ...] = ()
 
 
@@ -66,6 +70,7 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
+        *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
         *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],

@@ -38,6 +38,16 @@ UNITS_SCHEMA = pa.schema(
     ]
 )
 
+TOKEN_COUNTS_SCHEMA = pa.schema(
+    [
+        ("source_dataset", pa.string()),
+        ("split", pa.string()),
+        ("value", pa.uint8()),  # spikes in a bin
+        ("count", pa.int64()),  # tokens that have this value
+        ("probability", pa.float64()),  # their share of the tokens of this source in this split
+    ]
+)
+
 SESSIONS_SCHEMA = pa.schema(
     [
         ("subject_id", pa.string()),

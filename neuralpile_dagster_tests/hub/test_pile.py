@@ -161,7 +161,9 @@ def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, p
         name: rows.info.splits[name].num_bytes for name, rows in loaded.items()
     }
     pile.write(tmp_path / "bare", components=foreign)
-    assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {"default", "preview"}
+    assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {
+        "default", "preview", "token_counts",
+    }  # fmt: skip
     assert "units.parquet" not in (tmp_path / "bare" / "README.md").read_text()
 
 

@@ -155,6 +155,7 @@ def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
 
 EVERYWHERE = {"bytes", "seconds", "dagster/uri"}
 NUMBERS = {"tokens", "units", "bins", "spikes"}
+VALUES = {"token_statistics", "token_counts", "share_of_zeros", "spikes_per_token", "bits_per_token", "tokens_per_hour"}
 LOSSES = {"spikes_dropped", "spikes_saturated", "saturated_bins"}
 CONTRACT = {
     "manifest": {"sessions", "subjects", "files_dropped", "source_version", "sessions_table", "session_rule", "reader"},
@@ -164,12 +165,14 @@ CONTRACT = {
     | {"raster", "source_version", "dagster/column_schema", "dagster/partition_row_count"},
     "hub_dataset": NUMBERS
     | LOSSES
+    | VALUES
     | {"sessions", "subjects", "rasters", "sessions_table", "missing_sessions", "source_version"}
     | {"published_at", "dagster/row_count", "dagster/column_schema"},
     "neural_pile/manifest": NUMBERS | {"sessions", "rows", "source_versions"},
     "neural_pile/shards": {"tokens", "sessions", "source_version", "dagster/partition_row_count"}
     | {"rows_of_components", "dagster/column_schema"},
     "neural_pile/hub_dataset": NUMBERS
+    | VALUES
     | {"sessions", "rasters", "source_versions", "published_at", "dagster/row_count", "dagster/column_schema"},
 }
 
@@ -190,6 +193,13 @@ def test_the_pile_has_the_numbers_of_its_only_component(ran: dict[str, dg.EventL
         assert {number: pile.metadata[number].value for number in NUMBERS} == {
             number: component.metadata[number].value for number in NUMBERS
         }
+        if name == "neural_pile/hub_dataset":
+            (ours,) = component.metadata["token_counts"].value.values()
+            splits = pile.metadata["token_counts"].value
+            assert splits.keys() == {"train", "test"} and len(ours) == 256
+            assert [sum(counts) for counts in zip(*splits.values(), strict=True)] == ours
+            assert sum(ours) == component.metadata["tokens"].value
+            assert sum(value * count for value, count in enumerate(ours)) == component.metadata["spikes"].value
         assert pile.metadata["source_versions"].value == {MICE.name: component.metadata["source_version"].value}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.model import list_folder
-from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.publish.token_counts import as_vector
+from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, house
 
 
@@ -44,8 +50,51 @@ def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(new_house: 
     made = new_house()
     made.build()
     from_store = rows_of(merge(made, test_size=0.4, seed=3))
+    counted = piles.require_published(made.store, made.settings).token_counts
     shutil.rmtree(made.settings.home / "store" / MICE.key / "spike_counts")
     assert rows_of(merge(made, test_size=0.4, seed=3, merge_from="hub")) == from_store
+    assert piles.require_published(made.store, made.settings).token_counts == counted != ()
+
+
+def publish_again(made: House) -> list[str]:
+    """Publish the planned pile again; the lines that it says."""
+    lines: list[str] = []
+    publish_pile(made.store, made.settings, open_hub(made.settings), {MICE.name: MICE}, lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("merge_from", ["store", "hub"])
+def test_values_of_components_that_an_earlier_version_published_are_those_of_their_sessions_records(
+    new_house: Callable[..., House], merge_from: str
+):
+    made = new_house()
+    made.build()
+    merge(made, split_by="sessions", test_size=0.4, merge_from=merge_from)
+    counted = piles.require_published(made.store, made.settings).token_counts
+    component = documents.require_published(made.store, MICE, made.settings)
+    sessions = [session.model_copy(update={"token_counts": ()}) for session in component.sessions]
+    old = component.model_copy(update={"sessions": tuple(sessions)})
+    write_record(made.store, documents.published_path(MICE, made.settings), old)
+    assert "token_counts" not in json.loads(made.store.read(documents.published_path(MICE, made.settings)) or b"")
+    assert not [line for line in publish_again(made) if "counted the values" in line], "no row was decoded"
+    assert piles.require_published(made.store, made.settings).token_counts == counted != ()
+
+
+def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(new_house: Callable[..., House]):
+    made = new_house()
+    made.build()
+    merge(made, split_by="sessions", test_size=0.4)
+    counted = piles.require_published(made.store, made.settings).token_counts
+    component = documents.require_published(made.store, MICE, made.settings)
+    first, *others = component.sessions
+    again = first.model_copy(
+        update={"counts": first.counts.model_copy(update={"sha256": "0" * 64}), "token_counts": (first.tokens,)}
+    )
+    shards = tuple(shard.model_copy(update={"sha256": "0" * 64}) for shard in component.shards)
+    newer = component.model_copy(update={"sessions": (again, *others), "shards": shards})
+    write_record(made.store, documents.published_path(MICE, made.settings), newer)
+    assert len([line for line in publish_again(made) if "counted the values" in line]) == 1
+    assert piles.require_published(made.store, made.settings).token_counts == counted
 
 
 def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_house: Callable[..., House]):
@@ -87,6 +136,22 @@ def labels_of(folder: Path) -> dict[tuple[str, ...], bytes]:
     return dict(zip(ids, counts, strict=True))
 
 
+def values_of(rows: dict[tuple[str, ...], bytes]) -> dict[str, list[int]]:
+    """Tokens of each value, by source_dataset."""
+    joined = {name[0]: b"".join(counts for other, counts in rows.items() if other[0] == name[0]) for name in rows}
+    return {
+        name: np.bincount(np.frombuffer(all_of, np.uint8), minlength=256).tolist() for name, all_of in joined.items()
+    }
+
+
+def counted(published: PileRecord) -> dict[str, list[int]]:
+    """The same, of its record."""
+    found: dict[str, np.ndarray] = {}
+    for part in published.token_counts:
+        found[part.source_dataset] = found.get(part.source_dataset, 0) + as_vector(part.counts)
+    return {name: vector.tolist() for name, vector in found.items()}
+
+
 @pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
 def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_taken_when_asked(
     new_house: Callable[..., House], splits: list[str]
@@ -102,7 +167,9 @@ def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_ta
         del expected[last["source_dataset"], last["session_id"], last["segment_id"]]
     assert {name: counts for name, counts in found.items() if name[0] in ("aa", "bb")} == expected
     assert {name[0] for name in found} == {MICE.name, "aa", "bb"}
-    assert piles.require_published(made.store, made.settings).components == (MICE.name, "bb", "aa")
+    published = piles.require_published(made.store, made.settings)
+    assert published.components == (MICE.name, "bb", "aa")
+    assert counted(published) == values_of(found)
     card = (pile / "README.md").read_text()
     assert ("rows were left out: bb (test), aa (test)" in card) == (splits == ["train"])
     assert "- aa: see the README of other-lab/some-pile" in card

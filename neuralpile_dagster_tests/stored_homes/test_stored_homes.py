@@ -6,13 +6,11 @@ import hashlib
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from neuralpile_dagster_tests.stored_homes.make import neuralpile
 
-PILE_RECORD = "neural_pile/published.json"
 HOMES = sorted(Path(__file__).parent.glob("*.tar.xz"))
 
 
@@ -42,28 +40,55 @@ def made(root: Path) -> dict[str, tuple[str, int]]:
     return {
         name: what
         for name, what in found.items()
-        if not name.endswith(("manifest.json", "README.md", "raster.png", "CITATION.bib", PILE_RECORD))
-        and "/.versions/" not in name
+        if not name.endswith(("manifest.json", "README.md", "raster.png", "CITATION.bib")) and "/.versions/" not in name
     }
 
 
-def pile_record(root: Path) -> dict[str, Any]:
-    """The record of the published pile, without what the cards of today add to it."""
-    record: dict[str, Any] = json.loads((root / "home" / "store" / PILE_RECORD).read_text())
-    return {name: value for name, value in record.items() if name not in ("citations", "content_sha256", "form")}
+def publications(root: Path) -> dict[str, str]:
+    """Records of what is published, without what this version adds to them."""
+    store = root / "home" / "store"
+    found = {}
+    for path in sorted(store.glob("*/published.json")):
+        content = json.loads(path.read_text())
+        for record in (content, *content.get("sessions", ())):
+            record.pop("token_counts", None)
+        content = {
+            name: value for name, value in content.items() if name not in ("citations", "content_sha256", "form")
+        }
+        found[str(path.relative_to(store))] = json.dumps(content, sort_keys=True)
+    return found
+
+
+def published(root: Path) -> dict[str, str]:
+    """sha256 of every published file but cards, their pictures and previews (whose few rows are encoded each time).
+
+    Through the links to the current versions.
+    """
+    found = {}
+    for link in sorted((root / "home" / "hub" / "local").glob("[!.]*")):
+        for name, (digest, _) in contents(link.resolve()).items():
+            if name not in ("README.md", "raster.png", "preview/preview.parquet"):
+                found[f"{link.name}/{name}"] = digest
+    return found
 
 
 def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
-    before, pile = made(root), pile_record(root)
+    before, publications_before, published_before = made(root), publications(root), published(root)
     standing = neuralpile(root, "status", "old-mice", "old-rats")
     assert standing.returncode == 0, standing.stderr
     built = neuralpile(root, "build", "old-mice", "old-rats", "--merge")
     assert built.returncode == 0, built.stderr
     after = made(root)
-    assert {name: digest for name, (digest, _) in after.items()} == {
-        name: digest for name, (digest, _) in before.items()
+    said = {name for name in before if name.endswith("/published.json")}
+    assert {name: digest for name, (digest, _) in after.items() if name not in said} == {
+        name: digest for name, (digest, _) in before.items() if name not in said
     }
-    assert pile_record(root) == pile
+    assert publications(root) == publications_before, "but for what no earlier version counted or cited"
+    assert {path for path in published(root) if path not in published_before} == {
+        "neural-pile/CITATION.bib",
+        *(f"{name}/token_counts/token_counts.parquet" for name in ("old-mice", "old-rats", "neural-pile")),
+    }
+    assert {path: published(root)[path] for path in published_before} == published_before
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
     assert len(expensive) > 20
     assert {name: after[name] for name in expensive} == {name: before[name] for name in expensive}

@@ -172,6 +172,7 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                     done.left_out,
                     published_components(store, datasets, settings),
                     done.publication,
+                    done.record.token_counts,
                     time.monotonic() - started,
                     done.synthetic,
                     folder_rasters(folder, done.synthetic, "the pile"),

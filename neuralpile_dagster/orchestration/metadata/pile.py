@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -17,8 +17,9 @@ from neuralpile_dagster.orchestration.metadata.sessions import (
     few_plots,
     publication_metadata,
     table,
+    token_metadata,
 )
-from neuralpile_dagster.records import ComponentRecord
+from neuralpile_dagster.records import ComponentRecord, TokenCounts
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
@@ -111,6 +112,7 @@ def pile_metadata(
     left_out: Mapping[str, str],
     published: Mapping[str, ComponentRecord],
     publication: Publication,
+    token_counts: Sequence[TokenCounts],
     seconds: float,
     synthetic: bool,
     pictures: Mapping[str, Any],
@@ -122,6 +124,7 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
+            **token_metadata(token_counts),
             "dagster/row_count": plan.totals.rows,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
             **publication_metadata(publication, seconds),

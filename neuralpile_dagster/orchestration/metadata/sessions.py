@@ -13,7 +13,13 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.markdown import url
 from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.publish.token_counts import (
+    TokenStatistics,
+    component_token_counts,
+    counts_by_split,
+    statistics_rows,
+)
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TokenCounts, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 TABLE_ROWS = 400
@@ -159,6 +165,21 @@ def publication_metadata(publication: Publication, seconds: float) -> dict[str, 
     }
 
 
+def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
+    """Metadata on the values of tokens; nothing where they were not counted."""
+    if not parts:
+        return {}
+    overall, by_split = TokenStatistics.of(parts), counts_by_split(parts)
+    return {
+        "token_statistics": table(statistics_rows(parts)),
+        "token_counts": dg.MetadataValue.json({split: counts.tolist() for split, counts in by_split.items()}),
+        "share_of_zeros": round(overall.bands["0"], 6),
+        "spikes_per_token": round(overall.mean, 6),
+        "bits_per_token": round(overall.entropy, 6),
+        **({} if overall.tokens_per_hour is None else {"tokens_per_hour": round(overall.tokens_per_hour)}),
+    }
+
+
 def component_metadata(
     component: ComponentRecord,
     publication: Publication,
@@ -201,6 +222,7 @@ def component_metadata(
             "source_version": component.source_version,
             "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
             "sessions_table": table(rows),
+            **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
             **publication_metadata(publication, seconds),
         }
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from neuralpile_dagster.catalog.rodent import PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.published import hub_equals_record
 from neuralpile_dagster.checks.registry import CHECKS, judge_pile
@@ -22,7 +23,8 @@ from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS
-from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.records import PileRecord, TokenCounts
+from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 
@@ -162,3 +164,60 @@ def of_sources(pile: Pile, sources: np.ndarray) -> PilePlan:
     train = pa.array(["train"] * n).dictionary_encode()
     rows = pa.table({"split": train, "source_dataset": pa.array(sources.tolist()).dictionary_encode()})
     return PilePlan(pile.plan.record, rows)
+
+
+def rodent_counts(change: float = 0.0) -> tuple[TokenCounts, ...]:
+    """Token counts of a pile of the 25 datasets like the published one, a share of ``change`` moved from 1 to 0."""
+    shares = np.array([*PUBLISHED_TOKEN_SHARES, 1 - sum(PUBLISHED_TOKEN_SHARES)])
+    shares[:2] += (change, -change)
+    sizes = [10_000_000 * (1 + number) for number in range(len(RODENT))]
+    return tuple(
+        TokenCounts(
+            source_dataset=dataset.name, split="train", counts=tuple(np.round(shares * size).astype(int).tolist())
+        )
+        for dataset, size in zip(RODENT, sizes, strict=True)
+    )
+
+
+@pytest.fixture
+def compare(pile: Pile, tmp_path: Path) -> Callable[..., Any]:
+    def run(parts: tuple[TokenCounts, ...], **environment: str) -> Any:
+        settings = Settings.from_environment({"NEURALPILE_HOME": str(tmp_path), **environment})
+        return checks.counts_as_published(pile.published.model_copy(update={"token_counts": parts}), settings)
+
+    return run
+
+
+@pytest.mark.parametrize("change", [0.0, 0.9e-4, -0.9e-4])
+def test_a_rodent_pile_with_the_published_shares_of_values_passes(compare: Callable[..., Any], change: float) -> None:
+    others = TokenCounts(source_dataset="my-own", split="train", counts=(0, 10**12))
+    test = TokenCounts(source_dataset="vbn", split="test", counts=(0, 10**12))
+    verdict = compare((*rodent_counts(change), others, test))
+    assert verdict.passed and "not compared" not in verdict.found
+    assert verdict.details["train_tokens"] == pytest.approx(10_000_000 * 25 * 13, abs=1000)
+
+
+@pytest.mark.parametrize("change", [1.1e-4, -1.1e-4])
+def test_a_rodent_pile_with_other_shares_of_values_is_warned_of(compare: Callable[..., Any], change: float) -> None:
+    verdict = compare(rodent_counts(change))
+    assert not verdict.passed
+    assert verdict.details["differences"][:2] == pytest.approx([change, -change], abs=1e-6)
+
+
+def test_another_pile_is_not_compared_with_the_published_one(pile: Pile, compare: Callable[..., Any]) -> None:
+    wrong = rodent_counts(0.01)
+    assert not compare(wrong).passed and not compare(wrong, NEURALPILE_MAX_TOKENS="10000000").passed
+    for verdict, why in (
+        (compare(wrong[1:]), "1 of the 25 published datasets missing (vbn)"),
+        (compare(()), "did not count the values"),
+        (compare(wrong, NEURALPILE_BIN_WIDTH="0.01"), "bins of 10 ms"),
+        (compare(pile.published.token_counts), "25 of the 25"),
+    ):
+        assert verdict.passed and why in verdict.found
+
+
+def test_a_pile_of_smaller_segments_is_compared_as_well(compare: Callable[..., Any]) -> None:
+    renamed = tuple(
+        part.model_copy(update={"source_dataset": f"{part.source_dataset}-max5000"}) for part in rodent_counts(0.01)
+    )
+    assert not compare(renamed, NEURALPILE_MAX_TOKENS="5000").passed

@@ -1,0 +1,153 @@
+"""How many tokens have each value: the config ``token_counts``, and statistics of it for cards and the UI.
+
+A part is what one source has in one split (`TokenCounts`). Counting the parts of a pile belongs in `token_splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from neuralpile_dagster.markdown import table
+from neuralpile_dagster.publish.card_metadata import Config
+from neuralpile_dagster.publish.configs import write_config
+from neuralpile_dagster.records import ComponentSession, PublishedTotals, TokenCounts
+from neuralpile_dagster.tables.schemas import TOKEN_COUNTS_SCHEMA
+
+VALUES = 256
+"""Values that a token can have: uint8."""
+_BANDS = (("0", 0, 0), ("1", 1, 1), ("2", 2, 2), ("3 to 5", 3, 5), ("6 to 20", 6, 20), ("above 20", 21, VALUES - 1))
+
+
+def as_vector(counts: Sequence[int]) -> np.ndarray:
+    """Counts by value with their trailing zeros: int64, shape (256,)."""
+    return np.pad(np.array(counts, np.int64), (0, VALUES - len(counts)))
+
+
+def cut_zeros(vector: np.ndarray) -> tuple[int, ...]:
+    """Counts by value, int64 of shape (256,), as records hold them: without trailing zeros."""
+    return tuple(np.trim_zeros(vector, "b").tolist())
+
+
+def component_token_counts(
+    repository: str, sessions: Iterable[ComponentSession], totals: PublishedTotals
+) -> TokenCounts:
+    """Values of all tokens of a component, summed from its sessions; its only split is ``train``."""
+    vectors = [as_vector(session.token_counts) for session in sessions]
+    return TokenCounts(
+        source_dataset=repository.rpartition("/")[2],
+        split="train",
+        counts=cut_zeros(np.sum(vectors, axis=0)),
+        recorded_s=totals.minutes * 60,
+    )
+
+
+def write_token_counts(folder: Path, parts: Iterable[TokenCounts]) -> Config:
+    """Write the config ``token_counts``: 256 rows for each part, in the order given."""
+    tables = [_part_table(part) for part in parts]
+    return write_config(folder, "token_counts", TOKEN_COUNTS_SCHEMA, [pa.concat_tables(tables)])
+
+
+def _part_table(part: TokenCounts) -> pa.Table:
+    vector = as_vector(part.counts)
+    return pa.table(
+        {
+            "source_dataset": [part.source_dataset] * VALUES,
+            "split": [part.split] * VALUES,
+            "value": np.arange(VALUES, dtype=np.uint8),
+            "count": vector,
+            "probability": vector / max(int(vector.sum()), 1),
+        },
+        TOKEN_COUNTS_SCHEMA,
+    )
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Statistics of the values of tokens.
+
+    Attributes
+    ----------
+    tokens : int
+    bands : dict of str to float
+        Share of the tokens whose value lies in each band of values.
+    mean : float
+        Spikes per token.
+    entropy : float
+        Of a token's value alone, whatever the tokens around it are: bits per token.
+    tokens_per_hour : float or None
+        Per recorded hour, of the sources whose recorded time is known; None when there are none.
+    """
+
+    tokens: int
+    bands: dict[str, float]
+    mean: float
+    entropy: float
+    tokens_per_hour: float | None
+
+    @classmethod
+    def of(cls, parts: Sequence[TokenCounts]) -> TokenStatistics:
+        """Statistics of all parts taken together; at least one."""
+        vector = np.sum([as_vector(part.counts) for part in parts], axis=0)
+        tokens = int(vector.sum())
+        shares = vector / max(tokens, 1)
+        used = shares[shares > 0]
+        timed = [(sum(part.counts), part.recorded_s / 3600) for part in parts if part.recorded_s]
+        return cls(
+            tokens=tokens,
+            bands={name: float(shares[first : last + 1].sum()) for name, first, last in _BANDS},
+            mean=float(shares @ np.arange(VALUES)),
+            entropy=float(-(used * np.log2(used)).sum()) + 0.0,  # not -0.0
+            tokens_per_hour=sum(count for count, _ in timed) / sum(hours for _, hours in timed) if timed else None,
+        )
+
+
+def counts_by_split(parts: Sequence[TokenCounts]) -> dict[str, np.ndarray]:
+    """Tokens by value of each split, all sources together: int64, shape (256,)."""
+    found: dict[str, np.ndarray] = {}
+    for part in parts:
+        found[part.split] = found.get(part.split, 0) + as_vector(part.counts)
+    return found
+
+
+def statistics_rows(parts: Sequence[TokenCounts]) -> list[dict[str, str]]:
+    """Rows of a table for people: a column for each split, and one for all where there are several."""
+    of_split: dict[str, list[TokenCounts]] = {}
+    for part in parts:
+        of_split.setdefault(part.split, []).append(part)
+    splits = {split: TokenStatistics.of(some) for split, some in of_split.items()}
+    if len(splits) > 1:
+        splits["all"] = TokenStatistics.of(parts)
+    lines = {
+        "tokens": {split: f"{found.tokens:,}" for split, found in splits.items()},
+        **{
+            f"tokens of value {band}": {split: f"{found.bands[band]:.6%}" for split, found in splits.items()}
+            for band, _, _ in _BANDS
+        },
+        "spikes per token": {split: f"{found.mean:.6f}" for split, found in splits.items()},
+        "entropy of the values (bits per token)": {split: f"{found.entropy:.4f}" for split, found in splits.items()},
+        "tokens per recorded hour": {
+            split: "not known" if found.tokens_per_hour is None else f"{found.tokens_per_hour:,.0f}"
+            for split, found in splits.items()
+        },
+    }
+    return [{"statistic": name, **numbers} for name, numbers in lines.items()]
+
+
+def statistics_lines(parts: Sequence[TokenCounts]) -> list[str]:
+    """Section of a card on the values of tokens; nothing where they were not counted."""
+    if not parts:
+        return []
+    rows = statistics_rows(parts)
+    return [
+        "## Token statistics",
+        "",
+        *table(list(rows[0]), [list(row.values()) for row in rows]),
+        "",
+        "The `token_counts` config has the number of tokens of each value, 0 to 255.",
+        "",
+    ]
