@@ -60,7 +60,7 @@ def test_own_recordings_are_published_with_their_own_metadata(home: Path, with_d
     assert "Prefect, Ford; McMillan, Tricia" in card
     assert "> Prefect and McMillan (2021). What we recorded." in card
     assert "| archive | folder mice-2021 |" in card
-    assert "@misc{my_mice_mice-2021," in card
+    assert "@misc{my-mice_mice-2021," in card
     assert "author = {{Prefect, Ford} and {McMillan, Tricia}}" in card
     assert "publisher" not in card and "version = " not in card and str(home) not in card
 
