@@ -22,7 +22,7 @@ UNIT_ROWS = (32, 24, 16, 12, 8, 4)
 def glance_markdown(sample: RasterSample) -> str:
     """Draw the first `BINS` bins of some units of a sample, black where there is a spike, as inline Markdown.
 
-    Units are taken at equal distances in table order; the busier they are, the
+    Units are taken at equal distances in the order of the sample; the busier they are, the
     fewer are drawn. Returns no picture when even the fewest do not fit.
     """
     piece = sample.counts[:, :BINS] > 0
