@@ -7,14 +7,20 @@ import dagster as dg
 from neuralpile_dagster.orchestration.private_dagster import AssetCheckEvaluationTargetMaterializationData
 
 
-def latest_event(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
-    """Latest materialization of a partition."""
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+def latest_event(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None = None
+) -> dg.EventLogRecord | None:
+    """Latest materialization of a partition, or of any partition of the asset."""
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
     return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
 
 
 def target_of(event: dg.EventLogRecord | None) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """Materialization that a check refers to; the UI shows a partition's check only if that is the latest one."""
+    """Materialization that a check refers to; the UI shows a check only if that is the latest one.
+
+    Without it the UI compares times, of which SQLite keeps the check's in whole seconds: a verdict less than a second
+    after the materialization would be "Not evaluated".
+    """
     if event is None:
         return None
     return AssetCheckEvaluationTargetMaterializationData(

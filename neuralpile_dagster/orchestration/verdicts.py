@@ -22,6 +22,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.checks import evaluations
 from neuralpile_dagster.orchestration.private_dagster import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
     PartitionKeyFilter,
 )
@@ -84,7 +85,8 @@ class SessionJudge:
     def finish(self) -> None:
         """Log a verdict per check on all sessions of the dataset, those of earlier runs and failed ones included."""
         verdicts = together(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
-        for evaluation in evaluations(verdicts, self.dataset, None):
+        event = latest_event(self.context.instance, names.spike_counts_key(self.dataset))
+        for evaluation in evaluations(verdicts, self.dataset, None, event):
             self._log(evaluation)  # the run's own, which without it would be "Execution failed"
         keep_newest(self.context.instance, self.store, self.settings, self.dataset)
 
@@ -101,9 +103,9 @@ class SessionJudge:
 def keep_newest(
     instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str] = CHECKS
 ) -> list[str]:
-    """Report the verdict on all sessions where it is not a check's newest event; return the names of those checks.
+    """Report the verdict on all sessions where the UI does not show it; return the names of those checks.
 
-    Left alone are checks that never ran, and, so that a run in progress is
+    It shows a check's newest event, if that is about the newest materialization. Left alone are checks that never ran, and, so that a run in progress is
     shown as such, those that a run is about to make.
     """
     keys = {name: dg.AssetCheckKey(names.spike_counts_key(dataset), name) for name in checks}
@@ -112,6 +114,7 @@ def keep_newest(
     if not ran:
         return []
     wrong = {}
+    event = latest_event(instance, names.spike_counts_key(dataset))
     for name, verdict in together(instance, store, settings, dataset, ran).items():
         record = newest[keys[name]]
         if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
@@ -119,12 +122,21 @@ def keep_newest(
             shown = run is not None and not run.is_finished
         else:
             said = record.evaluation
-            shown = said is not None and said.partition is None and _found(said) == str(verdict.found)
+            about_all = said is not None and said.partition is None and _found(said) == str(verdict.found)
+            shown = about_all and _targets(record, event)
         if not shown:
             wrong[name] = verdict
-    for evaluation in evaluations(wrong, dataset, None):
+    for evaluation in evaluations(wrong, dataset, None, event):
         instance.report_runless_asset_event(evaluation)
     return list(wrong)
+
+
+def _targets(record: AssetCheckExecutionRecord, event: dg.EventLogRecord | None) -> bool:
+    """Whether a verdict is about this materialization, or of the same run."""
+    if event is None or record.run_id == event.run_id:
+        return True
+    target = record.evaluation.target_materialization_data if record.evaluation else None
+    return target is not None and target.storage_id == event.storage_id
 
 
 def together(
