@@ -1,7 +1,7 @@
 """The arithmetic of the pile as published: the permutation that splits and orders rows, and where shards are cut.
 
 Pure functions of numbers; the rule is that of ``datasets``'
-``Dataset.train_test_split`` (docs/merge.md). Splits by hash belong in `splits`.
+``Dataset.train_test_split`` (docs/merge.md). Shards by hash are cut here as well; splits by hash belong in `splits`.
 """
 
 from __future__ import annotations
@@ -121,6 +121,37 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
         cuts.append((start, stop))
         start = stop
     return cuts
+
+
+def count_shards(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int, at_least: int = 1) -> int:
+    """Number of shards of a split whose rows are placed by hash: the power of two that keeps their mean in the limits.
+
+    ``at_least`` is what is published: while it is enough, it stays, so that no row moves. Others as in `cut`.
+    """
+    size = int(np.asarray(row_bytes, dtype=np.int64).sum()) + overhead * len(row_bytes)
+    needed = max(-(-size // limit), -(-len(row_bytes) // max_rows), 1)
+    return max(1 << (needed - 1).bit_length(), at_least)
+
+
+def cut_by_hash(row_hash: np.ndarray, n_shards: int) -> list[tuple[int, int, int]]:
+    """Cut rows at fixed hashes, so that a row's shard does not depend on other rows.
+
+    Parameters
+    ----------
+    row_hash : numpy.ndarray, float64, shape (n_rows,)
+        Ascending, from 0 to below 1.
+    n_shards : int
+        Row r is in shard ``floor(row_hash[r] * n_shards)``.
+
+    Returns
+    -------
+    list of (number, start, stop)
+        Of the shards that have rows.
+    """
+    numbers = np.floor(row_hash * n_shards).astype(np.int64)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    stops = [*starts[1:].tolist(), len(numbers)]
+    return [(int(numbers[start]), start, stop) for start, stop in zip(starts.tolist(), stops, strict=True)]
 
 
 def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:

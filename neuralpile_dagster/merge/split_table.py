@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from neuralpile_dagster.merge.splits import (
     identity_of_ids,
     session_hashes,
 )
+from neuralpile_dagster.records import SplitFacts
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 LEFT_OUT_NAME = "left_out"
@@ -59,19 +59,6 @@ def splits_table(
         ],
         schema=SPLITS_SCHEMA.with_metadata(metadata),
     )
-
-
-@dataclass(frozen=True)
-class SplitFacts:
-    """What a split holds; ``hours`` is None where the length of a session is not known."""
-
-    split: str
-    rows: int
-    sessions: int
-    subjects: int
-    datasets: int
-    tokens: int
-    hours: float | None
 
 
 def describe_plan(

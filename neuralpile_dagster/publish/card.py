@@ -254,6 +254,9 @@ CONFIG_TEXTS = {
     "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so",
     "sessions": "one row per session: subject, sex, age, species, start time, duration, first spike, seconds observed, "
     "sizes, and its source files with their digests",
+    "splits": "one row per session: the animal, tokens, the number `u` that the hash rule compares with the sizes of "
+    "splits, its split (null: its rows are in several), the public benchmarks that it is in, and the session with the "
+    "same spikes that it follows",
     "token_counts": "how many tokens have each value from 0 to 255 (`count`), by `source_dataset` and `split`, and "
     "their share of the tokens there (`probability`)",
     "preview": "the first bins of a few sessions, for the web viewer",
