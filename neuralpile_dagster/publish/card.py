@@ -294,7 +294,7 @@ for row in read_rows("{split}"):
 
 - This fetches what you read in blocks of about 5 MB, and writes nothing to disk (`pre_buffer=False` keeps pyarrow from
   reading 32 MB ahead). A row is up to about 10 million tokens: use small batches.
-- With `use_threads=False` pyarrow reads in your thread: one of its own, still busy while Python exits, aborts the process.
+- With `use_threads=False` pyarrow reads in your thread: its own, still busy while Python exits, may abort the process.
 - It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
   (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
