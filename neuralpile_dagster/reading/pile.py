@@ -7,6 +7,7 @@ Which windows a training job sees, and in which order, belongs to `windows`.
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,7 @@ class Pile:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self.name, self.place, self.revision = repository.name, repository.place, repository.revision
+        self._process = os.getpid()
         self._opened: dict[str, RangeFile] = {}
         self._latest: tuple[int, PackedCounts] | None = None
         published = self.table("sessions")
@@ -298,6 +300,8 @@ class Pile:
         return f"Pile({self.place!r}, {self.segments.num_rows:,} rows of {len(self._index.sessions):,} sessions)"
 
     def _file(self, path: str) -> RangeFile:
+        if self._process != os.getpid():  # a fork: two processes must not talk over one connection
+            self._process, self._opened = os.getpid(), {}
         if path not in self._opened:
             self._opened[path] = self._repository.open(path, whole=True)
         return self._opened[path]
