@@ -86,7 +86,7 @@ def _stored_rows(evidence: SessionEvidence) -> list[_StoredRow]:
 def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
     """Schema, dtype, ids, and in every row as many units as the units table has.
 
-    The first and the last row are decoded; for the others the number of values tells.
+    Of the first and the last row the counts are read, though not unpacked; for the others the number of values tells.
     """
     record, stats = evidence.record, evidence.record.stats
     expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
@@ -95,7 +95,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
         stored = _stored_rows(evidence)
         units = read_footer(evidence.store.open(record.units_file.key), record.units_file.key).n_rows
         with RowReader(evidence.store.open(record.file.key), record.file.key) as reader:
-            decoded = {position: reader.row(position) for position in {0, reader.n_rows - 1}}
+            shapes = {position: reader.shape(position) for position in {0, reader.n_rows - 1}}
     except TableError as error:
         return Verdict(False, expected, str(error), remedy)
     wrong = [
@@ -103,7 +103,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
         for position, (row, due) in enumerate(zip(stored, record.rows, strict=False))
         if (row.subject_id, row.session_id) != (record.subject_id, record.session_id)
         or row.tokens != units * due.n_bins
-        or (position in decoded and decoded[position].counts.shape != (units, due.n_bins))
+        or (position in shapes and shapes[position] != (units, due.n_bins))
     ]
     good = not wrong and units == stats.n_units and len(stored) == len(record.rows)
     found = f"{units} units in the units table, {len(stored)} rows" + (f"; wrong: {capped(wrong)}" if wrong else "")
