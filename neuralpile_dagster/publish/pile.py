@@ -22,7 +22,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
+from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, read_preview, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.token_counts import write_token_counts
@@ -304,10 +304,11 @@ def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[
 
 
 def _rows(paths: Iterable[Path]) -> Iterator[Row]:
+    """Rows of files in their order, as far as a preview shows them."""
     for path in paths:
         with RowReader(path) as reader:
             for number in range(reader.n_rows):
-                yield reader.row(number)
+                yield read_preview(reader, number)
 
 
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
