@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
@@ -26,6 +27,7 @@ from neuralpile_dagster.publish.pile import PileSplits, hub_tables, open_config
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, put_file, read_record
+from neuralpile_dagster.tables.footer import damaged
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 _SHOWN = 10
@@ -85,8 +87,16 @@ def read_published_splits(hub: Hub, settings: Settings) -> EarlierSplits | None:
     return EarlierSplits(table, f"{settings.namespace}/{name}, plan {stated.plan[:8]}") if stated else None
 
 
-def earlier_path(settings: Settings, plan_id: str) -> str:
-    """Store key of the splits that were published before a plan's."""
+def read_earlier_splits(store: Store, settings: Settings, plan_id: str) -> pa.Table | None:
+    """The ``splits`` table that was published before that of a plan; None where there was none."""
+    key = _earlier_path(settings, plan_id)
+    if store.size(key) is None:
+        return None
+    with store.open(key) as file, damaged(store.uri(key)):
+        return pq.read_table(file)
+
+
+def _earlier_path(settings: Settings, plan_id: str) -> str:
     return f"{piles.plan_path(settings, plan_id)}.before.parquet"
 
 
@@ -97,7 +107,7 @@ def keep_earlier_splits(store: Store, hub: Hub, settings: Settings, plan: PlanRe
     if earlier and stated and stated.plan != plan.digest:
         put_file(
             store,
-            earlier_path(settings, plan.plan_id),
+            _earlier_path(settings, plan.plan_id),
             lambda path: pq.write_table(earlier.table, path, compression="zstd"),
         )
 

@@ -65,14 +65,27 @@ def draw_splits(
 
 
 def arrange(row_splits: np.ndarray, order: np.ndarray) -> dict[str, np.ndarray]:
-    """Numbers of the rows of each split that has any, in this order of all rows; those left out are in none."""
+    """Split rows that are in order.
+
+    Parameters
+    ----------
+    row_splits : numpy.ndarray, int8, shape (n_rows,)
+        `TRAIN`, `VALID`, `TEST` or `LEFT_OUT`.
+    order : numpy.ndarray, int64, shape (n_rows,)
+        Numbers of all rows.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray, int64, shape (n_rows_of_split,)
+        Numbers of the rows of each split that has any.
+    """
     ordered = row_splits[order]
     parts = {name: order[ordered == number] for number, name in enumerate(SPLITS)}
     return {name: part for name, part in parts.items() if len(part)}
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
-    """Seeded permutation of ``range(n)``, int64; raises `MergeError` when the seed is negative."""
+    """Seeded permutation of ``range(n)``, int64, shape (n,); raises `MergeError` when the seed is negative."""
     if seed < 0:
         raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
     return np.random.default_rng(seed).permutation(n)
@@ -126,7 +139,8 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
 def count_shards(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int, at_least: int = 1) -> int:
     """Number of shards of a split whose rows are placed by hash: the power of two that keeps their mean in the limits.
 
-    ``at_least`` is what is published: while it is enough, it stays, so that no row moves. Others as in `cut`.
+    ``row_bytes`` are integers, shape (n_rows,); others as in `cut`. ``at_least`` is what is published: while it is
+    enough, it stays, so that no row moves.
     """
     size = int(np.asarray(row_bytes, dtype=np.int64).sum()) + overhead * len(row_bytes)
     needed = max(-(-size // limit), -(-len(row_bytes) // max_rows), 1)

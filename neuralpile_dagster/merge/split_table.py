@@ -37,7 +37,10 @@ def splits_table(
     decision: Decision,
     settings: SplitSettings,
 ) -> pa.Table:
-    """The ``splits`` table, one row per session in the order given, with its settings in the schema's metadata."""
+    """The ``splits`` table, one row per session in the order given, with its settings in the schema's metadata.
+
+    ``row_session`` and ``row_tokens`` are integers of shape (n_rows,): number of each row's session, and its tokens.
+    """
     n = len(sessions)
     lowest, highest = np.full(n, len(SPLITS), np.int8), np.full(n, LEFT_OUT, np.int8)
     np.minimum.at(lowest, row_session, decision.row_splits)
@@ -121,6 +124,16 @@ def benchmark_splits(rows: pa.Table, splits: pa.Table) -> dict[str, dict[str, in
             for split in present.get((row[ids[0]], row[ids[1]], row[ids[2]]), [LEFT_OUT_NAME]):
                 counts[split] += 1
     return dict(sorted(found.items()))
+
+
+def splits_of_sessions(plan: PilePlan) -> dict[SessionId, str | None]:
+    """Split of every session, from the plan's rows; None where they are in several."""
+    ids = ["split", "source_dataset", "subject_id", "session_id"]
+    found: dict[SessionId, str | None] = {}
+    for row in plan.rows.group_by(ids).aggregate([]).to_pylist():
+        session = (row["source_dataset"], row["subject_id"], row["session_id"])
+        found[session] = None if session in found else row["split"]
+    return found
 
 
 def splits_of_rows(record: PlanRecord, rows: pa.Table, identities: Mapping[SessionId, SessionIdentity]) -> pa.Table:
