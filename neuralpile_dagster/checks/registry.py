@@ -80,6 +80,14 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         session.file_is_as_recorded,
     ),
     Check(
+        "counts_match_spike_trains",
+        "spike_counts",
+        "error",
+        True,
+        "Counts are made from the recording in memory: damage to its stored copy would not show in them.",
+        session.counts_match_spike_trains,
+    ),
+    Check(
         "source_is_as_listed",
         "spike_counts",
         "warn",
@@ -250,6 +258,22 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         True,
         "The card states the split that users compare results on.",
         lambda e: pile.split_sizes(e.plan),
+    ),
+    Check(
+        "split_is_stable",
+        "pile",
+        "error",
+        True,
+        "A model trained on the train split published before would be tested on what it has seen.",
+        lambda e: pile.split_is_stable(e.plan, e.earlier),
+    ),
+    Check(
+        "benchmarks_in_train",
+        "pile",
+        "warn",
+        False,
+        "A model trained on the pile and tested on a public benchmark would be tested on what it has seen.",
+        lambda e: pile.benchmarks_in_train(e.published, e.benchmarks),
     ),
     Check(
         "shuffled",
