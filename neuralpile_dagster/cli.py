@@ -174,6 +174,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     metavar="SHARE",
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
+@click.option("--annotations", is_flag=True, help="Also read trials, stimuli, unit metrics and electrode positions.")
 @click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
 @_plain_errors
 def build(
@@ -182,6 +183,7 @@ def build(
     limit: int | None,
     allow_missing: bool,
     min_session_share: float | None,
+    annotations: bool,
     merge: bool,
 ) -> None:
     """Discover, bin and publish datasets. What is up to date is skipped.
@@ -189,8 +191,9 @@ def build(
     A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
-    a publication of more sessions. --merge keeps the seed and split of the last pile; others are chosen in the
-    launchpad of neural_pile/manifest.
+    a publication of more sessions. --annotations reads only small parts of the files; without it only the configs
+    intervals and unit_metrics are missing. --merge keeps the seed and split of the last pile; others are chosen in
+    the launchpad of neural_pile/manifest.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
@@ -205,6 +208,7 @@ def build(
         limit=limit,
         min_session_share=0.0 if allow_missing else min_session_share,
         merge=merge,
+        annotations=annotations,
     )
     click.echo(outcome.summary())
     if outcome.failed:

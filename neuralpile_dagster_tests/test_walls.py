@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": {"binning", "catalog", "hdf5", "recordings", "store", "tables"},
     "merge": {"store", "tables"},
     "hub": {"net", "store"},
-    "publish": {"archives", "catalog", "hub", "plots", "recordings", "store", "tables"},
+    "publish": {"archives", "binning", "catalog", "hub", "plots", "recordings", "store", "tables"},
     "plots": set(),
     "testing": {"archives", "catalog", "recordings"},
     "ledger": {"build", "catalog", "hdf5", "hub", "merge", "plots", "publish", "recordings", "store", "tables"},

@@ -92,6 +92,83 @@ def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -
     return np.array([value if value > 0 else length for value in seconds])
 
 
+def observed_times(
+    intervals: Sequence[Sequence[Sequence[float]] | None],
+    clock: ClockRecord | None,
+    start: float,
+    length: float,
+    invalid: np.ndarray,
+) -> tuple[np.ndarray, float | None]:
+    """Return how long each unit, and any of them, was observed, without invalid times.
+
+    Parameters
+    ----------
+    intervals : sequence of sequences of (start_s, stop_s), or None
+        ``obs_intervals`` of each unit. A unit without any was observed from the session's first spike to the last.
+    clock : ClockRecord or None
+        Of the session; None in records of before.
+    start, length : float
+        Of the session's counts, seconds.
+    invalid : numpy.ndarray, float64, shape (n_intervals, 2)
+        Times that the file calls invalid, seconds.
+
+    Returns
+    -------
+    per_unit : numpy.ndarray, float64, shape (n_units,)
+        Seconds; NaN where it is not known.
+    any_unit : float or None
+    """
+    spikes = ((clock.first_spike_s, clock.last_spike_s),) if clock is not None else ()
+    if clock is not None and not clock.last_spike_s > clock.first_spike_s:
+        spikes = ((start, start + length),)
+    known = {key: np.clip(_merged([key]), start, start + length) for key in {_key(unit) for unit in intervals}}
+    stated = {key: found[found[:, 1] > found[:, 0]] for key, found in known.items()}
+    whole = np.asarray(spikes, np.float64).reshape(-1, 2)
+    used = {key: found if len(found) else whole for key, found in stated.items()}
+    excluded = _merged([invalid[np.isfinite(invalid).all(axis=1)]])
+    seconds = {key: _valid(found, excluded) if len(found) else np.nan for key, found in used.items()}
+    unknown = not used or any(not len(found) for found in used.values())
+    per_unit = np.array([seconds[_key(unit)] for unit in intervals], np.float64)
+    return per_unit, None if unknown else _valid(_merged(used.values()), excluded)
+
+
+def _key(intervals: Sequence[Sequence[float]] | None) -> tuple[tuple[float, float], ...]:
+    return tuple((start, stop) for start, stop in intervals or ())
+
+
+def _valid(intervals: np.ndarray, invalid: np.ndarray) -> float:
+    """Seconds of merged intervals outside of merged invalid times."""
+    lost = sum(_total(np.clip(invalid, start, stop)) for start, stop in intervals) if len(invalid) else 0.0
+    return _total(intervals) - lost
+
+
+def bins_of_times(times: np.ndarray, width: float, origin: float) -> np.ndarray:
+    """Return the bin that each time lies in, by the rule for spikes (docs/binning.md), not cut to the session.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_times,)
+        Seconds; not NaN.
+    width : float
+        Bin width, seconds.
+    origin : float
+        Time at which bin 0 begins: 0, or the first spike with the rule ``from_first_spike``.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n_times,)
+        Negative before bin 0.
+    """
+    bins = np.floor(np.clip((times - origin) / width, -FAR, FAR))
+    if not origin:  # as `kernels.histogram_bin`: edges are multiples of the width
+        bins = np.where(bins * width > times, bins - 1, np.where((bins + 1) * width <= times, bins + 1, bins))
+    return bins.astype(np.int64)
+
+
+FAR = 2.0**53
+"""Bins further away than any session; times may be infinite."""
+
+
 def _units_of(trains: SpikeTrains) -> list[np.ndarray]:
     times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
     return np.split(times, np.asarray(trains.ends, np.int64)[:-1])[: len(trains.ends)]

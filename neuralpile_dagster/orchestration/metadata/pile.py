@@ -12,6 +12,7 @@ from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
+    annotation_metadata,
     column_schema,
     counted,
     few_plots,
@@ -124,6 +125,7 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
+            **annotation_metadata([published[source.name] for source in plan.sources if source.name in published]),
             **token_metadata(token_counts),
             "dagster/row_count": plan.totals.rows,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
