@@ -207,10 +207,16 @@ class Dataset(Row):
     refused before it is written: most often its spike times are not in seconds.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
     recorded. ``good_units`` are rules by name (`catalog.unit_rules`): the published ``units`` name for each unit those
-    that hold; none is left out for them.
+    that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
+    animal, which has several folders then. ``hold_out``: no pile trains on it.
     """
 
-    added_later = frozenset({"license", "authors", "citation", "paper_url", "areas", "task", "good_units"})
+    added_later = frozenset(
+        {
+            *("license", "authors", "citation", "paper_url", "areas", "task"),
+            *("good_units", "same_subject", "hold_out"),
+        }
+    )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -235,6 +241,8 @@ class Dataset(Row):
     good_units: dict[Title, UnitRuleText] = Field(default_factory=dict)
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
+    same_subject: PathPattern | None = None
+    hold_out: bool = False
     synthetic: bool = False
 
     @model_validator(mode="after")
@@ -243,6 +251,8 @@ class Dataset(Row):
             raise ValueError(f"{self.name!r} is the name of the merged pile")
         if self.synthetic != self.name.startswith("sample-"):
             raise ValueError("names that begin with 'sample-' are for synthetic recordings, and only for those")
+        if self.same_subject is not None and "subject" not in re.compile(self.same_subject).groupindex:
+            raise ValueError("same_subject must capture a group named subject: (?P<subject>...)")
         return self
 
     @property

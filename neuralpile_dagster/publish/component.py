@@ -45,7 +45,7 @@ FORMAT = 1
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units"}
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out"}
 """Fields of a catalog row that do not, or only with annotations (`annotations_digest`)."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
@@ -237,6 +237,8 @@ def _session(session: Session, record: CountsRecord) -> ComponentSession:
         units=record.units_file,
         rows=record.rows,
         token_counts=record.stats.histogram,
+        subject=record.facts.subject,
+        fingerprint=record.stats.fingerprint,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import HubError, TableError
 from neuralpile_dagster.files import explained, locked, write_bytes
@@ -26,6 +27,7 @@ from neuralpile_dagster.publish.configs import (
     EXTRA_SCHEMAS,
     config_path,
     open_published,
+    read_preview,
     write_config,
     write_preview,
 )
@@ -85,6 +87,24 @@ class PileSettings:
     annotations: str = ""
 
 
+def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
+    """Open the table of a published repository's extra config; None where it is missing. Raises `HubError`."""
+    path = config_path(config)
+    digests = {file.path: file.sha256 for file in hub.files(repository)}
+    if path not in digests:
+        return None
+    with hub.open(repository, path) as file:
+        content = file.read()  # some 200 bytes a unit
+    if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
+        raise HubError(
+            f"{path} of {repository} is damaged",
+            found=f"sha256 {found}",
+            expected=digests[path],
+            remedy="materialize hub_dataset of that dataset again, then this",
+        )
+    return open_parquet(pa.BufferReader(content), f"{repository}/{path}")
+
+
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
     """Reader of a published repository's tables in `EXTRA_SCHEMAS`; yields nothing where one is missing.
 
@@ -93,34 +113,21 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
     """
 
     def tables(config: str) -> Iterator[pa.Table]:
-        path = config_path(config)
-        digests = {file.path: file.sha256 for file in hub.files(repository)}
-        if path not in digests:
-            return
-        if config in STREAMED:
-            with open_published(hub, repository, path) as opened:
-                yield from _known_tables(opened, config, f"{repository}/{path}")
-            return
-        with hub.open(repository, path) as file:
-            content = file.read()  # some 200 bytes a unit
-        if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
-            raise HubError(
-                f"{path} of {repository} is damaged",
-                found=f"sha256 {found}",
-                expected=digests[path],
-                remedy="materialize hub_dataset of that dataset again, then this",
-            )
-        yield from _known_tables(pa.BufferReader(content), config, f"{repository}/{path}")
+        name = f"{repository}/{config_path(config)}"
+        if config not in STREAMED:
+            yield from _known_tables(open_config(hub, repository, config), config, name)
+        elif config_path(config) in {file.path for file in hub.files(repository)}:
+            with open_published(hub, repository, config_path(config)) as file:
+                yield from _known_tables(open_parquet(file, name), config, name)
 
     return tables
 
 
-def _known_tables(file: pa.NativeFile, config: str, name: str) -> Iterator[pa.Table]:
+def _known_tables(parquet: pq.ParquetFile | None, config: str, name: str) -> Iterator[pa.Table]:
     """Row groups of a table, if it has one of the schemas of its config."""
-    with damaged(name):
-        parquet = open_parquet(file, name)
-        known = EXTRA_SCHEMAS[config]
-        if parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+    known = EXTRA_SCHEMAS[config]
+    if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+        with damaged(name):
             yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
 
@@ -348,10 +355,11 @@ def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[
 
 
 def _rows(paths: Iterable[Path]) -> Iterator[Row]:
+    """Rows of files in their order, as far as a preview shows them."""
     for path in paths:
         with RowReader(path) as reader:
             for number in range(reader.n_rows):
-                yield reader.row(number)
+                yield read_preview(reader, number)
 
 
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
