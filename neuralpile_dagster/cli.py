@@ -97,7 +97,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     settings = Settings.from_environment()
     if not no_ui:
         require_available(settings.home, LOCALHOST, port, click.echo)  # fail before minutes of building
-    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True)
+    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True, annotations=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)

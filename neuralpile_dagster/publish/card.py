@@ -243,7 +243,7 @@ def _annotations(dataset: Dataset, component: ComponentRecord) -> list[str]:
     """Section on intervals and metrics of units: which sessions have them, and which do not."""
     found, sessions = component.annotations, component.totals.sessions
     if found is None:
-        return ["## Annotations", "", f"None of {sessions:,} sessions is annotated: {_NOT_ANNOTATED}.", ""]
+        return ["## Annotations", "", f"0 of {sessions:,} sessions are annotated: {_NOT_ANNOTATED}.", ""]
     without = f" Of the others {_NOT_ANNOTATED}." if found.sessions < sessions else ""
     rows = [(text(name), f"{number:,}") for name, number in found.tables.items()]
     named = ", ".join(map(text, found.metrics)) or "none"
@@ -260,7 +260,7 @@ def _annotations(dataset: Dataset, component: ComponentRecord) -> list[str]:
     ]
 
 
-_NOT_ANNOTATED = "trials, stimuli, metrics and positions of units are not known here, which may be because nobody asked"
+_NOT_ANNOTATED = "trials, stimuli, metrics and positions of units were not read"
 _MASK = "The column `good` of `units` names the rules that hold for a unit; no unit is left out for them."
 
 

@@ -250,7 +250,7 @@ def test_the_card_counts_what_is_annotated_and_shows_the_rules(published: Publis
     published.annotations = {}
     published.write()
     card = (published.folder / "README.md").read_text("utf-8")
-    assert "None of 2 sessions is annotated" in card
+    assert "0 of 2 sessions are annotated" in card
     assert not (published.folder / "intervals").exists()
 
 
