@@ -53,7 +53,8 @@ def publications(root: Path) -> dict[str, str]:
     for path in sorted(store.glob("*/published.json")):
         content = json.loads(path.read_text())
         for record in (content, *content.get("sessions", ())):
-            record.pop("token_counts", None)
+            for added in ("token_counts", "subject", "fingerprint"):
+                record.pop(added, None)
         content = {
             name: value for name, value in content.items() if name not in ("citations", "content_sha256", "form")
         }
