@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -111,7 +112,7 @@ def observed_times(
     clock: ClockRecord | None,
     start: float,
     length: float,
-    invalid: np.ndarray,
+    invalid: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, float | None]:
     """Return how long each unit, and any of them, was observed, without invalid times.
 
@@ -123,8 +124,8 @@ def observed_times(
         Of the session; None in records of before.
     start, length : float
         Of the session's counts, seconds.
-    invalid : numpy.ndarray, float64, shape (n_intervals, 2)
-        Times that the file calls invalid, seconds.
+    invalid : sequence of numpy.ndarray, float64, shape (n_intervals, 2)
+        Times that are invalid for each unit, seconds. Units that share theirs share the array.
 
     Returns
     -------
@@ -135,25 +136,32 @@ def observed_times(
     spikes = ((clock.first_spike_s, clock.last_spike_s),) if clock is not None else ()
     if clock is not None and not clock.last_spike_s > clock.first_spike_s:
         spikes = ((start, start + length),)
-    known = {key: np.clip(_merged([key]), start, start + length) for key in {_key(unit) for unit in intervals}}
-    stated = {key: found[found[:, 1] > found[:, 0]] for key, found in known.items()}
     whole = np.asarray(spikes, np.float64).reshape(-1, 2)
-    used = {key: found if len(found) else whole for key, found in stated.items()}
-    excluded = _merged([invalid[np.isfinite(invalid).all(axis=1)]])
-    seconds = {key: _valid(found, excluded) if len(found) else np.nan for key, found in used.items()}
-    unknown = not used or any(not len(found) for found in used.values())
-    per_unit = np.array([seconds[_key(unit)] for unit in intervals], np.float64)
-    return per_unit, None if unknown else _valid(_merged(used.values()), excluded)
+    keys = [(_key(unit), id(excluded)) for unit, excluded in zip(intervals, invalid, strict=True)]
+    valid: dict[tuple[Any, int], np.ndarray | None] = {}
+    for key, excluded in zip(keys, invalid, strict=True):
+        if key not in valid:
+            stated = np.clip(_merged([key[0]]), start, start + length)
+            stated = stated[stated[:, 1] > stated[:, 0]]
+            observed = stated if len(stated) else whole
+            valid[key] = _without(observed, excluded) if len(observed) else None
+    known = [found for found in valid.values() if found is not None]
+    seconds = {key: math.nan if found is None else _total(found) for key, found in valid.items()}
+    per_unit = np.array([seconds[key] for key in keys], np.float64)
+    return per_unit, _total(_merged(known)) if known and len(known) == len(valid) else None
 
 
 def _key(intervals: Sequence[Sequence[float]] | None) -> tuple[tuple[float, float], ...]:
     return tuple((start, stop) for start, stop in intervals or ())
 
 
-def _valid(intervals: np.ndarray, invalid: np.ndarray) -> float:
-    """Seconds of merged intervals outside of merged invalid times."""
-    lost = sum(_total(np.clip(invalid, start, stop)) for start, stop in intervals) if len(invalid) else 0.0
-    return _total(intervals) - lost
+def _without(intervals: np.ndarray, invalid: np.ndarray) -> np.ndarray:
+    """Merged intervals without invalid times: float64, shape (n_intervals, 2)."""
+    excluded = _merged([invalid[np.isfinite(invalid).all(axis=1)]])
+    # the gaps between invalid times, cut to each interval
+    edges = np.concatenate([[-math.inf], excluded.ravel(), [math.inf]]).reshape(-1, 2)
+    parts = [np.clip(edges, start, stop) for start, stop in intervals]
+    return _merged(parts)
 
 
 def bins_of_times(times: np.ndarray, width: float, origin: float) -> np.ndarray:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -143,10 +144,10 @@ class AnnotatedSession:
 
         with open_verified(self.store, self.record.units_file) as opened:
             units = read_units(opened, self.record.units_file.key)
-        stats, invalid = self.record.stats, self._invalid_times()
+        stats, invalid = self.record.stats, self._invalid_times(units["probe"].to_pylist())
         intervals = units["obs_intervals"].to_pylist()
         per_unit, observed = observed_times(intervals, stats.clock, self.origin_s or 0.0, stats.duration_s, invalid)
-        if stats.clock is not None and not len(invalid):
+        if stats.clock is not None and not any(map(len, invalid)):
             observed = stats.clock.observed_s
         columns = {"observed_s": _floats(per_unit), **self._of_annotations(units)}
         for field in list(PUBLISHED_UNITS_SCHEMA)[len(UNITS_SCHEMA) :]:
@@ -162,12 +163,19 @@ class AnnotatedSession:
         with open_verified(self.store, file) as opened:
             return read_stored(opened, schema, file.key)
 
-    def _invalid_times(self) -> np.ndarray:
+    def _invalid_times(self, probes: Sequence[str | None]) -> list[np.ndarray]:
+        """Invalid times of each unit; those that name probes of the session in their columns are of these alone."""
         if self.annotations is None or INVALID_TIMES not in self.annotations.tables:
-            return np.zeros((0, 2))
+            return [np.zeros((0, 2))] * len(probes)
         stored = self._read(self.annotations.file, STORED_INTERVALS_SCHEMA)
-        invalid = stored.filter(pc.equal(stored["table"], INVALID_TIMES))
-        return np.stack([invalid["start_time"].to_numpy(), invalid["stop_time"].to_numpy()], axis=1)
+        table = stored.filter(pc.equal(stored["table"], INVALID_TIMES))
+        times = np.stack([table["start_time"].to_numpy(), table["stop_time"].to_numpy()], axis=1)
+        known = {probe for probe in probes if probe}
+        named = [known & _texts(json.loads(values)) for values in table["values"].to_pylist()]
+        of_probe = {
+            probe: times[[not some or probe in some for some in named]].reshape(-1, 2) for probe in {*known, None}
+        }
+        return [of_probe[probe or None] for probe in probes]
 
     def _of_annotations(self, units: pa.Table) -> dict[str, pa.Array]:
         """Columns that the annotations give to the units table, by name."""
@@ -275,6 +283,12 @@ def units_tables(sessions: Iterable[AnnotatedSession], facts: list[AnnotatedFact
         table, found = session.units()
         facts.append(found)
         yield table
+
+
+def _texts(values: Mapping[str, Any]) -> set[str]:
+    """All texts among the columns of a row of intervals."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    return {item for items in lists for item in items if isinstance(item, str)}
 
 
 def _repeat(text: str, times: int) -> pa.Array:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +18,7 @@ from neuralpile_dagster.ledger.piles import annotations_digest
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_component
-from neuralpile_dagster.publish.annotations import interval_rows
+from neuralpile_dagster.publish.annotations import AnnotatedSession, interval_rows
 from neuralpile_dagster.publish.citations import cite_dataset
 from neuralpile_dagster.publish.component import component_inputs, write_component
 from neuralpile_dagster.publish.pile import STREAMED, PileSettings, hub_tables, write_pile
@@ -226,7 +227,7 @@ def test_the_pile_has_them_with_their_source_and_says_where_each_segment_lies(
     component = PileComponent(
         "mice", 6, 2, record.totals.tokens, record, hub_tables(hub, "mice"), cite_dataset(DATASET, CITATION, "0.1")
     )
-    settings = PileSettings(plan.record.digest, 1, "rows", 0.3, annotations_digest({"mice": record}))
+    settings = PileSettings(plan.record.digest, 1, "rows", 0.3, annotations=annotations_digest({"mice": record}))
     alone = {config: repr([{**row, "source_dataset": "mice"} for row in published.rows(config)]) for config in STREAMED}
     published.folder = tmp_path / "pile"
     made = write_pile(
@@ -277,13 +278,33 @@ def test_a_record_of_before_has_no_annotations_field(published: Published) -> No
 def test_time_observed_is_that_of_the_intervals_without_invalid_times() -> None:
     intervals = [[[0.0, 4.0], [3.0, 6.0]], [[8.0, 99.0]], None]
     invalid = np.array([[5.0, 9.0], [np.nan, 1.0]])
-    per_unit, union = observed_times(intervals, CLOCK, 0.0, 10.0, invalid)
+    per_unit, union = observed_times(intervals, CLOCK, 0.0, 10.0, [invalid] * 3)
     assert per_unit.tolist() == pytest.approx([5.0, 1.0, 1.8])
     assert union == pytest.approx(5.0 + 1.0)
-    per_unit, union = observed_times(intervals, None, 0.0, 10.0, np.zeros((0, 2)))
+    nothing = np.zeros((0, 2))
+    per_unit, union = observed_times(intervals, None, 0.0, 10.0, [nothing] * 3)
     assert per_unit[:2].tolist() == [6.0, 2.0]
     assert np.isnan(per_unit[2]), "a record of before does not know its first and last spike"
     assert union is None
+    per_unit, union = observed_times([None, None], CLOCK, 0.0, 10.0, [np.array([[0.0, 1.0]]), nothing])
+    assert per_unit.tolist() == pytest.approx([0.9, 1.8])
+    assert union == pytest.approx(1.8), "one of them was observed all the time"
+
+
+def test_invalid_times_that_name_a_probe_are_those_of_its_units(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    record = put_session(store, "s1", clock=CLOCK)
+    units = pq.read_table(tmp_path / record.units_file.key)
+    probes = pa.array(["probeA", "probeA", "probeB", "probeB", None], pa.string())
+    at = units.schema.names.index("probe")
+    file, _ = put_file(
+        store, record.units_file.key, lambda path: pq.write_table(units.set_column(at, "probe", probes), path)
+    )
+    invalid = table("invalid_times", [0.5, 1.5], [1.0, 1.6], probe=["probeB", "all of it"])
+    record = record.model_copy(update={"units_file": file})
+    found, facts = AnnotatedSession(store, DATASET, record, annotate(store, record, invalid)).units()
+    assert found["observed_s"].to_pylist() == pytest.approx([1.7, 1.7, 1.2, 1.2, 1.7])
+    assert facts.observed_s == pytest.approx(1.7)
 
 
 @pytest.mark.parametrize(
