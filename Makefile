@@ -1,5 +1,5 @@
 # Everything sets itself up: a machine with Python >= 3.11, make and a package index is enough.
-.PHONY: demo test check test-lowest lint bench ui lock format docs clean
+.PHONY: demo test check test-lowest test-train lint bench ui lock format docs clean
 # Where bytecode is not cached every run process pays 1.6 s more.
 unexport PYTHONDONTWRITEBYTECODE
 # the first that runs: version managers leave commands that do not
@@ -8,16 +8,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# The tests' extra includes the package: one call of pip for both, not two that each resolve everything.
+$(VENV)/installed-test: EXTRAS := [test]
+$(VENV)/installed $(VENV)/installed-test: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	@echo "Installing into $(VENV) (some minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
-	@touch $@
-
-$(VENV)/installed-test: $(VENV)/installed
-	$(INSTALL) -e '.[test]'
-	@touch $@
+	$(INSTALL) -e '.$(EXTRAS)'
+	@touch $(VENV)/installed $@
 
 demo: $(VENV)/installed
 	$(BIN)/neuralpile demo $(if $(DEMO_HOME),--home $(DEMO_HOME)) $(if $(NO_UI),--no-ui)
@@ -32,7 +30,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # A minute instead of five: lint, and the tests of the rooms that start no process and no server.
-PURE := binning catalog ledger measures merge plots recordings tables orchestration/checks/test_session.py \
+PURE := binning catalog ledger measures merge plots reading recordings tables orchestration/checks/test_session.py \
   hub/test_policy.py hub/test_sharding.py hub/test_words.py \
   test_durable.py test_files.py test_no_patched_libraries.py test_store_keys.py test_walls.py
 check: lint
@@ -48,6 +46,11 @@ $(LOWEST)/installed: pyproject.toml
 
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+# The training example with torch and its DataLoader, where torch is installed (pip install -e '.[train]'; for CPUs alone
+# add --index-url https://download.pytorch.org/whl/cpu); else skipped.
+test-train: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 0 -rs neuralpile_dagster_tests/reading/test_torch.py $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -295,7 +295,8 @@ class CountsRecord(Model):
 class ComponentSession(Model):
     """One session of a published component, with the facts of its rows that a merge needs.
 
-    ``token_counts`` is its `CountsStats.histogram`; missing in records of before.
+    ``token_counts`` is its `CountsStats.histogram`, ``subject`` that of its facts, ``fingerprint`` that of its counts;
+    missing in records of before.
     """
 
     key: str
@@ -307,6 +308,8 @@ class ComponentSession(Model):
     units: StoredFile
     rows: tuple[RowRecord, ...]
     token_counts: tuple[int, ...] = Field(default=(), exclude_if=lambda counts: not counts)
+    subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
+    fingerprint: str | None = Field(default=None, exclude_if=lambda fingerprint: fingerprint is None)
 
 
 class ShardRecord(Model):
@@ -381,10 +384,38 @@ class ComponentCitation(Model):
     foreign: bool = False
 
 
+class SplitRules(Model):
+    """How a pile is split and ordered, beyond ``split_by``, ``test_size`` and seed. The defaults: as published.
+
+    ``split_rule``: a permutation of all rows (sessions), or a hash of each. ``hold_out`` names benchmarks, datasets,
+    sessions and subjects that go to ``test`` or are left out.
+    """
+
+    split_rule: Literal["permutation", "hash"] = "permutation"
+    order: Literal["as_published", "hash"] = "as_published"
+    valid_size: float = 0.0
+    hold_out: tuple[str, ...] = ()
+    held_out_go_to: Literal["test", "leave_out"] = "test"
+
+
+class SplitFacts(Model):
+    """What a split of a pile holds; ``hours`` is None where the length of a session is not known."""
+
+    split: str
+    rows: int
+    sessions: int
+    subjects: int
+    datasets: int
+    tokens: int
+    hours: float | None
+
+
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
-    ``citations`` are by name of the component; records of before lack them and ``token_counts``.
+    ``citations`` are by name of the component, ``benchmarks`` by name of a public list: its sessions, and how many of
+    them have rows in each split. Records of before lack them, ``token_counts`` and ``splits``; ``rules`` are missing
+    where they are those of the published pile.
     """
 
     repository: str
@@ -396,3 +427,6 @@ class PileRecord(Model):
     shards: dict[str, tuple[ShardRecord, ...]]
     token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)
+    rules: SplitRules = Field(default=SplitRules(), exclude_if=lambda rules: rules == SplitRules())
+    splits: tuple[SplitFacts, ...] = Field(default=(), exclude_if=lambda splits: not splits)
+    benchmarks: dict[str, dict[str, int]] = Field(default_factory=dict, exclude_if=lambda lists: not lists)

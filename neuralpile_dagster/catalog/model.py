@@ -199,10 +199,13 @@ class Dataset(Row):
     where the source states none. A session of more than ``max_session_tokens`` is
     refused before it is written: most often its spike times are not in seconds.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
-    recorded.
+    recorded. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the animal, which has several
+    folders then. ``hold_out``: no pile trains on it.
     """
 
-    added_later = frozenset({"license", "authors", "citation", "paper_url", "areas", "task"})
+    added_later = frozenset(
+        {"license", "authors", "citation", "paper_url", "areas", "task", "same_subject", "hold_out"}
+    )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -226,6 +229,8 @@ class Dataset(Row):
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
+    same_subject: PathPattern | None = None
+    hold_out: bool = False
     synthetic: bool = False
 
     @model_validator(mode="after")
@@ -234,6 +239,8 @@ class Dataset(Row):
             raise ValueError(f"{self.name!r} is the name of the merged pile")
         if self.synthetic != self.name.startswith("sample-"):
             raise ValueError("names that begin with 'sample-' are for synthetic recordings, and only for those")
+        if self.same_subject is not None and "subject" not in re.compile(self.same_subject).groupindex:
+            raise ValueError("same_subject must capture a group named subject: (?P<subject>...)")
         return self
 
     @property

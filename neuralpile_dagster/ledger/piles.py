@@ -52,13 +52,15 @@ class CurrentPlan(Model):
     splits_left_out: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda splits: not splits)
 
 
-def plan_config(store: Store, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
-    """Run configuration (``ops``) of ``neural_pile/manifest`` with the choices of the current plan.
+def plan_config(
+    store: Store, settings: Settings, also: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run configuration (``ops``) of ``neural_pile/manifest`` with the choices of the current plan, and ``changes``.
 
     ``also`` are datasets to merge in any case; where no components were named, all are.
     """
     current = read_record(store, current_path(settings), CurrentPlan)
-    choices = dict(current.choices) if current else {}
+    choices = {**(current.choices if current else {}), **(changes or {})}
     if named := choices.get("components"):
         choices["components"] = list(dict.fromkeys([*named, *also]))
     return {PILE_MANIFEST_OP: {"config": choices}} if choices else {}

@@ -15,7 +15,9 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.splits import keep_earlier_splits, published_splits
 from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
@@ -101,9 +103,8 @@ def publish_pile(
         See `Hub.publish`.
     """
     current = piles.require_current(store, settings)
-    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
-    if plan is None:
-        raise MergeError(f"the plan {current.plan_id} is missing", remedy="materialize neural_pile/manifest again")
+    planned = load_plan(store, piles.plan_path(settings, current.plan_id))
+    plan = planned.record
     shards = _made_shards(store, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
@@ -137,14 +138,16 @@ def publish_pile(
             )
         )
     name = piles.repository_name(settings)
+    keep_earlier_splits(store, hub, settings, plan)
     folder = documents.staging_folder(settings, name)
     record = write_pile(
         folder,
         store,
         shards,
         components,
-        PileSettings(plan.digest, plan.seed, plan.split_by, plan.test_size),
+        PileSettings(plan.digest, plan.seed, plan.split_by, plan.test_size, plan.rules),
         repository=f"{settings.namespace}/{name}",
+        splits=published_splits(store, hub, settings, datasets, current.repositories, planned),
         progress=progress,
     )
     publication = hub.publish(name, folder, progress)

@@ -72,7 +72,7 @@ def _event(name: str, verdict: Verdict, dataset: Dataset | None) -> dict[str, An
         "asset_key": asset_of(CHECKS[name].layer, dataset),
         "check_name": name,
         "passed": verdict.passed,
-        "severity": _SEVERITY[severity_of(name, dataset)],
+        "severity": _SEVERITY[verdict.severity or severity_of(name, dataset)],
         "metadata": _metadata(verdict),
         "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
     }

@@ -237,9 +237,13 @@ class Launcher:
         """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
-    def pile(self, built: Sequence[str] = ()) -> None:
-        """Plan, make and publish the merged pile with its last choices; ``built`` are datasets that must be in it."""
-        if reason := self.run([names.PILE_MANIFEST], config=piles.plan_config(self.store, self.settings, built)):
+    def pile(self, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
+        """Plan, make and publish the merged pile with its last choices, but for these.
+
+        ``built`` are datasets that must be in it.
+        """
+        config = piles.plan_config(self.store, self.settings, built, choices or {})
+        if reason := self.run([names.PILE_MANIFEST], config=config):
             self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
             return
         assert PILE_SHARDS_PARTITIONS.name is not None
@@ -284,11 +288,13 @@ def build(
     limit: int | None = None,
     min_session_share: float | None = None,
     merge: bool = False,
+    choices: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
-    are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
+    are done. A part of a dataset never replaces a publication of more sessions. ``choices`` replace those of the last
+    pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
     (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
@@ -305,7 +311,7 @@ def build(
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
-            launcher.pile([dataset.name for dataset in chosen])
+            launcher.pile([dataset.name for dataset in chosen], choices)
         try_to_refresh(instance, settings, list(catalog.values()), partial(print, file=sys.stderr))
         return launcher.outcome
 

@@ -6,13 +6,14 @@ The order of rows and the bytes of shards are decided in `merge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import HubError, TableError
 from neuralpile_dagster.files import explained, locked, write_bytes
@@ -26,14 +27,14 @@ from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.token_counts import write_token_counts
 from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
-from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "valid", "test")
 _SOURCE = pa.field("source_dataset", pa.string())
 
 
@@ -41,8 +42,13 @@ class StoredShard(Protocol):
     """A shard of the pile in the store, e.g. `neuralpile_dagster.merge.shards.PileShard`."""
 
     @property
+    def name(self) -> str:
+        """``<plan>-<split>-<number>``."""
+        ...
+
+    @property
     def split(self) -> str:
-        """``train`` or ``test``."""
+        """``train``, ``valid`` or ``test``."""
         ...
 
     @property
@@ -63,12 +69,41 @@ class StoredShard(Protocol):
 
 @dataclass(frozen=True)
 class PileSettings:
-    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
+    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"``, ``"sessions"``, ..."""
 
     plan: str
     seed: int
     split_by: str
     test_size: float
+    rules: SplitRules = field(default_factory=SplitRules)
+
+
+@dataclass(frozen=True, eq=False)
+class PileSplits:
+    """What is published of a pile's splits: the ``splits`` table, and what `PileRecord` says of them."""
+
+    table: pa.Table
+    facts: tuple[SplitFacts, ...]
+    benchmarks: Mapping[str, Mapping[str, int]]
+    promoted: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
+    """Open the table of a published repository's extra config; None where it is missing. Raises `HubError`."""
+    path = config_path(config)
+    digests = {file.path: file.sha256 for file in hub.files(repository)}
+    if path not in digests:
+        return None
+    with hub.open(repository, path) as file:
+        content = file.read()  # some 200 bytes a unit
+    if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
+        raise HubError(
+            f"{path} of {repository} is damaged",
+            found=f"sha256 {found}",
+            expected=digests[path],
+            remedy="materialize hub_dataset of that dataset again, then this",
+        )
+    return open_parquet(pa.BufferReader(content), f"{repository}/{path}")
 
 
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
@@ -78,23 +113,10 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
     """
 
     def tables(config: str) -> Iterator[pa.Table]:
-        path = config_path(config)
-        digests = {file.path: file.sha256 for file in hub.files(repository)}
-        if path not in digests:
-            return
-        with hub.open(repository, path) as file:
-            content = file.read()  # some 200 bytes a unit
-        if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
-            raise HubError(
-                f"{path} of {repository} is damaged",
-                found=f"sha256 {found}",
-                expected=digests[path],
-                remedy="materialize hub_dataset of that dataset again, then this",
-            )
-        with damaged(f"{repository}/{path}"):
-            parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-            known = EXTRA_SCHEMAS[config]
-            if parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+        parquet = open_config(hub, repository, config)
+        known = EXTRA_SCHEMAS[config]
+        if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+            with damaged(f"{repository}/{config_path(config)}"):
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
     return tables
@@ -108,6 +130,7 @@ def write_pile(
     settings: PileSettings,
     *,
     repository: str,
+    splits: PileSplits | None = None,
     progress: Progress = print,
 ) -> PileRecord:
     """Make ``folder`` hold exactly the pile's files; the same inputs give the same bytes.
@@ -125,6 +148,8 @@ def write_pile(
     settings : PileSettings
     repository : str
         ``namespace/name``.
+    splits : PileSplits, optional
+        Written as the config ``splits``.
     progress : callable
 
     Raises
@@ -143,7 +168,7 @@ def write_pile(
         scans: dict[str, list[ShardScan]] = {}
         for shard in shards:
             earlier = placed.setdefault(shard.split, [])
-            earlier.append(_place(folder, store, shard, len(earlier)))
+            earlier.append(_place(folder, store, shard))
             scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
             _require_match_record(shard, scans[shard.split][-1])
             progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
@@ -157,6 +182,7 @@ def write_pile(
         configs = [
             _default_config(placed, scans),
             *(_write_extra(folder, name, some) for name in EXTRA_SCHEMAS if (some := _only(tables[name], present))),
+            *([write_config(folder, "splits", splits.table.schema, [splits.table])] if splits else []),
             write_token_counts(folder, token_counts),
             write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
@@ -170,9 +196,14 @@ def write_pile(
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
             token_counts=token_counts,
             citations={component.name: component.citation for component in components},
+            rules=settings.rules,
+            splits=splits.facts if splits else (),
+            benchmarks={name: dict(counts) for name, counts in splits.benchmarks.items()} if splits else {},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
-        write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        write_bytes(
+            folder / "README.md", pile_card(record, components, configs, splits.promoted if splits else {}).encode()
+        )
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
         made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]
@@ -180,8 +211,9 @@ def write_pile(
     return record
 
 
-def _place(folder: Path, store: Store, shard: StoredShard, number: int) -> ShardRecord:
-    path = f"data/{shard.split}-{number:05d}-{shard.file.sha256[:8]}.parquet"
+def _place(folder: Path, store: Store, shard: StoredShard) -> ShardRecord:
+    number = shard.name.rpartition("-")[2]  # not its place: an empty shard that fills would move all others
+    path = f"data/{shard.split}-{number}-{shard.file.sha256[:8]}.parquet"
     fetch(store, shard.file, folder / path)
     return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
 
