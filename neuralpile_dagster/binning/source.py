@@ -87,7 +87,7 @@ class ReadyCounts:
 
 
 def count_source(
-    recording: Recording, bin_width_s: float, name: str, max_session_tokens: int | None = None
+    recording: Recording, bin_width_s: float, name: str, max_session_tokens: int | None = None, threads: int = 1
 ) -> CountSource:
     """`CountSource` of a recording.
 
@@ -100,6 +100,8 @@ def count_source(
         What errors call the recording.
     max_session_tokens : int, optional
         Refuse a longer session before memory is taken for it.
+    threads : int
+        Threads that share the units of spike trains.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def count_source(
     if not isinstance(data, BinnedCounts):
         from neuralpile_dagster.binning.binner import Binner
 
-        return Binner(data, bin_width_s, name, max_session_tokens)
+        return Binner(data, bin_width_s, name, max_session_tokens, threads=threads)
     bins = max(round(bin_width_s / data.bin_width_s), 1)
     if not math.isclose(data.bin_width_s * bins, bin_width_s, rel_tol=1e-9):
         raise ConfigurationError(
