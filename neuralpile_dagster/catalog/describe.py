@@ -62,6 +62,11 @@ def recorded(dataset: Dataset) -> dict[str, str]:
     return {what: words for what, words in said.items() if words}
 
 
+def good_units(dataset: Dataset) -> list[str]:
+    """The row's rules for units as Markdown, one a line."""
+    return [f"Units named {code(name)} in `good`: {code(rule)}" for name, rule in dataset.good_units.items()]
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.describe import bibtex, paper_link, recorded, rule_in_words
+from neuralpile_dagster.catalog.describe import bibtex, good_units, paper_link, recorded, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
@@ -101,7 +101,8 @@ def _source(dataset: Dataset) -> list[str]:
     ]
     lines += [f"- DOI: {doi_link(dataset.doi)}"] if dataset.doi else []
     lines += [f"- Paper: {paper}"] if (paper := paper_link(dataset)) else []
-    return lines + [f"- Recorded {what}: {text(words, 2000)}" for what, words in recorded(dataset).items()]
+    lines += [f"- Recorded {what}: {text(words, 2000)}" for what, words in recorded(dataset).items()]
+    return lines + [f"- {line}" for line in good_units(dataset)]
 
 
 def _numbers(dataset: Dataset) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Literal
 
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
@@ -34,6 +35,9 @@ class Reader:
         The function, ``"module:function"``, imported when it is needed: an open file (`OpenFile`) -> `Recording`.
     several_files : bool
         Whether it takes a sequence of open files, those of one session, in place of one.
+    annotations : {"units", "intervals", ""}
+        What else can be read from its files (`recordings.nwb.annotations`): tables of intervals of NWB files; with
+        ``"units"`` also ``/units``, whose rows are the units that it reads, on a clock on which bin 0 begins at 0.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Reader:
     text: str
     reads: str
     several_files: bool = False
+    annotations: Literal["units", "intervals", ""] = ""
 
     @property
     def markdown(self) -> str:
@@ -55,6 +60,7 @@ _ROWS = (
         text="the spike times of the NWB file's units table (seconds), binned by the project",
         reads="neuralpile_dagster.recordings.nwb.units:read_nwb_units",
         several_files=True,
+        annotations="units",
     ),
     Reader(
         name="firing_rates",
@@ -64,6 +70,7 @@ _ROWS = (
             "the counts are the rates times the file's bin width, rounded"
         ),
         reads="neuralpile_dagster.recordings.nwb.firing_rates:read_nwb_firing_rates",
+        annotations="intervals",
     ),
     Reader(
         name="eight_probe_mat",

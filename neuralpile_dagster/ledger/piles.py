@@ -105,6 +105,12 @@ def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def annotations_digest(components: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the annotations of a pile's components, by name; empty while none has any."""
+    lines = [f"{name} {record.annotations.digest}" for name, record in components.items() if record.annotations]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() if lines else ""
+
+
 def read_published(store: Store, settings: Settings) -> PileRecord | None:
     """Record of the pile's last publication, or None."""
     return read_record(store, published_path(settings), PileRecord)

@@ -57,6 +57,7 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
     steps = [step for _ in range(8) for step in tick(house)]
     assert steps == [
         ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
+        ["tiny_mice/annotations"],
         ["tiny_mice/hub_dataset"],
         ["neural_pile/manifest"],
         ["neural_pile/shards"],
@@ -92,7 +93,7 @@ def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..
     house.discover()
     due = dataset_due(house.store, MICE, house.settings, 1.0)
     assert list(due.sessions) == ["sub-A_ses-1"]
-    assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
     assert tick(house) == [["tiny_mice/hub_dataset"]]
 
 
@@ -102,11 +103,12 @@ def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(new
     whole = cut(damaged)
     house.discover()
     assert len(tick(house, succeed=False)) == 1
-    assert tick(house) == [], "neither tried again nor published without it"
+    assert tick(house) == [["tiny_mice/annotations"]], "neither tried again nor published without it"
+    assert tick(house) == []
     damaged.write_bytes(whole)
     house.discover()
     assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
-    assert tick(house) == [["tiny_mice/hub_dataset"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/hub_dataset"]]
 
 
 def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable[..., House]):
@@ -145,6 +147,7 @@ def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable
     cut(house.archive / MICE.source.folder / FIRST)
     house.discover()
     assert tick(house, succeed=False) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"]]
     assert tick(house) == []
     house.settings = replace(house.settings, min_session_share=0.6)
     assert tick(house) == [["tiny_mice/hub_dataset"]]

@@ -12,6 +12,7 @@ from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
+    annotation_metadata,
     column_schema,
     counted,
     few_plots,
@@ -157,6 +158,7 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
+            **annotation_metadata([published[source.name] for source in plan.sources if source.name in published]),
             **split_metadata(record.splits, record.benchmarks),
             **token_metadata(record.token_counts),
             "dagster/row_count": plan.totals.rows,
