@@ -236,7 +236,7 @@ def choose_components(
     merge_from : {"store", "hub"}
         Where rows of our own components are read from.
     extra_splits : sequence of str
-        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``test``, or both.
+        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``valid``, ``test``.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def choose_components(
     """
     if not extra_splits or not set(extra_splits) <= set(SPLITS):
         raise ConfigurationError(
-            "extra_splits is invalid", found=str(list(extra_splits)), expected="train, test or both"
+            "extra_splits is invalid", found=str(list(extra_splits)), expected="some of train, valid and test"
         )
     by_name = {dataset.name: dataset for dataset in datasets}
     named = {get_dataset(by_name, name).name for name in components}

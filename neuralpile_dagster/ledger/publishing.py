@@ -139,7 +139,7 @@ def publish_pile(
             )
         )
     name = piles.repository_name(settings)
-    keep_earlier_splits(store, hub, settings, plan)
+    keep_earlier_splits(store, hub, settings, plan, progress)
     folder = documents.staging_folder(settings, name)
     record = write_pile(
         folder,

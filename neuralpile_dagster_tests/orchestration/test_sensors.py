@@ -85,9 +85,8 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
     assert f"components: {MICE.name})" in said[-1]
 
 
-def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_only_the_session_whose_file_changed_is_made_anew(built_house: Callable[..., House]):
+    house = built_house()
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
     assert tick(house)[:1] != [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]], "the manifest does not know yet"
     house.discover()
@@ -129,9 +128,8 @@ def test_both_sensors_are_off_until_a_person_turns_them_on():
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(built_house: Callable[..., House]):
+    house = built_house()
     chosen = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
     assert house.run(names.PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import Publication
-from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
@@ -47,6 +47,9 @@ def plan_metadata(
             "split_by": plan.split_by,
             "test_size": plan.test_size,
             **_rules(plan),
+            "test_share_of_components": dg.MetadataValue.json(
+                {source.name: _test_share(source) for source in plan.sources}
+            ),
             "left_out": dg.MetadataValue.md(counted(left_out)),
             "components": table(
                 [
@@ -62,6 +65,12 @@ def plan_metadata(
             ),
         }
     )
+
+
+def _test_share(source: PlannedSource) -> float:
+    """Share of a component's tokens that is test: of a small one it may be none."""
+    test = source.splits.get("test")
+    return round(test.tokens / max(source.totals.tokens, 1), 6) if test else 0.0
 
 
 def _rules(plan: PlanRecord) -> dict[str, Any]:
