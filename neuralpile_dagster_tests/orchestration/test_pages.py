@@ -8,6 +8,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
@@ -73,7 +74,9 @@ def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_ses
 def test_a_tick_of_automation_that_requests_nothing_says_why_for_each_dataset(new_house: NewHouse) -> None:
     made = new_house(datasets=[MICE, OTHERS])
     cut(made.archive / MICE.source.folder / FILES[1])
-    made.batch(made.discover())
+    keys = made.discover()
+    made.batch(keys)
+    made.run(names.asset_key(MICE, ANNOTATIONS), partitions=keys)
     context = dg.build_sensor_context(made.instance, resources={"instance": InstanceResource(made.settings)})
     skip = current_sensor(made.datasets)(context)
     assert isinstance(skip, dg.SkipReason)
