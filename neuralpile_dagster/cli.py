@@ -274,6 +274,19 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _reader_options(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Parse options that are given as a YAML mapping."""
+    from neuralpile_dagster.catalog.load import parse_yaml
+
+    try:
+        given = parse_yaml(text or "{}", "--reader-options")
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+    if not isinstance(given, dict):
+        raise click.BadParameter("it is a mapping, '{name: value, ...}'.", context, parameter)
+    return given
+
+
 @main.command("bin")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
@@ -284,24 +297,42 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
     default="units",
     show_default=True,
     callback=_known_reader,
-    help="How the files are read: units, firing_rates, eight_probe_mat, or one that an installed package adds.",
+    help="How the files are read: units, binned_series, firing_rates, eight_probe_mat, or one that an installed "
+    "package adds.",
+)
+@click.option("--table", help="Path of the units table in the files, where it is not /units.")
+@click.option(
+    "--reader-options",
+    metavar="YAML",
+    callback=_reader_options,
+    help="As in a catalog row, e.g. '{path: /acquisition/rasters, bin_width_s: 0.001, sum_bins: 20}'.",
 )
 @click.option("--stack", is_flag=True, help="Stack files that do not state the same subject and start time.")
 @_plain_errors
 def bin_command(
-    files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str, stack: bool
+    files: tuple[Path, ...],
+    output: Path,
+    bin_width: float,
+    max_tokens: int,
+    reader: str,
+    table: str | None,
+    reader_options: dict[str, Any],
+    stack: bool,
 ) -> None:
     """Bin one session without Dagster: your own NWB in, rows out.
 
     Several FILES of one session (the same subject and start time) are stacked, units after units.
     """
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.catalog.readers import get_reader
     from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
+    options = {**reader_options, **({} if table is None else {"table": table})}
+    get_reader(reader).configured(options)
     _require_recordings(files)
     _require_target(output, ".parquet")
     say = partial(click.echo, err=True)
-    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack)
+    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack, options=options)
     for note in record.notes:
         click.echo(note, err=True)
     stats = record.stats

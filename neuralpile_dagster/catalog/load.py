@@ -220,11 +220,18 @@ def read_yaml(path: Path) -> Any:
     not YAML of the plain kind that is allowed here.
     """
     try:
-        return yaml.load(path.read_text("utf-8-sig"), _Loader)
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise CatalogError(f"{path} cannot be read", found=str(error), expected="a YAML file") from error
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not text", found=str(error), expected="UTF-8") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, path: str) -> Any:
+    """The content of YAML text, as `read_yaml` gives it; ``path`` is what errors call it."""
+    try:
+        return yaml.load(text, _Loader)
     except RecursionError as error:
         raise CatalogError(f"{path} is nested too deeply", expected="a list of datasets") from error
     except (yaml.YAMLError, ValueError) as error:

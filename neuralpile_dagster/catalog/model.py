@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from neuralpile_dagster.catalog import readers
+from neuralpile_dagster.catalog.readers import PathPattern
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
@@ -26,14 +27,6 @@ RESERVED_NAMES = frozenset({"neural-pile"})
 Severity = Literal["warn", "error"]
 MAX_SESSION_TOKENS = 20_000_000_000
 """Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return pattern
 
 
 def _one_line(text: str) -> str:
@@ -71,7 +64,6 @@ def _known_reader(name: str) -> str:
 
 ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
-PathPattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_compiles)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
 Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
@@ -193,22 +185,28 @@ class Dataset(Row):
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
     what the rule gives where that differs, ``notes`` the known doubts about them.
-    ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
+    ``reader`` is a name in `catalog.readers`, ``reader_options`` are what it takes; ``severity`` overrides the severity
     of asset checks by name. ``license``, ``authors`` and ``citation`` are
     published for own recordings (``source.archive: folder``); for others only
     where the source states none. A session of more than ``max_session_tokens`` is
     refused before it is written: most often its spike times are not in seconds.
+    Ready-made counts of bins that cannot be summed to those of the instance are refused, unless ``allow_bin_width``
+    publishes them in their own.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
     recorded.
     """
 
-    added_later = frozenset({"license", "authors", "citation", "paper_url", "areas", "task"})
+    added_later = frozenset(
+        {"license", "authors", "citation", "paper_url", "areas", "task", "reader_options", "allow_bin_width"}
+    )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
     source: Source
     sessions: SessionRule = SessionRule()
     reader: ReaderName = "units"
+    reader_options: dict[str, Any] = Field(default_factory=dict)
+    allow_bin_width: bool = False
     species: Text | None = None
     doi: Doi | None = None
     paper_doi: Doi | None = None
@@ -227,6 +225,15 @@ class Dataset(Row):
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _options_are_the_reader_s(self) -> Dataset:
+        if self.reader not in readers.BUILT_IN or self.reader_options or self.reader == "binned_series":
+            try:
+                readers.get_reader(self.reader).configured(self.reader_options)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from error
+        return self
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Dataset:

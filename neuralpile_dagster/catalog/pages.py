@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.describe import bibtex, paper_link, recorded, rule_in_words
+from neuralpile_dagster.catalog.describe import bibtex, code, paper_link, recorded, rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
@@ -92,13 +92,16 @@ def _synthetic(dataset: Dataset) -> list[str]:
 
 def _source(dataset: Dataset) -> list[str]:
     source = dataset.source
+    reader = get_reader(dataset.reader)
     version = source.facts.version_text or _VERSIONS.get(source.version, f"`{source.version}`")
     lines = [
         f"- Archive: {link(source.label, source.url)}",
         f"- Version: {version}",
         f"- Species: {text(dataset.species or 'not stated')}",
-        f"- Reader: {get_reader(dataset.reader).markdown}",
+        f"- Reader: {reader.markdown}",
     ]
+    if dataset.reader_options:
+        lines.append(f"- Reader options: {code(reader.configured(dataset.reader_options).text)}")
     lines += [f"- DOI: {doi_link(dataset.doi)}"] if dataset.doi else []
     lines += [f"- Paper: {paper}"] if (paper := paper_link(dataset)) else []
     return lines + [f"- Recorded {what}: {text(words, 2000)}" for what, words in recorded(dataset).items()]

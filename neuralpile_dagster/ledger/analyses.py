@@ -167,7 +167,7 @@ def analysis_inputs(
             return None
         source = counts.file.sha256
     else:
-        source = build.trains_inputs(session, dataset.reader)
+        source = build.session_inputs(session, dataset)
     parts = [analysis.name, analysis.version, source, analysis.options(dataset)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

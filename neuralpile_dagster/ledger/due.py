@@ -56,7 +56,7 @@ class DatasetDue:
 def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
     """Whether a session's spike trains and counts are up to date with its files, the code and the settings."""
     trains = documents.read_trains_record(store, dataset, settings, session.key)
-    if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
+    if trains is None or not build.is_current(store, trains, build.session_inputs(session, dataset)):
         return False
     counts = documents.read_counts_record(store, dataset, settings, session.key)
     return build.is_current(store, counts, build.counts_inputs(trains, settings))
@@ -81,7 +81,7 @@ def publishable_records(
     reasons = {key: failure.message for key, failure in documents.read_failures(store, dataset, settings).items()}
     for session in manifest.sessions:
         record = records.get(session.key)
-        listed = build.trains_inputs(session, dataset.reader)
+        listed = build.session_inputs(session, dataset)
         if record is not None and not session.vanished and record.trains_inputs != listed:
             del records[session.key]
             reasons[session.key] = OUT_OF_DATE
@@ -113,7 +113,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
         if (due := analysis_standing(store, dataset, settings, row, manifest).due)
     }
     failures = documents.read_failures(store, dataset, settings)
-    inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
+    inputs_of = {s.key: build.session_inputs(s, dataset) for s in manifest.sessions if not s.vanished}
     if any(failure.stopped_batch and _is_recent(failure) for failure in failures.values()):
         # the server was away, for sessions that were not attempted as well
         return DatasetDue({}, None, analyses, "waiting for an hour: the archive or the store did not respond")

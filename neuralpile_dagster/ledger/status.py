@@ -87,7 +87,7 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
             return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
         if session.key not in done:
             return to_do
-        listed = build.trains_inputs(session, dataset.reader)
+        listed = build.session_inputs(session, dataset)
         return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 
     return {session.key: state(session) for session in manifest.sessions}

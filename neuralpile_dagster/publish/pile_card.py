@@ -101,6 +101,8 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
         )
     if partial := [f"{name} ({len(record.missing):,})" for name, record in records if record.missing]:
         lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
+    if uneven := [f"{name} ({record.bins_in_words})" for name, record in records if record.other_bin_widths_s]:
+        lines += card.warning(f"Components with sessions of different bin widths: {named(uneven)}.")
     if unknown := [component.name for component in components if component.record is None]:
         lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
     if cut := [f"{c.name} ({', '.join(c.splits_left_out)})" for c in components if c.splits_left_out]:
@@ -109,7 +111,7 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
 
 
 def _bin_width(records: Sequence[ComponentRecord]) -> str:
-    widths = sorted({record.bin_width_s for record in records})
+    widths = sorted({width for record in records for width in (record.bin_width_s, *record.other_bin_widths_s)})
     return f", in bins of {' and '.join(f'{width * 1000:g}' for width in widths)} ms" if widths else ""
 
 

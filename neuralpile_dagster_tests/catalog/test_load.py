@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.catalog.load import check_user_catalog, get_dataset, load_catalog, read_user_catalog
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
@@ -98,7 +99,9 @@ def test_every_row_of_the_package_can_be_written_as_yaml(tmp_path: Path):
 def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs" / "datasets" / "adding.md").read_text()
     (example,) = re.findall(r"```yaml\n(datasets:.*?)```", page, re.DOTALL)
-    simple, grouped, own = check_user_catalog(write(tmp_path, example))
+    simple, grouped, moved, rasters, own = check_user_catalog(write(tmp_path, example))
+    assert moved.reader_options == {"table": "/processing/ecephys/units"}
+    assert get_reader(rasters.reader).configured(rasters.reader_options).bins_of("sub-slow").sum_bins == 2
     assert (own.source.label, own.license, own.authors[0]) == ("folder 2021", "CC-BY-4.0", "Prefect, Ford")
     paths = ["sub-1/sub-1_ses-a_behavior+ecephys.nwb", "sub-1/sub-1_ses-a_test.nwb"]
     assert len(choose_sessions(simple, listing_of(*paths, source_id=simple.source.id), None).sessions) == 1
@@ -127,6 +130,8 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         ("source: {", "source: {archive: zenodo, ", ["field source.archive", "'zenodo'", "'dandi'"]),
         ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
         ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
+        ("title:", "reader_options: {tabel: /a}\n    title:", ["reader_options.tabel", "did you mean 'table'"]),
+        ("title:", "reader: binned_series\n    title:", ["row 1 ('mine')", "reader_options.", "Field required"]),
         (
             "title:",
             "reader: unit\n    titel: x\n    title:",

@@ -82,7 +82,7 @@ class SessionBatch(PartitionBatch):
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure, for `neuralpile status` and automation."""
         known = {session.key: session for session in self.manifest.sessions}
-        inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
+        inputs = build.session_inputs(known[key], self.dataset) if key in known else ""
         run_id = self.context.run.run_id
         documents.record_failure(
             self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
@@ -115,7 +115,7 @@ class SessionBatch(PartitionBatch):
         record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
         if record is not None and record.unverified and self.access == "download":
             return None
-        inputs = build.trains_inputs(session, self.dataset.reader)
+        inputs = build.session_inputs(session, self.dataset)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
@@ -126,13 +126,13 @@ class SessionBatch(PartitionBatch):
         record, cost = self._current_trains(session), None
         if record is None:
             cost = ReadCost()
-            inputs = build.trains_inputs(session, self.dataset.reader)
+            inputs = build.session_inputs(session, self.dataset)
             with ExitStack() as stack:
                 files = [
                     stack.enter_context(self.archive.open(self.dataset.source, file, self.access))
                     for file in session.files
                 ]
-                recording = read_session(self.dataset.reader, files)
+                recording = read_session(self.dataset.reader, files, self.dataset.reader_options)
                 for file in files:
                     cost.add(file.cost)
                 unverified = any(file.unverified for file in files)
@@ -168,6 +168,7 @@ class SessionBatch(PartitionBatch):
                 self.settings,
                 self.log.info,
                 self.dataset.max_session_tokens,
+                self.dataset.allow_bin_width,
             )
         elif record.unverified != trains.unverified:  # the same values were read again and verified
             record = record.model_copy(update={"unverified": trains.unverified})
@@ -195,7 +196,7 @@ class SessionBatch(PartitionBatch):
                 f"{session.key} has no spike counts to check yet",
                 remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
             )
-        listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
+        listed = trains.model_copy(update={"inputs": build.session_inputs(session, self.dataset)})
         inputs = build.counts_inputs(listed, self.settings)
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
 
