@@ -174,7 +174,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     metavar="SHARE",
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
-@click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
+@click.option("--merge", is_flag=True, help="Then merge all published components of the piles that they are in.")
 @_plain_errors
 def build(
     datasets: tuple[str, ...],
@@ -189,8 +189,8 @@ def build(
     A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
-    a publication of more sessions. --merge keeps the seed and split of the last pile; others are chosen in the
-    launchpad of neural_pile/manifest.
+    a publication of more sessions. --merge keeps the seed and split of a pile's last plan; others are chosen in the
+    launchpad of its manifest, e.g. neural_pile/manifest.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
@@ -217,8 +217,8 @@ def build(
 @_plain_errors
 def status(datasets: tuple[str, ...], show_all: bool) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
-    from neuralpile_dagster.ledger.status import dataset_status, pile_status
+    from neuralpile_dagster.catalog.load import get_dataset, load_catalog, load_piles
+    from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
     from neuralpile_dagster.terminal import print_status
 
@@ -226,9 +226,9 @@ def status(datasets: tuple[str, ...], show_all: bool) -> None:
     rows = load_catalog(settings)
     chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
-    pile = "" if datasets else pile_status(store, chosen, settings)
+    piles = [] if datasets else piles_status(store, load_piles(settings, chosen), chosen, settings, every=show_all)
     statuses = [dataset_status(store, row, settings) for row in chosen]
-    print_status(statuses, verbose=bool(datasets), pile=pile, show_untouched=show_all or bool(datasets))
+    print_status(statuses, verbose=bool(datasets), piles=piles, show_untouched=show_all or bool(datasets))
 
 
 @main.command()

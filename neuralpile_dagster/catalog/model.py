@@ -23,7 +23,7 @@ from neuralpile_dagster.catalog.readers import PathPattern
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
-RESERVED_NAMES = frozenset({"neural-pile"})
+RESERVED_NAMES = frozenset({"neural-pile", "neural-pile-primate"})
 Severity = Literal["warn", "error"]
 MAX_SESSION_TOKENS = 20_000_000_000
 """Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
@@ -66,6 +66,7 @@ ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
 
 
@@ -184,7 +185,7 @@ class Dataset(Row):
     """One dataset (component) of the pile.
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
-    what the rule gives where that differs, ``notes`` the known doubts about them.
+    what the rule gives where that differs (or ``unknown``), ``notes`` the known doubts about them.
     ``reader`` is a name in `catalog.readers`, ``reader_options`` are what it takes; ``severity`` overrides the severity
     of asset checks by name. ``license``, ``authors`` and ``citation`` are
     published for own recordings (``source.archive: folder``); for others only
@@ -192,12 +193,14 @@ class Dataset(Row):
     refused before it is written: most often its spike times are not in seconds.
     Ready-made counts of bins that cannot be summed to those of the instance are refused, unless ``allow_bin_width``
     publishes them in their own.
+    ``tags`` say which piles it is a component of (`catalog.piles`). ``rule_checked`` and ``reader_checked`` are false
+    while the session rule was not tried on a real listing, or the reader on none of its files.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
     recorded.
     """
 
     added_later = frozenset(
-        {"license", "authors", "citation", "paper_url", "areas", "task", "reader_options", "allow_bin_width"}
+        {"license", "authors", "citation", "paper_url", "areas", "task", "reader_options", "allow_bin_width", "tags"}
     )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -219,12 +222,15 @@ class Dataset(Row):
     citation: Title | None = None
     tokens_published: int | None = Field(default=None, ge=0)
     sessions_published: int | None = Field(default=None, ge=0)
-    sessions_expected: int | None = Field(default=None, ge=0)
+    sessions_expected: Annotated[int, Field(ge=0)] | Literal["unknown"] | None = None
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     synthetic: bool = False
+    tags: tuple[Tag, ...] = ()
+    rule_checked: bool = True
+    reader_checked: bool = True
 
     @model_validator(mode="after")
     def _options_are_the_reader_s(self) -> Dataset:
@@ -238,7 +244,7 @@ class Dataset(Row):
     @model_validator(mode="after")
     def _name_is_free(self) -> Dataset:
         if self.name in RESERVED_NAMES:
-            raise ValueError(f"{self.name!r} is the name of the merged pile")
+            raise ValueError(f"{self.name!r} is the name of a merged pile")
         if self.synthetic != self.name.startswith("sample-"):
             raise ValueError("names that begin with 'sample-' are for synthetic recordings, and only for those")
         return self
@@ -258,4 +264,6 @@ class Dataset(Row):
     @property
     def sessions_due(self) -> int | None:
         """Expected number of sessions, if known."""
+        if self.sessions_expected == "unknown":
+            return None
         return self.sessions_published if self.sessions_expected is None else self.sessions_expected

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import done_records
@@ -156,7 +157,7 @@ def _is_recent(failure: documents.FailureRecord) -> bool:
 
 @dataclass(frozen=True)
 class PileDue:
-    """Missing or stale parts of the pile: its plan, shards, or publication; ``inputs`` is the hash of their inputs."""
+    """Missing or stale parts of a pile: its plan, shards, or publication; ``inputs`` is the hash of their inputs."""
 
     plan: bool
     shards: tuple[str, ...]
@@ -164,25 +165,25 @@ class PileDue:
     inputs: str
 
 
-def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
-    """Missing or stale parts of the pile; None when it is up to date or there is nothing to merge."""
-    published = published_components(store, datasets, settings)
+def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
+    """Missing or stale parts of a pile; None when it is up to date or there is nothing to merge."""
+    published = published_components(store, pile.members(datasets), settings)
     if not published:
         return None
     inputs = piles.inputs_digest(published)
-    current = read_record(store, piles.current_path(settings), piles.CurrentPlan)
-    if current is None or current.inputs != inputs:
+    current = read_record(store, piles.current_path(pile, settings), piles.CurrentPlan)
+    if current is None or current.inputs != inputs or current.stated != pile.planned_with:
         return PileDue(True, (), False, inputs)
-    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
+    plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
         return PileDue(True, (), False, inputs)
     shards = [shard.name for shard in plan.shards]
-    there = map_items(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
+    there = map_items(store, lambda name: _shard_is_there(store, pile, settings, plan, name), shards)
     lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
     if lacking:
         return PileDue(False, lacking, False, plan.digest)
-    done = piles.read_published(store, settings)
-    name = piles.repository_name(settings)
+    done = piles.read_published(store, pile, settings)
+    name = piles.repository_name(pile, settings)
     if done is None or done.plan != plan.digest:
         return PileDue(False, (), True, plan.digest)
     if done.repository.rpartition("/")[2] != name:  # the pile was given another name
@@ -190,8 +191,8 @@ def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> P
     return None
 
 
-def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: str) -> bool:
-    shard = read_record(store, f"{piles.shards_folder(settings, plan.plan_id)}/{name}.json", PileShard)
+def _shard_is_there(store: Store, pile: Pile, settings: Settings, plan: PlanRecord, name: str) -> bool:
+    shard = read_record(store, f"{piles.shards_folder(pile, settings, plan.plan_id)}/{name}.json", PileShard)
     return shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
 
 

@@ -232,8 +232,6 @@ def load_plan(store: Store, key: str) -> PilePlan:
     """Read a stored plan; raises `MergeError` when there is none."""
     record = read_record(store, f"{key}.json", PlanRecord)
     if record is None or record.rows_file is None:
-        raise MergeError(
-            f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize neural_pile/manifest"
-        )
+        raise MergeError(f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize the pile's manifest")
     with store.open(record.rows_file.key) as file, damaged(store.uri(record.rows_file.key)):
         return PilePlan(record, pq.read_table(file))

@@ -33,7 +33,7 @@ FORMAT = 1
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens"}
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "tags", "rule_checked", "reader_checked"}
 """Fields of a catalog row that do not."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]

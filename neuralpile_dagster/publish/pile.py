@@ -135,7 +135,7 @@ def write_pile(
         A shard is damaged or gone; names it.
     """
     if not shards:
-        raise HubError("the pile has no shards", remedy="materialize neural_pile/shards")
+        raise HubError("the pile has no shards", remedy="materialize the pile's shards")
     tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS}
     known = _known_units(tables["sessions"])
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
@@ -192,7 +192,7 @@ def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
             f"{shard.file.key} is not what its record says",
             found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
             expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
-            remedy="materialize neural_pile/shards again",
+            remedy="materialize the pile's shards again",
         )
 
 

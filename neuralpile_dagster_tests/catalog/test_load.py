@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.catalog.load import check_user_catalog, get_dataset, load_catalog, read_user_catalog
+from neuralpile_dagster.catalog.load import PACKAGE, check_user_catalog, get_dataset, load_catalog, read_user_catalog
+from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
@@ -42,21 +43,21 @@ def complaint(home: Path, text: str | bytes) -> str:
     return str(caught.value)
 
 
-def test_without_a_file_the_catalog_is_the_25_datasets_in_order(tmp_path: Path):
-    assert list(load_catalog(settings(tmp_path)).values()) == list(RODENT)
+def test_without_a_file_the_catalog_is_the_datasets_of_the_published_piles_in_order(tmp_path: Path):
+    assert list(load_catalog(settings(tmp_path)).values()) == [*RODENT, *PRIMATE]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "datasets:\n", "datasets: []\n"])
 def test_a_file_without_rows_adds_none(tmp_path: Path, text: str):
     write(tmp_path, text)
-    assert len(load_catalog(settings(tmp_path))) == 25
+    assert len(load_catalog(settings(tmp_path))) == len(PACKAGE)
 
 
 def test_a_row_of_the_user_comes_last(tmp_path: Path):
     write(tmp_path, GOOD)
     catalog = load_catalog(settings(tmp_path, "/data/dandisets"))
     assert list(catalog)[-1] == "mine"
-    assert len(catalog) == 26
+    assert len(catalog) == len(PACKAGE) + 1
     assert catalog["mine"].source.id == "990001"
 
 
