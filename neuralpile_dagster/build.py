@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,15 +22,15 @@ from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
-from neuralpile_dagster.files import atomic_write, require_free
+from neuralpile_dagster.files import DigestWriter, atomic_write, require_free
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.recordings.model import Recording, SpikeTrains
+from neuralpile_dagster.recordings.model import Recording, SpikeTrains, Unit
 from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session, reader_version
 from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings, Settings
-from neuralpile_dagster.store import Store, is_intact, put_file, write_record
+from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
 from neuralpile_dagster.tables.rows import Row
 
 if TYPE_CHECKING:
@@ -126,11 +126,11 @@ def store_recording(
     n_spikes = data.n_spikes if isinstance(data, SpikeTrains) else None
     needed = data.n_spikes * _BYTES_PER_SPIKE if isinstance(data, SpikeTrains) else data.counts.size
 
-    def write(path: Path) -> None:
-        require_free(path, needed, f"the spike trains of {session.session_id}")
-        write_recording(path, recording)
+    def write(stream: DigestWriter) -> None:
+        require_free(stream.path, needed, f"the spike trains of {session.session_id}")
+        write_recording(stream, recording)
 
-    file, _ = put_file(store, f"{prefix}/{session.key}.parquet", write)
+    file, _ = put_stream(store, f"{prefix}/{session.key}.parquet", write)
     record = TrainsRecord(
         inputs=inputs,
         file=file,
@@ -156,11 +156,40 @@ def load_recording(store: Store, trains: TrainsRecord) -> Recording:
         return read_recording(file, store.uri(trains.file.key))
 
 
+@dataclass(frozen=True)
+class PackedRecording:
+    """What the counts of a session need of its recording, in an eighth of the memory: about a byte per spike.
+
+    ``name`` is what errors call it.
+    """
+
+    source: CountSource
+    clock: ClockRecord
+    units: tuple[Unit, ...]
+    name: str
+
+
+def pack_recording(
+    recording: Recording,
+    key: str,
+    settings: Settings,
+    max_session_tokens: int = MAX_SESSION_TOKENS,
+    allow_bin_width: bool = False,
+) -> PackedRecording:
+    """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`."""
+    from neuralpile_dagster.binning.clock import measure_clock
+    from neuralpile_dagster.binning.source import count_source
+
+    name = f"{', '.join(dict.fromkeys(unit.file for unit in recording.units))} (session {key})"
+    source = count_source(recording, settings.bin_width_s, name, max_session_tokens, allow_bin_width)
+    return PackedRecording(source, measure_clock(recording, source), recording.units, name)
+
+
 def build_spike_counts(
     store: Store,
     prefix: str,
     key: str,
-    recording: Recording | None,
+    recording: Recording | PackedRecording | None,
     trains: TrainsRecord,
     settings: Settings,
     progress: Progress = silent,
@@ -176,10 +205,9 @@ def build_spike_counts(
         Folder of the dataset's spike counts, ``<dataset>/spike_counts<variant>``.
     key : str
         The session's key.
-    recording : Recording or None
-        What ``trains`` is the record of. None reads it back from the store: a
-        second per 100 M spikes, but unlike one that the caller holds its memory
-        is free while rows are encoded (0.8 GB per 100 M spikes).
+    recording : Recording, PackedRecording or None
+        What ``trains`` is the record of; None reads it from the store. One that the caller holds takes 0.8 GB per
+        100 M spikes while rows are encoded, a packed one an eighth of that.
     trains : TrainsRecord
     settings : Settings
         Of the instance: bin width and tokens per segment.
@@ -199,29 +227,34 @@ def build_spike_counts(
     StoreError
         The store cannot be written, or its disk is full.
     """
-    from neuralpile_dagster.binning.clock import measure_clock, observed_seconds
-    from neuralpile_dagster.binning.source import count_source
+    from neuralpile_dagster.binning.clock import observed_seconds
     from neuralpile_dagster.tables.units import write_units
 
-    recording = load_recording(store, trains) if recording is None else recording
-    units = recording.units
-    name = f"{', '.join(dict.fromkeys(unit.file for unit in units))} (session {key})"
-    source = count_source(recording, settings.bin_width_s, name, max_session_tokens, allow_bin_width)
-    clock = measure_clock(recording, source)
-    del recording  # binning needs an eighth of its memory
+    if recording is None:
+        recording = load_recording(store, trains)
+    if isinstance(recording, Recording):
+        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width)
+    packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
-    def write(path: Path) -> WrittenRows:
+    def write(stream: DigestWriter) -> WrittenRows:
+        require_room_for_rows(stream.path, packed.source, packed.name)
         return write_session_rows(
-            path, source, clock, max_tokens=settings.max_tokens, name=name, progress=progress, **ids
+            stream,
+            packed.source,
+            packed.clock,
+            max_tokens=settings.max_tokens,
+            name=packed.name,
+            progress=progress,
+            **ids,
         )
 
-    file, written = put_file(store, f"{prefix}/{key}.parquet", write)
-    totals, seconds = written.unit_totals, observed_seconds(units, clock, written.stats.duration_s)
-    units_file, _ = put_file(
+    file, written = put_stream(store, f"{prefix}/{key}.parquet", write)
+    totals, seconds = written.unit_totals, observed_seconds(packed.units, packed.clock, written.stats.duration_s)
+    units_file, _ = put_stream(
         store,
         f"{prefix}/{key}.units.parquet",
-        lambda path: write_units(path, units, n_spikes=totals, observed_s=seconds, **ids),
+        lambda stream: write_units(stream, packed.units, n_spikes=totals, observed_s=seconds, **ids),
     )
     record = CountsRecord(
         inputs=counts_inputs(trains, settings),
@@ -288,8 +321,9 @@ def bin_files(
     clock = measure_clock(recording, source)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
-    with atomic_write(output) as aside:
-        written = write_session_rows(aside, source, clock, max_tokens=max_tokens, name=name, progress=progress, **ids)
+    with atomic_write(output) as aside, aside.open("wb") as stream:
+        require_room_for_rows(aside, source, name)
+        written = write_session_rows(stream, source, clock, max_tokens=max_tokens, name=name, progress=progress, **ids)
     return replace(written, notes=notes)
 
 
@@ -358,8 +392,13 @@ class WrittenRows:
     notes: tuple[str, ...] = ()
 
 
+def require_room_for_rows(path: Path, source: CountSource, name: str) -> None:
+    """Raise `DiskFull` when there is too little space where ``path`` lies for the rows of a session."""
+    require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
+
+
 def write_session_rows(
-    path: Path,
+    stream: BinaryIO,
     source: CountSource,
     clock: ClockRecord | None = None,
     *,
@@ -375,8 +414,8 @@ def write_session_rows(
 
     Parameters
     ----------
-    path : Path
-        Appears complete or not at all; its folder exists.
+    stream : binary file
+        Empty and open for writing; the caller closes it.
     source : CountSource
         From `count_source`; all its bins are taken.
     clock : ClockRecord, optional
@@ -388,20 +427,14 @@ def write_session_rows(
         What errors call the recording.
     progress : callable
         Called with a line every `LOG_EVERY_S`.
-
-    Raises
-    ------
-    DiskFull
-        Too little space beside ``path``.
     """
     from neuralpile_dagster.binning.measures import CountsMeasure  # numba: not for those who only compare hashes
-    from neuralpile_dagster.tables.rows import write_rows
+    from neuralpile_dagster.tables.rows import write_rows_to
 
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
-    require_free(path, int(source.n_units * source.n_bins * _BYTES_PER_TOKEN), f"the spike counts of {name}")
     measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s)
     rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
-    row_bytes = write_rows(path, rows, threads=ProcessSettings.from_environment().threads)
+    row_bytes = write_rows_to(stream, rows, threads=ProcessSettings.from_environment().threads)
     stats = measure.stats(source.spikes_read, clock=clock, **source.lost())
     _require_conserved(stats, name)
     return WrittenRows(

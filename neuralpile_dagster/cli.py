@@ -378,6 +378,53 @@ def raster(source: str, output: Path, every: bool, rows: int, seed: int) -> None
 
 
 @main.command()
+@click.argument("pile")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["time-major", "unit-major"]),
+    help="Of each row: bins x units, or units x bins.",
+)
+@click.option("--split", help="Rows of this split alone, e.g. train.")
+@click.option("--exclude-dataset", "exclude", multiple=True, metavar="NAME", help="Leave a dataset out; repeatable.")
+@click.option("--max-rows", type=click.IntRange(1), help="Take so many rows at random.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same rows.")
+@click.option("--revision", help="Branch, tag or commit on the Hugging Face Hub.")
+@_plain_errors
+def export(
+    pile: str,
+    folder: Path,
+    layout: str,
+    split: str | None,
+    exclude: tuple[str, ...],
+    max_rows: int | None,
+    seed: int,
+    revision: str | None,
+) -> None:
+    """Write a published pile into FOLDER as one uint8 file to map into memory, and an index of its rows.
+
+    PILE is a folder of a local hub, a hub repository (owner/name), or s3://bucket/prefix. Needs a byte per token of
+    disk. Run the same command again to resume.
+    """
+    from neuralpile_dagster.reading.export import export_pile
+    from neuralpile_dagster.reading.pile import Pile
+
+    with Pile.open(pile, revision) as opened:
+        meta = export_pile(
+            opened,
+            folder,
+            layout,  # type: ignore[arg-type]
+            split=split,
+            exclude=[f"dataset:{name}" for name in exclude],
+            max_rows=max_rows,
+            seed=seed,
+            progress=partial(click.echo, err=True),
+        )
+    click.echo(f"{folder}: {meta['rows']:,} rows, {meta['tokens']:,} tokens, {layout}")
+
+
+@main.command()
 @click.option("--port", default=3000, show_default=True, type=PORT, help="Port of the UI.")
 @click.option("--host", default=LOCALHOST, show_default=True, help="There is no login: keep it on this machine.")
 @_plain_errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import resource
 import shutil
@@ -15,11 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from neuralpile_dagster.errors import ConfigurationError, DiskFull, StoreError
 from neuralpile_dagster.progress import Progress
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
@@ -192,6 +197,30 @@ def require_free(path: Path, needed: int, purpose: str) -> None:
             expected=f"{needed:,} bytes needed",
             remedy="free some space, or set NEURALPILE_HOME or NEURALPILE_STORE to a larger disk, and run it again",
         )
+
+
+class DigestWriter(io.BufferedWriter):
+    """A new file whose sha256 is that of the bytes as they are written, whatever the disk makes of them.
+
+    Parameters
+    ----------
+    path : Path
+        Created, or emptied.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.path = path
+        self._sha256 = hashlib.sha256()
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        """Append bytes."""
+        self._sha256.update(content)
+        return super().write(content)
+
+    def hexdigest(self) -> str:
+        """Digest of the bytes written so far (hex)."""
+        return self._sha256.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

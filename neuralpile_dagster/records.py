@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -297,7 +297,8 @@ class CountsRecord(Model):
 class ComponentSession(Model):
     """One session of a published component, with the facts of its rows that a merge needs.
 
-    ``token_counts`` is its `CountsStats.histogram`; missing in records of before.
+    ``token_counts`` is its `CountsStats.histogram`, ``subject`` that of its facts, ``fingerprint`` that of its counts;
+    missing in records of before.
     """
 
     key: str
@@ -309,6 +310,8 @@ class ComponentSession(Model):
     units: StoredFile
     rows: tuple[RowRecord, ...]
     token_counts: tuple[int, ...] = Field(default=(), exclude_if=lambda counts: not counts)
+    subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
+    fingerprint: str | None = Field(default=None, exclude_if=lambda fingerprint: fingerprint is None)
 
 
 class ShardRecord(Model):
@@ -390,10 +393,25 @@ class ComponentCitation(Model):
     foreign: bool = False
 
 
+class SplitRules(Model):
+    """How a pile is split and ordered, beyond ``split_by``, ``test_size`` and seed. The defaults: as published.
+
+    ``split_rule``: a permutation of all rows (sessions), or a hash of each. ``hold_out`` names benchmarks, datasets,
+    sessions and subjects that go to ``test`` or are left out.
+    """
+
+    split_rule: Literal["permutation", "hash"] = "permutation"
+    order: Literal["as_published", "hash"] = "as_published"
+    valid_size: float = 0.0
+    hold_out: tuple[str, ...] = ()
+    held_out_go_to: Literal["test", "leave_out"] = "test"
+
+
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
     ``citations`` are by name of the component; records of before lack them and ``token_counts``.
+    ``rules`` are missing where they are those of the published pile.
     """
 
     repository: str
@@ -405,3 +423,4 @@ class PileRecord(Model):
     shards: dict[str, tuple[ShardRecord, ...]]
     token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)
+    rules: SplitRules = Field(default=SplitRules(), exclude_if=lambda rules: rules == SplitRules())

@@ -30,6 +30,14 @@ PROOF = """
 assert np.shares_memory(counts, row["spike_counts"].values.values.to_numpy()), "the counts are a copy"
 np.save("counts.npy", counts)
 """
+NO_READER_LEFT = """
+import os, threading
+python = {thread.native_id for thread in threading.enumerate()}
+left = [t for t in os.listdir("/proc/self/task") if int(t) not in python]
+names = [open(f"/proc/self/task/{t}/comm").read().strip() for t in left]
+assert sum("jemalloc" not in name for name in names) <= 1, names  # the one of the CPU pool, which reads no file
+"""
+"""A thread that still holds a file while Python exits aborts the process, once in 50 runs on a busy machine."""
 
 Script = Callable[[str], tuple[int, str, str]]
 """Exit code, output and errors of a script."""
@@ -96,7 +104,7 @@ def places() -> Iterator[Places]:
 @pytest.fixture
 def script(places: Places, tmp_path: Path) -> Script:
     """Run a script as a reader of the documentation, who has the demo and reaches the test hub alone."""
-    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": places.server.url}
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": places.server.url, "OMP_NUM_THREADS": "1"}
 
     def run_script(code: str) -> tuple[int, str, str]:
         done = run(code, tmp_path / "x", HOME=places.home, **online)
@@ -150,7 +158,8 @@ def test_code_on_a_card_runs_as_it_stands_against_the_hub(
 ) -> None:
     folder = places.cards[kind]
     code = reading_code((folder / "README.md").read_text("utf-8"))
-    require_rows(script(code + PROOF), train_rows(folder)[:1], tmp_path / "x" / "counts.npy")
+    ran = script(code + PROOF + NO_READER_LEFT)
+    require_rows(ran, train_rows(folder)[:1], tmp_path / "x" / "counts.npy")
 
 
 def test_the_cards_show_the_code_of_the_readme(places: Places) -> None:
@@ -176,7 +185,7 @@ def test_leaving_the_loop_at_the_first_row_fetches_no_other_row_from_the_hub(
     hub = HuggingFaceHub("local", places.server.url, places.server.token, policy=QUICK)
     hub.publish("large", folder, quiet)
     places.server.log.clear()
-    reading, _ = at(README, "hf://datasets/local/large").split("units = pd")
+    reading, _ = at(README, "hf://datasets/local/large").split("# one row per unit")
     assert script(reading)[0] == 0
     fetched = sum(size for *_, size in places.server.requests("GET", "/lfs/get/"))
     assert row_bytes < fetched < 3 * row_bytes

@@ -171,7 +171,7 @@ class Snapshot:
                 path.hardlink_to(first)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def home() -> Iterator[Home]:
     with quick_folder() as folder:
         made = Home(folder)

@@ -26,6 +26,7 @@ ROOMS = (
     "archives.model",
     "store",
     "publish",
+    "reading",
     "ledger.analyses",
 )
 

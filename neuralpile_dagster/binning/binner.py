@@ -54,6 +54,9 @@ class Binner:
         What errors call the recording.
     max_tokens : int, optional
         Tokens of the longest session that is accepted.
+    frame : tuple of (float, int), optional
+        Where ``trains`` are some units of a session: the time at which its bin 0 begins (s; only
+        ``from_first_spike`` needs it) and its number of bins. By default both are those of ``trains``.
 
     Attributes
     ----------
@@ -78,12 +81,13 @@ class Binner:
         bin_width_s: float,
         name: str = "the recording",
         max_tokens: int | None = None,
+        frame: tuple[float, int] | None = None,
     ) -> None:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens)
+        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame)
         self.n_units = len(self._bins.ends)
         self.n_bins = self._bins.n_bins
         self.duplicate_spikes = self._bins.duplicates
@@ -189,7 +193,13 @@ class _Scan(NamedTuple):
     negative: int
 
 
-def pack_bins(trains: SpikeTrains, width: float, name: str, max_tokens: int | None = None) -> PackedBins:
+def pack_bins(
+    trains: SpikeTrains,
+    width: float,
+    name: str,
+    max_tokens: int | None = None,
+    frame: tuple[float, int] | None = None,
+) -> PackedBins:
     """Find the bin of every spike; holds, besides the trains, the result and one unit.
 
     Parameters
@@ -200,7 +210,7 @@ def pack_bins(trains: SpikeTrains, width: float, name: str, max_tokens: int | No
         Bin width in seconds.
     name : str
         What errors call the recording.
-    max_tokens : int, optional
+    max_tokens, frame : optional
         See `Binner`.
 
     Raises
@@ -215,7 +225,7 @@ def pack_bins(trains: SpikeTrains, width: float, name: str, max_tokens: int | No
     _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
     low = min((scan.low for scan in scans), default=math.inf)
     high = max((scan.high for scan in scans), default=-math.inf)
-    n_bins = count_bins(trains.bin_rule, low, high, width, name)
+    low, n_bins = frame or (low, count_bins(trains.bin_rule, low, high, width, name))
     if max_tokens is not None and len(units) * n_bins > max_tokens:
         raise _too_long(len(units), n_bins, width, high, max_tokens, name)
     # no more than touched is taken from the system

@@ -196,11 +196,13 @@ class Dataset(Row):
     ``tags`` say which piles it is a component of (`catalog.piles`). ``rule_checked`` and ``reader_checked`` are false
     while the session rule was not tried on a real listing, or the reader on none of its files.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
-    recorded.
+    recorded. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the animal, which has several
+    folders then. ``hold_out``: no pile trains on it.
     """
 
     added_later = frozenset(
         {"license", "authors", "citation", "paper_url", "areas", "task", "reader_options", "allow_bin_width", "tags"}
+        | {"same_subject", "hold_out"}
     )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -227,6 +229,8 @@ class Dataset(Row):
     notes: tuple[Text, ...] = ()
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
+    same_subject: PathPattern | None = None
+    hold_out: bool = False
     synthetic: bool = False
     tags: tuple[Tag, ...] = ()
     rule_checked: bool = True
@@ -247,6 +251,8 @@ class Dataset(Row):
             raise ValueError(f"{self.name!r} is the name of a merged pile")
         if self.synthetic != self.name.startswith("sample-"):
             raise ValueError("names that begin with 'sample-' are for synthetic recordings, and only for those")
+        if self.same_subject is not None and "subject" not in re.compile(self.same_subject).groupindex:
+            raise ValueError("same_subject must capture a group named subject: (?P<subject>...)")
         return self
 
     @property

@@ -18,11 +18,22 @@ class Pile(Row):
     """A pile: the datasets that one repository merges.
 
     Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
-    that have no tag at all. ``extra_repositories`` to ``test_size`` are what it is planned with until somebody chooses
-    otherwise in the launchpad, and again when they change; fields that are not stated have the launchpad's defaults.
+    that have no tag at all. ``extra_repositories`` to ``held_out_go_to`` are what it is planned with until somebody
+    chooses otherwise in the launchpad, and again when they change; fields that are not stated have the launchpad's defaults.
     """
 
-    PLANNED_WITH: ClassVar[tuple[str, ...]] = ("extra_repositories", "seed", "split_by", "test_size")
+    PLANNED_WITH: ClassVar[frozenset[str]] = frozenset(
+        {
+            "extra_repositories",
+            "seed",
+            "split_by",
+            "split_rule",
+            "test_size",
+            "valid_size",
+            "hold_out",
+            "held_out_go_to",
+        }
+    )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -32,8 +43,12 @@ class Pile(Row):
     untagged: bool = False
     extra_repositories: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
-    split_by: Literal["rows", "sessions"] = "rows"
+    split_by: Literal["rows", "sessions", "subjects", "datasets"] = "rows"
+    split_rule: Literal["permutation", "hash"] = "permutation"
     test_size: float = Field(default=0.01, gt=0, lt=1)
+    valid_size: float = Field(default=0, ge=0, lt=1)
+    hold_out: tuple[str, ...] = ()
+    held_out_go_to: Literal["test", "leave_out"] = "test"
 
     @model_validator(mode="after")
     def _has_members(self) -> Pile:
@@ -49,7 +64,7 @@ class Pile(Row):
     @property
     def planned_with(self) -> dict[str, Any]:
         """The fields of run configuration that it states, as JSON values."""
-        return self.model_dump(mode="json", include=self.model_fields_set & set(self.PLANNED_WITH))
+        return self.model_dump(mode="json", include=self.model_fields_set & self.PLANNED_WITH)
 
     def members(self, datasets: Iterable[Dataset]) -> list[Dataset]:
         """Its datasets among these, in their order."""

@@ -11,6 +11,7 @@ from neuralpile_dagster.catalog.rodent import HAS_UNITS
 
 MENTAL_NAVIGATION = SessionRule(include=(r"_behavior\+ecephys\.nwb$",))
 ECEPHYS_UNITS = {"table": "/processing/ecephys/units"}
+SAME_SUBJECT = r"^sub-(?P<subject>.+?)-held-(?:in|out)-"
 FALCON = "One person or animal in the folders held-in-calib, held-in-minival and held-out-calib: a benchmark's parts."
 PATHS_ONLY = "The rule was tried on the paths of a real listing, not on all that the archive states."
 NOT_LISTED = "The rule was never tried on a real listing."
@@ -150,6 +151,7 @@ _ROWS: tuple[Dataset, ...] = (
         tokens_published=297_332_736,
         sessions_published=47,
         subjects_published=1,
+        same_subject=SAME_SUBJECT,
         notes=(FALCON, "An eval_mask beside the counts says which bins the benchmark scores; it is not read."),
     ),
     Dataset(
@@ -183,6 +185,7 @@ _ROWS: tuple[Dataset, ...] = (
         tokens_published=45_410_816,
         sessions_published=11,
         subjects_published=1,
+        same_subject=SAME_SUBJECT,
         notes=(FALCON,),
     ),
     Dataset(
@@ -194,6 +197,7 @@ _ROWS: tuple[Dataset, ...] = (
         tokens_published=43_809_344,
         sessions_published=12,
         subjects_published=1,
+        same_subject=SAME_SUBJECT,
         notes=(FALCON,),
     ),
     Dataset(
@@ -205,6 +209,7 @@ _ROWS: tuple[Dataset, ...] = (
         tokens_published=33_686_576,
         sessions_published=40,
         subjects_published=1,
+        same_subject=SAME_SUBJECT,
         notes=(FALCON,),
     ),
     Dataset(
@@ -241,6 +246,7 @@ _ROWS: tuple[Dataset, ...] = (
         tokens_published=12_708_384,
         sessions_published=20,
         subjects_published=1,
+        same_subject=SAME_SUBJECT,
         notes=(FALCON, "The published pile's own list names 2 files; the dandiset has 20."),
     ),
     Dataset(

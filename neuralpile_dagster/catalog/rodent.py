@@ -265,6 +265,7 @@ LATER_7: tuple[Dataset, ...] = (
             "The published 74 sessions are files; grouped by session they are 50 (23 groups of 2 or 3 probes).",
             "41 animals lie in 43 subject folders: 518804-1/-2 and 560171-1/-2 are split.",
         ),
+        same_subject=r"^sub-(?P<subject>\d+)-\d$",
     ),
     Dataset(
         name="peyrache",

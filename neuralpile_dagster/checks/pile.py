@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuralpile_dagster.catalog.piles import Pile
@@ -73,34 +77,88 @@ def every_row_exactly_once(plan: PilePlan) -> Verdict:
     )
 
 
+_COLUMNS = {
+    "rows": ["file", "row"],
+    "sessions": ["source_dataset", "subject_id", "session_id"],
+    "subjects": ["source_dataset", "subject_id"],
+    "datasets": ["source_dataset"],
+}
+"""What is in one split only, by ``split_by``."""
+
+
 def train_and_test_disjoint(plan: PilePlan) -> Verdict:
-    """No row, and with ``split_by: sessions`` no session, is in both splits."""
-    columns = ["source_dataset", "subject_id", "session_id"] if plan.record.split_by == "sessions" else ["file", "row"]
-    parts = [
-        set(zip(*(part[name].to_pylist() for name in columns), strict=True))
-        for part in (plan.rows.filter(pc.equal(plan.rows["split"], split)) for split in SPLITS)
-    ]
-    both = sorted(str(item) for item in parts[0] & parts[1])
+    """No row (session, subject, dataset, as ``split_by`` says) is in two splits; of the hash rule no twin either."""
+    split_by = plan.record.split_by
+    parts: dict[str, set[tuple[Any, ...]]] = {}
+    for split in SPLITS:
+        rows = plan.rows.filter(pc.equal(plan.rows["split"], split))
+        parts[split] = set(zip(*(rows[name].to_pylist() for name in _COLUMNS[split_by]), strict=True))
+    both = sorted({str(item) for one, other in combinations(parts.values(), 2) for item in one & other})
+    if plan.splits is not None and plan.record.rules.split_rule == "hash" and split_by != "rows":
+        both += _apart(plan.splits, split_by)
     return Verdict(
         passed=not both,
-        expected=f"no {'session' if plan.record.split_by == 'sessions' else 'row'} in both splits",
-        found=capped(both, 5) or "none in both",
-        remedy="this is a defect of the merge: report it with the plan's id",
+        expected=f"no {split_by.removesuffix('s')} in two splits",
+        found=capped(both, 5) or "none in two",
+        remedy="this is a defect of the merge: report it with the plan's id. Twins that were published apart before "
+        "their spikes were equal stay there: hold one of them out, or choose another seed",
     )
 
 
+def _apart(splits: pa.Table, split_by: str) -> list[str]:
+    """Twins, and animals with several folders, that are in several splits."""
+    found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for row in splits.to_pylist():
+        name = f"{row['source_dataset']}/{row['session_id']}"
+        found["twins", row["twin_of"] or name].setdefault(row["split"], name)
+        if split_by == "subjects":
+            found["animal", row["source_dataset"], row["subject"]].setdefault(row["split"], name)
+    return [f"{' '.join(key)}: {', '.join(of.values())}" for key, of in sorted(found.items()) if len(of) > 1]
+
+
 def split_sizes(plan: PilePlan) -> Verdict:
-    """The test split holds the share that was asked for."""
+    """Every split holds the share that was asked for; by hash, what the published hashes say."""
+    if plan.record.rules.split_rule == "hash":
+        return _follows_hashes(plan)
     record = plan.record
-    by_sessions = record.split_by == "sessions"
-    total = record.totals.sessions if by_sessions else record.totals.rows
-    found = record.splits["test"].sessions if by_sessions else record.splits["test"].rows
-    due = math.ceil(record.test_size * total)
+    what = "sessions" if record.split_by == "sessions" else "rows"
+    held_out = getattr(record.held_out, what) if record.held_out and record.rules.held_out_go_to == "test" else 0
+    total = getattr(record.totals, what) - held_out
+    found = {split: getattr(part, what) for split, part in record.splits.items()}
+    found["test"] -= held_out
+    due = {"test": math.ceil(record.test_size * total)}
+    if record.rules.valid_size:
+        due["valid"] = math.ceil(record.rules.valid_size * total)
     return Verdict(
-        passed=found == due,
-        expected=f"{due} of {total} {record.split_by} in test",
-        found=f"{found} of {total} {record.split_by} in test",
-        details={"train_rows": record.splits["train"].rows, "test_rows": record.splits["test"].rows},
+        passed=all(found.get(split) == n for split, n in due.items()),
+        expected=", ".join(f"{n} of {total} {what} in {split}" for split, n in due.items()),
+        found=", ".join(f"{found.get(split, 0)} of {total} {what} in {split}" for split in due),
+        details={f"{split}_rows": part.rows for split, part in record.splits.items()},
+    )
+
+
+def _follows_hashes(plan: PilePlan) -> Verdict:
+    """No split that was asked for is empty, and every session is where its hash says, but for those that are named."""
+    record = plan.record
+    wanted = ["train", "test", *(["valid"] if record.rules.valid_size else [])]
+    sizes = {"test": record.test_size, "valid": record.test_size + record.rules.valid_size}
+    wrong = [f"no rows in {split}" for split in wanted if split not in record.splits]
+    # a source_dataset is its catalog's name, and how it was binned
+    promoted = {name.split("/", 1)[-1] for name in record.promoted}
+    for row in plan.splits.to_pylist() if plan.splits is not None and record.split_by != "rows" else ():
+        due = next((split for split, size in sizes.items() if row["u"] < size), "train")
+        names = {"sessions": row["session_id"], "subjects": row["subject"], "datasets": row["source_dataset"]}
+        name = names[record.split_by]
+        is_named = any(name == other or name.startswith(f"{other}-") for other in promoted)
+        is_held_out = bool(record.rules.hold_out) and row["split"] in ("test", "left_out")
+        if row["split"] != due and not is_held_out and not is_named:
+            wrong.append(f"{row['source_dataset']}/{row['session_id']} in {row['split']} instead of {due}")
+    return Verdict(
+        passed=not wrong,
+        expected=f"{' and '.join(f'{split} below {size:g}' for split, size in sizes.items() if split in wanted)}",
+        found=capped(wrong, 5) or "every session where its hash says, or held out, or promoted to an empty split",
+        remedy="this is a defect of the merge: report it with the plan's id",
+        details={f"{split}_rows": part.rows for split, part in record.splits.items()} | {"promoted": record.promoted},
     )
 
 

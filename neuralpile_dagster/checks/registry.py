@@ -81,6 +81,14 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         session.file_is_as_recorded,
     ),
     Check(
+        "counts_match_spike_trains",
+        "spike_counts",
+        "error",
+        True,
+        "Counts are made from the recording in memory: damage to its stored copy would not show in them.",
+        session.counts_match_spike_trains,
+    ),
+    Check(
         "source_is_as_listed",
         "spike_counts",
         "warn",

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+
 from neuralpile_dagster.binning.segments import plan_segments
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.species import same_species
 from neuralpile_dagster.checks.model import Verdict, capped
+from neuralpile_dagster.checks.plausibility import UNKNOWN
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.records import CountsRecord, StoredFile
+from neuralpile_dagster.recordings.model import Recording, SpikeTrains
+from neuralpile_dagster.records import CountsRecord, StoredFile, TrainsRecord
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer, require_schema
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster.tables.spike_trains import read_units_near
+from neuralpile_dagster.tables.units import read_units
 
 SILENT_SHARE = 0.2
 """Share of silent units above which a person should look."""
@@ -24,13 +30,15 @@ SILENT_SHARE = 0.2
 class SessionEvidence:
     """What the checks of a session look at: its record, the store it is in, and the inputs hash it should have.
 
-    ``dataset`` is the catalog's row; None where only the stored files are judged.
+    ``dataset`` is the catalog's row; None where only the stored files are judged. ``trains`` is the record of the
+    session's spike trains.
     """
 
     record: CountsRecord
     store: Store
     inputs_now: str
     dataset: Dataset | None = None
+    trains: TrainsRecord | None = None
 
 
 def spikes_conserved(evidence: SessionEvidence) -> Verdict:
@@ -78,7 +86,7 @@ def _stored_rows(evidence: SessionEvidence) -> list[_StoredRow]:
 def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
     """Schema, dtype, ids, and in every row as many units as the units table has.
 
-    The first and the last row are decoded; for the others the number of values tells.
+    Of the first and the last row the counts are read, though not unpacked; for the others the number of values tells.
     """
     record, stats = evidence.record, evidence.record.stats
     expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
@@ -87,7 +95,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
         stored = _stored_rows(evidence)
         units = read_footer(evidence.store.open(record.units_file.key), record.units_file.key).n_rows
         with RowReader(evidence.store.open(record.file.key), record.file.key) as reader:
-            decoded = {position: reader.row(position) for position in {0, reader.n_rows - 1}}
+            shapes = {position: reader.shape(position) for position in {0, reader.n_rows - 1}}
     except TableError as error:
         return Verdict(False, expected, str(error), remedy)
     wrong = [
@@ -95,7 +103,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
         for position, (row, due) in enumerate(zip(stored, record.rows, strict=False))
         if (row.subject_id, row.session_id) != (record.subject_id, record.session_id)
         or row.tokens != units * due.n_bins
-        or (position in decoded and decoded[position].counts.shape != (units, due.n_bins))
+        or (position in shapes and shapes[position] != (units, due.n_bins))
     ]
     good = not wrong and units == stats.n_units and len(stored) == len(record.rows)
     found = f"{units} units in the units table, {len(stored)} rows" + (f"; wrong: {capped(wrong)}" if wrong else "")
@@ -139,6 +147,65 @@ def file_is_as_recorded(evidence: SessionEvidence) -> Verdict:
         found=f"changed: {capped(changed)}" if changed else f"sha256 {record.file.sha256[:16]}",
         remedy="delete the file and materialize the session again",
     )
+
+
+SAMPLED_UNITS = 16
+"""Units whose stored spikes are binned again; many enough for a wrong page or clock, few enough to take no time."""
+
+
+def counts_match_spike_trains(evidence: SessionEvidence) -> Verdict:
+    """Some units of the stored spike trains, binned again, give the stored counts.
+
+    Counts are made from the recording itself, not from the stored spike trains. The units and the segment that
+    are compared bin by bin follow from the digest of the spike trains; of the other segments, the units' totals are.
+    """
+    record, trains = evidence.record, evidence.trains
+    expected = f"{SAMPLED_UNITS} units of the stored spike trains, binned again, with the stored counts"
+    remedy = "delete the session's spike trains and materialize the session again"
+    if trains is None or trains.inputs != record.trains_inputs:
+        return Verdict(True, expected, "not compared: the counts are those of other spike trains")
+    clock = record.stats.clock
+    try:
+        if (size := evidence.store.size(trains.file.key)) != trains.file.size:
+            raise TableError(f"{trains.file.key} is not as recorded", found=f"{size} of {trains.file.size} bytes")
+        if _digest(evidence.store, trains.file) != trains.file.sha256:
+            raise TableError(f"{trains.file.key} is not as recorded", found="another sha256")
+        with evidence.store.open(trains.file.key) as file:
+            pick = int(trains.file.sha256[:8], 16)
+            first, sample = read_units_near(file, trains.file.key, pick, SAMPLED_UNITS)
+        if clock is None and isinstance(sample.data, SpikeTrains) and sample.data.bin_rule == "from_first_spike":
+            return Verdict(True, expected, UNKNOWN)
+        wrong = _differences(evidence, first, sample, pick, (clock and clock.start_s) or 0.0)
+    except (TableError, ValueError) as error:  # a record whose rows are not those of its numbers
+        return Verdict(False, expected, str(error), remedy)
+    units = f"units {first} to {first + len(sample.units) - 1}"
+    return Verdict(not wrong, expected, f"{units}: " + (f"other {capped(wrong)}" if wrong else "as stored"), remedy)
+
+
+def _differences(evidence: SessionEvidence, first: int, sample: Recording, pick: int, start_s: float) -> list[str]:
+    """What differs between a sample of units from ``first`` on, binned again, and the stored counts."""
+    from neuralpile_dagster.binning.binner import Binner
+    from neuralpile_dagster.binning.source import count_source
+
+    record, key = evidence.record, evidence.record.file.key
+    stats, sampled = record.stats, slice(first, first + len(sample.units))
+    source = (
+        Binner(sample.data, stats.bin_width_s, key, frame=(start_s, stats.n_bins))
+        if isinstance(sample.data, SpikeTrains)
+        else count_source(sample, stats.bin_width_s, key)
+    )
+    with evidence.store.open(record.units_file.key) as file:
+        stored_totals = read_units(file, record.units_file.key)["n_spikes"].to_numpy()[sampled]
+    totals, start, wrong = np.zeros(len(sample.units), np.int64), 0, []
+    for number, row in enumerate(record.rows):
+        counts = source.counts(start, start + row.n_bins)
+        totals += counts.sum(axis=1, dtype=np.int64)
+        start += row.n_bins
+        if number == pick % len(record.rows):
+            with RowReader(evidence.store.open(key), key) as reader:
+                if not np.array_equal(reader.row(number).counts[sampled], counts):
+                    wrong.append(f"counts in {row.segment_id}")
+    return [*wrong, *([] if np.array_equal(totals, stored_totals) else ["totals in the units table"])]
 
 
 def source_is_as_listed(evidence: SessionEvidence) -> Verdict:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.records import Model, SplitRules, StoredFile
 
 if TYPE_CHECKING:
     from neuralpile_dagster.tables.copying.copy import RowRef
 
-SplitBy = Literal["rows", "sessions"]
-SPLITS = ("train", "test")
+SplitBy = Literal["rows", "sessions", "subjects", "datasets"]
+SPLITS = ("train", "valid", "test")
+"""In the order of their rows in a plan; ``valid`` only where it was asked for."""
 
 
 class SourceFile(Model):
@@ -44,7 +46,7 @@ class PlannedSource(Model):
 
 
 class PlannedShard(Model):
-    """One shard: rows ``start`` to ``stop`` of the plan's order (train, then test)."""
+    """One shard: rows ``start`` to ``stop`` of the plan's order (train, then valid, then test)."""
 
     name: str
     split: str
@@ -63,6 +65,9 @@ class PlanRecord(Model):
     """Record of a plan, without the order of its rows. ``digest`` is of all inputs, ``plan_id`` its beginning.
 
     Shards of one plan are named after it, so a partition key says which plan it belongs to.
+    ``promoted`` are the sessions (rows, subjects, datasets) that fill a split which the rule left empty, ``held_out``
+    is what ``rules`` held out, ``follows`` the published pile whose twins and promotions were kept. These and
+    ``rules`` are missing in plans that are split and ordered as the published pile.
     """
 
     plan_id: str
@@ -78,6 +83,11 @@ class PlanRecord(Model):
     shards: tuple[PlannedShard, ...]
     files: tuple[SourceFile, ...]
     rows_file: StoredFile | None = None
+    rules: SplitRules = Field(default=SplitRules(), exclude_if=lambda rules: rules == SplitRules())
+    promoted: dict[str, str] = Field(default_factory=dict, exclude_if=lambda promoted: not promoted)
+    held_out: Totals | None = Field(default=None, exclude_if=lambda totals: totals is None)
+    follows: str = Field(default="", exclude_if=lambda follows: not follows)
+    splits_file: StoredFile | None = Field(default=None, exclude_if=lambda file: file is None)
 
     def shard(self, name: str) -> PlannedShard:
         """The shard of that name; raises `MergeError` when the plan has none."""
@@ -95,13 +105,16 @@ class PlanRecord(Model):
 class PilePlan:
     """A plan with the order of its rows.
 
-    ``rows`` has one row per row of the pile, in order (train, then test):
+    ``rows`` has one row per row of the pile, in order (train, then valid, then test):
     ``split``, ``source_dataset``, ``file``, ``row`` (number in the file), ``subject_id``,
     ``session_id``, ``tokens``, ``bytes``; texts are dictionary-encoded.
+    ``splits`` has one row per session (`SPLITS_SCHEMA`), also of those left out; None in a stored plan that is split as
+    the published pile: `splits.splits_of_rows` makes it.
     """
 
     record: PlanRecord
     rows: pa.Table
+    splits: pa.Table | None = None
 
     def refs(self, shard_name: str) -> list[RowRef]:
         """Rows of a shard as arguments of `copy_rows`."""

@@ -1,7 +1,7 @@
-"""The arithmetic of the pile: which rows are train and which test, in which order, and where shards are cut.
+"""The arithmetic of the pile as published: the permutation that splits and orders rows, and where shards are cut.
 
 Pure functions of numbers; the rule is that of ``datasets``'
-``Dataset.train_test_split`` (docs/merge.md).
+``Dataset.train_test_split`` (docs/merge.md). Splits by hash belong in `splits`.
 """
 
 from __future__ import annotations
@@ -11,60 +11,85 @@ import math
 import numpy as np
 
 from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.merge.model import SPLITS
+
+TRAIN, VALID, TEST = (SPLITS.index(name) for name in ("train", "valid", "test"))
+LEFT_OUT = -1
 
 
-def split_rows(n_rows: int, seed: int, test_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle and split rows as ``datasets.Dataset.train_test_split(test_size, seed=seed)`` does.
+def draw_splits(
+    n: int,
+    seed: int,
+    test_size: float,
+    valid_size: float = 0.0,
+    free: np.ndarray | None = None,
+    *,
+    units: str = "rows",
+) -> np.ndarray:
+    """Draw the split of each row (session) from one permutation of all.
+
+    Without ``valid_size`` and ``free``, rows are drawn as `datasets.Dataset.train_test_split(test_size, seed=seed)`
+    draws them.
 
     Parameters
     ----------
-    n_rows : int
+    n : int
+        Rows (sessions).
     seed : int
         At least 0.
-    test_size : float
-        Share of the rows, above 0 and below 1; ``ceil(test_size * n_rows)`` rows become test.
+    test_size, valid_size : float
+        Shares, together below 1; ``ceil(test_size * n)`` become test, and as many more ``valid``.
+    free : numpy.ndarray, bool, shape (n,), optional
+        False for what is held out: it is not drawn, and counts in no share.
+    units : str
+        ``rows`` or ``sessions``, for errors.
 
     Returns
     -------
-    train, test : numpy.ndarray, int64, shape (n_train,), shape (n_test,)
-        Numbers of the rows, in the order of the pile.
+    numpy.ndarray, int8, shape (n,)
+        `TRAIN`, `VALID` or `TEST`; what is held out is `TRAIN`.
 
     Raises
     ------
     MergeError
         A setting is invalid; names it.
     """
-    n_test = _n_test(n_rows, test_size, "rows", "rows")
-    order = _permutation(n_rows, seed)
-    return order[n_test:], order[:n_test]
+    order = permutation(n, seed)
+    if free is not None:
+        order = order[free[order]]
+    n_test, n_valid = _sizes(len(order), test_size, valid_size, units)
+    splits = np.full(n, TRAIN, np.int8)
+    splits[order[:n_test]] = TEST
+    splits[order[n_test : n_test + n_valid]] = VALID
+    return splits
 
 
-def split_sessions(row_sessions: np.ndarray, seed: int, test_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Put whole sessions into train or test; the rows of both are in the order of one shuffle of all rows.
+def arrange(row_splits: np.ndarray, order: np.ndarray) -> dict[str, np.ndarray]:
+    """Numbers of the rows of each split that has any, in this order of all rows; those left out are in none."""
+    ordered = row_splits[order]
+    parts = {name: order[ordered == number] for number, name in enumerate(SPLITS)}
+    return {name: part for name, part in parts.items() if len(part)}
 
-    Parameters
-    ----------
-    row_sessions : numpy.ndarray, integer, shape (n_rows,)
-        Number of each row's session, from 0, none left out.
-    seed, test_size
-        As in `split_rows`; ``ceil(test_size * n_sessions)`` sessions become test:
-        the first ones of a permutation of the sessions.
 
-    Returns
-    -------
-    train, test : numpy.ndarray, int64
+def permutation(n: int, seed: int) -> np.ndarray:
+    """Seeded permutation of ``range(n)``, int64; raises `MergeError` when the seed is negative."""
+    if seed < 0:
+        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
+    return np.random.default_rng(seed).permutation(n)
 
-    Raises
-    ------
-    MergeError
-    """
-    n_sessions = int(row_sessions.max()) + 1 if len(row_sessions) else 0
-    n_test = _n_test(n_sessions, test_size, "sessions", "sessions")
-    is_test = np.zeros(n_sessions, dtype=bool)
-    is_test[_permutation(n_sessions, seed)[:n_test]] = True
-    order = _permutation(len(row_sessions), seed)
-    in_test = is_test[row_sessions[order]]
-    return order[~in_test], order[in_test]
+
+def check_sizes(test_size: float, valid_size: float) -> None:
+    """Raise `MergeError` unless the shares leave something to train on."""
+    if not 0 < test_size < 1:  # also refuses NaN
+        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
+    if not 0 <= valid_size < 1:
+        raise MergeError("valid_size is invalid", found=f"{valid_size}", expected="a share of at least 0 and below 1")
+    if test_size + valid_size >= 1:
+        raise MergeError(
+            "test_size and valid_size leave nothing to train on",
+            found=f"{test_size:g} + {valid_size:g}",
+            expected="together less than 1",
+        )
 
 
 def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list[tuple[int, int]]:
@@ -98,26 +123,26 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
     return cuts
 
 
-def _permutation(n: int, seed: int) -> np.ndarray:
-    if seed < 0:
-        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
-    return np.random.default_rng(seed).permutation(n)
-
-
-def _n_test(n: int, test_size: float, split_by: str, things: str) -> int:
-    if not 0 < test_size < 1:  # also refuses NaN
-        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
-    if n < 2:
+def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:
+    check_sizes(test_size, valid_size)
+    _require_enough(n, valid_size, units)
+    n_test, n_valid = math.ceil(test_size * n), math.ceil(valid_size * n)
+    if n_test + n_valid >= n:
         raise MergeError(
-            f"split_by: {split_by} needs at least two {things}, one to train and one to test",
-            found=f"{n} {things}",
-            remedy="merge more components or sessions" + ("" if split_by == "rows" else ", or set split_by: rows"),
-        )
-    n_test = math.ceil(test_size * n)
-    if n_test == n:
-        raise MergeError(
-            f"test_size {test_size} leaves nothing to train on",
-            found=f"all {n} {things} would be test",
+            f"test_size {test_size:g}{f' and valid_size {valid_size:g}' if valid_size else ''} leaves nothing to train "
+            "on",
+            found=f"all {n} {units} would be test{' or valid' if valid_size else ''}",
             remedy="lower test_size",
         )
-    return n_test
+    return n_test, n_valid
+
+
+def _require_enough(n: int, valid_size: float, units: str) -> None:
+    needed, words = (3, "three") if valid_size else (2, "two")
+    if n < needed:
+        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
+        raise MergeError(
+            f"split_by: {units} needs at least {words} {units}, {parts}",
+            found=f"{n} {units}",
+            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
+        )

@@ -1,14 +1,17 @@
 """The pile's plan: from components, seed and split, the order of all rows and the boundaries of the shards.
 
-A plan is a pure function of its inputs. With it, any of its shards can be
+A plan is a pure function of its inputs (by hash, the splits published last are one). With it, any of its shards can be
 written alone, with the same bytes on every machine and in any order.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +19,6 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.merge.model import (
-    SPLITS,
     PilePlan,
     PlannedShard,
     PlannedSource,
@@ -25,8 +27,18 @@ from neuralpile_dagster.merge.model import (
     SplitBy,
     Totals,
 )
-from neuralpile_dagster.merge.order import cut, split_rows, split_sessions
+from neuralpile_dagster.merge.order import arrange, cut, permutation
 from neuralpile_dagster.merge.sources import PileSource
+from neuralpile_dagster.merge.split_table import splits_table
+from neuralpile_dagster.merge.splits import (
+    EarlierSplits,
+    SessionId,
+    SessionIdentity,
+    SplitSettings,
+    decide,
+    identity_of_ids,
+)
+from neuralpile_dagster.records import SplitRules, StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged
 
@@ -53,6 +65,7 @@ class _AllRows:
     session: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
+    segment: tuple[str, ...]
 
     @classmethod
     def of(cls, sources: Sequence[PileSource]) -> _AllRows:
@@ -71,6 +84,7 @@ class _AllRows:
             session=session,
             tokens=np.concatenate([s.row_tokens for s in sources]),
             bytes=np.concatenate([s.row_bytes for s in sources]),
+            segment=tuple(chain.from_iterable(s.row_segment for s in sources)),
         )
 
     def totals(self, chosen: np.ndarray) -> Totals:
@@ -89,6 +103,10 @@ def plan_pile(
     split_by: SplitBy = "rows",
     test_size: float = 0.01,
     shard_bytes: int = SHARD_BYTES,
+    rules: SplitRules = SplitRules(),  # noqa: B008 (frozen)
+    identities: Mapping[SessionId, SessionIdentity] | None = None,
+    held_out: Collection[SessionId] = (),
+    earlier: EarlierSplits | None = None,
 ) -> PilePlan:
     """Fix the order of all rows, the split and the shards.
 
@@ -98,28 +116,50 @@ def plan_pile(
         In catalog order; no ``source_dataset`` is in two of them.
     seed : int
         At least 0.
-    split_by : {"rows", "sessions"}
-        ``rows`` as published; with ``sessions`` no session is in both splits.
+    split_by : {"rows", "sessions", "subjects", "datasets"}
+        ``rows`` as published; else no session (subject, dataset) is in two splits. The last two need
+        ``split_rule: hash``.
     test_size : float
-        Share of the rows or sessions that become test.
+        Share of the rows, sessions, ... that become test.
     shard_bytes : int
         A shard's file is at most that large, unless one row alone is larger.
+    rules : SplitRules
+        By default as published.
+    identities : mapping of SessionId to SessionIdentity, optional
+        What is known of sessions beyond their ids.
+    held_out : collection of SessionId
+        What ``rules.hold_out`` names.
+    earlier : EarlierSplits, optional
+        The splits published last, of which the hash rule keeps twins and promotions.
 
     Raises
     ------
     MergeError
         A setting is invalid; names it.
     """
-    _check(sources, split_by, shard_bytes)
+    _check(sources, split_by, shard_bytes, rules)
     rows = _AllRows.of(sources)
-    if split_by == "rows":
-        train, test = split_rows(len(rows.file), seed, test_size)
-    else:
-        train, test = split_sessions(rows.session, seed, test_size)
+    ids = [session for source in sources for session in source.session_ids]
+    known = [(identities or {}).get(session) or identity_of_ids(session) for session in ids]
+    decided = decide(
+        ids,
+        known,
+        rows.session,
+        rows.segment,
+        seed=seed,
+        split_by=split_by,
+        test_size=test_size,
+        rules=rules,
+        held_out=held_out,
+        earlier=earlier,
+    )
+    parts = arrange(decided.row_splits, permutation(len(rows.file), seed))
     settings = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
+    if rules != SplitRules():
+        splits = hashlib.sha256(decided.row_splits.tobytes()).hexdigest()
+        settings += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits]
     digest = hashlib.sha256("\n".join(map(str, settings)).encode()).hexdigest()
-    order = np.concatenate([train, test])
-    parts = {"train": train, "test": test}
+    order = np.concatenate(list(parts.values()))
     record = PlanRecord(
         plan_id=digest[:8],
         digest=digest,
@@ -130,14 +170,28 @@ def plan_pile(
         shard_bytes=shard_bytes,
         sources=_planned_sources(sources, rows, parts),
         totals=rows.totals(order),
-        splits={split: rows.totals(parts[split]) for split in SPLITS},
+        splits={split: rows.totals(part) for split, part in parts.items()},
         shards=_shards(digest[:8], rows, parts, shard_bytes),
         files=tuple(file for source in sources for file in source.files),
+        rules=rules,
+        promoted=decided.promoted,
+        held_out=rows.totals(np.flatnonzero(decided.held_out)) if decided.held_out.any() else None,
+        follows=decided.follows,
     )
-    return PilePlan(record, _table(sources, record.files, rows, order, len(train)))
+    table = splits_table(
+        ids,
+        known,
+        rows.session,
+        rows.tokens,
+        decided,
+        SplitSettings(
+            plan=digest, seed=seed, split_by=split_by, test_size=test_size, rules=rules, promoted=decided.promoted
+        ),
+    )
+    return PilePlan(record, _table(sources, record.files, rows, parts), table)
 
 
-def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> None:
+def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int, rules: SplitRules) -> None:
     names = [name for source in sources for name in source.datasets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not sources or twice:
@@ -147,8 +201,12 @@ def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int) -> No
             expected="at least one, and each source_dataset from one of them: it distinguishes the rows of components",
             remedy="correct the list of components and extra repositories",
         )
-    if split_by not in ("rows", "sessions"):
-        raise MergeError("split_by is invalid", found=str(split_by), expected="rows or sessions")
+    if split_by not in get_args(SplitBy):
+        raise MergeError("split_by is invalid", found=str(split_by), expected=f"one of {', '.join(get_args(SplitBy))}")
+    if split_by in ("subjects", "datasets") and rules.split_rule == "permutation":
+        raise MergeError(
+            f"split_by: {split_by} needs the hash rule", found="split_rule: permutation", remedy="set split_rule: hash"
+        )
     if shard_bytes <= FILE_OVERHEAD:
         raise MergeError("shard_bytes is invalid", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
 
@@ -162,24 +220,25 @@ def _planned_sources(
         return np.split(by_dataset, ends[:-1])
 
     chosen = {split: of(part) for split, part in parts.items()}
-    every = of(np.arange(len(rows.dataset)))
+    every = of(np.concatenate(list(parts.values())))
     digests = {name: source.digest for source in sources for name in source.datasets}
     return tuple(
         PlannedSource(
             name=name,
             digest=digests[name],
             totals=rows.totals(every[number]),
-            splits={split: rows.totals(chosen[split][number]) for split in SPLITS},
+            splits={split: rows.totals(chosen[split][number]) for split in parts},
         )
         for number, name in enumerate(rows.datasets)
+        if len(every[number])
     )
 
 
 def _shards(plan_id: str, rows: _AllRows, parts: dict[str, np.ndarray], limit: int) -> tuple[PlannedShard, ...]:
     shards = []
     before = 0
-    for split in SPLITS:
-        sizes, tokens = rows.bytes[parts[split]], rows.tokens[parts[split]]
+    for split, part in parts.items():
+        sizes, tokens = rows.bytes[part], rows.tokens[part]
         for number, (start, stop) in enumerate(cut(sizes, limit - FILE_OVERHEAD, ROW_OVERHEAD, MAX_SHARD_ROWS)):
             shards.append(
                 PlannedShard(
@@ -196,8 +255,10 @@ def _shards(plan_id: str, rows: _AllRows, parts: dict[str, np.ndarray], limit: i
 
 
 def _table(
-    sources: Sequence[PileSource], files: Sequence[SourceFile], rows: _AllRows, order: np.ndarray, n_train: int
+    sources: Sequence[PileSource], files: Sequence[SourceFile], rows: _AllRows, parts: dict[str, np.ndarray]
 ) -> pa.Table:
+    order = np.concatenate(list(parts.values()))
+    split = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
     sessions = [session for source in sources for session in source.sessions]
 
     def texts(numbers: np.ndarray, values: Sequence[str]) -> pa.Array:
@@ -206,7 +267,7 @@ def _table(
     session = rows.session[order]
     return pa.table(
         {
-            "split": texts(np.arange(len(order)) >= n_train, SPLITS),
+            "split": texts(split, list(parts)),
             "source_dataset": texts(rows.dataset[order], rows.datasets),
             "file": texts(rows.file[order], [file.name for file in files]),
             "row": rows.number[order],
@@ -219,11 +280,20 @@ def _table(
 
 
 def save_plan(store: Store, key: str, plan: PilePlan) -> PlanRecord:
-    """Store a plan under ``<key>.rows.parquet`` and, after that, ``<key>.json``; returns the record stored."""
+    """Store a plan under ``<key>.rows.parquet`` and, after that, ``<key>.json``; returns the record stored.
+
+    Its splits are stored under ``<key>.splits.parquet`` where they are not those of the published pile.
+    """
     rows_file, _ = put_file(
         store, f"{key}.rows.parquet", lambda path: pq.write_table(plan.rows, path, compression="zstd")
     )
-    record = plan.record.model_copy(update={"rows_file": rows_file})
+    splits_file = None
+    if plan.splits is not None and plan.record.rules != SplitRules():
+        splits = plan.splits
+        splits_file, _ = put_file(
+            store, f"{key}.splits.parquet", lambda path: pq.write_table(splits, path, compression="zstd")
+        )
+    record = plan.record.model_copy(update={"rows_file": rows_file, "splits_file": splits_file})
     write_record(store, f"{key}.json", record)
     return record
 
@@ -233,5 +303,11 @@ def load_plan(store: Store, key: str) -> PilePlan:
     record = read_record(store, f"{key}.json", PlanRecord)
     if record is None or record.rows_file is None:
         raise MergeError(f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize the pile's manifest")
-    with store.open(record.rows_file.key) as file, damaged(store.uri(record.rows_file.key)):
-        return PilePlan(record, pq.read_table(file))
+    rows, splits = (_read(store, file) if file else None for file in (record.rows_file, record.splits_file))
+    assert rows is not None
+    return PilePlan(record, rows, splits)
+
+
+def _read(store: Store, stored: StoredFile) -> pa.Table:
+    with store.open(stored.key) as file, damaged(store.uri(stored.key)):
+        return pq.read_table(file)

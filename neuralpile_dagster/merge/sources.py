@@ -21,7 +21,7 @@ from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
 
-_IDS = ["subject_id", "session_id"]
+_IDS = ["subject_id", "session_id", "segment_id"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class PileSource:
         Position in ``sessions``.
     row_tokens, row_bytes : numpy.ndarray, int64, shape (n_rows,)
         Tokens, and bytes of the encoded row.
+    row_segment : tuple of str
+        ``segment_id`` of each row.
     """
 
     name: str
@@ -54,6 +56,12 @@ class PileSource:
     row_session: np.ndarray
     row_tokens: np.ndarray
     row_bytes: np.ndarray
+    row_segment: tuple[str, ...]
+
+    @property
+    def session_ids(self) -> list[tuple[str, str, str]]:
+        """source_dataset, subject_id, session_id of each session."""
+        return [(dataset, *session) for dataset, session in zip(self.session_datasets, self.sessions, strict=True)]
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -76,6 +84,7 @@ class _Rows:
     file: int
     dataset: str
     session: tuple[str, str]
+    segments: Sequence[str]
     tokens: Sequence[int]
     bytes: Sequence[int]
 
@@ -105,8 +114,9 @@ def _from_sessions(
     for number, (file, session, n_units, records) in enumerate(sessions):
         files.append(SourceFile(name=file.key, size=file.size, sha256=file.sha256))
         tokens = [n_units * row.n_bins for row in records]
+        segments = [row.segment_id for row in records]
         if records:
-            rows.append(_Rows(number, name, session, tokens, [row.bytes for row in records]))
+            rows.append(_Rows(number, name, session, segments, tokens, [row.bytes for row in records]))
     return _source(name, files, rows)
 
 
@@ -157,13 +167,13 @@ def _rows_of(opened: pa.NativeFile, name: str, number: int, dataset: str) -> Ite
         sizes = [_sizes(parquet, group, size) for group, size in enumerate(groups)]
     if ids.num_rows != sum(map(len, sizes)):
         raise TableError(f"{name} is damaged: its columns differ in length")
-    if any(ids[column].null_count for column in _IDS):
+    if any(ids[column].null_count for column in _IDS[:2]):
         raise TableError(f"{name} has rows without subject_id or session_id")
-    sessions = zip(*(ids[column].to_pylist() for column in _IDS), strict=True)
+    named = zip(*(ids[column].to_pylist() for column in _IDS), strict=True)
     datasets = ids[SOURCE_COLUMN].to_pylist() if stated else [None] * ids.num_rows
     return [
-        _Rows(number, own or dataset, session, [t], [b])
-        for own, session, (t, b) in zip(datasets, sessions, chain(*sizes), strict=True)
+        _Rows(number, own or dataset, (subject, session), [segment or ""], [t], [b])
+        for own, (subject, session, segment), (t, b) in zip(datasets, named, chain(*sizes), strict=True)
     ]
 
 
@@ -195,6 +205,7 @@ def _source(name: str, files: Sequence[SourceFile], rows: Sequence[_Rows]) -> Pi
         row_number=_count_within(row_file),
         row_tokens=np.fromiter(chain.from_iterable(run.tokens for run in rows), np.int64),
         row_bytes=np.fromiter(chain.from_iterable(run.bytes for run in rows), np.int64),
+        row_segment=tuple(chain.from_iterable(run.segments for run in rows)),
     )
 
 

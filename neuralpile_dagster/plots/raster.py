@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,7 +89,7 @@ def _frames(samples: Sequence[RasterSample]) -> list[np.ndarray]:
     """All of each sample but its counts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
     frames = []
     for sample in samples:
-        frames.append(_axes().draw(sample))
+        frames.append(_frame(_words(sample)).copy())
         _draw_strip(frames[-1], sample)
         _draw_rate(frames[-1], sample)
     return frames
@@ -193,6 +193,31 @@ def _x(share: float) -> int:
     return _LEFT + round(min(max(share, 0.0), 1.0) * (_RIGHT - _LEFT))
 
 
+class _Words(NamedTuple):
+    """All that Matplotlib draws of a sample."""
+
+    title: str
+    strip: str
+    rate: str
+    x_limits: tuple[float, float]
+    x_label: str
+    units: tuple[tuple[float, str], ...]
+    """Middle in pixels and label of each band."""
+
+
+def _words(sample: RasterSample) -> _Words:
+    rate = _smooth_rate(sample)
+    unit = "/bin" if sample.bin_width_s is None else "Hz"
+    return _Words(
+        title=sample.title,
+        strip=sample.strip.label if sample.strip is not None else "",
+        rate=f"{float(rate.min()):.2g} to {float(rate.max()):.2g} {unit}" if len(rate) else "",
+        x_limits=(sample.start, sample.start + max(sample.counts.shape[1] * sample.step, 1e-9)),
+        x_label=sample.x_label,
+        units=tuple(_unit_labels(sample).items()),
+    )
+
+
 class _Axes:
     """Axes, title and labels of one sample, drawn again and again: making them costs more than drawing them."""
 
@@ -218,25 +243,30 @@ class _Axes:
         self._strip = text(_LEFT - 12, sum(_STRIP) / 2, "right")
         self._rate = [text(_LEFT - 12, _RATE[0] + offset, "right") for offset in (8, 22)]
 
-    def draw(self, sample: RasterSample) -> np.ndarray:
+    def draw(self, words: _Words) -> np.ndarray:
         """All but the content of the three parts: palette indices, uint8, shape (HEIGHT_PX, WIDTH_PX)."""
-        rate = _smooth_rate(sample)
-        unit = "/bin" if sample.bin_width_s is None else "Hz"
-        ends = f"{float(rate.min()):.2g} to {float(rate.max()):.2g} {unit}" if len(rate) else ""
-        self._title.set_text(sample.title)
-        self._strip.set_text(sample.strip.label if sample.strip is not None else "")
-        for line, shown in zip(self._rate, ("mean rate" if ends else "", ends), strict=True):
+        self._title.set_text(words.title)
+        self._strip.set_text(words.strip)
+        for line, shown in zip(self._rate, ("mean rate" if words.rate else "", words.rate), strict=True):
             line.set_text(shown)
-        self._axes.set_xlim(sample.start, sample.start + max(sample.counts.shape[1] * sample.step, 1e-9))
-        self._axes.set_xlabel(sample.x_label, size=_TEXT_PT, labelpad=1)
-        labels = _unit_labels(sample)
-        self._axes.set_yticks(list(labels), list(labels.values()), parse_math=False)
+        self._axes.set_xlim(*words.x_limits)
+        self._axes.set_xlabel(words.x_label, size=_TEXT_PT, labelpad=1)
+        places, labels = zip(*words.units, strict=True) if words.units else ((), ())
+        self._axes.set_yticks(places, labels, parse_math=False)
         self._canvas.draw()
         gray = np.asarray(Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("L"))
         return np.rint((255 - gray) * ((GRAYS - 1) / 255)).astype(np.uint8)
 
 
 _axes = lru_cache(_Axes)
+
+
+@lru_cache(maxsize=32)
+def _frame(words: _Words) -> np.ndarray:
+    """What `_Axes` draws, kept: a published folder's rasters are drawn twice, for its card and for Dagster's UI."""
+    frame = _axes().draw(words)
+    frame.flags.writeable = False
+    return frame
 
 
 def _unit_labels(sample: RasterSample) -> dict[float, str]:

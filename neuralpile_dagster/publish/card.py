@@ -272,10 +272,15 @@ CONFIG_TEXTS = {
 }
 
 
+_READ_UNITS = """\
+# one row per unit
+units = pd.read_parquet(f"{repository}/units/units.parquet", pre_buffer=False, use_threads=False)"""
+
+
 def loading(repository: str, split: str, units: bool) -> list[str]:
     """Section on loading: Python that runs as is; ``units`` is whether the repository has a ``units`` config."""
     pandas = "\nimport pandas as pd" if units else ""
-    read_units = '\n\nunits = pd.read_parquet(f"{repository}/units/units.parquet")  # one row per unit' if units else ""
+    read_units = f"\n\n{_READ_UNITS}" if units else ""
     return f'''\
 ```python
 # pip install huggingface_hub pandas pyarrow
@@ -289,7 +294,7 @@ repository = "hf://datasets/{repository}"  # or the folder of a local copy
 def read_rows(split):
     for shard in fsspec.open_files(f"{{repository}}/data/{{split}}-*.parquet"):
         with shard as file:
-            yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1)
+            yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1, use_threads=False)
 
 
 for row in read_rows("{split}"):
@@ -301,6 +306,7 @@ for row in read_rows("{split}"):
 
 - This fetches what you read in blocks of about 5 MB, and writes nothing to disk (`pre_buffer=False` keeps pyarrow from
   reading 32 MB ahead). A row is up to about 10 million tokens: use small batches.
+- With `use_threads=False` pyarrow reads in your thread: its own, still busy while Python exits, may abort the process.
 - It avoids `load_dataset(..., streaming=True)`: with pyarrow 26, a script that leaves that loop early may never exit
   (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.

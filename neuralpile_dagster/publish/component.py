@@ -33,7 +33,7 @@ FORMAT = 1
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "tags", "rule_checked", "reader_checked"}
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "same_subject", "hold_out", "tags", "rule_checked", "reader_checked"}
 """Fields of a catalog row that do not."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
@@ -187,6 +187,8 @@ def _session(session: Session, record: CountsRecord) -> ComponentSession:
         units=record.units_file,
         rows=record.rows,
         token_counts=record.stats.histogram,
+        subject=record.facts.subject,
+        fingerprint=record.stats.fingerprint,
     )
 
 

@@ -130,11 +130,16 @@ def write_preview(folder: Path, rows: Iterable[Row], schema: pa.Schema) -> Confi
     return Config("preview", schema, {"train": Split(config_path("preview"), written, size)}, path.stat().st_size)
 
 
+def read_preview(reader: RowReader, number: int) -> Row:
+    """Read as many bins of a row as a preview shows; the others are not unpacked."""
+    return reader.read_window(number, 0, preview_bins(*reader.shape(number)))
+
+
 def first_rows(store: Store, files: Iterable[StoredFile]) -> Iterator[Row]:
-    """The first row of each file."""
+    """The first row of each file, as far as a preview shows it."""
     for file in files:
         with open_verified(store, file) as opened, RowReader(opened, file.key) as reader:
-            yield reader.row(0)
+            yield read_preview(reader, 0)
 
 
 class _Held:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import HubError, TableError
 from neuralpile_dagster.files import explained, locked, write_bytes
@@ -21,7 +22,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, write_config, write_preview
+from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, read_preview, write_config, write_preview
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.token_counts import write_token_counts
@@ -71,6 +72,24 @@ class PileSettings:
     test_size: float
 
 
+def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
+    """Open the table of a published repository's extra config; None where it is missing. Raises `HubError`."""
+    path = config_path(config)
+    digests = {file.path: file.sha256 for file in hub.files(repository)}
+    if path not in digests:
+        return None
+    with hub.open(repository, path) as file:
+        content = file.read()  # some 200 bytes a unit
+    if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
+        raise HubError(
+            f"{path} of {repository} is damaged",
+            found=f"sha256 {found}",
+            expected=digests[path],
+            remedy="materialize hub_dataset of that dataset again, then this",
+        )
+    return open_parquet(pa.BufferReader(content), f"{repository}/{path}")
+
+
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
     """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing.
 
@@ -78,23 +97,10 @@ def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]
     """
 
     def tables(config: str) -> Iterator[pa.Table]:
-        path = config_path(config)
-        digests = {file.path: file.sha256 for file in hub.files(repository)}
-        if path not in digests:
-            return
-        with hub.open(repository, path) as file:
-            content = file.read()  # some 200 bytes a unit
-        if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
-            raise HubError(
-                f"{path} of {repository} is damaged",
-                found=f"sha256 {found}",
-                expected=digests[path],
-                remedy="materialize hub_dataset of that dataset again, then this",
-            )
-        with damaged(f"{repository}/{path}"):
-            parquet = open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-            known = EXTRA_SCHEMAS[config]
-            if parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+        parquet = open_config(hub, repository, config)
+        known = EXTRA_SCHEMAS[config]
+        if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+            with damaged(f"{repository}/{config_path(config)}"):
                 yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
     return tables
@@ -272,10 +278,11 @@ def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[
 
 
 def _rows(paths: Iterable[Path]) -> Iterator[Row]:
+    """Rows of files in their order, as far as a preview shows them."""
     for path in paths:
         with RowReader(path) as reader:
             for number in range(reader.n_rows):
-                yield reader.row(number)
+                yield read_preview(reader, number)
 
 
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]

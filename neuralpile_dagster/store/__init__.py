@@ -10,7 +10,16 @@ from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.store.local import LocalStore
-from neuralpile_dagster.store.model import Store, check_key, is_intact, map_items, put_file, read_record, write_record
+from neuralpile_dagster.store.model import (
+    Store,
+    check_key,
+    is_intact,
+    map_items,
+    put_file,
+    put_stream,
+    read_record,
+    write_record,
+)
 
 __all__ = [
     "LocalStore",
@@ -20,6 +29,7 @@ __all__ = [
     "map_items",
     "open_store",
     "put_file",
+    "put_stream",
     "read_record",
     "write_record",
 ]

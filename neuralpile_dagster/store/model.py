@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from neuralpile_dagster.errors import DocumentError, NewerDocument, StoreError
+from neuralpile_dagster.files import DigestWriter
 from neuralpile_dagster.records import AnyModel, Model, StoredFile, document, read_document
 
 MAX_KEY_LENGTH = 600
@@ -91,6 +92,15 @@ def put_file(store: Store, key: str, write: Callable[[Path], Written]) -> tuple[
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stored = StoredFile(key=key, size=path.stat().st_size, sha256=digest)
+    return stored, result
+
+
+def put_stream(store: Store, key: str, write: Callable[[DigestWriter], Written]) -> tuple[StoredFile, Written]:
+    """Store under ``key`` what ``write`` writes to a stream; the digest is that of the bytes as they are written."""
+    with store.writing(key) as path, DigestWriter(path) as stream:
+        result = write(stream)
+        stored = StoredFile(key=key, size=stream.tell(), sha256=stream.hexdigest())
+        stream.close()  # before it is renamed or sent
     return stored, result
 
 

@@ -42,6 +42,8 @@ class PackedCounts:
         The data page, not compressed: levels, then indices.
     start : int
         Where the indices begin in ``page``.
+    is_checked : bool
+        Whether all indices are known to be within ``values``; when false, each is checked when it is unpacked.
     """
 
     n_units: int
@@ -50,6 +52,7 @@ class PackedCounts:
     values: np.ndarray
     page: np.ndarray
     start: int
+    is_checked: bool = True
 
     def counts(self) -> np.ndarray:
         """Unpack all counts.
@@ -65,28 +68,37 @@ class PackedCounts:
             counts[start * per_byte :][: len(block)] = block
         return counts[: self.n_units * self.n_bins].reshape(self.n_units, self.n_bins)
 
-    def window(self, start: int, stop: int) -> np.ndarray:
-        """Unpack the bins ``[start, stop)`` of all units, and nothing else.
+    def window(self, start: int, stop: int, units: np.ndarray | None = None) -> np.ndarray:
+        """Unpack the bins ``[start, stop)`` of some units, and nothing else.
+
+        Parameters
+        ----------
+        start, stop : int
+        units : numpy.ndarray, integer, shape (n_chosen,), optional
+            Rows of the counts, in any order; all when not given.
 
         Returns
         -------
-        numpy.ndarray, uint8, shape (n_units, stop - start)
+        numpy.ndarray, uint8, shape (n_chosen, stop - start)
 
         Raises
         ------
         ValueError
-            The row has no such bins.
+            The row has no such bins or units.
         """
         if not 0 <= start <= stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} of {self.n_bins}")
+        chosen = np.arange(self.n_units) if units is None else np.asarray(units)
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < self.n_units:
+            raise ValueError(f"units {chosen.min()} to {chosen.max()} of {self.n_units}")
         packed, per_byte, width = self.page[self.start :], 8 // self.width, stop - start
-        window = np.empty((self.n_units, width), np.uint8)
-        first = np.arange(self.n_units, dtype=np.int64) * self.n_bins + start
+        window = np.empty((len(chosen), width), np.uint8)
+        first = chosen.astype(np.int64) * self.n_bins + start
         # a unit's counts begin anywhere in a byte: take whole bytes, as many for each unit
         n_bytes = min(-(-width // per_byte) + 1, len(packed))
         byte = np.minimum(first // per_byte, len(packed) - n_bytes)
         unpacked = self._unpack(np.lib.stride_tricks.sliding_window_view(packed, n_bytes)[byte].reshape(-1))
-        unpacked, skip = unpacked.reshape(self.n_units, -1), first - byte * per_byte
+        unpacked, skip = unpacked.reshape(len(chosen), n_bytes * per_byte), first - byte * per_byte
         for skipped in np.unique(skip).tolist():
             window[skip == skipped] = unpacked[skip == skipped, skipped : skipped + width]
         return window
@@ -106,6 +118,8 @@ class PackedCounts:
 
     def _unpack(self, packed: np.ndarray) -> np.ndarray:
         indices = _unpacked(packed, self.width)
+        if not self.is_checked:
+            _require_values(indices, self.values)
         return indices if self._in_order else self.values[indices]
 
 
@@ -144,7 +158,7 @@ def pack(counts: np.ndarray) -> PackedCounts:
     return PackedCounts(n_units, n_bins, width, values, page, len(head))
 
 
-def recognize(page: bytes, n_tokens: int, values: np.ndarray) -> PackedCounts | None:
+def recognize(page: bytes, n_tokens: int, values: np.ndarray, check_later: bool = False) -> PackedCounts | None:
     """Recognize a data page of the form that `pack` makes; None when it has another one.
 
     Everything is compared, so ``page`` may come from anywhere; nothing larger than a few times itself is allocated.
@@ -157,6 +171,8 @@ def recognize(page: bytes, n_tokens: int, values: np.ndarray) -> PackedCounts | 
         Number of values that the page's header states.
     values : numpy.ndarray, uint8, shape (n_values,)
         Of the dictionary.
+    check_later : bool
+        Check only the indices that are unpacked, then: a fourth of the time where that is one window of a row.
 
     Raises
     ------
@@ -177,11 +193,17 @@ def recognize(page: bytes, n_tokens: int, values: np.ndarray) -> PackedCounts | 
     if page[: len(head)] != head or len(page) != len(head) + -(-n_tokens // 8) * width:
         return None
     found = np.frombuffer(page, np.uint8)
-    if len(values) < 1 << width:
-        largest = max(int(_unpacked(some, width).max()) for some in _blocks(found[len(head) :]))
-        if largest >= len(values):
-            raise ValueError(f"counts refer to value {largest} of {len(values)}")
-    return PackedCounts(n_units, n_bins, width, values, found, len(head))
+    is_checked = len(values) == 1 << width
+    if not is_checked and not check_later:
+        for some in _blocks(found[len(head) :]):
+            _require_values(_unpacked(some, width), values)
+        is_checked = True
+    return PackedCounts(n_units, n_bins, width, values, found, len(head), is_checked)
+
+
+def _require_values(indices: np.ndarray, values: np.ndarray) -> None:
+    if indices.size and (largest := int(indices.max())) >= len(values):
+        raise ValueError(f"counts refer to value {largest} of {len(values)}")
 
 
 def _blocks(tokens: np.ndarray) -> Iterator[np.ndarray]:

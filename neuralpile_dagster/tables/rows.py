@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,16 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet, require_sche
 from neuralpile_dagster.tables.packed import PackedCounts
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
-__all__ = ["COUNTS_COLUMN", "Row", "RowReader", "RowWriter", "counts_array", "counts_matrix", "write_rows"]
+__all__ = [
+    "COUNTS_COLUMN",
+    "Row",
+    "RowReader",
+    "RowWriter",
+    "counts_array",
+    "counts_matrix",
+    "write_rows",
+    "write_rows_to",
+]
 
 
 class RowWriter:
@@ -99,10 +109,17 @@ def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema = ROW_SCHEMA, 
         Compressed bytes of each row.
     """
     with atomic_write(path) as aside, aside.open("wb") as stream:
-        file = RowFile(stream, schema)
-        for chunks in _in_order(rows, lambda row: encode_row(row, schema), threads):
-            file.add(chunks)
-        return file.finish()
+        return write_rows_to(stream, rows, schema, threads)
+
+
+def write_rows_to(
+    stream: BinaryIO, rows: Iterable[Row], schema: pa.Schema = ROW_SCHEMA, threads: int = 1
+) -> tuple[int, ...]:
+    """`write_rows` into an empty binary stream, which the caller closes."""
+    file = RowFile(stream, schema)
+    for chunks in _in_order(rows, lambda row: encode_row(row, schema), threads):
+        file.add(chunks)
+    return file.finish()
 
 
 def _in_order(

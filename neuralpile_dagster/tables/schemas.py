@@ -48,6 +48,20 @@ TOKEN_COUNTS_SCHEMA = pa.schema(
     ]
 )
 
+SPLITS_SCHEMA = pa.schema(
+    [
+        ("source_dataset", pa.string()),
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("subject", pa.string()),  # the animal, whatever its folders are called
+        ("tokens", pa.int64()),
+        ("u", pa.float64()),  # hash of the session (subject, dataset) in 0 <= u < 1 that the rule compares with sizes
+        ("split", pa.string()),  # null: rows in several splits; left_out: not in the pile
+        ("benchmarks", pa.list_(pa.string())),  # public lists that the session is in
+        ("twin_of", pa.string()),  # source_dataset/session_id of the session with the same spikes that it follows
+    ]
+)
+
 SESSIONS_SCHEMA = pa.schema(
     [
         ("subject_id", pa.string()),

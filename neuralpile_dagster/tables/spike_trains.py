@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ GROUP_VALUES = 1 << 22
 _FACTS_KEY = b"neuralpile.recording"
 
 
-def write_recording(path: Path, recording: Recording) -> None:
+def write_recording(target: Path | BinaryIO, recording: Recording) -> None:
     """Write a recording to a Parquet file; holds a row group besides it. The same recording gives the same bytes."""
     data = recording.data
     facts: dict[str, Any] = {"facts": asdict(recording.facts), "notes": recording.notes}
@@ -51,7 +52,7 @@ def write_recording(path: Path, recording: Recording) -> None:
         raise ValueError(f"{len(recording.units)} units described, {data.n_units} recorded")
     ticks = column == "ticks"
     with pq.ParquetWriter(
-        path,
+        target,
         schema.with_metadata({_FACTS_KEY: json.dumps(facts)}),
         compression="zstd",
         compression_level=1,
@@ -111,20 +112,90 @@ def read_recording(file: Path | pa.NativeFile, name: str = "") -> Recording:
     Raises `TableError`, naming the file ``name``, when it is damaged or another table.
     """
     name = name or (str(file) if isinstance(file, Path) else "a stored recording")
+    with _understood(name):
+        parquet, facts, session, notes = _open(file, name)
+        units, data = (_read_trains if "bin_rule" in facts else _read_binned)(parquet, facts, name)
+    return Recording(data, units, session, notes)
+
+
+def read_units_near(file: Path | pa.NativeFile, name: str, unit: int, most: int) -> tuple[int, Recording]:
+    """Read a few units of what `write_recording` wrote; at most the row group with them is decoded.
+
+    Parameters
+    ----------
+    file : Path or pyarrow.NativeFile
+    name : str
+        How errors call it.
+    unit : int
+        Number of a unit (any whole number: counted around) that is among them.
+    most : int
+        Units at most.
+
+    Returns
+    -------
+    first : int
+        Number of the first of them.
+    recording : Recording
+        The units and their data; sums such as ``BinnedCounts.spikes_read`` are those of the whole recording.
+
+    Raises
+    ------
+    TableError
+        As `read_recording`.
+    """
+    with _understood(name):
+        parquet, facts, session, notes = _open(file, name)
+        first, batch = _rows_near(parquet, unit % parquet.metadata.num_rows, most, name)
+        table = pa.Table.from_batches([batch])
+        lists = table.column(table.num_columns - 1).chunk(0)
+        values = lists.flatten().to_numpy()
+        data: SpikeTrains | BinnedCounts
+        if "bin_rule" in facts:
+            times, sizes = np.empty(len(values)), np.diff(np.asarray(lists.offsets))
+            _times_of(table, values, sizes, times)
+            data = SpikeTrains(times, np.cumsum(sizes, dtype=np.int64), facts["bin_rule"])
+        else:
+            data = BinnedCounts(values.reshape(len(table), facts.pop("n_bins")), **facts)
+    return first, Recording(data, units_of(table), session, notes)
+
+
+def _rows_near(parquet: pq.ParquetFile, row: int, most: int, name: str) -> tuple[int, pa.RecordBatch]:
+    """At most so many rows with this one among them, and the number of their first."""
+    first = 0
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        if row >= first + rows:
+            first += rows
+            continue
+        with damaged(name):
+            for batch in parquet.iter_batches(most, row_groups=[group], use_threads=False):
+                if row < first + len(batch):
+                    return first, batch
+                first += len(batch)
+    raise TableError(f"{name} is damaged", found=f"no row {row}")
+
+
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise TableError(f"{name} is damaged", found=f"{type(error).__name__}: {error}") from error
+
+
+def _open(
+    file: Path | pa.NativeFile, name: str
+) -> tuple[pq.ParquetFile, dict[str, Any], SessionFacts, tuple[str, ...]]:
+    """Open a stored recording; the facts about its data have a ``bin_rule`` where these are spikes."""
     parquet = open_parquet(file, name)
     schema = parquet.schema_arrow
     if _FACTS_KEY not in (schema.metadata or {}):
         raise TableError(f"{name} is not a stored recording", found=", ".join(schema.names))
-    try:
-        facts: dict[str, Any] = json.loads(schema.metadata[_FACTS_KEY])
-        session = SessionFacts(**facts.pop("facts"))
-        notes = tuple(facts.pop("notes"))
-        is_trains = "bin_rule" in facts
-        require_schema(schema, TRAINS_SCHEMA if is_trains else BINNED_SCHEMA, name)
-        units, data = (_read_trains if is_trains else _read_binned)(parquet, facts, name)
-    except (ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{name} is damaged", found=f"{type(error).__name__}: {error}") from error
-    return Recording(data, units, session, notes)
+    facts: dict[str, Any] = json.loads(schema.metadata[_FACTS_KEY])
+    session = SessionFacts(**facts.pop("facts"))
+    notes = tuple(facts.pop("notes"))
+    require_schema(schema, TRAINS_SCHEMA if "bin_rule" in facts else BINNED_SCHEMA, name)
+    return parquet, facts, session, notes
 
 
 def _row_groups(parquet: pq.ParquetFile, name: str, due: int) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
@@ -161,13 +232,18 @@ def _read_trains(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> t
     for table, ticks, sizes in _row_groups(parquet, name, len(times)):
         units += units_of(table)
         all_sizes.append(sizes)
-        stop = 0
-        for rate, size in zip(table["ticks_per_s"].to_pylist(), sizes.tolist(), strict=True):
-            start, stop = stop, stop + size
-            from_ticks(ticks[start:stop], rate, times[position + start : position + stop])
-        position += stop
+        _times_of(table, ticks, sizes, times[position : position + len(ticks)])
+        position += len(ticks)
     ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *all_sizes]), dtype=np.int64)
     return tuple(units), SpikeTrains(times, ends, facts["bin_rule"])
+
+
+def _times_of(table: pa.Table, ticks: np.ndarray, sizes: np.ndarray, times: np.ndarray) -> None:
+    """Fill ``times`` with those of a table's units, whose ``ticks`` lie one after the other."""
+    stop = 0
+    for rate, size in zip(table["ticks_per_s"].to_pylist(), sizes.tolist(), strict=True):
+        start, stop = stop, stop + size
+        from_ticks(ticks[start:stop], rate, times[start:stop])
 
 
 def _read_binned(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> tuple[tuple[Unit, ...], BinnedCounts]:

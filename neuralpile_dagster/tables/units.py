@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +35,18 @@ def units_of(table: pa.Table) -> tuple[Unit, ...]:
 
 
 def write_units(
-    path: Path, units: Sequence[Unit], subject_id: str, session_id: str, n_spikes: np.ndarray, observed_s: np.ndarray
+    target: Path | BinaryIO,
+    units: Sequence[Unit],
+    subject_id: str,
+    session_id: str,
+    n_spikes: np.ndarray,
+    observed_s: np.ndarray,
 ) -> None:
     """Write a session's units table.
 
     Parameters
     ----------
-    path : Path
+    target : Path or binary file
     units : sequence of Unit
         In the row order of the counts.
     subject_id, session_id : str
@@ -57,7 +63,7 @@ def write_units(
     columns["n_spikes"] = pa.array(n_spikes, pa.int64())
     columns["mean_rate_hz"] = pa.array(n_spikes / observed_s, pa.float64())
     table = pa.Table.from_arrays([columns[name] for name in UNITS_SCHEMA.names], schema=UNITS_SCHEMA)
-    pq.write_table(table, path, compression="zstd", write_page_index=True, write_page_checksum=True)
+    pq.write_table(table, target, compression="zstd", write_page_index=True, write_page_checksum=True)
 
 
 def read_units(file: Path | pa.NativeFile, name: str = "a units table") -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,9 @@ def test_the_rule_of_a_dataset_chooses_the_published_sessions(
     assert dataset.rule_checked
     subjects = {session.subject_id for session in manifest.sessions}
     assert len(subjects) == SUBJECTS.get(name, dataset.subjects_published)
+    if dataset.same_subject:
+        animals = {re.search(dataset.same_subject, subject)["subject"] for subject in subjects}
+        assert len(animals) == dataset.subjects_published == 1
     assert manifest.considered == len(listing.files) == manifest.chosen + sum(manifest.dropped.values())
     paths = [file.path for session in manifest.sessions for file in session.files]
     assert paths == sorted(paths)

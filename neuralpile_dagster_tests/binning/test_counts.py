@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
@@ -49,6 +50,22 @@ def test_counts_from_the_first_spike_are_those_of_plain_python(case: Any):
     np.testing.assert_array_equal(counts, from_first_spike_counts(recording, width))
     assert binner.losses == Losses()
     assert binner.kept == recording.n_spikes == counts.sum()
+
+
+@settings(max_examples=100, deadline=None)
+@given(awkward_recordings(), st.integers(0, 100), st.sampled_from(["histogram", "from_first_spike"]))
+def test_some_units_alone_are_binned_as_among_all_units(case: Any, pick: int, rule: BinRule):
+    recording, width, size = case
+    recording = SpikeTrains(np.abs(np.nan_to_num(recording.spike_times.astype(np.float64))), recording.ends, rule)
+    try:
+        counts, whole = bin_all(recording, width, size)
+    except EmptyRecording:
+        return
+    unit = pick % recording.n_units
+    times = np.split(recording.spike_times, recording.ends[:-1])[unit]
+    frame = (float(recording.spike_times.min()), whole.n_bins)
+    alone = Binner(SpikeTrains(times, np.array([len(times)]), rule), width, frame=frame)
+    np.testing.assert_array_equal(alone.counts(0, whole.n_bins)[0], counts[unit])
 
 
 @pytest.mark.parametrize("rate", [30000.0, 25000.0, 24414.0625])

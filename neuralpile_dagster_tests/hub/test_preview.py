@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.publish.card_metadata import row_arrow_bytes
 from neuralpile_dagster.publish.configs import MAX_BINS, MAX_ROWS, first_rows, preview_bins, write_preview
-from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.rows import Row, RowReader
+from neuralpile_dagster.store import LocalStore, put_file
+from neuralpile_dagster.tables.rows import Row, RowReader, write_rows
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.sessions import counts_of, put_session
 
@@ -50,6 +50,23 @@ def test_only_the_beginning_of_long_rows_is_written(tmp_path: Path, n_units: int
     np.testing.assert_array_equal(row.counts, counts[:, : preview_bins(n_units, 2_000)])
     assert row.source_dataset == "mice"
     assert config.splits["train"].num_bytes < 500_000
+
+
+def test_a_preview_has_the_same_bytes_whether_rows_are_read_whole_or_not(tmp_path: Path):
+    store = LocalStore(tmp_path / "store")
+    rows = {name: Row(counts_of(name, 9, 3_000), "sub-1", name, "segment_0") for name in ("s1", "s2")}
+    files = [put_file(store, name, lambda path, row=row: write_rows(path, [row]))[0] for name, row in rows.items()]
+
+    def whole() -> Iterator[Row]:
+        for file in files:
+            with RowReader(store.open(file.key), file.key) as reader:
+                yield reader.row(0)
+
+    assert {row.counts.shape for row in first_rows(store, files)} == {(9, MAX_BINS)}
+    for name, some in (("short", first_rows(store, files)), ("whole", whole())):
+        write_preview(tmp_path / name, some, ROW_SCHEMA)
+    short, long = ((tmp_path / name / "preview" / "preview.parquet").read_bytes() for name in ("short", "whole"))
+    assert short == long
 
 
 def test_no_more_rows_are_read_than_are_shown(tmp_path: Path):

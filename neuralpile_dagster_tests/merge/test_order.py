@@ -10,10 +10,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.order import cut, split_rows, split_sessions
+from neuralpile_dagster.merge.order import arrange, cut, draw_splits, permutation
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.floats(0.001, 0.999)
+
+
+def split_rows(n: int, seed: int, test_size: float) -> list[np.ndarray]:
+    parts = arrange(draw_splits(n, seed, test_size), permutation(n, seed))
+    return [parts["train"], parts["test"]]
+
+
+def split_sessions(row_sessions: np.ndarray, seed: int, test_size: float) -> list[np.ndarray]:
+    n_sessions = int(row_sessions.max(initial=-1)) + 1
+    drawn = draw_splits(n_sessions, seed, test_size, units="sessions")
+    parts = arrange(drawn[row_sessions], permutation(len(row_sessions), seed))
+    return [parts["train"], parts["test"]]
 
 
 @settings(deadline=None, max_examples=60)

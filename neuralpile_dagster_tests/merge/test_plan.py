@@ -36,6 +36,7 @@ def source(name: str, lengths: list[int], seed: int = 0) -> PileSource:
         row_session=numbers,
         row_tokens=rng.integers(1, 10_000_000, n_rows),
         row_bytes=rng.integers(1, 1_000_000, n_rows),
+        row_segment=tuple(f"segment_{row}" for length in lengths for row in range(length)),
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from neuralpile_dagster import build
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
@@ -112,6 +115,27 @@ def test_a_session_whose_file_changed_is_made_anew_and_its_neighbours_are_not(ne
     assert made.batch(keys).success
     changed = {path.split("/")[-1] for path, state in contents(made.store.root).items() if before.get(path) != state}
     assert changed == {f"{MIDDLE}{end}" for end in (".parquet", ".json", ".units.parquet")} | {"manifest.json"}
+
+
+def test_counts_are_made_of_what_was_read_and_spike_times_are_free_while_rows_are_written(
+    new_house: NewHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike_times, write_rows = [], build.write_session_rows
+
+    def store(*arguments: Any, **more: Any) -> Any:
+        spike_times.append(weakref.ref(arguments[3].data.spike_times))
+        return store_recording(*arguments, **more)
+
+    def write(*arguments: Any, **more: Any) -> Any:
+        assert spike_times[-1]() is None
+        return write_rows(*arguments, **more)
+
+    made, store_recording = new_house(), build.store_recording
+    monkeypatch.setattr(build, "store_recording", store)
+    monkeypatch.setattr(build, "write_session_rows", write)
+    monkeypatch.delattr(build, "load_recording")
+    assert made.batch(made.discover()).success
+    assert len(spike_times) == len(SESSIONS)
 
 
 def test_spike_trains_alone_can_be_made_and_counts_later(new_house: NewHouse) -> None:

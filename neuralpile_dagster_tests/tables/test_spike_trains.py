@@ -17,7 +17,14 @@ from hypothesis.extra import numpy as hnp
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.tables import spike_trains as tables
-from neuralpile_dagster.tables.spike_trains import RATES_HZ, from_ticks, read_recording, to_ticks, write_recording
+from neuralpile_dagster.tables.spike_trains import (
+    RATES_HZ,
+    from_ticks,
+    read_recording,
+    read_units_near,
+    to_ticks,
+    write_recording,
+)
 
 FACTS = SessionFacts(subject="Cori", sex="F", age="P90D", start_time="2020-01-01T12:00:00+01:00")
 ANY_BITS = hnp.arrays(np.int64, st.integers(0, 40)).map(lambda bits: bits.view(np.float64))
@@ -117,6 +124,26 @@ def test_ready_made_counts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert after.data.counts.dtype == np.uint8
     assert vars(after.data) | {"counts": 0} == vars(data) | {"counts": 0}
     assert after.units == before.units
+
+
+@pytest.mark.parametrize("unit", [0, 3, 6, 6 + 7 * 4])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_few_units_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: int, ready: bool):
+    monkeypatch.setattr(tables, "GROUP_VALUES", 100)  # two units or so
+    rng = np.random.default_rng(0)
+    trains = [rng.uniform(0, 9, 40) if k % 2 else np.arange(0, 50 * k) / 30_000 for k in range(7)]
+    counts = rng.poisson(1, (7, 30)).astype(np.uint8)
+    before = recording([np.zeros(0)] * 7, data=BinnedCounts(counts, 0.02, 500)) if ready else recording(trains)
+    write_recording(tmp_path / "x.parquet", before)
+    first, few = read_units_near(tmp_path / "x.parquet", "x", unit, 2)
+    n_units = len(few.units)
+    assert 1 <= n_units <= 2 and first <= unit % 7 < first + n_units
+    assert few.units == before.units[first : first + n_units]
+    if isinstance(few.data, BinnedCounts):
+        np.testing.assert_array_equal(few.data.counts, counts[first : first + n_units])
+    else:
+        found = np.split(few.data.spike_times, few.data.ends[:-1])
+        assert [bits(train) for train in found] == [bits(train) for train in trains[first : first + n_units]]
 
 
 def test_the_same_recording_gives_the_same_bytes(tmp_path: Path):

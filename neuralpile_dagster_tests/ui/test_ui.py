@@ -76,6 +76,11 @@ def test_no_check_is_called_failed_because_a_session_failed(backfilled: Site) ->
         "/assets/ui_mice/spike_counts?view=checks&checkDetail=plausible_rates", "known sessions pass"
     )
     expect(page.get_by_text("2 of 3 known sessions pass; 1 failed before they were judged").first).to_be_visible()
+    expect(page.get_by_text("Succeeded", exact=True).first).to_be_visible()
+    failed = page.get_by_text("Failed", exact=True).count()  # synthetic subjects do fail a check
+    assert page.get_by_text("Succeeded", exact=True).count() > failed  # of those that the list shows at once
+    page.get_by_text("Execution history").first.click()
+    expect(page.get_by_text(f"{GOOD}: passed").first).to_be_visible()
 
 
 def test_the_page_of_a_failed_session_says_why(backfilled: Site) -> None:

@@ -17,7 +17,7 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
 from neuralpile_dagster.hub.huggingface.listing import dataset_names, remote_files
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
-from neuralpile_dagster.hub.huggingface.read import HubFile, buffered
+from neuralpile_dagster.hub.huggingface.read import HubFile, PinnedRepository, buffered
 from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, install
 from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder
@@ -164,6 +164,18 @@ class HuggingFaceHub:
             raise HubError(f"{repository} has no file {path}", remedy="correct the name, or publish the dataset first")
         with self._range_file(repository, head, found[0]) as file:
             yield file
+
+    def pin(self, name: str, revision: str | None = None) -> PinnedRepository:
+        """The files of one commit: that of ``revision`` (a branch, tag or commit), or of main.
+
+        Raises `HubError` when there is no such repository or revision.
+        """
+        repository = self.path(name)
+        with self._explained(repository, f"looking up revision {revision or 'main'}"):
+            commit = self._api.dataset_info(repository, revision=revision or "main").sha or "main"
+            rows = remote_files(self._api, repository, commit)
+        sizes = {path: row.size for path, row in rows.items()}
+        return PinnedRepository(repository, commit, sizes, self.endpoint, self._secrets, self._policy)
 
     def page(self, name: str) -> str:
         """See `Hub.page`."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
-from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub import get_session, hf_hub_download, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import Secrets, explain
-from neuralpile_dagster.hub.huggingface.retry import HubGaveUp, asked_wait_s
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
+from neuralpile_dagster.hub.huggingface.retry import HubGaveUp, asked_wait_s, install
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, worth_retrying
 
@@ -74,3 +77,38 @@ class HubFile(RangeFile):
 def buffered(file: HubFile) -> io.BufferedReader:
     """The file with a small read-ahead; large reads go past it."""
     return io.BufferedReader(file, _BUFFER_BYTES)
+
+
+@dataclass(frozen=True)
+class PinnedRepository:
+    """The files of one commit of a repository; ``sizes`` are their bytes by path. May be pickled."""
+
+    repository: str
+    commit: str
+    sizes: Mapping[str, int]
+    endpoint: str
+    secrets: Secrets
+    policy: RetryPolicy
+
+    def open(self, path: str) -> HubFile:
+        """Open a file by ranges; several threads may `HubFile.fill` at a time."""
+        install(self.endpoint, self.policy)
+        size = self.sizes[path]
+        return HubFile(self.repository, path, self.commit, size, self.endpoint, self.secrets, self.policy)
+
+    def download(self, path: str) -> Path:
+        """The file in huggingface_hub's cache (``HF_HOME``), fetched if it is not there; raises as `Hub.open`."""
+        install(self.endpoint, self.policy)
+        try:
+            found = hf_hub_download(
+                self.repository,
+                path,
+                repo_type="dataset",
+                revision=self.commit,
+                endpoint=self.endpoint,
+                token=self.secrets.token,
+            )
+            return Path(found)
+        except FAILURES as error:
+            problem = explain(error, self.repository, f"downloading {path}", self.secrets)
+        raise problem.error from problem.cause

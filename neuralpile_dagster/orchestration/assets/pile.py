@@ -25,14 +25,31 @@ from neuralpile_dagster.orchestration.names import register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
+from neuralpile_dagster.records import SplitRules
 from neuralpile_dagster.store import write_record
 
 
 class SplitByChoice(Enum):
-    """Unit of the train/test split."""
+    """What is wholly in one split."""
 
     rows = "rows"
     sessions = "sessions"
+    subjects = "subjects"
+    datasets = "datasets"
+
+
+class SplitRuleChoice(Enum):
+    """Whether splits are drawn from all, or each by its own name."""
+
+    permutation = "permutation"
+    hash = "hash"
+
+
+class HeldOutChoice(Enum):
+    """Where held-out sessions go."""
+
+    test = "test"
+    leave_out = "leave_out"
 
 
 class MergeFrom(Enum):
@@ -49,9 +66,28 @@ class PileConfig(dg.Config):
     split_by: SplitByChoice = Field(
         default=SplitByChoice.rows,
         description="rows: as the published pile, segments of one session may be in both splits. "
-        "sessions: a session is wholly in train or in test.",
+        "sessions: a session is wholly in one split; subjects, datasets: an animal, a dataset is (with split_rule: "
+        "hash).",
     )
-    test_size: float = Field(default=0.01, gt=0, lt=1, description="Share of rows (or sessions) that become test.")
+    split_rule: SplitRuleChoice = Field(
+        default=SplitRuleChoice.permutation,
+        description="permutation: as the published pile; an added session draws all splits again. "
+        "hash: a session's split depends on its own name only, so that none moves when others come or go.",
+    )
+    test_size: float = Field(
+        default=0.01, gt=0, lt=1, description="Share of rows (or sessions, ...) that become test; by hash on average."
+    )
+    valid_size: float = Field(
+        default=0.0, ge=0, lt=1, description="Share that becomes a split valid; 0: there is none."
+    )
+    hold_out: list[str] = Field(
+        default=[],
+        description="What no model may train on: benchmark:<name>, dataset:<name>, session:<dataset>/<glob>, "
+        "subject:<dataset>/<subject>.",
+    )
+    held_out_go_to: HeldOutChoice = Field(
+        default=HeldOutChoice.test, description="test: what is held out is in test. leave_out: it is not in the pile."
+    )
     components: list[str] = Field(default=[], description="Datasets to merge; empty: all that are published.")
     extra_repositories: list[str] = Field(
         default=[], description="Repositories of other owners (owner/name) with the same row schema, read from the hub."
@@ -65,7 +101,14 @@ class PileConfig(dg.Config):
 
     def choices(self) -> dict[str, Any]:
         """Values as they appear in run configuration."""
-        return {**self.model_dump(), "split_by": self.split_by.value, "merge_from": self.merge_from.value}
+        values = self.model_dump()
+        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+    def rules(self) -> SplitRules:
+        """Those of the fields that say how to split beyond ``split_by`` and ``test_size``."""
+        return SplitRules.model_validate(
+            {name: value for name, value in self.choices().items() if name in SplitRules.model_fields}, strict=False
+        )
 
 
 def config_of(pile: Pile) -> type[PileConfig]:
@@ -97,22 +140,33 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         instance: Instance,
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.piles import choose_components
+        from neuralpile_dagster.ledger.splits import split_inputs
         from neuralpile_dagster.merge.plan import plan_pile, save_plan
+        from neuralpile_dagster.merge.split_table import describe_plan
 
         with failing_in_words(), forward_wait_warnings(context):
             started, store, settings = time.monotonic(), instance.open_store(), instance.settings
+            hub = instance.open_hub()
             chosen = choose_components(
                 datasets,
                 store,
-                instance.open_hub(),
+                hub,
                 settings,
                 components=config.components,
                 extra_repositories=config.extra_repositories,
                 merge_from=config.merge_from.value,
                 extra_splits=config.extra_splits,
             )
+            inputs = split_inputs(pile, datasets, store, hub, settings, chosen, config.rules())
             plan = plan_pile(
-                chosen.sources, seed=config.seed, split_by=config.split_by.value, test_size=config.test_size
+                chosen.sources,
+                seed=config.seed,
+                split_by=config.split_by.value,
+                test_size=config.test_size,
+                rules=inputs.rules,
+                identities=inputs.identities,
+                held_out=inputs.held_out,
+                earlier=inputs.earlier,
             )
             record = save_plan(store, piles.plan_path(pile, settings, plan.record.plan_id), plan)
             published = published_components(store, datasets, settings)
@@ -134,6 +188,7 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             return dg.MaterializeResult(
                 metadata={
                     **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
+                    **pile_metadata.split_metadata(*describe_plan(plan, inputs.identities)),
                     "seconds": round(time.monotonic() - started, 3),
                     "dagster/uri": store.uri(f"{piles.plan_path(pile, settings, record.plan_id)}.json"),
                 },

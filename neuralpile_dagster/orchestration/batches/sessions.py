@@ -29,6 +29,7 @@ from neuralpile_dagster.orchestration.metadata.pictures import session_raster
 from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 from neuralpile_dagster.store import write_record
 
@@ -48,6 +49,8 @@ class SessionBatch(PartitionBatch):
         every = [names.spike_trains_key(self.dataset), names.spike_counts_key(self.dataset)]
         selected = every if isinstance(self.context, dg.OpExecutionContext) else self.context.selected_asset_keys
         self.wants_trains, self.wants_counts = (asset in selected for asset in every)
+        self._read: Recording | None = None
+        """What was read of the session that is being made, until its counts take it."""
 
     @property
     def whole(self) -> str:
@@ -90,6 +93,12 @@ class SessionBatch(PartitionBatch):
 
     def make(self, key: str) -> None:
         """Make or check one session."""
+        try:
+            self._make(key)
+        finally:
+            self._read = None
+
+    def _make(self, key: str) -> None:
         manifest = self.manifest
         session = session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
@@ -120,37 +129,41 @@ class SessionBatch(PartitionBatch):
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
         """Read and store the session's spike trains unless they are up to date; log the materialization either way."""
-        from neuralpile_dagster.recordings.readers import read_session
-
         started = time.monotonic()
         record, cost = self._current_trains(session), None
         if record is None:
-            cost = ReadCost()
-            inputs = build.session_inputs(session, self.dataset)
-            with ExitStack() as stack:
-                files = [
-                    stack.enter_context(self.archive.open(self.dataset.source, file, self.access))
-                    for file in session.files
-                ]
-                recording = read_session(self.dataset.reader, files, self.dataset.reader_options)
-                for file in files:
-                    cost.add(file.cost)
-                unverified = any(file.unverified for file in files)
-            record = build.store_recording(
-                self.store,
-                documents.trains_folder(self.dataset, self.settings),
-                session,
-                recording,
-                manifest.version,
-                inputs,
-                unverified,
-            )
+            record, cost = self._read_and_store(manifest, session)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
         source, version = names.manifest_key(self.dataset), documents.manifest_digest(manifest)
         tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
         self.log_materialization(names.spike_trains_key(self.dataset), session.key, facts, tags)
         return record
+
+    def _read_and_store(self, manifest: Manifest, session: Session) -> tuple[TrainsRecord, ReadCost]:
+        # logs nothing: Dagster's errors in storing an event outlive it, with the local variables of all its callers
+        from neuralpile_dagster.recordings.readers import read_session
+
+        cost = ReadCost()
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(self.archive.open(self.dataset.source, file, self.access)) for file in session.files
+            ]
+            recording = read_session(self.dataset.reader, files, self.dataset.reader_options)
+            for file in files:
+                cost.add(file.cost)
+            unverified = any(file.unverified for file in files)
+        record = build.store_recording(
+            self.store,
+            documents.trains_folder(self.dataset, self.settings),
+            session,
+            recording,
+            manifest.version,
+            build.session_inputs(session, self.dataset),
+            unverified,
+        )
+        self._read = recording
+        return record, cost
 
     def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
         """Bin and store the session unless it is up to date; log materialization and checks either way."""
@@ -163,12 +176,10 @@ class SessionBatch(PartitionBatch):
                 self.store,
                 documents.counts_folder(self.dataset, self.settings),
                 session.key,
-                None,  # read back, so that this run never holds spikes and segments at once
+                self._packed(session, trains),
                 trains,
                 self.settings,
                 self.log.info,
-                self.dataset.max_session_tokens,
-                self.dataset.allow_bin_width,
             )
         elif record.unverified != trains.unverified:  # the same values were read again and verified
             record = record.model_copy(update={"unverified": trains.unverified})
@@ -186,7 +197,15 @@ class SessionBatch(PartitionBatch):
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
             + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
-        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset, trains))
+
+    def _packed(self, session: Session, trains: TrainsRecord) -> build.PackedRecording:
+        """Pack what was just read, else what is stored; spike times are free before segments are made."""
+        recording, self._read = self._read, None
+        if recording is None:
+            recording = build.load_recording(self.store, trains)
+        row = self.dataset
+        return build.pack_recording(recording, session.key, self.settings, row.max_session_tokens, row.allow_bin_width)
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
@@ -198,7 +217,7 @@ class SessionBatch(PartitionBatch):
             )
         listed = trains.model_copy(update={"inputs": build.session_inputs(session, self.dataset)})
         inputs = build.counts_inputs(listed, self.settings)
-        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset))
+        self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset, trains))
 
     def _is_undamaged(self, record: CountsRecord) -> bool:
         verdict = file_is_as_recorded(SessionEvidence(record, self.store, record.inputs))

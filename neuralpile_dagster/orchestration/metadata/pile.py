@@ -10,6 +10,7 @@ import dagster as dg
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.merge.split_table import SplitFacts
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
     column_schema,
@@ -19,7 +20,7 @@ from neuralpile_dagster.orchestration.metadata.sessions import (
     table,
     token_metadata,
 )
-from neuralpile_dagster.records import ComponentRecord, TokenCounts
+from neuralpile_dagster.records import ComponentRecord, SplitRules, TokenCounts
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
@@ -38,15 +39,14 @@ def plan_metadata(
             "rows": plan.totals.rows,
             **_component_facts(plan, published),
             "bytes": plan.totals.bytes,
-            "train_rows": plan.splits["train"].rows,
-            "test_rows": plan.splits["test"].rows,
-            "train_tokens": plan.splits["train"].tokens,
-            "test_tokens": plan.splits["test"].tokens,
+            **{f"{split}_rows": part.rows for split, part in plan.splits.items()},
+            **{f"{split}_tokens": part.tokens for split, part in plan.splits.items()},
             "shards": len(plan.shards),
             "plan_id": plan.plan_id,
             "seed": plan.seed,
             "split_by": plan.split_by,
             "test_size": plan.test_size,
+            **_rules(plan),
             "left_out": dg.MetadataValue.md(counted(left_out)),
             "components": table(
                 [
@@ -62,6 +62,40 @@ def plan_metadata(
             ),
         }
     )
+
+
+def _rules(plan: PlanRecord) -> dict[str, Any]:
+    """How a plan is split otherwise than the published pile."""
+    if plan.rules == SplitRules():
+        return {}
+    rules = plan.rules.model_dump(mode="json")
+    facts = {**rules, "hold_out": ", ".join(plan.rules.hold_out) or "nothing"}
+    if plan.rules.split_rule == "hash":
+        facts["follows"] = plan.follows or "no published splits of the same seed and rule"
+    if plan.promoted:
+        facts["promoted"] = "; ".join(f"{name} to {split}, which was empty" for name, split in plan.promoted.items())
+    if plan.held_out:
+        facts |= {"held_out_sessions": plan.held_out.sessions, "held_out_tokens": plan.held_out.tokens}
+    return facts
+
+
+def split_metadata(parts: Sequence[SplitFacts], benchmarks: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Metadata on what each split holds, and on the sessions of public benchmarks: tables of few columns."""
+    facts = {
+        "rows": [f"{part.rows:,}" for part in parts],
+        "sessions": [f"{part.sessions:,}" for part in parts],
+        "subjects": [f"{part.subjects:,}" for part in parts],
+        "datasets": [f"{part.datasets:,}" for part in parts],
+        "tokens": [f"{part.tokens:,}" for part in parts],
+        "hours": ["unknown" if part.hours is None else f"{part.hours:,.1f}" for part in parts],
+    }
+    names = [part.split for part in parts]
+    rows = [{"of each split": name, **dict(zip(names, values, strict=True))} for name, values in facts.items()]
+    listed = [
+        {"benchmark": name, "sessions": counts["sessions"], "in train": counts["train"], "in test": counts["test"]}
+        for name, counts in benchmarks.items()
+    ]
+    return {"splits": table(rows), **({"benchmarks": table(listed)} if listed else {})}
 
 
 def _component_facts(plan: PlanRecord, published: Mapping[str, ComponentRecord]) -> dict[str, Any]:

@@ -83,9 +83,10 @@ def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
     sizes = (
         f"{split}: {plural(part.rows, 'row')}, {plural(part.tokens, 'token')}" for split, part in plan.splits.items()
     )
+    by_hash = " (hash of each)" if plan.rules.split_rule == "hash" else ""
     return _summary_value(
         f"**{plural(plan.totals.tokens, 'token')}** in {plural(plan.totals.rows, 'row')} of "
         f"{plural(plan.totals.sessions, 'session')} from {plural(len(plan.sources), 'component')}. "
-        f"{'; '.join(sizes)}. Split by {plan.split_by}, seed {plan.seed}.",
+        f"{'; '.join(sizes)}. Split by {plan.split_by}{by_hash}, seed {plan.seed}.",
         synthetic,
     )

@@ -71,18 +71,33 @@ def unpack(chunks: Sequence[EncodedChunk]) -> tuple[PackedCounts, list[str]]:
         A chunk is damaged.
     """
     counts, *ids = chunks
-    kinds, encodings = idl().PageType, idl().Encoding
-    ours = ((kinds.DICTIONARY_PAGE, encodings.PLAIN, 1), (kinds.DATA_PAGE, encodings.RLE_DICTIONARY, 1))
     texts = [chunk.statistics.minimum for chunk in ids if chunk.statistics and chunk.statistics.minimum is not None]
-    if counts.facts.encoding_stats != ours or len(texts) < len(ids):
-        raise ForeignEncoding("counts or ids encoded in another way")
-    dictionary = page_content(counts.data[: counts.facts.dictionary])
-    values = np.frombuffer(dictionary[: len(dictionary) // 4 * 4], "<i4")
-    if len(dictionary) == 4 * len(values) and len(values) <= MAX_VALUES and not np.any(values & ~0xFF):
-        page = page_content(counts.data[counts.facts.dictionary :])
-        packed = recognize(page, counts.facts.num_values, values.astype(np.uint8))
-        if packed is not None:
-            return packed, [text.decode() for text in texts]
+    if len(texts) < len(ids):
+        raise ForeignEncoding("ids encoded in another way")
+    return _unpack_counts(counts.data, counts.facts), [text.decode() for text in texts]
+
+
+def unpack_counts(chunk: memoryview) -> PackedCounts:
+    """Take the counts out of one row's column chunk of ``spike_counts``, checksums verified; errors as `unpack`.
+
+    That every count is one of the dictionary's is checked when it is unpacked.
+    """
+    return _unpack_counts(chunk, describe_chunk(chunk), check_later=True)
+
+
+def _unpack_counts(chunk: memoryview, facts: ChunkFacts, check_later: bool = False) -> PackedCounts:
+    kinds, encodings = idl().PageType, idl().Encoding
+    if facts.encoding_stats == (
+        (kinds.DICTIONARY_PAGE, encodings.PLAIN, 1),
+        (kinds.DATA_PAGE, encodings.RLE_DICTIONARY, 1),
+    ):
+        dictionary = page_content(chunk[: facts.dictionary])
+        values = np.frombuffer(dictionary[: len(dictionary) // 4 * 4], "<i4")
+        if len(dictionary) == 4 * len(values) and len(values) <= MAX_VALUES and not np.any(values & ~0xFF):
+            page = page_content(chunk[facts.dictionary :])
+            packed = recognize(page, facts.num_values, values.astype(np.uint8), check_later)
+            if packed is not None:
+                return packed
     raise ForeignEncoding("counts packed in another way")
 
 

@@ -31,6 +31,7 @@ SEVERITIES = {
         "rows_follow_the_contract": ("error", True),
         "segments_cover_the_session": ("error", True),
         "file_is_as_recorded": ("error", True),
+        "counts_match_spike_trains": ("error", True),
         "source_is_as_listed": ("warn", False),
         "subject_and_species_agree": ("warn", False),
         "no_saturated_bins": ("warn", False),

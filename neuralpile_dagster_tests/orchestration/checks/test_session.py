@@ -14,10 +14,13 @@ from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.checks import session as checks
+from neuralpile_dagster.checks.model import Verdict
+from neuralpile_dagster.checks.plausibility import UNKNOWN
 from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge_session
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.records import CountsRecord, RowRecord
 from neuralpile_dagster.settings import Settings
@@ -41,7 +44,7 @@ def make(folder: Path, trains: list[np.ndarray], max_tokens: int = 1_000) -> Ses
     recording = read_session("units", [file])
     trains_record = build.store_recording(store, "mice/spike_trains", SESSION, recording, "v1", "inputs")
     record = build.build_spike_counts(store, "mice/spike_counts", "ses-1", recording, trains_record, settings)
-    return SessionEvidence(record, store, record.inputs)
+    return SessionEvidence(record, store, record.inputs, trains=trains_record)
 
 
 @pytest.fixture
@@ -52,11 +55,7 @@ def good(tmp_path: Path) -> SessionEvidence:
 
 def doctored(evidence: SessionEvidence, **stats: Any) -> SessionEvidence:
     record = evidence.record
-    return SessionEvidence(
-        record.model_copy(update={"stats": record.stats.model_copy(update=stats)}),
-        evidence.store,
-        evidence.inputs_now,
-    )
+    return replace(evidence, record=record.model_copy(update={"stats": record.stats.model_copy(update=stats)}))
 
 
 def rewritten(evidence: SessionEvidence, change: Callable[[np.ndarray, int], tuple[np.ndarray, str, str]]) -> Any:
@@ -181,6 +180,70 @@ def test_a_flipped_byte_in_a_stored_file_is_found_and_the_file_named(good: Sessi
     verdict = checks.file_is_as_recorded(good)
     assert not verdict.passed
     assert key in verdict.found
+
+
+def with_other_trains(evidence: SessionEvidence, change: Callable[[Recording], object]) -> Verdict:
+    """The verdict after the spike trains were stored again, changed, with a record that is right about the file."""
+    trains = evidence.trains
+    assert trains is not None
+    recording = build.load_recording(evidence.store, trains)
+    change(recording)
+    stored = build.store_recording(evidence.store, "mice/others", SESSION, recording, "v1", trains.inputs)
+    return checks.counts_match_spike_trains(replace(evidence, trains=stored))
+
+
+def test_stored_spikes_that_give_other_counts_fail(good: SessionEvidence) -> None:
+    def leave_out_a_spike(recording: Recording) -> None:
+        recording.data.spike_times[5] = np.nan
+
+    def swap_two_bins(recording: Recording) -> None:
+        times = recording.data.spike_times[: recording.data.ends[0]]
+        times[:] = np.sort((times + 4.0) % 9.9)
+
+    assert with_other_trains(good, lambda recording: None).found == "units 0 to 7: as stored"
+    verdict = with_other_trains(good, leave_out_a_spike)
+    assert not verdict.passed
+    assert verdict.found.endswith("totals in the units table")
+    verdict = with_other_trains(good, swap_two_bins)
+    assert (verdict.passed, verdict.found.startswith("units 0 to 7: other counts in segment_")) == (False, True)
+
+
+def test_spike_trains_that_are_damaged_or_missing_in_the_store_fail(good: SessionEvidence) -> None:
+    assert good.trains is not None
+    path = Path(good.store.uri(good.trains.file.key))
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert "another sha256" in checks.counts_match_spike_trains(good).found
+    path.unlink()
+    verdict = checks.counts_match_spike_trains(good)
+    assert not verdict.passed
+    assert good.trains.file.key in verdict.found
+
+
+def test_counts_of_other_spike_trains_are_not_compared_with_these(good: SessionEvidence) -> None:
+    assert good.trains is not None
+    newer = replace(good, trains=good.trains.model_copy(update={"inputs": "other"}))
+    assert checks.counts_match_spike_trains(newer).found == "not compared: the counts are those of other spike trains"
+
+
+@pytest.mark.parametrize("kind", ["from_first_spike", "ready counts", "ready counts in wider bins"])
+def test_spikes_of_every_kind_of_recording_are_binned_again(tmp_path: Path, kind: str) -> None:
+    trains = poisson_trains(20, 10.0)
+    times, ends = np.concatenate(trains) - 3.0, np.cumsum([len(train) for train in trains])
+    data: SpikeTrains | BinnedCounts = SpikeTrains(times, ends, "from_first_spike")
+    if kind != "from_first_spike":
+        counts = np.random.default_rng(0).poisson(2, (20, 500)).astype(np.uint8)
+        data = BinnedCounts(counts, 0.02 if kind == "ready counts" else 0.01, int(counts.sum()))
+    store, settings = LocalStore(tmp_path), Settings(home=tmp_path, store=str(tmp_path), max_tokens=1_000)
+    recording = Recording(data, tuple(Unit(k, "a.nwb") for k in range(20)), SessionFacts())
+    stored = build.store_recording(store, "mice/spike_trains", SESSION, recording, "v1", "inputs")
+    record = build.build_spike_counts(store, "mice/spike_counts", "ses-1", recording, stored, settings)
+    evidence = SessionEvidence(record, store, record.inputs, trains=stored)
+    assert checks.counts_match_spike_trains(evidence).found.endswith("as stored")
+    other = doctored(evidence, clock=None)
+    assert checks.counts_match_spike_trains(other).found == (
+        UNKNOWN if kind == "from_first_spike" else checks.counts_match_spike_trains(evidence).found
+    )
 
 
 def test_counts_that_were_made_from_other_inputs_fail(good: SessionEvidence) -> None:

@@ -1,0 +1,227 @@
+"""What a pile's splits are decided from: animals, twins and benchmarks of its sessions, and the splits published last.
+
+Reads records and hubs; the decision itself belongs in `merge.splits`, the lists in `catalog.benchmarks`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+
+from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.errors import ConfigurationError, did_you_mean
+from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
+from neuralpile_dagster.publish.pile import hub_tables, open_config
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, map_items, read_record
+from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class SplitInputs:
+    """What `plan_pile` needs to split by more than ids; ``rules`` also hold out what catalog rows say."""
+
+    rules: SplitRules
+    identities: dict[SessionId, SessionIdentity]
+    held_out: frozenset[SessionId]
+    earlier: EarlierSplits | None
+
+
+def split_inputs(
+    pile: Pile,
+    datasets: Sequence[Dataset],
+    store: Store,
+    hub: Hub,
+    settings: Settings,
+    chosen: piles.Chosen,
+    rules: SplitRules,
+) -> SplitInputs:
+    """Read what the splits of these components are decided from.
+
+    Raises
+    ------
+    ConfigurationError
+        ``hold_out`` names something that the pile does not have; lists what it has.
+    CatalogError
+        A list of the user's in ``benchmarks/`` is invalid.
+    """
+    catalog = {documents.repository_name(dataset, settings): dataset for dataset in datasets}
+    benchmarks = load_benchmarks(settings)
+    sessions = [session for source in chosen.sources for session in source.session_ids]
+    identities = session_identities(store, hub, settings, catalog, chosen.repositories, sessions, benchmarks)
+    ours = [catalog[name] for name, repository in chosen.repositories.items() if name == repository and name in catalog]
+    by_row = tuple(f"dataset:{dataset.name}" for dataset in ours if dataset.hold_out)
+    rules = rules.model_copy(update={"hold_out": tuple(dict.fromkeys((*rules.hold_out, *by_row)))})
+    by_hash = "hash" in (rules.split_rule, rules.order)
+    return SplitInputs(
+        rules=rules,
+        identities=identities,
+        held_out=held_out_sessions(rules.hold_out, identities, benchmarks),
+        earlier=read_published_splits(hub, pile, settings) if by_hash else None,
+    )
+
+
+def read_published_splits(hub: Hub, pile: Pile, settings: Settings) -> EarlierSplits | None:
+    """The ``splits`` table of a pile as it is published now; None where there is none that this version reads."""
+    name = piles.repository_name(pile, settings)
+    parquet = open_config(hub, name, "splits")
+    if parquet is None or not set(SPLITS_SCHEMA.names) <= set(parquet.schema_arrow.names):
+        return None
+    table = parquet.read()
+    stated = settings_of(table)
+    return EarlierSplits(table, f"{settings.namespace}/{name}, plan {stated.plan[:8]}") if stated else None
+
+
+def session_identities(
+    store: Store,
+    hub: Hub,
+    settings: Settings,
+    catalog: Mapping[str, Dataset],
+    repositories: Mapping[str, str],
+    sessions: Iterable[SessionId],
+    benchmarks: Mapping[str, Benchmark],
+) -> dict[SessionId, SessionIdentity]:
+    """What is known of sessions: of ours from records, of another owner's from the tables of their repository.
+
+    ``catalog`` is by repository name, ``repositories`` map each ``source_dataset`` to its repository on the hub.
+    The animal is what the row's ``same_subject`` says, else what all files of its folder state, else the folder's name.
+    """
+    by_source: dict[str, list[SessionId]] = defaultdict(list)
+    for session in sessions:
+        by_source[session[0]].append(session)
+    found = {}
+    for source, some in by_source.items():
+        # a repository of another owner may have the name of one of ours
+        dataset = catalog.get(source) if repositories.get(source) == source else None
+        published = documents.read_published(store, dataset, settings) if dataset else None
+        if published is not None:
+            facts = _of_record(store, published)
+        else:
+            facts = _of_hub(hub, repositories.get(source, source), source)
+        name = dataset.name if dataset else source
+        animal = _animals(facts, dataset.same_subject if dataset else None)
+        for session in some:
+            _, subject_id, session_id = session
+            _, fingerprint, seconds = facts.get((subject_id, session_id), (None, None, None))
+            lists = tuple(row.name for row in benchmarks.values() if row.holds(name, subject_id, session_id))
+            found[session] = SessionIdentity(name, animal(subject_id), fingerprint, seconds, lists)
+    return found
+
+
+Facts = dict[tuple[str, str], tuple[str | None, str | None, float | None]]
+"""Stated subject, fingerprint and seconds by (subject_id, session_id)."""
+
+
+def _of_record(store: Store, published: ComponentRecord) -> Facts:
+    stated = map_items(store, partial(_stated, store), published.sessions)
+    return {
+        (s.subject_id, s.session_id): (*facts, sum(row.n_bins for row in s.rows) * published.bin_width_s)
+        for s, facts in zip(published.sessions, stated, strict=True)
+    }
+
+
+def _stated(store: Store, session: ComponentSession) -> tuple[str | None, str | None]:
+    """Stated subject and fingerprint; of a session that an earlier version published, of its own record."""
+    if session.fingerprint is not None:
+        return session.subject, session.fingerprint
+    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
+    if record is None or record.file.sha256 != session.counts.sha256:  # made again since
+        return None, None
+    return record.facts.subject, record.stats.fingerprint
+
+
+def _of_hub(hub: Hub, repository: str, source: str) -> Facts:
+    found: Facts = {}
+    for table in hub_tables(hub, repository)("sessions"):
+        for row in table.drop_columns(["files"]).to_pylist():
+            if row.get("source_dataset", source) == source:
+                found[row["subject_id"], row["session_id"]] = (row["subject"], None, row["duration_s"])
+    return found
+
+
+def _animals(facts: Facts, same_subject: str | None) -> Callable[[str], str]:
+    """The animal of a folder."""
+    stated: dict[str, set[str | None]] = defaultdict(set)
+    for (subject_id, _), (subject, *_) in facts.items():
+        stated[subject_id].add(subject)
+
+    def animal(subject_id: str) -> str:
+        if same_subject and (found := re.search(same_subject, subject_id)):
+            return found["subject"] or subject_id
+        names = stated[subject_id]
+        name = next(iter(names)) if len(names) == 1 else None
+        return name or subject_id.removeprefix("sub-")
+
+    return animal
+
+
+def held_out_sessions(
+    hold_out: Sequence[str], identities: Mapping[SessionId, SessionIdentity], benchmarks: Mapping[str, Benchmark]
+) -> frozenset[SessionId]:
+    """Sessions that ``hold_out`` names; raises `ConfigurationError` for an entry that names none of the pile."""
+    found: set[SessionId] = set()
+    for entry in hold_out:
+        kind, _, name = entry.partition(":")
+        dataset, _, rest = name.partition("/")
+        chosen = {
+            session
+            for session, known in identities.items()
+            if (kind == "benchmark" and name in known.benchmarks)
+            or (kind == "dataset" and name in (known.dataset, session[0]))
+            or (kind == "session" and dataset in (known.dataset, session[0]) and fnmatchcase(session[2], rest))
+            or (kind == "subject" and dataset in (known.dataset, session[0]) and rest in (known.subject, session[1]))
+        }
+        if not chosen:
+            raise _nothing_held_out(entry, identities, benchmarks)
+        found |= chosen
+    return frozenset(found)
+
+
+def _nothing_held_out(
+    entry: str, identities: Mapping[SessionId, SessionIdentity], benchmarks: Mapping[str, Benchmark]
+) -> ConfigurationError:
+    kind, _, name = entry.partition(":")
+    dataset, _, rest = name.partition("/")
+    datasets = sorted({known.dataset for known in identities.values()})
+    inside = {session: known for session, known in identities.items() if dataset in (known.dataset, session[0])}
+    listed = benchmarks.get(name) if kind == "benchmark" else None
+    if listed is not None and listed.not_included and not listed.ids:
+        return ConfigurationError(
+            f"hold_out: {entry} cannot be held out",
+            found="a list whose ids are not part of this package",
+            expected=listed.not_included,
+            remedy=f"save it as benchmarks/{name}.yaml in NEURALPILE_HOME (docs/merge.md shows the form)",
+        )
+    if kind == "benchmark":
+        names = sorted(benchmarks)
+    elif kind == "dataset" or (kind in ("session", "subject") and not inside):
+        names = datasets
+    elif kind == "session":
+        names = sorted(session[2] for session in inside)
+    elif kind == "subject":
+        names = sorted({known.subject for known in inside.values()})
+    else:
+        return ConfigurationError(
+            f"hold_out: {entry} is invalid",
+            expected="benchmark:<name>, dataset:<name>, session:<dataset>/<glob> or subject:<dataset>/<subject>",
+        )
+    close = did_you_mean(rest if inside and kind in ("session", "subject") else dataset, names)
+    shown = names if kind in ("benchmark", "dataset") else names[:_SHOWN]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return ConfigurationError(
+        f"hold_out: {entry} names nothing in this pile",
+        found=f"no session of the benchmark {name} in it" if listed else f"no {kind} of that name",
+        expected=f"one of {', '.join(shown)}{more}",
+        remedy=close or "correct it, or remove it from hold_out",
+    )

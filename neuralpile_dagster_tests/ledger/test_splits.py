@@ -1,0 +1,162 @@
+"""What splits are decided from: animals, twins and benchmarks of published sessions, and entries of ``hold_out``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.splits import held_out_sessions, session_identities
+from neuralpile_dagster.merge.splits import SessionId, SessionIdentity
+from neuralpile_dagster.records import ComponentRecord, FactsRecord
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import LocalStore, write_record
+from neuralpile_dagster_tests.fixtures.hub_folders import silent
+from neuralpile_dagster_tests.fixtures.sessions import DATASET, put_session, write
+
+FOLDERS = {"s1": "sub-1", "s2": "sub-1", "s3": "sub-2"}
+
+
+class Published:
+    """A component of three sessions in the store and on a hub; facts state these subjects."""
+
+    def __init__(self, home: Path, subjects: tuple[str | None, ...]) -> None:
+        self.settings = Settings(home=home, store=str(home / "store"), archive="dandi")
+        self.store = LocalStore(home / "store")
+        self.hub = LocalHub(home / "hub", "local")
+        records = {
+            name: put_session(self.store, name, subject=folder, fingerprint=f"spikes of {name}").model_copy(
+                update={"facts": FactsRecord(subject=subject)}
+            )
+            for (name, folder), subject in zip(FOLDERS.items(), subjects, strict=True)
+        }
+        for name, record in records.items():
+            write_record(self.store, f"mice/spike_counts/{name}.json", record)
+        self.record = write(home / "staging" / "mice", self.store, records)
+        self.hub.publish("mice", home / "staging" / "mice", silent)
+        self.say(self.record)
+
+    def say(self, record: ComponentRecord) -> None:
+        write_record(self.store, documents.published_path(DATASET, self.settings), record)
+
+    def identities(
+        self, dataset: Dataset = DATASET, repository: str = "mice", lists: dict[str, Benchmark] | None = None
+    ) -> dict[str, SessionIdentity]:
+        sessions: list[SessionId] = [("mice", folder, name) for name, folder in FOLDERS.items()]
+        found = session_identities(
+            self.store, self.hub, self.settings, {"mice": dataset}, {"mice": repository}, sessions, lists or {}
+        )
+        return {session[2]: identity for session, identity in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("subjects", "animals"),
+    [
+        (("Alice", "Alice", "Bob"), ["Alice", "Alice", "Bob"]),
+        (("Alice", "Bob", None), ["1", "1", "2"]),
+        (("Alice", None, ""), ["1", "1", "2"]),
+    ],
+    ids=["stated", "differ", "not all state it"],
+)
+def test_the_animal_is_what_all_files_of_its_folder_state_else_the_folder(
+    tmp_path: Path, subjects: tuple[str | None, ...], animals: list[str]
+):
+    found = Published(tmp_path, subjects).identities()
+    assert [identity.subject for identity in found.values()] == animals
+    assert {identity.dataset for identity in found.values()} == {"mice"}
+    assert [identity.fingerprint for identity in found.values()] == ["spikes of s1", "spikes of s2", "spikes of s3"]
+    assert {identity.seconds for identity in found.values()} == {2.0}
+
+
+def test_a_rows_same_subject_joins_folders_of_one_animal(tmp_path: Path):
+    made = Published(tmp_path, ("Alice", "Alice", "Bob"))
+    row = DATASET.model_copy(update={"same_subject": r"^(?P<subject>sub)-\d$"})
+    assert [identity.subject for identity in made.identities(row).values()] == ["sub"] * 3
+
+
+def test_of_components_that_an_earlier_version_published_the_records_of_sessions_say_it(tmp_path: Path):
+    made = Published(tmp_path, ("Alice", "Alice", "Bob"))
+    now = made.identities()
+    old = [session.model_copy(update={"subject": None, "fingerprint": None}) for session in made.record.sessions]
+    made.say(made.record.model_copy(update={"sessions": tuple(old)}))
+    assert made.identities() == now
+    again = old[0].model_copy(update={"counts": old[0].counts.model_copy(update={"sha256": "0" * 64})})
+    made.say(made.record.model_copy(update={"sessions": (again, *old[1:])}))
+    assert made.identities()["s1"].fingerprint is None, "made again since"
+
+
+def test_of_another_owners_repository_its_tables_say_it(tmp_path: Path):
+    made = Published(tmp_path, ("Alice", "Alice", "Bob"))
+    found = made.identities(repository="local/mice")
+    assert [(i.subject, i.fingerprint, i.seconds) for i in found.values()] == [
+        ("Alice", None, 2.0), ("Alice", None, 2.0), ("Bob", None, 2.0),
+    ]  # fmt: skip
+    nowhere = made.identities(repository="local/nowhere")
+    assert [(i.subject, i.seconds) for i in nowhere.values()] == [("1", None), ("1", None), ("2", None)]
+
+
+def test_a_sessions_benchmarks_are_the_lists_that_hold_it(tmp_path: Path):
+    made = Published(tmp_path, (None, None, None))
+    common = {"title": "t", "url": "https://lab.org", "kind": "eval", "datasets": ["mice"]}
+    lists = {
+        "one": Benchmark.model_validate({"name": "one", **common, "patterns": ["sub-1/s2"]}),
+        "all": Benchmark.model_validate({"name": "all", **common}),
+    }
+    found = made.identities(lists=lists)
+    assert [identity.benchmarks for identity in found.values()] == [("all",), ("one", "all"), ("all",)]
+
+
+PILE = {
+    ("mice-bin10ms", "sub-1", "day-1"): SessionIdentity("mice", "Alice", benchmarks=("neds_test",)),
+    ("mice-bin10ms", "sub-1", "day-2"): SessionIdentity("mice", "Alice"),
+    ("mice-bin10ms", "sub-2", "day-3"): SessionIdentity("mice", "Bob"),
+    ("rats", "sub-1", "day-1"): SessionIdentity("rats", "Carol"),
+}
+
+
+@pytest.fixture(scope="module")
+def lists() -> Iterator[dict[str, Benchmark]]:
+    yield load_benchmarks(Settings.from_environment({"NEURALPILE_HOME": "/nowhere"}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("benchmark:neds_test", [0]),
+        ("dataset:mice", [0, 1, 2]),
+        ("dataset:mice-bin10ms", [0, 1, 2]),
+        ("session:mice/day-[12]", [0, 1]),
+        ("session:rats/*", [3]),
+        ("subject:mice/Alice", [0, 1]),
+        ("subject:mice/sub-2", [2]),
+    ],
+)
+def test_an_entry_names_its_sessions(lists: dict[str, Benchmark], entry: str, expected: list[int]):
+    assert held_out_sessions([entry], PILE, lists) == {list(PILE)[number] for number in expected}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("benchmark:nedstest", r"one of bwb_eval, .*neds_test.*did you mean 'neds_test'"),
+        ("benchmark:bwb_eval", r"no session of the benchmark bwb_eval in it.*one of bwb_eval"),
+        ("benchmark:bwm_2023_12", r"not part of this package.*benchmarks/bwm_2023_12\.yaml"),
+        ("dataset:mise", r"one of mice, rats.*did you mean 'mice'"),
+        ("session:mise/day-1", r"one of mice, rats"),
+        ("session:mice/night*", r"one of day-1, day-2, day-3"),
+        ("subject:mice/Alic", r"one of Alice, Bob.*did you mean 'Alice'"),
+        ("mice", r"expected: benchmark:<name>, dataset:<name>"),
+        ("", r"expected: benchmark:<name>, dataset:<name>"),
+    ],
+)
+def test_an_entry_that_names_nothing_is_refused_with_the_known_names(
+    lists: dict[str, Benchmark], entry: str, message: str
+):
+    with pytest.raises(ConfigurationError, match=message):
+        held_out_sessions(["dataset:rats", entry], PILE, lists)
