@@ -19,7 +19,7 @@ class Pile(Row):
 
     Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
     that have no tag at all. ``extra_repositories`` to ``held_out_go_to`` are what it is planned with until somebody
-    chooses otherwise in the launchpad, and again when they change; fields that are not stated have the launchpad's defaults.
+    chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
     """
 
     PLANNED_WITH: ClassVar[frozenset[str]] = frozenset(
