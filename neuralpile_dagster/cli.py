@@ -136,12 +136,12 @@ def catalog(check: bool) -> None:
 def sessions(dataset: str, as_json: bool) -> None:
     """Ask the archive now and print the sessions that the catalog's rule chooses."""
     from neuralpile_dagster.archives import open_archive
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.terminal import print_sessions
 
     settings = Settings.from_environment()
-    row = get_dataset(load_catalog(settings), dataset)
+    row = find_dataset(settings, load_catalog(settings), dataset)
     listing = open_archive(settings, row.source).list_files(row.source)
     manifest = choose_sessions(row, listing, None)
     if not as_json:
@@ -217,14 +217,14 @@ def build(
 @_plain_errors
 def status(datasets: tuple[str, ...], show_all: bool) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog, load_piles
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
     from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
     from neuralpile_dagster.terminal import print_status
 
     settings = Settings.from_environment()
     rows = load_catalog(settings)
-    chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
+    chosen = [find_dataset(settings, rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
     piles = [] if datasets else piles_status(store, load_piles(settings, chosen), chosen, settings, every=show_all)
     statuses = [dataset_status(store, row, settings) for row in chosen]

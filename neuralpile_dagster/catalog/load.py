@@ -7,6 +7,7 @@ A user's rows are in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from neuralpile_dagster.catalog.beyond import BEYOND
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.piles import BUILT_IN, Pile, piles_of
 from neuralpile_dagster.catalog.primate import PRIMATE
@@ -25,7 +27,8 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 from neuralpile_dagster.settings import Settings
 
 USER_CATALOG = "catalog.yaml"
-PACKAGE = (*RODENT, *PRIMATE)
+PUBLISHED = (*RODENT, *PRIMATE)
+PACKAGE = (*PUBLISHED, *BEYOND)
 """The rows that come with the package, but for the synthetic ones."""
 AnyRow = TypeVar("AnyRow", Dataset, Pile)
 # models of the nested parts of a row, for suggestions of field names
@@ -49,19 +52,47 @@ def user_catalog_path(settings: Settings) -> Path:
 def load_catalog(settings: Settings) -> dict[str, Dataset]:
     """All datasets of an instance by name, in catalog order (the user's come last).
 
-    A row of the user replaces one of the package's primate rows of that name: a home may have had it first.
+    A row of the user replaces one of the package's of that name but for the rodents': a home may have had it first.
+    Of `BEYOND` there are those that ``NEURALPILE_CATALOG`` or a pile of the user names.
 
     With the sample archive these are the synthetic rows alone. Raises
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
     there are no rows of the user. Raises `ConfigurationError` when the pile has the name of a dataset.
     """
-    own = check_user_catalog(user_catalog_path(settings)) if settings.archive != "sample" else []
-    replaced = {dataset.name for dataset in own}
-    rows = SAMPLE if settings.archive == "sample" else (*(row for row in PACKAGE if row.name not in replaced), *own)
+    if settings.archive == "sample":
+        rows: Sequence[Dataset] = SAMPLE
+    else:
+        own = read_user_catalog(path := user_catalog_path(settings))
+        _raise(path, own.problems)
+        replaced = {dataset.name for dataset in own.datasets}
+        ours = (*PUBLISHED, *_beyond(settings, own.piles, replaced))
+        rows = (*(row for row in ours if row.name not in replaced), *own.datasets)
     catalog = {dataset.name: dataset for dataset in rows}
     if settings.pile_name in {*catalog, *(pile.name for pile in BUILT_IN[1:])}:
         raise _taken_pile_name(settings)
     return catalog
+
+
+def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Dataset]:
+    """The further datasets that are shown."""
+    names = {name for name in re.split(r"[\s,]+", settings.catalog) if name} - {"published"}
+    known = {row.name for row in BEYOND}
+    for name in sorted(names - known - {"all"} - {row.name for row in PUBLISHED} - own):
+        raise ConfigurationError(
+            "NEURALPILE_CATALOG is wrong",
+            found=name,
+            expected=f"`published`, `all`, or names of {', '.join(sorted(known))}",
+            remedy=did_you_mean(name, known),
+        )
+    every = "all" in names or any("beyond" in pile.tags for pile in piles)
+    names |= {name for pile in piles for name in pile.components}
+    return [row for row in BEYOND if every or row.name in names]
+
+
+def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Dataset:
+    """`get_dataset`, also of the further datasets that are not shown unless they are named."""
+    hidden = {row.name: row for row in BEYOND} if settings.archive != "sample" else {}
+    return hidden[name] if name in hidden and name not in catalog else get_dataset(catalog, name)
 
 
 def _taken_pile_name(settings: Settings) -> ConfigurationError:

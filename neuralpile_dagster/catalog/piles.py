@@ -75,6 +75,16 @@ class Pile(Row):
         ]
 
 
+def as_published(datasets: Iterable[Dataset]) -> str:
+    """What these datasets have in the published piles, in words; empty when none of them is known to be in one."""
+    known = [row for row in datasets if row.tokens_published]
+    if not known:
+        return ""
+    tokens = sum(row.tokens_published or 0 for row in known)
+    sessions = sum(row.sessions_published or 0 for row in known)
+    return f"{tokens:,} tokens, {sessions:,} sessions, {len(known):,} datasets"
+
+
 NEURAL_PILE = Pile(
     name="neural-pile",
     title="Neural pile",

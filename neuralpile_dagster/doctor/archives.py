@@ -11,7 +11,7 @@ from pathlib import Path
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.archives.sample.archive import sample_folder
-from neuralpile_dagster.catalog.load import get_dataset
+from neuralpile_dagster.catalog.load import find_dataset, get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, NoUnits
@@ -55,7 +55,7 @@ def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Itera
 def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Iterator[Probe]:
     """Probes of one dataset: list it, then read its smallest sessions completely, one line each."""
     listed = _Listed(settings)
-    yield Probe(name, lambda: listed.look(get_dataset(catalog, name)))
+    yield Probe(name, lambda: listed.look(find_dataset(settings, catalog, name)))
     if listed.manifest is None:
         return
     smallest = sorted(listed.manifest.sessions, key=lambda session: session.size)

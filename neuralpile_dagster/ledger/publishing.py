@@ -12,7 +12,7 @@ from functools import cache
 import pyarrow as pa
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
@@ -144,7 +144,9 @@ def publish_pile(
         store,
         shards,
         components,
-        PileSettings(plan.digest, plan.seed, plan.split_by, plan.test_size),
+        PileSettings(
+            plan.digest, plan.seed, plan.split_by, plan.test_size, pile.title, as_published(datasets.values())
+        ),
         repository=f"{settings.namespace}/{name}",
         progress=progress,
     )

@@ -14,7 +14,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.describe import paper_link, recorded, untested
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.markdown import doi_link, link, one_line, text
 from neuralpile_dagster.orchestration.metadata.summaries import plural
@@ -99,10 +99,9 @@ def _tag(text: str) -> str:
 
 def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset]) -> dict[str, Any]:
     """Keyword arguments for the asset decorators of a pile; ``datasets`` are its members."""
-    published = plural(sum(row.tokens_published or 0 for row in datasets), "token")
-    about = (
-        f"{pile.title}: {text(pile.description, 2000)}\n\nIts {len(datasets)} datasets have {published} as published."
-    )
+    published = as_published(datasets)
+    about = f"{text(pile.title)}: {text(pile.description, 2000)}"
+    about += f" As published: {published}." if published else ""
     return {
         "description": f"{kind.text}\n\n{about}",
         "kinds": set(kind.badges),
@@ -110,4 +109,5 @@ def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset]) -> dict
         "owners": OWNERS,
         "tags": {"dataset": pile.name, "layer": kind.name},
         "group_name": pile.key,
+        "metadata": {"in_the_published_pile": published} if published else {},
     }

@@ -13,13 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.load import get_dataset, load_catalog, load_piles
+from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile, piles_of
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
@@ -298,8 +298,12 @@ def build(
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
     catalog = load_catalog(settings)
+    chosen = [find_dataset(settings, catalog, name) for name in datasets]
+    if hidden := [row.name for row in chosen if row.name not in catalog]:
+        settings = replace(settings, catalog=",".join([settings.catalog, *hidden]))
+        catalog = load_catalog(settings)
+        print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
     all_piles = load_piles(settings, catalog.values())
-    chosen = [get_dataset(catalog, name) for name in datasets]
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)

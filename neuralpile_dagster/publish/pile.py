@@ -64,12 +64,17 @@ class StoredShard(Protocol):
 
 @dataclass(frozen=True)
 class PileSettings:
-    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
+    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``.
+
+    ``as_published`` is what its datasets have in the published pile, in words; empty where that is not known.
+    """
 
     plan: str
     seed: int
     split_by: str
     test_size: float
+    title: str = "Neural pile"
+    as_published: str = ""
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
@@ -178,7 +183,9 @@ def write_pile(
             citations={component.name: component.citation for component in components},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
-        write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        write_bytes(
+            folder / "README.md", pile_card(record, components, configs, settings.title, settings.as_published).encode()
+        )
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
         made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]

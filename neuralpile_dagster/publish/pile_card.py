@@ -49,24 +49,34 @@ class PileComponent:
     splits_left_out: tuple[str, ...] = ()
 
 
-def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
-    """Text of the pile's README.md; the same inputs give the same card."""
+def pile_card(
+    pile: PileRecord,
+    components: Sequence[PileComponent],
+    configs: Sequence[Config],
+    title: str = "Neural pile",
+    as_published: str = "",
+) -> str:
+    """Text of the pile's README.md; the same inputs give the same card.
+
+    ``as_published`` is what its datasets have in the published pile, in words.
+    """
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
     synthetic = any(record.synthetic for record in records)
     header = metadata_block(
         configs,
-        pretty_name="Neural pile",
+        pretty_name=title,
         licenses=_licenses(components),
         tags=[*TAGS, *(["synthetic"] if synthetic else [])],
         n_rows=sum(split.num_examples for split in default.splits.values()),
     )
     tokens = sum(component.tokens for component in components)
     lines = [
-        *["# Neural pile", "", *_warnings(components)],
+        *[f"# {text(title)}", "", *_warnings(components)],
         f"{tokens:,} tokens of spike counts from {len(components):,} datasets, merged, shuffled and split for "
         "foundation models of neural activity: one row is a segment of a recording session, a matrix of units x bins"
         f"{_bin_width(records)}. A token is one unit in one bin. Made by {PROGRAM}.",
+        *_as_published(components, as_published),
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile), ""],
@@ -77,6 +87,15 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *card.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _as_published(components: Sequence[PileComponent], as_published: str) -> list[str]:
+    """The pile's own totals against those of the published pile."""
+    if not as_published:
+        return []
+    tokens, sessions = (sum(getattr(component, what) for component in components) for what in ("tokens", "sessions"))
+    ours = f"{tokens:,} tokens, {sessions:,} sessions, {len(components):,} datasets"
+    return ["", f"In this pile: {ours}. As published by the authors of the neural pile: {as_published}."]
 
 
 def _licenses(components: Sequence[PileComponent]) -> list[str]:

@@ -119,6 +119,7 @@ def test_a_missing_readme_is_refused(tmp_path: Path):
 def test_the_table_says_the_totals():
     rodents, primates = readme_table(PACKAGE).split("### `neural-pile-primate`")
     assert "25 datasets, 1,884 sessions, 452,793,851,799 tokens" in rodents
+    assert "23 datasets, " in primates.split("### In no pile")[1]
     assert "18 datasets, 1,194 sessions, 34,152,054,193 tokens" in primates
 
 
