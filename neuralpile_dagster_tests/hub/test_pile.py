@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,15 @@ def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
     assert "test_size 0.2, seed 3" in card and pile.plan.record.digest[:8] in card
     assert "segments of one session can be in both splits" in card
     assert "SYNTHETIC" not in card and "not frozen" not in card
+
+
+def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Path, pile: Pile):
+    pile.write(tmp_path / "pile", settings=replace(pile.settings, title="Rodents", as_published="9 tokens, 2 sessions"))
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "\n# Rodents\n" in card
+    assert metadata(tmp_path / "pile")["pretty_name"] == "Rodents"
+    assert "In this pile: 2,200 tokens, 4 sessions, 2 datasets. As published by the authors" in card
+    assert "neural pile: 9 tokens, 2 sessions." in card
 
 
 def test_the_card_warns_of_what_its_components_are(tmp_path: Path):

@@ -16,6 +16,7 @@ from pynwb import TimeSeries
 from neuralpile_dagster.archives.sample import nwb
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.build import bin_files
+from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import FIRING_RATES, SeriesOptions, get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
@@ -181,6 +182,19 @@ def test_bins_unlike_the_instances_are_published_only_when_allowed(write: Callab
         count_source(recording, 0.02, "a.nwb")
     source = count_source(recording, 0.02, "a.nwb", allow_bin_width=True)
     assert (source.n_bins, source.bin_width_s) == (12, 1 / 60)
+
+
+def test_the_sessions_of_athalye_at_60_hz_are_refused_unless_their_row_allows_them(write: Callable[..., Path]):
+    row = next(row for row in PRIMATE if row.name == "athalye")
+    path = write(np.ones((12, 3), np.int16), group="/processing/behavior/spike_counts")
+
+    def session(subject: str) -> Recording:
+        return read_session(row.reader, [LocalFile(f"sub-{subject}/sub-{subject}_a.nwb", path)], row.reader_options)
+
+    assert count_source(session("monk-j"), 0.02, "j").n_bins == 3
+    with pytest.raises(ConfigurationError, match=r"0\.0166667 s in the file"):
+        count_source(session("monk-g"), 0.02, "g", allow_bin_width=row.allow_bin_width)
+    assert count_source(session("monk-g"), 0.02, "g", allow_bin_width=True).bin_width_s == 1 / 60
 
 
 @pytest.mark.parametrize(
