@@ -181,8 +181,11 @@ def pack_recording(
     from neuralpile_dagster.binning.source import count_source
 
     name = f"{', '.join(dict.fromkeys(unit.file for unit in recording.units))} (session {key})"
-    source = count_source(recording, settings.bin_width_s, name, max_session_tokens, allow_bin_width)
-    return PackedRecording(source, measure_clock(recording, source), recording.units, name)
+    threads = ProcessSettings.from_environment().threads
+    source = count_source(
+        recording, settings.bin_width_s, name, max_session_tokens, threads, allow_bin_width=allow_bin_width
+    )
+    return PackedRecording(source, measure_clock(recording, source, threads), recording.units, name)
 
 
 def build_spike_counts(
@@ -317,8 +320,9 @@ def bin_files(
         _require_one_session(files)
     recording = read_session(reader, files, options)
     notes = recording.notes
-    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS)
-    clock = measure_clock(recording, source)
+    threads = ProcessSettings.from_environment().threads
+    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS, threads)
+    clock = measure_clock(recording, source, threads)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
     with atomic_write(output) as aside, aside.open("wb") as stream:
@@ -410,7 +414,7 @@ def write_session_rows(
 ) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~3 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) up to 4 bytes per token of a segment.
 
     Parameters
     ----------
@@ -432,9 +436,10 @@ def write_session_rows(
     from neuralpile_dagster.tables.rows import write_rows_to
 
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
-    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s)
+    threads = ProcessSettings.from_environment().threads
+    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s, threads)
     rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
-    row_bytes = write_rows_to(stream, rows, threads=ProcessSettings.from_environment().threads)
+    row_bytes = write_rows_to(stream, rows, threads=threads)
     stats = measure.stats(source.spikes_read, clock=clock, **source.lost())
     _require_conserved(stats, name)
     return WrittenRows(

@@ -162,6 +162,57 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     return share
 
 
+_SPLIT_OPTIONS = (
+    click.option("--seed", type=click.IntRange(0), help="With --merge: seed of split and shuffle."),
+    click.option(
+        "--split-by",
+        type=click.Choice(["rows", "sessions", "subjects", "datasets"]),
+        help="With --merge: what is wholly in one split.",
+    ),
+    click.option(
+        "--split-rule",
+        type=click.Choice(["permutation", "hash"]),
+        help="With --merge: hash keeps each session's split when others come or go.",
+    ),
+    click.option(
+        "--test-size",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        callback=_not_nan,
+        help="With --merge: share that becomes test.",
+    ),
+    click.option(
+        "--valid-size",
+        type=click.FloatRange(0, 1, max_open=True),
+        callback=_not_nan,
+        help="With --merge: share that becomes valid.",
+    ),
+    click.option(
+        "--hold-out",
+        multiple=True,
+        metavar="WHAT",
+        help="With --merge, repeatable: benchmark:NAME, dataset:NAME, session:DATASET/GLOB or subject:DATASET/SUBJECT "
+        "that no model may train on; '' holds out nothing.",
+    ),
+    click.option(
+        "--held-out-go-to",
+        type=click.Choice(["test", "leave_out"]),
+        help="With --merge: what is held out goes to test, or is not in the pile.",
+    ),
+    click.option(
+        "--order",
+        type=click.Choice(["as_published", "hash"]),
+        help="With --merge: hash changes few files of the pile when a session is added.",
+    ),
+)
+
+
+def _split_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that override the last pile's run configuration, by its names."""
+    for option in reversed(_SPLIT_OPTIONS):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--sessions", "pattern", help="Only sessions whose id matches this glob, e.g. 'sub-Cori*'.")
@@ -175,6 +226,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
 @click.option("--merge", is_flag=True, help="Then merge all published components of the piles that they are in.")
+@_split_options
 @_plain_errors
 def build(
     datasets: tuple[str, ...],
@@ -183,20 +235,26 @@ def build(
     allow_missing: bool,
     min_session_share: float | None,
     merge: bool,
+    **split: Any,
 ) -> None:
     """Discover, bin and publish datasets. What is up to date is skipped.
 
     A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
-    a publication of more sessions. --merge keeps the seed and split of a pile's last plan; others are chosen in the
-    launchpad of its manifest, e.g. neural_pile/manifest.
+    a publication of more sessions. --merge keeps the seed and split of each pile's last plan, but for the options
+    that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has more.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
 
     if allow_missing and min_session_share is not None:
         raise click.UsageError("--allow-missing is --min-session-share 0: give one of them")
+    choices = {name: value for name, value in split.items() if value not in (None, ())}
+    if choices and not merge:
+        raise click.UsageError(f"--{next(iter(choices)).replace('_', '-')} is for --merge")
+    if "hold_out" in choices:
+        choices["hold_out"] = [entry for entry in choices["hold_out"] if entry]
     outcome = launch(
         Settings.from_environment(),
         list(datasets),
@@ -205,6 +263,7 @@ def build(
         limit=limit,
         min_session_share=0.0 if allow_missing else min_session_share,
         merge=merge,
+        choices=choices,
     )
     click.echo(outcome.summary())
     if outcome.failed:

@@ -407,11 +407,24 @@ class SplitRules(Model):
     held_out_go_to: Literal["test", "leave_out"] = "test"
 
 
+class SplitFacts(Model):
+    """What a split of a pile holds; ``hours`` is None where the length of a session is not known."""
+
+    split: str
+    rows: int
+    sessions: int
+    subjects: int
+    datasets: int
+    tokens: int
+    hours: float | None
+
+
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
-    ``citations`` are by name of the component; records of before lack them and ``token_counts``.
-    ``rules`` are missing where they are those of the published pile.
+    ``citations`` are by name of the component, ``benchmarks`` by name of a public list: its sessions, and how many of
+    them have rows in each split. Records of before lack them, ``token_counts`` and ``splits``; ``rules`` are missing
+    where they are those of the published pile.
     """
 
     repository: str
@@ -424,3 +437,5 @@ class PileRecord(Model):
     token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)
     rules: SplitRules = Field(default=SplitRules(), exclude_if=lambda rules: rules == SplitRules())
+    splits: tuple[SplitFacts, ...] = Field(default=(), exclude_if=lambda splits: not splits)
+    benchmarks: dict[str, dict[str, int]] = Field(default_factory=dict, exclude_if=lambda lists: not lists)

@@ -235,7 +235,7 @@ class ProcessSettings:
         default_factory=_threads,
         metadata=_setting(
             "NEURALPILE_THREADS",
-            "threads per process; each takes ~30 MB while it encodes spike counts",
+            "threads per process; each takes up to 40 MB while it bins and encodes spike counts",
             _whole_number(1, 1024),
             default="one per core, at most 4",
         ),

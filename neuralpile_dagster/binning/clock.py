@@ -13,18 +13,21 @@ import numpy as np
 from numba import njit
 
 from neuralpile_dagster.binning.source import CountSource
+from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
 
 
-def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
-    """Measure the clock of a recording; one pass over its spikes, without a copy.
+def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -> ClockRecord:
+    """Measure the clock of a recording; two passes over its spikes, without a copy.
 
     Parameters
     ----------
     recording : Recording
     source : CountSource
         Of that recording: its bins say where the counts begin and end.
+    threads : int
+        Threads that share the units; no number depends on it.
     """
     length = source.n_bins * source.bin_width_s
     if isinstance(recording.data, BinnedCounts):
@@ -42,19 +45,30 @@ def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
     trains = recording.data
     from_zero = trains.bin_rule == "histogram"
     units = _units_of(trains)
-    extent = np.array([math.inf, -math.inf])
-    for times in units:
-        scan_extent(times, from_zero, extent)
-    first, last = float(extent[0]), float(extent[1])
+    sizes = np.array([len(times) for times in units], np.int64)
+
+    def extents(some: slice) -> np.ndarray:
+        extent = np.array([math.inf, -math.inf])
+        for times in units[some]:
+            scan_extent(times, from_zero, extent)
+        return extent
+
+    found = np.array(over_units(extents, sizes, threads))
+    first, last = float(found[:, 0].min()), float(found[:, 1].max())
     start = 0.0 if from_zero else first
     stated = _stated(recording.units)
     per_unit = _within(stated, start, start + length)
-    tally, largest = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1)
-    falling = 0
-    for times, intervals in zip(units, stated, strict=True):
-        before = tally[FALLS]
-        scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
-        falling += int(tally[FALLS] > before)
+
+    def orders(some: slice) -> tuple[np.ndarray, int, float]:
+        tally, largest, falling = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1), 0
+        for times, intervals in zip(units[some], stated[some], strict=True):
+            before = tally[FALLS]
+            scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
+            falling += int(tally[FALLS] > before)
+        return tally, falling, float(largest[0])
+
+    tallies, falling, falls = zip(*over_units(orders, sizes, threads), strict=True)
+    tally = sum(tallies, np.zeros(TALLY_WIDTH, np.int64))
     return ClockRecord(
         start_s=start,
         first_spike_s=first,
@@ -63,8 +77,8 @@ def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
         intervals_stated=any(len(unit) for unit in per_unit),
         outside_intervals=int(tally[OUTSIDE]),
         falls=int(tally[FALLS]),
-        falling_units=falling,
-        largest_fall_s=float(largest[0]),
+        falling_units=sum(falling),
+        largest_fall_s=max(falls),
         whole_times=int(tally[WHOLE]),
     )
 

@@ -92,6 +92,8 @@ def count_source(
     bin_width_s: float,
     name: str,
     max_session_tokens: int | None = None,
+    threads: int = 1,
+    *,
     allow_bin_width: bool = False,
 ) -> CountSource:
     """`CountSource` of a recording.
@@ -105,6 +107,8 @@ def count_source(
         What errors call the recording.
     max_session_tokens : int, optional
         Refuse a longer session before memory is taken for it.
+    threads : int
+        Threads that share the units of spike trains.
     allow_bin_width : bool
         Give ready-made counts of which this is no whole multiple in the file's own bins.
 
@@ -119,7 +123,7 @@ def count_source(
     if not isinstance(data, BinnedCounts):
         from neuralpile_dagster.binning.binner import Binner
 
-        return Binner(data, bin_width_s, name, max_session_tokens)
+        return Binner(data, bin_width_s, name, max_session_tokens, threads=threads)
     bins = max(round(bin_width_s / data.bin_width_s), 1)
     if not math.isclose(data.bin_width_s * bins, bin_width_s, rel_tol=1e-9):
         if allow_bin_width:

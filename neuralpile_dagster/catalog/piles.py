@@ -18,7 +18,7 @@ class Pile(Row):
     """A pile: the datasets that one repository merges.
 
     Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
-    that have no tag at all. ``extra_repositories`` to ``held_out_go_to`` are what it is planned with until somebody
+    that have no tag at all. ``extra_repositories`` to ``order`` are what it is planned with until somebody
     chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
     """
 
@@ -49,6 +49,7 @@ class Pile(Row):
     valid_size: float = Field(default=0, ge=0, lt=1)
     hold_out: tuple[str, ...] = ()
     held_out_go_to: Literal["test", "leave_out"] = "test"
+    order: Literal["as_published", "hash"] = "as_published"
 
     @model_validator(mode="after")
     def _has_members(self) -> Pile:

@@ -261,6 +261,22 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         lambda e: pile.split_sizes(e.plan),
     ),
     Check(
+        "split_is_stable",
+        "pile",
+        "error",
+        True,
+        "A model trained on the train split published before would be tested on what it has seen.",
+        lambda e: pile.split_is_stable(e.plan, e.earlier),
+    ),
+    Check(
+        "benchmarks_in_train",
+        "pile",
+        "warn",
+        False,
+        "A model trained on the pile and tested on a public benchmark would be tested on what it has seen.",
+        lambda e: pile.benchmarks_in_train(e.published, e.benchmarks),
+    ),
+    Check(
         "shuffled",
         "pile",
         "warn",

@@ -57,8 +57,14 @@ def manifest_op(pile: Pile) -> str:
     return f"{pile.key}__manifest"
 
 
-def plan_config(store: Store, pile: Pile, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
-    """Run configuration (``ops``) of a pile's manifest with the choices of the current plan.
+def plan_config(
+    store: Store,
+    pile: Pile,
+    settings: Settings,
+    also: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run configuration (``ops``) of a pile's manifest with the choices of the current plan, and ``changes``.
 
     ``also`` are datasets to merge in any case; where no components were named, all are.
     """
@@ -66,6 +72,7 @@ def plan_config(store: Store, pile: Pile, settings: Settings, also: Sequence[str
     choices = dict(current.choices) if current else {}
     if current:
         choices |= {name: value for name, value in pile.planned_with.items() if current.stated.get(name) != value}
+    choices |= changes or {}
     if named := choices.get("components"):
         choices["components"] = list(dict.fromkeys([*named, *also]))
     return {manifest_op(pile): {"config": choices}} if choices else {}

@@ -16,7 +16,9 @@ from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.splits import keep_earlier_splits, published_splits
 from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
@@ -102,9 +104,8 @@ def publish_pile(
         See `Hub.publish`.
     """
     current = piles.require_current(store, pile, settings)
-    plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
-    if plan is None:
-        raise MergeError(f"the plan {current.plan_id} is missing", remedy=f"materialize {pile.key}/manifest again")
+    planned = load_plan(store, piles.plan_path(pile, settings, current.plan_id))
+    plan = planned.record
     shards = _made_shards(store, pile, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
@@ -138,6 +139,7 @@ def publish_pile(
             )
         )
     name = piles.repository_name(pile, settings)
+    keep_earlier_splits(store, hub, pile, settings, plan)
     folder = documents.staging_folder(settings, name)
     record = write_pile(
         folder,
@@ -145,9 +147,16 @@ def publish_pile(
         shards,
         components,
         PileSettings(
-            plan.digest, plan.seed, plan.split_by, plan.test_size, pile.title, as_published(datasets.values())
+            plan.digest,
+            plan.seed,
+            plan.split_by,
+            plan.test_size,
+            plan.rules,
+            title=pile.title,
+            as_published=as_published(datasets.values()),
         ),
         repository=f"{settings.namespace}/{name}",
+        splits=published_splits(store, hub, settings, datasets, current.repositories, planned),
         progress=progress,
     )
     publication = hub.publish(name, folder, progress)

@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, did_you_mean
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
 from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
-from neuralpile_dagster.publish.pile import hub_tables, open_config
+from neuralpile_dagster.publish.pile import PileSplits, hub_tables, open_config
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, map_items, read_record
+from neuralpile_dagster.store import Store, map_items, put_file, read_record
+from neuralpile_dagster.tables.footer import damaged
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 _SHOWN = 10
@@ -81,6 +87,50 @@ def read_published_splits(hub: Hub, pile: Pile, settings: Settings) -> EarlierSp
     table = parquet.read()
     stated = settings_of(table)
     return EarlierSplits(table, f"{settings.namespace}/{name}, plan {stated.plan[:8]}") if stated else None
+
+
+def read_earlier_splits(store: Store, pile: Pile, settings: Settings, plan_id: str) -> pa.Table | None:
+    """The ``splits`` table that was published before that of a plan; None where there was none."""
+    key = _earlier_path(pile, settings, plan_id)
+    if store.size(key) is None:
+        return None
+    with store.open(key) as file, damaged(store.uri(key)):
+        return pq.read_table(file)
+
+
+def _earlier_path(pile: Pile, settings: Settings, plan_id: str) -> str:
+    return f"{piles.plan_path(pile, settings, plan_id)}.before.parquet"
+
+
+def keep_earlier_splits(store: Store, hub: Hub, pile: Pile, settings: Settings, plan: PlanRecord) -> None:
+    """Store the splits that are published now, before those of another plan replace them: a check compares them."""
+    earlier = read_published_splits(hub, pile, settings)
+    stated = settings_of(earlier.table) if earlier else None
+    if earlier and stated and stated.plan != plan.digest:
+        put_file(
+            store,
+            _earlier_path(pile, settings, plan.plan_id),
+            lambda path: pq.write_table(earlier.table, path, compression="zstd"),
+        )
+
+
+def published_splits(
+    store: Store,
+    hub: Hub,
+    settings: Settings,
+    catalog: Mapping[str, Dataset],
+    repositories: Mapping[str, str],
+    plan: PilePlan,
+) -> PileSplits:
+    """What is published of a plan's splits; ``catalog`` and ``repositories`` as in `session_identities`."""
+    ids = ["source_dataset", "subject_id", "session_id"]
+    named = plan.rows.group_by(ids).aggregate([]).to_pylist()
+    sessions = sorted((row[ids[0]], row[ids[1]], row[ids[2]]) for row in named)
+    benchmarks = load_benchmarks(settings)
+    identities = session_identities(store, hub, settings, catalog, repositories, sessions, benchmarks)
+    table = splits_of_rows(plan.record, plan.rows, identities) if plan.splits is None else plan.splits
+    facts, listed = describe_plan(plan, identities)
+    return PileSplits(table, facts, listed, plan.record.promoted)
 
 
 def session_identities(

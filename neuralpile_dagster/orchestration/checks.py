@@ -77,7 +77,7 @@ def _event(name: str, verdict: Verdict, owner: Dataset | Pile) -> dict[str, Any]
         "asset_key": asset_of(CHECKS[name].layer, owner),
         "check_name": name,
         "passed": verdict.passed,
-        "severity": _SEVERITY[severity_of(name, _row(owner))],
+        "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
         "metadata": _metadata(verdict),
         "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
     }

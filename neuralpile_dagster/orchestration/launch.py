@@ -239,10 +239,14 @@ class Launcher:
         """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
-    def pile(self, pile: Pile, built: Sequence[str] = ()) -> None:
-        """Plan, make and publish a pile with its last choices; ``built`` are datasets that must be in it."""
+    def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
+        """Plan, make and publish a pile with its last choices, but for these.
+
+        ``built`` are datasets that must be in it.
+        """
         manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
-        if reason := self.run([manifest], config=piles.plan_config(self.store, pile, self.settings, built)):
+        config = piles.plan_config(self.store, pile, self.settings, built, choices or {})
+        if reason := self.run([manifest], config=config):
             self.outcome.failed[manifest.to_user_string()] = reason
             return
         partitions = names.shard_partitions(pile)
@@ -288,11 +292,13 @@ def build(
     limit: int | None = None,
     min_session_share: float | None = None,
     merge: bool = False,
+    choices: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Build datasets one after the other, then their piles if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
-    are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
+    are done. A part of a dataset never replaces a publication of more sessions. ``choices`` replace those of the last
+    pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
     (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
@@ -315,7 +321,7 @@ def build(
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
             for pile in piles_of(all_piles, chosen):
-                launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)])
+                launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
         try_to_refresh(instance, settings, list(catalog.values()), all_piles, partial(print, file=sys.stderr))
         return launcher.outcome
 

@@ -266,6 +266,9 @@ CONFIG_TEXTS = {
     "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so",
     "sessions": "one row per session: subject, sex, age, species, start time, duration, first spike, seconds observed, "
     "sizes, and its source files with their digests",
+    "splits": "one row per session: the animal, tokens, the number `u` that the hash rule compares with the sizes of "
+    "splits, its split (null: its rows are in several), the public benchmarks that it is in, and the session with the "
+    "same spikes that it follows",
     "token_counts": "how many tokens have each value from 0 to 255 (`count`), by `source_dataset` and `split`, and "
     "their share of the tokens there (`probability`)",
     "preview": "the first bins of a few sessions, for the web viewer",
@@ -311,7 +314,21 @@ for row in read_rows("{split}"):
   (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
 - `with_format("numpy")` gives int64, eight times the memory; `with_format("numpy", dtype=np.uint8)` gives the counts as
-  they are.'''.splitlines()
+  they are.
+
+For training, random windows in batches of one session each, which any number of processes share out and an interrupted
+job resumes (docs/training.md of neuralpile-dagster):
+
+```python
+# pip install neuralpile-dagster, from its repository
+from neuralpile_dagster.reading import Pile, Windows
+
+repository = "hf://datasets/{repository}"  # or the folder of a local copy
+windows = Windows(Pile.open(repository), n_bins=200, split="{split}", batch_size=32, epochs=None)
+for batch in windows:  # counts: uint8, windows x units x bins; unit_index, mask, session, start_s
+    print(batch["counts"].shape, windows.state_dict(batch))
+    break
+```'''.splitlines()
 
 
 def columns(schema: pa.Schema) -> list[str]:

@@ -6,8 +6,8 @@ The order of rows and the bytes of shards are decided in `merge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,14 +27,14 @@ from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.token_counts import write_token_counts
 from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
-from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "valid", "test")
 _SOURCE = pa.field("source_dataset", pa.string())
 
 
@@ -42,8 +42,13 @@ class StoredShard(Protocol):
     """A shard of the pile in the store, e.g. `neuralpile_dagster.merge.shards.PileShard`."""
 
     @property
+    def name(self) -> str:
+        """``<plan>-<split>-<number>``."""
+        ...
+
+    @property
     def split(self) -> str:
-        """``train`` or ``test``."""
+        """``train``, ``valid`` or ``test``."""
         ...
 
     @property
@@ -64,7 +69,7 @@ class StoredShard(Protocol):
 
 @dataclass(frozen=True)
 class PileSettings:
-    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``.
+    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"``, ``"sessions"``, ...
 
     ``as_published`` is what its datasets have in the published pile, in words; empty where that is not known.
     """
@@ -73,8 +78,19 @@ class PileSettings:
     seed: int
     split_by: str
     test_size: float
+    rules: SplitRules = field(default_factory=SplitRules)
     title: str = "Neural pile"
     as_published: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PileSplits:
+    """What is published of a pile's splits: the ``splits`` table, and what `PileRecord` says of them."""
+
+    table: pa.Table
+    facts: tuple[SplitFacts, ...]
+    benchmarks: Mapping[str, Mapping[str, int]]
+    promoted: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
@@ -119,6 +135,7 @@ def write_pile(
     settings: PileSettings,
     *,
     repository: str,
+    splits: PileSplits | None = None,
     progress: Progress = print,
 ) -> PileRecord:
     """Make ``folder`` hold exactly the pile's files; the same inputs give the same bytes.
@@ -136,6 +153,8 @@ def write_pile(
     settings : PileSettings
     repository : str
         ``namespace/name``.
+    splits : PileSplits, optional
+        Written as the config ``splits``.
     progress : callable
 
     Raises
@@ -154,7 +173,7 @@ def write_pile(
         scans: dict[str, list[ShardScan]] = {}
         for shard in shards:
             earlier = placed.setdefault(shard.split, [])
-            earlier.append(_place(folder, store, shard, len(earlier)))
+            earlier.append(_place(folder, store, shard))
             scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
             _require_match_record(shard, scans[shard.split][-1])
             progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
@@ -168,6 +187,7 @@ def write_pile(
         configs = [
             _default_config(placed, scans),
             *(_write_extra(folder, name, some) for name in EXTRA_SCHEMAS if (some := _only(tables[name], present))),
+            *([write_config(folder, "splits", splits.table.schema, [splits.table])] if splits else []),
             write_token_counts(folder, token_counts),
             write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
@@ -181,10 +201,21 @@ def write_pile(
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
             token_counts=token_counts,
             citations={component.name: component.citation for component in components},
+            rules=settings.rules,
+            splits=splits.facts if splits else (),
+            benchmarks={name: dict(counts) for name, counts in splits.benchmarks.items()} if splits else {},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
         write_bytes(
-            folder / "README.md", pile_card(record, components, configs, settings.title, settings.as_published).encode()
+            folder / "README.md",
+            pile_card(
+                record,
+                components,
+                configs,
+                splits.promoted if splits else {},
+                title=settings.title,
+                as_published=settings.as_published,
+            ).encode(),
         )
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
@@ -193,8 +224,9 @@ def write_pile(
     return record
 
 
-def _place(folder: Path, store: Store, shard: StoredShard, number: int) -> ShardRecord:
-    path = f"data/{shard.split}-{number:05d}-{shard.file.sha256[:8]}.parquet"
+def _place(folder: Path, store: Store, shard: StoredShard) -> ShardRecord:
+    number = shard.name.rpartition("-")[2]  # not its place: an empty shard that fills would move all others
+    path = f"data/{shard.split}-{number}-{shard.file.sha256[:8]}.parquet"
     fetch(store, shard.file, folder / path)
     return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
@@ -53,12 +54,15 @@ def pile_card(
     pile: PileRecord,
     components: Sequence[PileComponent],
     configs: Sequence[Config],
+    promoted: Mapping[str, str],
+    *,
     title: str = "Neural pile",
     as_published: str = "",
 ) -> str:
     """Text of the pile's README.md; the same inputs give the same card.
 
-    ``as_published`` is what its datasets have in the published pile, in words.
+    ``promoted`` sessions (rows, ...) fill a split, by name, that would be empty. ``as_published`` is what its datasets
+    have in the published pile, in words.
     """
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
@@ -79,7 +83,7 @@ def pile_card(
         *_as_published(components, as_published),
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
-        *["## Splits", "", *_splits(pile), ""],
+        *["## Splits", "", *_splits(pile, promoted), ""],
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
@@ -146,21 +150,83 @@ def _components(components: Sequence[PileComponent]) -> list[str]:
     return table(header, [*rows, ["all", "", "", *sums]])
 
 
-def _splits(pile: PileRecord) -> list[str]:
+_HOW = {
+    "rows": "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
+    "has seen.",
+    "sessions": "by sessions: all segments of a session are in the same split.",
+    "subjects": "by subjects: all sessions of an animal are in the same split.",
+    "datasets": "by datasets: all sessions of a dataset are in the same split.",
+}
+
+
+def _splits(pile: PileRecord, promoted: Mapping[str, str]) -> list[str]:
     rows: list[list[str | int]] = [
         [split, sum(s.rows for s in shards), sum(s.tokens for s in shards), len(shards), sum(s.bytes for s in shards)]
         for split, shards in pile.shards.items()
     ]
-    if pile.split_by == "rows":
-        how = (
-            "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
-            "has seen."
-        )
-    else:
-        how = "by sessions: all segments of a session are in the same split."
+    sizes = f"test_size {pile.test_size:g}" + (
+        f", valid_size {pile.rules.valid_size:g}" if pile.rules.valid_size else ""
+    )
+    how = _HOW[pile.split_by].replace("in both splits", "in several splits" if len(rows) > 2 else "in both splits")
     return [
         *table(["split", "rows", "tokens", "files", "bytes"], rows),
         "",
-        f"Split {how} test_size {pile.test_size:g}, seed {pile.seed}, plan {text(pile.plan[:8])}: the same components "
+        *_what_splits_hold(pile),
+        f"Split {how} {sizes}, seed {pile.seed}, plan {text(pile.plan[:8])}: the same components "
         "and seed give the same files, byte for byte.",
+        *_rules(pile, promoted),
+        *_benchmarks(pile),
+    ]
+
+
+def _what_splits_hold(pile: PileRecord) -> list[str]:
+    if not pile.splits:
+        return []
+    rows: list[list[str | int]] = [
+        [
+            part.split,
+            part.sessions,
+            part.subjects,
+            part.datasets,
+            NOT_STATED if part.hours is None else f"{part.hours:,.1f}",
+        ]
+        for part in pile.splits
+    ]
+    return [*table(["split", "sessions", "subjects", "datasets", "recorded hours"], rows), ""]
+
+
+def _rules(pile: PileRecord, promoted: Mapping[str, str]) -> list[str]:
+    lines = []
+    if pile.rules.split_rule == "hash":
+        lines += [
+            "",
+            "The splits stay: each one's split depends on the hash of its own name (`u` in the `splits` config, see "
+            "docs/merge.md of neuralpile-dagster), so that sessions that come or go move no other.",
+        ]
+    if pile.rules.order == "hash":
+        lines += ["", "Rows lie in the order of a hash of their own names, so that an added session changes few files."]
+    if pile.rules.hold_out:
+        where = "are in test" if pile.rules.held_out_go_to == "test" else "are not in this pile"
+        lines += ["", f"Held out, so that they {where}: {', '.join(map(code, pile.rules.hold_out))}."]
+    if promoted:
+        named = ", ".join(f"{code(name)} ({split})" for name, split in promoted.items())
+        lines += ["", f"Moved to a split that would be empty without them: {named}."]
+    return lines
+
+
+def _benchmarks(pile: PileRecord) -> list[str]:
+    """Where the sessions of public benchmarks are; nothing where the pile has none."""
+    if not pile.benchmarks:
+        return []
+    splits = list(pile.shards)
+    rows: list[list[str | int]] = [
+        [code(name), counts["sessions"], *(counts[split] for split in splits)]
+        for name, counts in pile.benchmarks.items()
+    ]
+    return [
+        "",
+        "Sessions of public benchmarks in this pile, and how many have rows in each split (`benchmarks` in the "
+        "`splits` config names them):",
+        "",
+        *table(["benchmark", "sessions", *splits], rows),
     ]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from neuralpile_dagster.errors import HubError, StoreError
-from neuralpile_dagster.publish.pile import PileSettings, hub_tables
-from neuralpile_dagster.records import ClockRecord, PileRecord, ShardRecord
+from neuralpile_dagster.merge.split_table import splits_of_rows
+from neuralpile_dagster.publish.pile import PileSettings, PileSplits, hub_tables
+from neuralpile_dagster.records import ClockRecord, PileRecord, ShardRecord, SplitFacts, SplitRules
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.piles import Pile
@@ -172,9 +173,45 @@ def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, p
     }
     pile.write(tmp_path / "bare", components=foreign)
     assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {
-        "default", "preview", "token_counts",
+        "default", "preview", "splits", "token_counts",
     }  # fmt: skip
     assert "units.parquet" not in (tmp_path / "bare" / "README.md").read_text()
+
+
+def test_the_splits_config_says_where_each_session_is(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    pile.write(tmp_path / "pile")
+    rows = list(load(tmp_path / "pile", "splits", split="train"))
+    assert [(row["source_dataset"], row["session_id"]) for row in rows] == [
+        ("mice", "s1"), ("mice", "s2"), ("rats", "r1"), ("rats", "r2"),
+    ]  # fmt: skip
+    ids = zip(*(pile.plan.rows[name].to_pylist() for name in ("session_id", "split")), strict=True)
+    splits = {(session, split) for session, split in ids}
+    for row in rows:
+        found = {split for session, split in splits if session == row["session_id"]}
+        assert row["split"] == (found.pop() if len(found) == 1 else None)
+        assert (row["subject"], row["benchmarks"], row["twin_of"]) == ("1", [], None)
+        assert row["tokens"] == (400 if row["source_dataset"] == "mice" else 700)
+        assert 0 <= row["u"] < 1
+    assert "- `splits`: one row per session" in (tmp_path / "pile" / "README.md").read_text()
+
+
+def test_the_card_says_how_splits_by_hash_were_made_and_where_benchmarks_are(tmp_path: Path, pile: Pile):
+    rules = SplitRules(split_rule="hash", valid_size=0.1, hold_out=("benchmark:neds_test",), held_out_go_to="leave_out")
+    settings = PileSettings(pile.settings.plan, 3, "subjects", 0.2, rules)
+    facts = (SplitFacts(split="train", rows=9, sessions=4, subjects=3, datasets=2, tokens=99, hours=1.25),)
+    lists = {"neds_test": {"sessions": 5, "train": 1, "valid": 2, "test": 3, "left_out": 1}}
+    table = splits_of_rows(pile.plan.record, pile.plan.rows, {})
+    record = pile.write(
+        tmp_path / "pile", settings=settings, splits=PileSplits(table, facts, lists, {"mice/s1": "valid"})
+    )
+    assert (record.rules, record.splits, record.benchmarks) == (rules, facts, lists)
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "Split by subjects: all sessions of an animal are in the same split. test_size 0.2, valid_size 0.1" in card
+    assert "| train | 4 | 3 | 2 | 1.2 |" in card
+    assert "sessions that come or go move no other" in card
+    assert "Held out, so that they are not in this pile: `benchmark:neds_test`." in card
+    assert "Moved to a split that would be empty without them: `mice/s1` (valid)." in card
+    assert "| `neds_test` | 5 | 1 | 3 |" in card
 
 
 def test_sessions_that_a_component_got_after_the_plan_are_not_in_the_pile(tmp_path: Path, pile: Pile):

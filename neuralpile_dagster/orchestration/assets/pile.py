@@ -45,6 +45,13 @@ class SplitRuleChoice(Enum):
     hash = "hash"
 
 
+class OrderChoice(Enum):
+    """What the places of rows depend on."""
+
+    as_published = "as_published"
+    hash = "hash"
+
+
 class HeldOutChoice(Enum):
     """Where held-out sessions go."""
 
@@ -87,6 +94,11 @@ class PileConfig(dg.Config):
     )
     held_out_go_to: HeldOutChoice = Field(
         default=HeldOutChoice.test, description="test: what is held out is in test. leave_out: it is not in the pile."
+    )
+    order: OrderChoice = Field(
+        default=OrderChoice.as_published,
+        description="as_published: one shuffle of all rows; an added session changes every shard. hash: each row has "
+        "its place by its own name; an added session changes at most as many shards as it has rows.",
     )
     components: list[str] = Field(default=[], description="Datasets to merge; empty: all that are published.")
     extra_repositories: list[str] = Field(
@@ -245,7 +257,7 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
                     done.left_out,
                     published_components(store, datasets, settings),
                     done.publication,
-                    done.record.token_counts,
+                    done.record,
                     time.monotonic() - started,
                     done.synthetic,
                     folder_rasters(folder, done.synthetic, "the pile"),

@@ -10,7 +10,6 @@ import dagster as dg
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
-from neuralpile_dagster.merge.split_table import SplitFacts
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
     column_schema,
@@ -20,7 +19,7 @@ from neuralpile_dagster.orchestration.metadata.sessions import (
     table,
     token_metadata,
 )
-from neuralpile_dagster.records import ComponentRecord, SplitRules, TokenCounts
+from neuralpile_dagster.records import ComponentRecord, PileRecord, SplitFacts, SplitRules
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
@@ -146,7 +145,7 @@ def pile_metadata(
     left_out: Mapping[str, str],
     published: Mapping[str, ComponentRecord],
     publication: Publication,
-    token_counts: Sequence[TokenCounts],
+    record: PileRecord,
     seconds: float,
     synthetic: bool,
     pictures: Mapping[str, Any],
@@ -158,7 +157,8 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
-            **token_metadata(token_counts),
+            **split_metadata(record.splits, record.benchmarks),
+            **token_metadata(record.token_counts),
             "dagster/row_count": plan.totals.rows,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
             **publication_metadata(publication, seconds),
