@@ -216,7 +216,7 @@ def test_evaluation_sessions_in_train_are_warned_of_with_their_number(made: Hous
 
 def test_the_command_lines_choices_replace_those_of_the_last_pile_and_stay(made: House) -> None:
     launcher = Launcher(made.settings, made.instance, made.job)
-    launcher.pile([MICE.name], {"order": "hash", "valid_size": 0.0})
+    launcher.pile(NEURAL_PILE, [MICE.name], {"order": "hash", "valid_size": 0.0})
     assert launcher.outcome.failed == {}
     rules = planned(made).record.rules
     assert (rules.split_rule, rules.order, rules.valid_size) == ("hash", "hash", 0.0)
