@@ -142,6 +142,7 @@ def store_recording(
         facts=FactsRecord(**asdict(recording.facts)),
         notes=recording.notes,
         unverified=unverified,
+        annotate=True,
     )
     write_record(store, f"{prefix}/{session.key}.json", record)
     return record

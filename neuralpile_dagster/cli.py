@@ -97,7 +97,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     settings = Settings.from_environment()
     if not no_ui:
         require_available(settings.home, LOCALHOST, port, click.echo)  # fail before minutes of building
-    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True)
+    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True, annotations=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
@@ -225,6 +225,7 @@ def _split_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="SHARE",
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
+@click.option("--annotations", is_flag=True, help="Also read trials, stimuli, unit metrics and electrode positions.")
 @click.option("--merge", is_flag=True, help="Then merge all published components of the piles that they are in.")
 @_split_options
 @_plain_errors
@@ -234,6 +235,7 @@ def build(
     limit: int | None,
     allow_missing: bool,
     min_session_share: float | None,
+    annotations: bool,
     merge: bool,
     **split: Any,
 ) -> None:
@@ -242,8 +244,10 @@ def build(
     A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
-    a publication of more sessions. --merge keeps the seed and split of each pile's last plan, but for the options
-    that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has more.
+    a publication of more sessions. --annotations reads only small parts of the files; without it only the configs
+    intervals and unit_metrics are missing. --merge keeps the seed and split of each pile's last plan, but for the
+    options that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has
+    more.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
@@ -263,6 +267,7 @@ def build(
         limit=limit,
         min_session_share=0.0 if allow_missing else min_session_share,
         merge=merge,
+        annotations=annotations,
         choices=choices,
     )
     click.echo(outcome.summary())

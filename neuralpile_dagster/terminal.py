@@ -136,7 +136,11 @@ def print_status(
             console.print(left, soft_wrap=True, highlight=False)
         for standing in status.analyses:
             name = f"{status.dataset.name} {standing.analysis.name}"
-            console.print(f"{name}: {standing.done} done, {len(standing.failed)} failed, {len(standing.due)} to do")
+            lacking = len(standing.due) + len(standing.on_request)
+            line = f"{name}: {standing.done} done, {len(standing.failed)} failed, {lacking} to do"
+            if lacking and standing.analysis.on_request:
+                line += f" (neuralpile build {status.dataset.name} --{standing.analysis.name})"
+            console.print(line, soft_wrap=True)
             _print_failures(console, name, standing.failed, status.dataset.name, verbose)
 
 

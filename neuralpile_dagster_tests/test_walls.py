@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": {"binning", "catalog", "hdf5", "recordings", "store", "tables"},
     "merge": {"store", "tables"},
     "hub": {"net", "store"},
-    "publish": {"archives", "catalog", "hub", "plots", "recordings", "store", "tables"},
+    "publish": {"archives", "binning", "catalog", "hub", "plots", "recordings", "store", "tables"},
     "plots": set(),
     "reading": {"hub", "net", "store", "tables"},
     "testing": {"archives", "catalog", "recordings"},

@@ -75,6 +75,11 @@ def untested(dataset: Dataset) -> list[str]:
     return said
 
 
+def good_units(dataset: Dataset) -> list[str]:
+    """The row's rules for units as Markdown, one a line."""
+    return [f"Units named {code(name)} in `good`: {code(rule)}" for name, rule in dataset.good_units.items()]
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -21,6 +21,7 @@ from pydantic import (
 from neuralpile_dagster.catalog import readers
 from neuralpile_dagster.catalog.readers import PathPattern
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
+from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
 RESERVED_NAMES = frozenset({"neural-pile", "neural-pile-primate"})
@@ -62,11 +63,17 @@ def _known_reader(name: str) -> str:
     return name
 
 
+def _is_rule(expression: str) -> str:
+    parse_rule(expression)
+    return expression
+
+
 ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
+UnitRuleText = Annotated[Title, AfterValidator(_is_rule)]
 Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
 
 
@@ -196,13 +203,17 @@ class Dataset(Row):
     ``tags`` say which piles it is a component of (`catalog.piles`). ``rule_checked`` and ``reader_checked`` are false
     while the session rule was not tried on a real listing, or the reader on none of its files.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
-    recorded. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the animal, which has several
-    folders then. ``hold_out``: no pile trains on it.
+    recorded. ``good_units`` are rules by name (`catalog.unit_rules`): the published ``units`` name for each unit those
+    that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
+    animal, which has several folders then. ``hold_out``: no pile trains on it.
     """
 
     added_later = frozenset(
-        {"license", "authors", "citation", "paper_url", "areas", "task", "reader_options", "allow_bin_width", "tags"}
-        | {"same_subject", "hold_out"}
+        {
+            *("license", "authors", "citation", "paper_url", "areas", "task"),
+            *("reader_options", "allow_bin_width", "tags"),
+            *("good_units", "same_subject", "hold_out"),
+        }
     )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -227,6 +238,7 @@ class Dataset(Row):
     sessions_expected: Annotated[int, Field(ge=0)] | Literal["unknown"] | None = None
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
+    good_units: dict[Title, UnitRuleText] = Field(default_factory=dict)
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     same_subject: PathPattern | None = None

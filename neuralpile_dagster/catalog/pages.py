@@ -10,7 +10,15 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.describe import bibtex, code, paper_link, recorded, rule_in_words, untested
+from neuralpile_dagster.catalog.describe import (
+    bibtex,
+    code,
+    good_units,
+    paper_link,
+    recorded,
+    rule_in_words,
+    untested,
+)
 from neuralpile_dagster.catalog.load import PACKAGE
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import BUILT_IN
@@ -125,7 +133,8 @@ def _source(dataset: Dataset) -> list[str]:
         lines.append(f"- Reader options: {code(reader.configured(dataset.reader_options).text)}")
     lines += [f"- DOI: {doi_link(dataset.doi)}"] if dataset.doi else []
     lines += [f"- Paper: {paper}"] if (paper := paper_link(dataset)) else []
-    return lines + [f"- Recorded {what}: {text(words, 2000)}" for what, words in recorded(dataset).items()]
+    lines += [f"- Recorded {what}: {text(words, 2000)}" for what, words in recorded(dataset).items()]
+    return lines + [f"- {line}" for line in good_units(dataset)]
 
 
 def _numbers(dataset: Dataset) -> list[str]:

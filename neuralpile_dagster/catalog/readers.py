@@ -103,6 +103,9 @@ class Reader:
         instance of it after the file.
     preset : Options or None
         Options that are the reader's own, in place of a row's.
+    annotations : {"units", "intervals", ""}
+        What else can be read from its files (`recordings.nwb.annotations`): tables of intervals of NWB files; with
+        ``"units"`` also ``/units``, whose rows are the units that it reads, on a clock on which bin 0 begins at 0.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Reader:
     several_files: bool = False
     options: type[Options] = Options
     preset: Options | None = None
+    annotations: Literal["units", "intervals", ""] = ""
 
     def configured(self, given: Mapping[str, Any]) -> Options:
         """A row's ``reader_options``; raises `CatalogError`, naming the field, when they are invalid."""
@@ -153,6 +157,7 @@ _ROWS = (
         reads="neuralpile_dagster.recordings.nwb.units:read_nwb_units",
         several_files=True,
         options=UnitsOptions,
+        annotations="units",
     ),
     Reader(
         name="binned_series",
@@ -160,6 +165,7 @@ _ROWS = (
         text="spike counts (or rates) that the NWB file holds in bins already, summed to wider bins where the row says",
         reads="neuralpile_dagster.recordings.nwb.binned_series:read_binned_series",
         options=SeriesOptions,
+        annotations="intervals",
     ),
     Reader(
         name="firing_rates",
@@ -170,6 +176,7 @@ _ROWS = (
         ),
         reads="neuralpile_dagster.recordings.nwb.binned_series:read_binned_series",
         preset=FIRING_RATES,
+        annotations="intervals",
     ),
     Reader(
         name="eight_probe_mat",

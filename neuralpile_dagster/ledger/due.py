@@ -17,10 +17,17 @@ from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT, analyses_of, analysis_standing
+from neuralpile_dagster.ledger.analyses import (
+    ANNOTATIONS,
+    TRANSIENT_WAIT,
+    analyses_of,
+    analysis_standing,
+    read_annotations,
+)
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.publish.annotations import annotations_digest, matching
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -132,9 +139,15 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     missing = publishable(manifest, list(records), reasons, min_session_share)
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = documents.read_published(store, dataset, settings)
-    if published is not None and published.inputs == inputs:
-        return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
-    return DatasetDue({}, inputs, analyses, "to publish")
+    if published is None or published.inputs != inputs:
+        return DatasetDue({}, inputs, analyses, "to publish")
+    annotations = matching(read_annotations(store, dataset, settings, records), records)
+    digest = annotations_digest(dataset, annotations)
+    # those still to make come with them: publishing waits for none, but is not repeated for each batch of them
+    if ANNOTATIONS.name not in analyses and digest != (published.annotations.digest if published.annotations else ""):
+        both = hashlib.sha256(f"{inputs}\n{digest}".encode()).hexdigest()
+        return DatasetDue({}, both, analyses, "to publish with its annotations")
+    return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
 
 
 def _why_waiting(waiting: int, listed: int) -> str:
@@ -188,7 +201,17 @@ def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Se
         return PileDue(False, (), True, plan.digest)
     if done.repository.rpartition("/")[2] != name:  # the pile was given another name
         return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{name}".encode()).hexdigest())
+    annotations = _annotations_of(plan, current, published)
+    if done.annotations != annotations:
+        return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{annotations}".encode()).hexdigest())
     return None
+
+
+def _annotations_of(plan: PlanRecord, current: piles.CurrentPlan, published: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the annotations that a pile of this plan is published with."""
+    names = [source.name for source in plan.sources]
+    ours = [name for name in names if name in published and current.repositories.get(name, name) == name]
+    return piles.annotations_digest({name: published[name] for name in ours})
 
 
 def _shard_is_there(store: Store, pile: Pile, settings: Settings, plan: PlanRecord, name: str) -> bool:

@@ -117,6 +117,12 @@ def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def annotations_digest(components: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the annotations of a pile's components, by name; empty while none has any."""
+    lines = [f"{name} {record.annotations.digest}" for name, record in components.items() if record.annotations]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() if lines else ""
+
+
 def read_published(store: Store, pile: Pile, settings: Settings) -> PileRecord | None:
     """Record of the pile's last publication, or None."""
     return read_record(store, published_path(pile, settings), PileRecord)
@@ -244,7 +250,7 @@ def choose_components(
     merge_from : {"store", "hub"}
         Where rows of our own components are read from.
     extra_splits : sequence of str
-        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``test``, or both.
+        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``valid``, ``test``.
 
     Raises
     ------
@@ -253,7 +259,7 @@ def choose_components(
     """
     if not extra_splits or not set(extra_splits) <= set(SPLITS):
         raise ConfigurationError(
-            "extra_splits is invalid", found=str(list(extra_splits)), expected="train, test or both"
+            "extra_splits is invalid", found=str(list(extra_splits)), expected="some of train, valid and test"
         )
     by_name = {dataset.name: dataset for dataset in datasets}
     named = {get_dataset(by_name, name).name for name in components}

@@ -5,7 +5,7 @@ The layout of the repository belongs in `publish`, the upload in `hub`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,7 +22,7 @@ from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
-from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.pile import STREAMED, PileSettings, hub_tables, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import (
@@ -112,9 +112,10 @@ def publish_pile(
     }
 
     @cache
-    def tables_of(repository: str) -> Callable[[str], tuple[pa.Table, ...]]:
-        tables = hub_tables(hub, repository)  # read once, however many components are in a repository
-        return cache(lambda config: tuple(tables(config)))
+    def tables_of(repository: str) -> Callable[[str], Iterable[pa.Table]]:
+        tables = hub_tables(hub, repository)
+        small = cache(lambda config: tuple(tables(config)))  # read once, however many components are in a repository
+        return lambda config: tables(config) if config in STREAMED else small(config)
 
     components = []
     for source in plan.sources:
@@ -139,7 +140,7 @@ def publish_pile(
             )
         )
     name = piles.repository_name(pile, settings)
-    keep_earlier_splits(store, hub, pile, settings, plan)
+    keep_earlier_splits(store, hub, pile, settings, plan, progress)
     folder = documents.staging_folder(settings, name)
     record = write_pile(
         folder,
@@ -152,6 +153,7 @@ def publish_pile(
             plan.split_by,
             plan.test_size,
             plan.rules,
+            piles.annotations_digest({c.name: c.record for c in components if c.record is not None}),
             title=pile.title,
             as_published=as_published(datasets.values()),
         ),

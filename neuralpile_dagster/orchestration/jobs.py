@@ -47,6 +47,16 @@ class ShareConfig(dg.Config):
     )
 
 
+class BuildConfig(ShareConfig):
+    """Run configuration of jobs that build a dataset."""
+
+    annotations: bool = Field(
+        default=False,
+        description="Also read trials, epochs, stimuli and unit metrics of the sessions that lack them, before "
+        "publishing.",
+    )
+
+
 def named_jobs(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf) -> list[dg.JobDefinition]:
     """All named jobs of an instance."""
     return [_retry_failed(datasets), _publish_all(datasets, piles, job_of), *(_build(row, job_of) for row in datasets)]
@@ -54,11 +64,11 @@ def named_jobs(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf
 
 def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
     @dg.op(name=f"list_make_and_publish_{dataset.key}")
-    def build(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
+    def build(context: dg.OpExecutionContext, config: BuildConfig, instance: Instance) -> None:
         share = instance.settings.min_session_share if config.min_session_share is None else config.min_session_share
         launcher = _launcher(context, instance, job_of)
         with failing_in_words():
-            launcher.dataset(dataset, None, None, share if share < 1 else None)
+            launcher.dataset(dataset, None, None, share if share < 1 else None, config.annotations)
         _finish(context, launcher)
 
     @dg.job(

@@ -106,8 +106,17 @@ class Launcher:
         elif evaluation.asset_key.path[-1] != "spike_counts":
             self.outcome.failed[name] = evaluation.description or "the check failed"
 
-    def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None, share: float | None) -> None:
+    def dataset(
+        self,
+        dataset: Dataset,
+        pattern: str | None,
+        limit: int | None,
+        share: float | None,
+        annotations: bool = False,
+    ) -> None:
         """Discover, build and publish one dataset; a ``share`` of the sessions is enough, None: all chosen ones.
+
+        Analyses that are made on request are made with ``annotations``.
 
         Raises `ConfigurationError` when no session matches ``pattern``.
         """
@@ -122,7 +131,8 @@ class Launcher:
         failed = reasons | {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.sessions |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
         for analysis in analyses_of(dataset):
-            self._analyse(dataset, analysis, {session.key for session in chosen})
+            if annotations or not analysis.on_request:
+                self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
         left = wanted - failed.keys() - self._finished(dataset, chosen)
         if left and any(failures[key].stopped_batch for key in failed if key in failures):
@@ -209,12 +219,13 @@ class Launcher:
         return reasons
 
     def _analyse(self, dataset: Dataset, analysis: Analysis, chosen: set[str]) -> None:
-        """Make the due sessions of an analysis; its failures are reported but do not stop publishing."""
+        """Make the missing sessions of an analysis; its failures are reported but do not stop publishing."""
         manifest = documents.read_manifest(self.store, dataset)
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
         name = session_partitions(dataset).name
         assert name is not None
-        known, wanted = self.instance.get_dynamic_partitions(name), (set(standing.due) | set(standing.failed)) & chosen
+        wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
+        known = self.instance.get_dynamic_partitions(name)
         key = names.asset_key(dataset, analysis)
         reasons = [self.run([key], batch) for batch in contiguous_batches(known, wanted, batch_size(dataset))]
         failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
@@ -292,13 +303,15 @@ def build(
     limit: int | None = None,
     min_session_share: float | None = None,
     merge: bool = False,
+    annotations: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Build datasets one after the other, then their piles if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
-    are done. A part of a dataset never replaces a publication of more sessions. ``choices`` replace those of the last
-    pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
+    are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
+    intervals and unit metrics too, before publishing; what fails there is only missing there. ``choices`` replace those
+    of the last pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
     (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
@@ -316,7 +329,7 @@ def build(
         launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:
-                launcher.dataset(dataset, pattern, limit, min_session_share)
+                launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:

@@ -84,6 +84,7 @@ def pile_card(
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile, promoted), ""],
+        *_annotations(components),
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
@@ -148,6 +149,17 @@ def _components(components: Sequence[PileComponent]) -> list[str]:
     sums = (sum(c.sessions for c in components), sum(c.rows for c in components), sum(c.tokens for c in components))
     header = ["source_dataset", "source", "license", "sessions", "rows", "tokens"]
     return table(header, [*rows, ["all", "", "", *sums]])
+
+
+def _annotations(components: Sequence[PileComponent]) -> list[str]:
+    """Section on how many sessions of each component have intervals and metrics of units."""
+    rows: list[list[str | int]] = []
+    for component in components:
+        found = component.record.annotations if component.record else None
+        numbers = (found.sessions, sum(found.tables.values()), len(found.metrics)) if found else (0, 0, 0)
+        rows.append([text(component.name), f"{numbers[0]:,} of {component.sessions:,}", *numbers[1:]])
+    lines = table(["source_dataset", "annotated sessions", "intervals", "metrics of units"], rows)
+    return ["## Annotations", "", *lines, "", "What is not known of a session is null or missing.", ""]
 
 
 _HOW = {

@@ -17,6 +17,8 @@ import pytest
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
 from neuralpile_dagster.net.ranges import NoRanges
 from neuralpile_dagster.net.retry import RetryPolicy
+from neuralpile_dagster.recordings.nwb.annotations import open_annotations
+from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import QUICK
 from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -244,3 +246,23 @@ def test_a_file_that_does_not_open_does_not_crash_the_interpreter_at_its_exit(
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "ArchiveUnavailable" in finished.stderr or "DamagedRecording" in finished.stderr
     assert finished.returncode == 1
+
+
+def test_annotations_are_read_without_the_spikes_and_waveforms_beside_them(bucket_server: Server, bucket: Bucket):
+    columns = {f"metric_{k}": [float(k)] * 3 for k in range(25)}
+    trials = {name: [float(k) for k in range(500)] for name in ("contrast", "delay", "response")}
+    write_units_nwb(
+        bucket.path,
+        [np.linspace(0, 1_000, 500_000)] * 3,
+        columns={**columns, "waveform_mean": [np.zeros((500, 400))] * 3},
+        intervals={
+            name: {"start_time": trials["delay"], "stop_time": trials["delay"], "columns": trials}
+            for name in ("epochs", "trials", "flashes_presentations")
+        },
+    )
+    with ranged(bucket_server) as opened, open_annotations([opened]) as found:
+        assert sum(len(table.start_time) for table in found.intervals()) == 1_500
+        assert {metric.name for _, metric in found.unit_metrics()} == set(columns)
+    assert bucket.path.stat().st_size > 16_000_000
+    assert opened.cost.bytes_read < 3_000_000
+    assert opened.cost.requests < 10

@@ -15,7 +15,7 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.schemas import PUBLISHED_SESSIONS_SCHEMA, PUBLISHED_UNITS_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.sessions import (
     DATASET,
@@ -63,10 +63,10 @@ def test_units_sessions_and_preview_are_configs_of_their_own(
 ):
     write(tmp_path / "mice", store, records)
     units = load(tmp_path / "mice", "units", split="train")
-    assert units.features == features(UNITS_SCHEMA)
+    assert units.features == features(PUBLISHED_UNITS_SCHEMA)
     assert [(u["session_id"], u["row"]) for u in units] == [(key, row) for key in KEYS for row in range(5)]
     sessions = load(tmp_path / "mice", "sessions", split="train")
-    assert sessions.features == features(SESSIONS_SCHEMA)
+    assert sessions.features == features(PUBLISHED_SESSIONS_SCHEMA)
     assert [(s["session_id"], s["tokens"], s["n_segments"]) for s in sessions] == [(key, 500, 3) for key in KEYS]
     assert sessions[0]["files"] == [{"path": "sub-1/s1.nwb", "file_id": "id-s1", "size": 9, "digest": "sha256:ab"}]
     preview = load(tmp_path / "mice", "preview", split="train")

@@ -33,7 +33,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     write_mice,
 )
 
-LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
+LAYERS = ("manifest", "spike_trains", "spike_counts", "annotations", "hub_dataset")
 HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "PIL", "dandi", "huggingface_hub", "pandas", "torch")
 ROW = """\
 datasets:
@@ -62,7 +62,7 @@ def key(name: str, dataset: str = "tiny_mice") -> dg.AssetKey:
     return dg.AssetKey([dataset, name])
 
 
-def test_a_row_gets_its_four_assets_in_a_group_of_its_own(graph: dg.AssetGraph) -> None:
+def test_a_row_gets_its_five_assets_in_a_group_of_its_own(graph: dg.AssetGraph) -> None:
     assert {k for k in graph.get_all_asset_keys() if k.path[0] == "tiny_mice"} == {key(layer) for layer in LAYERS}
     assert {graph.get(key(layer)).group_name for layer in LAYERS} == {"tiny_mice"}
 
@@ -82,6 +82,7 @@ def test_data_only_moves_forward(graph: dg.AssetGraph) -> None:
         "manifest": set(),
         "spike_trains": {"manifest"},
         "spike_counts": {"spike_trains"},
+        "annotations": {"manifest"},
         "hub_dataset": {"manifest", "spike_counts"},
     }
     assert key("hub_dataset") in graph.get(dg.AssetKey(["neural_pile", "manifest"])).parent_keys
@@ -133,7 +134,8 @@ def test_all_datasets_of_the_catalog_have_the_assets_of_the_contract(settings: S
     keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
     rows = load_catalog(settings)
     assert len(rows) == 43
-    assert {key(layer, row.key) for row in rows.values() for layer in LAYERS} <= keys
+    expected = {key(layer, row.key) for row in rows.values() for layer in LAYERS}
+    assert expected - keys == {key("annotations", "steinmetz_2")}, "a MATLAB file states no intervals"
     for pile in ("neural_pile", "neural_pile_primate"):
         assert {dg.AssetKey([pile, name]) for name in ("manifest", "shards", "hub_dataset")} <= keys
 

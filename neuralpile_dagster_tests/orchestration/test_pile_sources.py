@@ -54,9 +54,8 @@ def rows_of(folder: Path) -> list[str]:
     return [file.sha256 for file in list_folder(folder.resolve()) if file.path.startswith("data/")]
 
 
-def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(built_house: Callable[..., House]):
+    made = built_house()
     from_store = rows_of(merge(made, test_size=0.4, seed=3))
     counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
     shutil.rmtree(made.settings.home / "store" / MICE.key / "spike_counts")
@@ -73,10 +72,9 @@ def publish_again(made: House) -> list[str]:
 
 @pytest.mark.parametrize("merge_from", ["store", "hub"])
 def test_values_of_components_that_an_earlier_version_published_are_those_of_their_sessions_records(
-    new_house: Callable[..., House], merge_from: str
+    built_house: Callable[..., House], merge_from: str
 ):
-    made = new_house()
-    made.build()
+    made = built_house()
     merge(made, split_by="sessions", test_size=0.4, merge_from=merge_from)
     counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
     component = documents.require_published(made.store, MICE, made.settings)
@@ -88,9 +86,8 @@ def test_values_of_components_that_an_earlier_version_published_are_those_of_the
     assert piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts == counted != ()
 
 
-def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(built_house: Callable[..., House]):
+    made = built_house()
     merge(made, split_by="sessions", test_size=0.4)
     counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
     component = documents.require_published(made.store, MICE, made.settings)
@@ -105,9 +102,8 @@ def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(
     assert piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts == counted
 
 
-def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(built_house: Callable[..., House]):
+    made = built_house()
     hub = made.settings.home / "hub"
     theirs = hub / "other-lab" / "their-rats"
     (theirs / "data").mkdir(parents=True)
@@ -162,10 +158,9 @@ def counted(published: PileRecord) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
 def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_taken_when_asked(
-    new_house: Callable[..., House], splits: list[str]
+    built_house: Callable[..., House], splits: list[str]
 ):
-    made = new_house()
-    made.build()
+    made = built_house()
     theirs = their_pile(made)
     pile = merge(made, extra_repositories=["other-lab/some-pile"], extra_splits=splits, test_size=0.2)
     found = labels_of(pile)
@@ -186,9 +181,8 @@ def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_ta
         assert (row["source_dataset"] == MICE.name) == (not row["file"].startswith("hub:"))
 
 
-def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(built_house: Callable[..., House]):
+    made = built_house()
     their_pile(made)
     theirs = made.settings.home / "hub" / "other-lab" / "some-pile"
     sessions = pq.read_table(made.hub_folder(MICE.name) / "sessions" / "sessions.parquet")
@@ -205,9 +199,8 @@ def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(new_h
     assert len(found) == len({tuple(row.values()) for row in found})
 
 
-def test_a_source_dataset_that_two_sources_have_is_refused_by_name(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_a_source_dataset_that_two_sources_have_is_refused_by_name(built_house: Callable[..., House]):
+    made = built_house()
     for name in ("lab-1/pile-1", "lab-2/pile-2"):
         their_pile(made, name)
     ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["lab-1/pile-1", "lab-2/pile-2"]}}}
@@ -217,27 +210,24 @@ def test_a_source_dataset_that_two_sources_have_is_refused_by_name(new_house: Ca
 
 
 @pytest.mark.parametrize("splits", [[], ["validation"]])
-def test_splits_that_there_are_not_are_refused(new_house: Callable[..., House], splits: list[str]):
-    made = new_house()
-    made.build()
+def test_splits_that_there_are_not_are_refused(built_house: Callable[..., House], splits: list[str]):
+    made = built_house()
     result = made.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": {"extra_splits": splits}}})
     assert not result.success
     assert "extra_splits is invalid" in failure_of(result)
 
 
-def test_the_pile_is_published_under_the_name_that_it_is_given(tmp_path: Path, new_archive: Callable[[], Path]):
-    with house(tmp_path, new_archive(), pile_name="our-pile") as made:
-        made.build()
-        merge(made, test_size=0.4)
-        published = piles.require_published(made.store, NEURAL_PILE, made.settings)
-        assert published.repository == f"{made.settings.namespace}/our-pile"
-        assert (made.hub_folder("our-pile") / "README.md").is_file()
-        assert not made.hub_folder("neural-pile").exists()
+def test_the_pile_is_published_under_the_name_that_it_is_given(built_house: Callable[..., House]):
+    made = built_house(pile_name="our-pile")
+    merge(made, test_size=0.4)
+    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
+    assert published.repository == f"{made.settings.namespace}/our-pile"
+    assert (made.hub_folder("our-pile") / "README.md").is_file()
+    assert not made.hub_folder("neural-pile").exists()
 
 
-def test_a_repository_that_is_not_there_is_named(new_house: Callable[..., House]):
-    made = new_house()
-    made.build()
+def test_a_repository_that_is_not_there_is_named(built_house: Callable[..., House]):
+    made = built_house()
     ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["nobody/nothing"]}}}
     result = made.run(PILE_MANIFEST, ops=ops)
     assert not result.success

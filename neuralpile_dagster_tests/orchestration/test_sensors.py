@@ -57,6 +57,7 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
     steps = [step for _ in range(8) for step in tick(house)]
     assert steps == [
         ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
+        ["tiny_mice/annotations"],
         ["tiny_mice/hub_dataset"],
         ["neural_pile/manifest"],
         ["neural_pile/shards"],
@@ -84,15 +85,14 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
     assert f"components: {MICE.name})" in said[-1]
 
 
-def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_only_the_session_whose_file_changed_is_made_anew(built_house: Callable[..., House]):
+    house = built_house()
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
     assert tick(house)[:1] != [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]], "the manifest does not know yet"
     house.discover()
     due = dataset_due(house.store, MICE, house.settings, 1.0)
     assert list(due.sessions) == ["sub-A_ses-1"]
-    assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
     assert tick(house) == [["tiny_mice/hub_dataset"]]
 
 
@@ -102,11 +102,12 @@ def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(new
     whole = cut(damaged)
     house.discover()
     assert len(tick(house, succeed=False)) == 1
-    assert tick(house) == [], "neither tried again nor published without it"
+    assert tick(house) == [["tiny_mice/annotations"]], "neither tried again nor published without it"
+    assert tick(house) == []
     damaged.write_bytes(whole)
     house.discover()
     assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
-    assert tick(house) == [["tiny_mice/hub_dataset"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/hub_dataset"]]
 
 
 def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable[..., House]):
@@ -127,9 +128,8 @@ def test_both_sensors_are_off_until_a_person_turns_them_on():
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(built_house: Callable[..., House]):
+    house = built_house()
     chosen = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
     assert house.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
@@ -145,6 +145,7 @@ def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable
     cut(house.archive / MICE.source.folder / FIRST)
     house.discover()
     assert tick(house, succeed=False) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"]]
     assert tick(house) == []
     house.settings = replace(house.settings, min_session_share=0.6)
     assert tick(house) == [["tiny_mice/hub_dataset"]]

@@ -18,11 +18,10 @@ from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, PILE_SH
 
 
 @pytest.fixture
-def planned(new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> House:
+def planned(built_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> House:
     """An instance with a planned pile of three shards, each of one session's row."""
     monkeypatch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
-    house = new_house()
-    house.build()
+    house = built_house()
     assert house.run(PILE_MANIFEST).success
     return house
 

@@ -27,9 +27,8 @@ def variant_of(made: House) -> House:
     return House(settings, made.instance, made.datasets)
 
 
-def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(new_house: NewHouse) -> None:
-    made = new_house()
-    made.build()
+def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(built_house: NewHouse) -> None:
+    made = built_house()
     before = contents(made.store.root)
     other = variant_of(made)
     other.build()
@@ -45,9 +44,8 @@ def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(
     assert "0.01 s" in (finer / "README.md").read_text() or "10 ms" in (finer / "README.md").read_text()
 
 
-def test_the_data_version_of_counts_depends_on_the_bin_width(new_house: NewHouse) -> None:
-    made = new_house()
-    made.build()
+def test_the_data_version_of_counts_depends_on_the_bin_width(built_house: NewHouse) -> None:
+    made = built_house()
     (first, *_), other = versions(made), variant_of(made)
     other.build()
     assert versions(other)[0] != first

@@ -105,7 +105,7 @@ class PileConfig(dg.Config):
         default=[], description="Repositories of other owners (owner/name) with the same row schema, read from the hub."
     )
     extra_splits: list[str] = Field(
-        default=["train"], description="Splits of extra_repositories whose rows are merged: train, test, or both."
+        default=["train"], description="Splits of extra_repositories whose rows are merged: train, valid, test."
     )
     merge_from: MergeFrom = Field(
         default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
