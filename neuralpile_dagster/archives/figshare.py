@@ -17,6 +17,7 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import NotFound
 from neuralpile_dagster.net.http import get_json
 from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.responses import read_pages
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "https://api.figshare.com/v2"
 PAGE_SIZE = 1000  # the most that the API gives at once
-MAX_PAGES = 1000  # a server that never gives a last page must not be asked without end
 
 
 class FigshareArchive:
@@ -130,17 +130,11 @@ class FigshareArchive:
         return get_json(f"{self.api_url}{path}", source.label, self.limits, query)
 
     def _entries(self, source: Source, path: str) -> Iterator[dict[str, Any]]:
-        seen: set[str] = set()
-        for page in range(1, MAX_PAGES + 1):
+        def read(page: int) -> tuple[list[Any], int | None]:
             entries = self._get(source, path, {"page": str(page), "page_size": str(PAGE_SIZE)})
-            yield from entries
-            if len(entries) < PAGE_SIZE:
-                return
-            ids = {str(entry["id"]) for entry in entries}
-            if ids <= seen:
-                raise ValueError(f"page {page} of files repeats earlier ones: the listing does not end")
-            seen |= ids
-        raise ValueError(f"more than {MAX_PAGES:,} pages of files")
+            return entries, None if len(entries) < PAGE_SIZE else page + 1
+
+        return read_pages(1, read)
 
 
 @contextmanager

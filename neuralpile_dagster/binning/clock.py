@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -26,47 +27,48 @@ def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
     source : CountSource
         Of that recording: its bins say where the counts begin and end.
     """
-    length = source.n_bins * source.bin_width_s
+    start: float | None
+    stated = _stated(recording.units)
     if isinstance(recording.data, BinnedCounts):
         active = np.flatnonzero(recording.data.counts.any(axis=0))
-        first, last = (float(active[0]), float(active[-1] + 1)) if len(active) else (0.0, float(source.n_bins))
-        first, last = first * source.bin_width_s, last * source.bin_width_s
-        per_unit = _within(_stated(recording.units), 0.0, length)
-        return ClockRecord(
-            start_s=None,
-            first_spike_s=first,
-            last_spike_s=last,
-            observed_s=_observed(per_unit, (first, last)),
-            intervals_stated=any(len(unit) for unit in per_unit),
-        )
-    trains = recording.data
-    from_zero = trains.bin_rule == "histogram"
-    units = _units_of(trains)
-    extent = np.array([math.inf, -math.inf])
-    for times in units:
-        scan_extent(times, from_zero, extent)
-    first, last = float(extent[0]), float(extent[1])
-    start = 0.0 if from_zero else first
-    stated = _stated(recording.units)
-    per_unit = _within(stated, start, start + length)
-    tally, largest = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1)
-    falling = 0
-    for times, intervals in zip(units, stated, strict=True):
-        before = tally[FALLS]
-        scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
-        falling += int(tally[FALLS] > before)
+        bins = (int(active[0]), int(active[-1]) + 1) if len(active) else (0, source.n_bins)
+        first, last = (source.bin_width_s * edge for edge in bins)
+        start, order = None, {}
+    else:
+        from_zero = recording.data.bin_rule == "histogram"
+        units = _units_of(recording.data)
+        extent = np.array([math.inf, -math.inf])
+        for times in units:
+            scan_extent(times, from_zero, extent)
+        first, last = float(extent[0]), float(extent[1])
+        start, order = 0.0 if from_zero else first, _order(units, stated)
+    begin = start or 0.0
+    per_unit = _within(stated, begin, begin + source.n_bins * source.bin_width_s)
     return ClockRecord(
         start_s=start,
         first_spike_s=first,
         last_spike_s=last,
         observed_s=_observed(per_unit, (first, last)),
         intervals_stated=any(len(unit) for unit in per_unit),
-        outside_intervals=int(tally[OUTSIDE]),
-        falls=int(tally[FALLS]),
-        falling_units=falling,
-        largest_fall_s=float(largest[0]),
-        whole_times=int(tally[WHOLE]),
+        **order,
     )
+
+
+def _order(units: Sequence[np.ndarray], stated: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Fields of `ClockRecord` about the order of spikes and about their units' intervals."""
+    tally, largest = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1)
+    falling = 0
+    for times, intervals in zip(units, stated, strict=True):
+        before = tally[FALLS]
+        scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
+        falling += int(tally[FALLS] > before)
+    return {
+        "outside_intervals": int(tally[OUTSIDE]),
+        "falls": int(tally[FALLS]),
+        "falling_units": falling,
+        "largest_fall_s": float(largest[0]),
+        "whole_times": int(tally[WHOLE]),
+    }
 
 
 def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -> np.ndarray:

@@ -133,7 +133,7 @@ def test_an_answer_of_another_form_is_a_clear_error_wherever_it_comes(
 def test_pages_without_end_are_not_asked_for_without_end(
     shares: FigshareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(figshare, "MAX_PAGES", 5)
+    monkeypatch.setattr(responses, "MAX_PAGES", 5)
     monkeypatch.setattr(figshare, "PAGE_SIZE", 1)
     api, numbers = shares.http.application, itertools.count()
     shares.http.application = lambda request: (

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.archives import figshare
-from neuralpile_dagster.archives.dandi import archive as dandi
 from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.net import responses
 from neuralpile_dagster_tests.fixtures.archives import QUICK, SOURCE, archive_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
@@ -64,7 +64,7 @@ def test_a_next_page_of_dandi_that_is_the_same_page_again_is_a_loop(dandiset: Da
 def test_a_listing_of_dandi_with_ever_new_pages_is_bounded(
     dandiset: DandiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dandi, "MAX_PAGES", 5)
+    monkeypatch.setattr(responses, "MAX_PAGES", 5)
 
     def more(request: Request, page: Any) -> Any:
         number = int(request.query.get("after", 0)) + 1
@@ -100,7 +100,7 @@ def test_a_figshare_that_ignores_the_page_number_is_a_loop(
         return first[0]
 
     change(article.http, "/files", same)
-    assert_ends(figshare_archive(article, tmp_path), ARTICLE, "page 2 of files repeats earlier ones")
+    assert_ends(figshare_archive(article, tmp_path), ARTICLE, "page 2 repeats earlier ones")
     assert len(first) == 2
 
 
