@@ -234,9 +234,7 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
                 read.result()
                 target.write(piece)
         finally:
-            remote.stop()
-            for _, read in running:
-                read.cancel()
+            remote.stop()  # reads that run or wait for a thread fail soon
 
 
 @contextmanager

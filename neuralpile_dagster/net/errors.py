@@ -12,7 +12,7 @@ import ssl
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import LocationParseError, LocationValueError
+from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, NeuralPileError
@@ -67,7 +67,7 @@ def require_url(what: str, url: str) -> None:
 
 def permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
     """Our error for a permanent one (an `ArchiveError`, or that of too many open files); None for a transient one."""
-    if isinstance(error, LocationValueError):
+    if isinstance(error, ValueError):  # urllib3's LocationValueError, requests' InvalidURL
         return _no_url(what)
     system = inner_error(error, OSError)
     if system is not None and system.errno in (errno.EMFILE, errno.ENFILE):

@@ -60,6 +60,7 @@ def test_a_server_that_ignores_ranges_is_read_whole_and_verified_and_the_log_say
     with archive.open(SOURCE, file, access) as opened:
         np.testing.assert_array_equal(counts(opened), right)
         assert not opened.unverified
+        assert opened.cost.bytes_read >= file.size
     (copy,) = (path for path in (tmp_path / "cache").rglob("*.nwb"))
     assert copy.stat().st_size == file.size
     assert ("Reading a verified copy of the whole file instead" in caplog.text) == (access == "ranges")

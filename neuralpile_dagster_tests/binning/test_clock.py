@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from neuralpile_dagster.binning.clock import measure_clock, observed_seconds
+from neuralpile_dagster.binning.clock import TALLY_WIDTH, measure_clock, observed_seconds, scan_order
 from neuralpile_dagster.binning.source import CountSource, count_source
 from neuralpile_dagster.recordings.model import BinnedCounts, BinRule, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
@@ -32,9 +32,7 @@ def total(intervals: Sequence[tuple[float, float]]) -> float:
     """Length of the union of intervals, piece by piece between all their ends."""
     edges = sorted({edge for interval in intervals for edge in interval})
     covered = [
-        (low, high)
-        for low, high in pairwise(edges)
-        if any(start <= low and high <= stop for start, stop in intervals)
+        (low, high) for low, high in pairwise(edges) if any(start <= low and high <= stop for start, stop in intervals)
     ]
     return sum(high - low for low, high in covered)
 
@@ -123,3 +121,9 @@ def test_ready_counts_have_no_clock_and_their_seconds_begin_with_bin_0(
     assert measure_clock(recording, count_source(recording, 0.5, "a.nwb")) == ClockRecord(
         start_s=None, first_spike_s=first, last_spike_s=last, observed_s=2.5, intervals_stated=True
     )
+
+
+def test_a_time_after_the_last_interval_reads_nothing_beyond_it() -> None:
+    starts, stops, tally = np.array([1.0]), np.array([2.0]), np.zeros(TALLY_WIDTH, np.int64)
+    scan_order.py_func(np.array([1.5, 9.25]), starts, stops, tally, np.zeros(1))  # compiled, it would not check
+    assert tally.tolist() == [0, 0, 1]
