@@ -216,9 +216,6 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
     broken-off file always is a beginning. Errors as `RemoteObject.read_into`.
     """
     done = path.stat().st_size if path.exists() else 0
-    if done > remote.size:
-        path.unlink()
-        done = 0
     step = piece_bytes(remote.size, connections)
     starts = iter(range(done, remote.size, step))
     running: deque[tuple[bytearray, Future[None]]] = deque()

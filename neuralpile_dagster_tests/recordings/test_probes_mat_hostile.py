@@ -107,8 +107,9 @@ def test_a_struct_of_too_many_elements_or_none_is_refused(tmp_path: Path, shape:
         (array(DOUBLE, (1, 1), b"", "x" * 20_000), "type 1 and 20,000 bytes"),
         (element(14, element(6, bytes(8)) + element(5, b"", 1 << 30)), "type 5 and 1,073,741,824 bytes"),
         (element(9, bytes(8)), "element of type 9"),
+        (element(15, zlib.compress(element(9, bytes(16)))), "a compressed element without an array"),
     ],
-    ids=["element", "field", "field cut off", "field too short", "name", "dimensions", "no array"],
+    ids=["element", "field", "field cut off", "field too short", "name", "dimensions", "no array", "none compressed"],
 )
 def test_claimed_bytes_are_not_taken(tmp_path: Path, content: bytes, reason: str):
     path = tmp_path / "a.mat"
