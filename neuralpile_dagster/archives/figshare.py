@@ -115,9 +115,9 @@ class FigshareArchive:
         url = file.url
         if url is None:
             raise ArchiveError(
-                f"{file.path} of {source.label} is only a link to another place",
-                expected="a file that figshare holds",
-                remedy="fetch it by hand and set NEURALPILE_ARCHIVE to a folder that holds it",
+                f"{file.path} of {source.label} is a link to another site, not a file",
+                expected="a file stored by figshare",
+                remedy="download it yourself and set NEURALPILE_ARCHIVE to the folder that contains it",
             )
 
         def connect() -> RemoteObject:
@@ -143,9 +143,9 @@ def _understanding(source: Source) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArchiveError(
-            f"{source.label}: figshare's answer was not understood",
+            f"{source.label}: the response of figshare was not understood",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            expected="what figshare's API version 2 gives for an article",
+            expected="an article as described by figshare's API version 2",
             remedy="check FIGSHARE_API_URL",
         ) from error
 

@@ -52,7 +52,7 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
     catalog = {dataset.name: dataset for dataset in rows}
     if settings.pile_name in catalog:
         raise ConfigurationError(
-            "NEURALPILE_PILE_NAME is wrong",
+            "NEURALPILE_PILE_NAME is invalid",
             found=f"{settings.pile_name}, which is the name of a dataset",
             expected="a name of its own: each has a repository",
         )

@@ -115,7 +115,7 @@ def time_is_observed(stats: CountsStats) -> Verdict:
         passed=before <= UNOBSERVED_SHARE and unobserved <= UNOBSERVED_SHARE and outside <= OUTSIDE_SHARE,
         expected=expected + (" or spikes outside obs_intervals" if clock.intervals_stated else ""),
         found="; ".join(found),
-        remedy="these bins are zeros that nobody measured: mask them with obs_intervals of the units table, and "
+        remedy="the zeros of these bins are not measurements: mask them with obs_intervals of the units table, and "
         "first_spike_s of the sessions table",
         details={
             "before_first_spike_share": round(before, 4),

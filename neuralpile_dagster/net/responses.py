@@ -39,7 +39,7 @@ def read_body(what: str, response: urllib3.BaseHTTPResponse, limits: RetryPolicy
             raise ArchiveError(
                 f"{what}: the response is too long",
                 found=f"more than {MAX_BODY_BYTES:,} bytes",
-                expected="a JSON document of some megabytes at most",
+                expected="a JSON document of a few megabytes",
                 remedy="check the archive's URL in the settings; report it to the archive",
             )
         limits.require_pace(time.monotonic() - began, len(body))

@@ -71,7 +71,7 @@ def test_what_is_open_is_never_removed(cache: DownloadCache):
         for number in (2, 3, 4, 5):
             put(cache, number)
         assert path.read_bytes() == first.content
-        with pytest.raises(ArchiveUnavailable, match="no room"):
+        with pytest.raises(ArchiveUnavailable, match="has no room"):
             put(cache, 6, 300)
     assert put(cache, 6, 300).found == [0]
     assert kept(cache) == {6}
@@ -79,7 +79,7 @@ def test_what_is_open_is_never_removed(cache: DownloadCache):
 
 def test_a_file_larger_than_the_cache_is_refused_before_it_is_fetched(cache: DownloadCache):
     fetch = Fetcher(content_of(1, 351))
-    with pytest.raises(ArchiveError, match="larger than the whole cache") as caught:
+    with pytest.raises(ArchiveError, match="larger than the download cache") as caught:
         cache.hold(listed(fetch.content), fetch).__enter__()
     assert not isinstance(caught.value, ArchiveUnavailable)
     assert fetch.found == []

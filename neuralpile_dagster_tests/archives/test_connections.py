@@ -39,8 +39,9 @@ CONNECTIONS = 4  # of `archive_of`
 class Gauge:
     """Counts the requests, of those whose path begins with ``part``, that a server works on at the same time."""
 
-    def __init__(self, server: Server, part: str = "/") -> None:
+    def __init__(self, server: Server, part: str = "/", seconds: float = 0.02) -> None:
         self._answer, self._lock, self._part = server.application, threading.Lock(), part
+        self._seconds = seconds
         self._now = self.most = 0
         server.application = self
 
@@ -53,7 +54,7 @@ class Gauge:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        threading.Event().wait(0.02)
+        threading.Event().wait(self._seconds)
         yield
         with self._lock:
             self._now -= 1
@@ -131,7 +132,7 @@ def test_connections_are_closed_with_the_last_file_and_not_before(bucket: Bucket
 def test_the_api_is_asked_for_urls_by_one_thread_at_a_time(server: DandiServer, tmp_path: Path):
     archive = archive_of(server, tmp_path)
     files = [file.model_copy(update={"url": None}) for file in archive.list_files(SOURCE).files]
-    gauge = Gauge(server.http, part="/api/")
+    gauge = Gauge(server.http, "/api/", 0.3)
 
     def url_of(file: ArchiveFile) -> None:
         with archive.open(SOURCE, file) as opened:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +12,21 @@ import pytest
 
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.errors import ArchiveUnavailable, DigestMismatch
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
+    QUICK,
     SOURCE,
     archive_of,
     counts,
     only_file,
     read_counts,
 )
+from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.faults import Fault
+from neuralpile_dagster_tests.servers.http import Server
 
 ALWAYS = 10_000
 BOTH: tuple[Access, ...] = ("ranges", "download")
@@ -103,3 +111,23 @@ def test_a_proxy_that_always_sends_its_page_counts_as_unavailable_and_is_named(
     served.faults.clear()
     found, _ = read_counts(archive, access, file)
     np.testing.assert_array_equal(found, right)
+
+
+def test_threads_that_fall_back_together_make_one_copy(bucket: Bucket, bucket_server: Server, tmp_path: Path) -> None:
+    bucket.path.write_bytes(bytes(range(200)))
+    bucket.change = lambda response: replace(response, status=200)
+    remote = RemoteObject("x", 200, f"{bucket_server.url}/x", lambda: "", Connections(2, QUICK))
+    made = []
+
+    def make_copy() -> Path:
+        made.append(1)
+        threading.Event().wait(0.2)  # the other thread waits for this copy by then
+        return bucket.path
+
+    remote.fall_back_to(make_copy)
+    found = [bytearray(100), bytearray(100)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(remote.read_into, (0, 100), map(memoryview, found)))
+    remote.close()
+    assert b"".join(found) == bytes(range(200))
+    assert made == [1]

@@ -207,7 +207,7 @@ def test_a_version_without_its_number_is_not_understood(
 def test_a_file_that_is_only_a_link_is_listed_and_says_how_to_get_it(server: FigshareServer, archive: FigshareArchive):
     edit_json(server.http, "/files", lambda request, page: [entry | {"is_link_only": True} for entry in page])
     file = archive.list_files(SOURCE).files[-1]
-    with pytest.raises(ArchiveError, match=r"only a link to another place; .*fetch it by hand"):
+    with pytest.raises(ArchiveError, match=r"is a link to another site, not a file; .*download it yourself"):
         archive.open(SOURCE, file).__enter__()
     assert server.http.requests("GET", "/store/") == []
 

@@ -131,7 +131,7 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once(
         lambda: DandiArchive(f"{secured.url}/api", None, cache, 2, QUICK).list_files(Source(id="000001")),
         lambda: FigshareArchive(f"{secured.url}/v2", cache, 2, QUICK).list_files(Source(archive="figshare", id="5")),
     ):
-        with pytest.raises(ArchiveError, match=r"certificate is not accepted.*self-signed.*CA_BUNDLE") as found:
+        with pytest.raises(ArchiveError, match=r"certificate is not trusted.*self-signed.*CA_BUNDLE") as found:
             use()
         assert_final(found.value, caplog)
     assert secured.log == []

@@ -20,7 +20,7 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording
 from neuralpile_dagster.recordings.nwb import firing_rates
 from neuralpile_dagster.recordings.nwb.firing_rates import counts_of_rates
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import rewrite, write_nwb_without_units
+from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
 
@@ -104,6 +104,7 @@ def test_a_stated_rate_that_is_no_number_is_not_one(tmp_path: Path):
     with h5py.File(path, "r+") as file:
         file["acquisition/firing_rates/starting_time"].attrs["rate"] = "fast"
     assert read(path).notes == ()
+    assert read(remove(path, "acquisition/firing_rates/starting_time")).notes == ()
 
 
 def test_a_file_without_rates_says_so(tmp_path: Path):

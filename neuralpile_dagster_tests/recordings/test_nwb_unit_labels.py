@@ -146,6 +146,24 @@ def test_groups_for_fewer_rows_than_the_table_has_are_noted_and_not_used(tmp_pat
     assert all("units/electrode_group is not used" in note for note in recording.notes)
 
 
+def test_groups_that_are_named_in_text_are_probes(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("electrode_group", data=["A", "A", "B", ""], dtype=h5py.string_dtype())
+    recording = read(path)
+    assert [unit.probe for unit in recording.units] == ["A", "A", "B", None]
+    assert recording.notes == ()
+
+
+def test_electrodes_before_the_first_are_noted_and_not_used(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("electrodes", data=[0, 1, -1, 0])
+    recording = read(path)
+    assert recording.units[0].brain_area is None
+    assert "units/electrodes is not used: row -1 of a table of" in recording.notes[0]
+
+
 @pytest.mark.parametrize("elements", ["a text", "numbers", "nothing"])
 def test_numbers_whose_elements_are_no_names_stay_numbers(tmp_path: Path, elements: str):
     path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
@@ -154,6 +172,14 @@ def test_numbers_whose_elements_are_no_names_stay_numbers(tmp_path: Path, elemen
         numbers = file["units"].create_dataset("cell_type_elements", data=np.arange(2))
         column.attrs["elements"] = {"a text": "x", "numbers": numbers.ref, "nothing": h5py.Reference()}[elements]
     assert [unit.cell_type for unit in read(path).units] == ["1", "0", "0", "1"]
+
+
+def test_labels_of_objects_that_are_no_text_are_noted_and_not_used(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("cell_type", (4,), h5py.vlen_dtype("f8"))
+    recording = read(path)
+    assert recording.notes == ("a.nwb: /units/cell_type is not used: dtype object",)
 
 
 def test_the_index_of_a_table_without_rows_may_only_be_empty():

@@ -11,6 +11,7 @@ import pytest
 
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
+from neuralpile_dagster.recordings.nwb import no_units
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
@@ -195,12 +196,44 @@ def test_units_elsewhere_in_the_file_are_found_and_the_remedy_makes_them_readabl
     assert_same(trains_of(read(path)), TRAINS)
 
 
+def test_only_so_many_groups_are_searched_for_units_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch):
+    with h5py.File(path, "r+") as file:
+        file.create_group("processing/a/b/c")
+        file.move("units", "processing/a/b/c/sorted")
+    with pytest.raises(NoUnits, match=r"spike times in /processing/a/b/c/sorted"):
+        read(path)
+    monkeypatch.setattr(no_units, "MAX_LOOKS", 5)
+    with pytest.raises(NoUnits, match=r"found: .*processing"):
+        read(path)
+
+
+def test_an_nwb_file_with_an_attribute_of_matlab_s_is_no_matlab_file(tmp_path: Path):
+    path = write_nwb_without_units(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        file["session_description"].attrs["MATLAB_class"] = np.bytes_(b"char")
+    with pytest.raises(NoUnits, match=r"a\.nwb has no units table; found: .*session_description"):
+        read(path)
+
+
+def test_only_so_many_variables_are_searched_for_matlab_s_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w") as file:
+        file["a"], file["b"] = np.zeros(3), np.zeros(3)
+        file["b"].attrs["MATLAB_class"] = np.bytes_(b"double")
+    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file"):
+        read(path)
+    monkeypatch.setattr(no_units, "MAX_LOOKS", 1)
+    with pytest.raises(NoUnits, match="found: a, b;"):
+        read(path)
+
+
 def test_a_matlab_7_3_file_is_named(tmp_path: Path):
     path = tmp_path / "spikes.mat"
     with h5py.File(path, "w", userblock_size=512) as file:
         file["spks"] = np.zeros((3, 8))
         file["spks"].attrs["MATLAB_class"] = np.bytes_(b"double")
-    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file with the variables spks"):
+        file["a type"] = np.dtype("f8")  # neither a group nor a dataset
+    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file with the variables a type, spks"):
         read(path)
 
 

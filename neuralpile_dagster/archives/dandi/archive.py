@@ -167,7 +167,7 @@ class DandiArchive:
                         notes=(*about.notes, *fields.notes),
                     )
         raise ArchiveUnavailable(
-            f"the draft of {source.label} changed each time while it was listed",
+            f"the draft of {source.label} changed during each attempt to list it",
             found=f"changes during {_LISTING_TRIES} listings",
             remedy="try again when its authors have finished, or pin a published version in catalog.yaml",
         )
