@@ -300,7 +300,7 @@ class RemoteObject:
         if status in _URL_REFUSED:
             raise _UrlRefused(status)
         if whole:
-            _require_whole(self.size, response)
+            require_whole(self.size, response)
         else:
             require_bytes(self.name, self.size, response, start, stop)
         etag = response.headers.get("ETag")
@@ -341,7 +341,7 @@ def require_bytes(name: str, size: int, response: urllib3.BaseHTTPResponse, star
         _require_range(name, size, headers.get("Content-Range", ""), start, stop)
 
 
-def _require_whole(size: int, response: urllib3.BaseHTTPResponse) -> None:
+def require_whole(size: int, response: urllib3.BaseHTTPResponse) -> None:
     """Raise `AttemptFailed` unless the body can be an object of ``size``, as it is."""
     length = response.headers.get("Content-Length", str(size))
     encoding = response.headers.get("Content-Encoding", "identity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
+from neuralpile_dagster.hdf5 import careful
 from neuralpile_dagster.recordings.nwb import no_units
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
@@ -40,6 +42,17 @@ def test_spike_times_and_labels_compressed_by_plugins_of_hdf5_are_read(path: Pat
     recording = read(create(path, compress))
     assert_same(trains_of(recording), TRAINS)
     assert [unit.brain_area for unit in recording.units] == ["CA1"] * 4
+
+
+def test_plugins_are_registered_only_for_a_filter_that_hdf5_lacks(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "hdf5plugin")
+    with h5py.File(
+        create(path, lambda units: units.create_dataset("x", data=[1], chunks=(1,), **hdf5plugin.Zstd()))
+    ) as f:
+        assert careful._missing_filters(f["units/spike_times"]) == []
+        assert "hdf5plugin" not in sys.modules
+        monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: "hdf5plugin" in sys.modules)
+        assert careful._missing_filters(f["units/x"]) == []
 
 
 def test_a_column_of_one_repeated_number_may_be_compressed_better_than_deflate_can(path: Path):
@@ -188,7 +201,8 @@ def test_units_elsewhere_in_the_file_are_found_and_the_remedy_makes_them_readabl
     with h5py.File(path, "r+") as file:
         file.create_group("processing/ecephys")
         file.move("units", "processing/ecephys/sorted")
-    with pytest.raises(NoUnits, match=r"spike times in /processing/ecephys/sorted") as error:
+        file["processing/again"] = h5py.SoftLink("/processing/ecephys")
+    with pytest.raises(NoUnits, match=r"spike times in /processing/ecephys/sorted;") as error:
         read(path)
     assert "file['units'] = h5py.SoftLink('/processing/ecephys/sorted')" in error.value.remedy
     with h5py.File(path, "r+") as file:

@@ -149,7 +149,7 @@ def test_claimed_bytes_are_not_taken(tmp_path: Path, content: bytes, reason: str
             "no array",
             "flags of another type",
             "too short",
-            "more text in a tag than it has room for",
+            "more text than its tag has room for",
         ),
     ],
 )
