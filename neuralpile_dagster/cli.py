@@ -305,7 +305,7 @@ def doctor(dataset: str | None, as_json: bool) -> None:
     Looks at the installation, the disk, the archives, the hub and, where they are configured, S3, Postgres and
     the broker: each once, for ten seconds at most, writing nothing.
     """
-    from neuralpile_dagster.doctor.registry import diagnose
+    from neuralpile_dagster.doctor.run import diagnose
     from neuralpile_dagster.terminal import print_line
 
     lines = []

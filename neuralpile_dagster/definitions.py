@@ -13,12 +13,11 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.orchestration.assets.analyses import analysis_assets
 from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
 from neuralpile_dagster.orchestration.assets.pile import pile_assets
-from neuralpile_dagster.orchestration.assets.sessions import sessions_asset
+from neuralpile_dagster.orchestration.assets.sessions import analysis_assets, sessions_asset
 from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.automation.pages import pages_sensor

@@ -56,7 +56,7 @@ class Setting:
         try:
             return self.parse(text)
         except ValueError as error:
-            raise ConfigurationError(f"{self.variable} is wrong", found=text, expected=str(error)) from None
+            raise ConfigurationError(f"{self.variable} is invalid", found=text, expected=str(error)) from None
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:

@@ -220,12 +220,12 @@ def test_one_unknown_dataset_among_others_stops_a_build_before_anything_runs(hom
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("NEURALPILE_BIN_WIDTH", "fast", "NEURALPILE_BIN_WIDTH is wrong; found: fast; expected: a number from"),
-        ("NEURALPILE_BIN_WIDTH", "0", "NEURALPILE_BIN_WIDTH is wrong; found: 0; expected: a number from"),
-        ("NEURALPILE_MAX_TOKENS", "-5", "NEURALPILE_MAX_TOKENS is wrong"),
-        ("NEURALPILE_HUB", "moon", "NEURALPILE_HUB is wrong; found: moon; expected: 'local' or 'hf'"),
+        ("NEURALPILE_BIN_WIDTH", "fast", "NEURALPILE_BIN_WIDTH is invalid; found: fast; expected: a number from"),
+        ("NEURALPILE_BIN_WIDTH", "0", "NEURALPILE_BIN_WIDTH is invalid; found: 0; expected: a number from"),
+        ("NEURALPILE_MAX_TOKENS", "-5", "NEURALPILE_MAX_TOKENS is invalid"),
+        ("NEURALPILE_HUB", "moon", "NEURALPILE_HUB is invalid; found: moon; expected: 'local' or 'hf'"),
         ("NEURALPILE_HUB", "hf", "NEURALPILE_NAMESPACE is not set"),
-        ("NEURALPILE_STORE", "gs://bucket", "stores at gs:// are not known; expected: a folder, or s3://"),
+        ("NEURALPILE_STORE", "gs://bucket", "unknown kind of store gs://; expected: a folder, or s3://"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(home: Path, variable: str, value: str, said: str) -> None:
@@ -234,7 +234,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(home: Path, variable: s
 
 def test_an_archive_folder_that_is_not_there_is_named_with_how_to_fill_it(home: Path) -> None:
     said = paragraph(neuralpile("sessions", "my-mice", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=home / "nowhere"))
-    assert f"{home}/nowhere is no folder" in said
+    assert f"{home}/nowhere is not a folder" in said
     assert "dandi download DANDI:990100" in said
 
 

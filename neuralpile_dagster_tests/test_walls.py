@@ -48,9 +48,7 @@ SMALLEST = 60
 """A file with fewer lines and one importer is a crumb: it belongs into the file that imports it."""
 CRUMBS = {
     "testing/listings.py": "imported by tests and benches, which are not read here",
-    "doctor/registry.py": "the one list of what the doctor looks at",
     "plots/glance.py": "another picture than a raster, with a form of its own",
-    "orchestration/assets/analyses.py": "one file for each kind of asset",
     "orchestration/worker_app.py": "the module that Celery's command line names",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",
 }

@@ -97,7 +97,7 @@ def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) 
 
 def _taken_pile_name(settings: Settings) -> ConfigurationError:
     return ConfigurationError(
-        "NEURALPILE_PILE_NAME is wrong",
+        "NEURALPILE_PILE_NAME is invalid",
         found=f"{settings.pile_name}, which is the name of a dataset or another pile",
         expected="a name of its own: each has a repository",
     )

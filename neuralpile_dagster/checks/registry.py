@@ -157,7 +157,7 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         "spike_counts",
         "warn",
         False,
-        "Bins before the first spike, or outside obs_intervals, are zeros that nobody measured.",
+        "The zeros of bins before the first spike, or outside obs_intervals, are not measurements.",
         lambda e: plausibility.time_is_observed(e.record.stats),
     ),
 )

@@ -229,8 +229,8 @@ def _observation(counts: Sequence[CountsRecord]) -> list[str]:
     length, observed = sum(s.duration_s for s in stated), sum(s.observed_s for s in stated)
     return [
         f"The files of {len(stated):,} of {len(counts):,} sessions state when units were observed (`obs_intervals` of "
-        f"the `units` config): {max(1 - observed / length, 0):.1%} of their bins lie outside, and are zeros that "
-        "nobody measured.",
+        f"the `units` config): {max(1 - observed / length, 0):.1%} of their bins lie outside: the zeros there are "
+        "not measurements.",
     ]
 
 

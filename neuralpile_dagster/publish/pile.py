@@ -260,7 +260,7 @@ def _place(folder: Path, store: Store, shard: StoredShard) -> ShardRecord:
 def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
     if (scan.rows, scan.tokens) != (shard.rows, shard.tokens):
         raise HubError(
-            f"{shard.file.key} is not what its record says",
+            f"{shard.file.key} does not match its record",
             found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
             expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
             remedy="materialize the pile's shards again",

@@ -278,7 +278,9 @@ def test_a_name_like_no_other_is_answered_with_all():
 
 
 def test_the_pile_cannot_have_the_name_of_a_dataset(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match=r"NEURALPILE_PILE_NAME is wrong.*vbn, which is the name of a dataset"):
+    with pytest.raises(
+        ConfigurationError, match=r"NEURALPILE_PILE_NAME is invalid.*vbn, which is the name of a dataset"
+    ):
         load_catalog(Settings(home=tmp_path, store=str(tmp_path), pile_name="vbn"))
     assert load_catalog(Settings(home=tmp_path, store=str(tmp_path), pile_name="our-pile"))
 

@@ -21,7 +21,7 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import rewrite, write_nwb_without_units
+from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
 
@@ -100,6 +100,14 @@ def test_another_stated_rate_is_noted(tmp_path: Path):
     assert read(write_rates(tmp_path / "b.nwb", [[50.0]])).notes == ()
 
 
+def test_a_stated_rate_that_is_no_number_is_not_one(tmp_path: Path):
+    path = write_rates(tmp_path / "a.nwb", [[50.0]])
+    with h5py.File(path, "r+") as file:
+        file["acquisition/firing_rates/starting_time"].attrs["rate"] = "fast"
+    assert read(path).notes == ()
+    assert read(remove(path, "acquisition/firing_rates/starting_time")).notes == ()
+
+
 def test_a_file_without_rates_says_so(tmp_path: Path):
     with pytest.raises(NoUnits, match=r"a\.nwb has no binned series"):
         read(write_nwb_without_units(tmp_path / "a.nwb"))
@@ -111,10 +119,11 @@ def test_a_file_without_rates_says_so(tmp_path: Path):
         (np.zeros(5), DamagedRecording),
         (np.zeros((5, 2, 1)), DamagedRecording),
         (np.full((5, 2), b"x"), DamagedRecording),
+        (np.zeros((5, 2), bool), DamagedRecording),
         (np.zeros((0, 3)), EmptyRecording),
         (np.zeros((3, 0)), NoUnits),
     ],
-    ids=["one dimension", "three dimensions", "text", "no bins", "no units"],
+    ids=["one dimension", "three dimensions", "text", "truth values", "no bins", "no units"],
 )
 def test_rates_of_another_form_are_refused(tmp_path: Path, values: np.ndarray, error: type[Exception]):
     path = write_rates(tmp_path / "a.nwb", [[50.0]])

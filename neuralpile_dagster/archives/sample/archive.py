@@ -1,4 +1,4 @@
-"""The sample archive: synthetic recordings that are made on this machine when they are first asked for."""
+"""The sample archive: synthetic recordings, made on this machine on first use."""
 
 from __future__ import annotations
 

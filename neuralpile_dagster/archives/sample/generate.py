@@ -1,4 +1,4 @@
-"""What the sample archive holds: small synthetic recordings of every form that a reader reads."""
+"""Contents of the sample archive: small synthetic recordings in every form that the readers accept."""
 
 from __future__ import annotations
 
