@@ -56,7 +56,7 @@ class Setting:
         try:
             return self.parse(text)
         except ValueError as error:
-            raise ConfigurationError(f"{self.variable} is wrong", found=text, expected=str(error)) from None
+            raise ConfigurationError(f"{self.variable} is invalid", found=text, expected=str(error)) from None
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
@@ -189,6 +189,13 @@ class Settings:
             "NEURALPILE_MAX_TOKENS",
             "nominal tokens per segment: of the whole instance, part of store paths and hub names",
             _whole_number(1, 1_000_000_000),
+        ),
+    )
+    catalog: str = field(
+        default="published",
+        metadata=_setting(
+            "NEURALPILE_CATALOG",
+            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
         ),
     )
     min_session_share: float = field(

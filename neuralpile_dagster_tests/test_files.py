@@ -12,12 +12,16 @@ import pytest
 import sqlalchemy
 from click.testing import CliRunner
 
+from neuralpile_dagster import files
 from neuralpile_dagster.cli import _plain_errors as plain_errors
 from neuralpile_dagster.cli import main
-from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.files import (
     ABANDONED_AFTER_S,
+    atomic_write,
     explained,
+    file_lock,
+    locked,
     remove_abandoned,
     resource_error,
     temporary_name,
@@ -103,3 +107,79 @@ def test_a_defect_is_not_taken_for_a_machine_that_lacks_something() -> None:
 def test_too_many_open_files_while_writing_are_named(tmp_path: Path, number: int) -> None:
     with pytest.raises(StoreError, match="may not open another file"), explained(tmp_path):
         raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.EACCES, StoreError, "cannot be written.*change the folder's permissions"),
+        (errno.EROFS, StoreError, "cannot be written.*a writable folder"),
+        (errno.ENOTDIR, StoreError, "cannot be written.*a writable folder"),
+        (errno.ENOSPC, DiskFull, "the disk became full.*bytes free"),
+        (errno.EDQUOT, DiskFull, "the disk became full.*bytes free"),
+    ],
+)
+def test_what_the_disk_refuses_is_said_in_words(
+    tmp_path: Path, number: int, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words), explained(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"), atomic_write(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"half")
+        raise ValueError("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_240_characters_can_be_written(tmp_path: Path) -> None:
+    write_bytes(tmp_path / ("x" * 240), b"content")
+
+
+def test_temporaries_of_other_users_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = _made(tmp_path / temporary_name("rows.parquet"), 2 * ABANDONED_AFTER_S)
+    monkeypatch.setattr(os, "getuid", lambda: file.stat().st_uid + 1)
+    remove_abandoned(tmp_path)
+    assert file.is_file()
+
+
+def test_a_temporary_that_another_process_removed_meanwhile_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        _made(tmp_path / temporary_name(), 2 * ABANDONED_AFTER_S)
+    last_written, gone = files._last_written, []
+
+    def vanishing(path: Path) -> float:
+        if not gone:
+            gone.append(path)
+            path.unlink()
+        return last_written(path)
+
+    monkeypatch.setattr(files, "_last_written", vanishing)
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_an_old_link_to_a_folder_only_the_link_is_removed(tmp_path: Path) -> None:
+    file = _made(tmp_path / "kept" / "a", 2 * ABANDONED_AFTER_S)
+    link = tmp_path / temporary_name()
+    link.symlink_to(file.parent)
+    os.utime(link, (time.time() - 2 * ABANDONED_AFTER_S,) * 2, follow_symlinks=False)
+    remove_abandoned(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert file.is_file()
+
+
+def test_waiting_for_a_lock_is_reported(tmp_path: Path) -> None:
+    other, said = file_lock(tmp_path / "lock"), []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        other.release()
+
+    other.acquire()
+    with locked(tmp_path / "lock", progress, "it is being made"):
+        pass
+    assert said == ["waiting for another process: it is being made"]

@@ -74,7 +74,7 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set():
     ],
 )
 def test_an_invalid_value_is_refused_with_its_variable_and_what_is_expected(variable: str, wrong: str, expected: str):
-    with pytest.raises(ConfigurationError, match=f"{variable} is wrong") as caught:
+    with pytest.raises(ConfigurationError, match=f"{variable} is invalid") as caught:
         Settings.from_environment({variable: wrong})
         ProcessSettings.from_environment({variable: wrong})
     assert wrong in str(caught.value)

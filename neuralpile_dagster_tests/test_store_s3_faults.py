@@ -166,7 +166,7 @@ def test_a_damaged_table_on_s3_is_called_damaged(s3: S3Server, s3_store: S3Store
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (error_reply("NoSuchBucket", 404), "NoSuchBucket.*make the bucket"),
+        (error_reply("NoSuchBucket", 404), "NoSuchBucket.*create the bucket"),
         (error_reply("AccessDenied", 403), "AccessDenied.*s3:GetObject"),
         (error_reply("InvalidAccessKeyId", 403), "InvalidAccessKeyId.*AWS_ACCESS_KEY_ID"),
         (error_reply("SignatureDoesNotMatch", 403), "SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY"),

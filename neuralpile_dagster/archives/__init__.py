@@ -1,6 +1,6 @@
 """Archives: where recordings come from. `open_archive` picks the one that the settings and a source name.
 
-Which archives there are is in `catalog.sources`; how each is asked is in a module of its own, imported when it is
+Which archives there are is in `catalog.sources`; how each is read is in a module of its own, imported when it is
 needed.
 """
 

@@ -130,10 +130,10 @@ class DownloadCache:
             entry.partial.unlink()
         shutil.rmtree(entry.folder)
         raise DigestMismatch(
-            f"{entry.file.path} was downloaded {_TRIES} times and is not what the archive lists",
+            f"{entry.file.path} does not match the archive's listing after {_TRIES} downloads",
             found=found,
             expected=f"{entry.file.size:,} bytes with {entry.algorithm} {entry.digest}",
-            remedy="nothing of it was kept; materialize the dataset's manifest again, then this session",
+            remedy="nothing was kept; materialize the dataset's manifest again, then this session",
         )
 
     def _make_room(self, entry: _Entry) -> None:
@@ -141,7 +141,7 @@ class DownloadCache:
         size = entry.file.size
         if size > self.max_bytes:
             raise ArchiveError(
-                f"{entry.file.path} is larger than the whole cache of downloads",
+                f"{entry.file.path} is larger than the download cache",
                 found=f"{size:,} bytes",
                 expected=f"at most NEURALPILE_CACHE_BYTES = {self.max_bytes:,}",
                 remedy="raise NEURALPILE_CACHE_BYTES, or set access to 'ranges'",
@@ -156,7 +156,7 @@ class DownloadCache:
             if self._used() > self.max_bytes:
                 shutil.rmtree(entry.folder)
                 raise ArchiveUnavailable(
-                    f"there is no room for {entry.file.path} in the cache of downloads",
+                    f"the download cache has no room for {entry.file.path}",
                     found=f"{self._used():,} bytes, all of them in use",
                     expected=f"at most NEURALPILE_CACHE_BYTES = {self.max_bytes:,} with this file of {size:,}",
                     remedy="raise NEURALPILE_CACHE_BYTES, or run fewer steps at once",
@@ -216,9 +216,6 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
     broken-off file always is a beginning. Errors as `RemoteObject.read_into`.
     """
     done = path.stat().st_size if path.exists() else 0
-    if done > remote.size:
-        path.unlink()
-        done = 0
     step = piece_bytes(remote.size, connections)
     starts = iter(range(done, remote.size, step))
     running: deque[tuple[bytearray, Future[None]]] = deque()
@@ -234,9 +231,7 @@ def download(remote: RemoteObject, path: Path, connections: int) -> None:
                 read.result()
                 target.write(piece)
         finally:
-            remote.stop()
-            for _, read in running:
-                read.cancel()
+            remote.stop()  # reads that run or wait for a thread fail soon
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.errors import NotFound
 from neuralpile_dagster.net.http import get_json
 from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.responses import read_pages
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "https://api.figshare.com/v2"
 PAGE_SIZE = 1000  # the most that the API gives at once
-MAX_PAGES = 1000  # a server that never gives a last page must not be asked without end
 
 
 class FigshareArchive:
@@ -115,9 +115,9 @@ class FigshareArchive:
         url = file.url
         if url is None:
             raise ArchiveError(
-                f"{file.path} of {source.label} is only a link to another place",
-                expected="a file that figshare holds",
-                remedy="fetch it by hand and set NEURALPILE_ARCHIVE to a folder that holds it",
+                f"{file.path} of {source.label} is a link to another site, not a file",
+                expected="a file stored by figshare",
+                remedy="download it yourself and set NEURALPILE_ARCHIVE to the folder that contains it",
             )
 
         def connect() -> RemoteObject:
@@ -130,17 +130,11 @@ class FigshareArchive:
         return get_json(f"{self.api_url}{path}", source.label, self.limits, query)
 
     def _entries(self, source: Source, path: str) -> Iterator[dict[str, Any]]:
-        seen: set[str] = set()
-        for page in range(1, MAX_PAGES + 1):
+        def read(page: int) -> tuple[list[Any], int | None]:
             entries = self._get(source, path, {"page": str(page), "page_size": str(PAGE_SIZE)})
-            yield from entries
-            if len(entries) < PAGE_SIZE:
-                return
-            ids = {str(entry["id"]) for entry in entries}
-            if ids <= seen:
-                raise ValueError(f"page {page} of files repeats earlier ones: the listing does not end")
-            seen |= ids
-        raise ValueError(f"more than {MAX_PAGES:,} pages of files")
+            return entries, None if len(entries) < PAGE_SIZE else page + 1
+
+        return read_pages(1, read)
 
 
 @contextmanager
@@ -149,9 +143,9 @@ def _understanding(source: Source) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArchiveError(
-            f"{source.label}: figshare's answer was not understood",
+            f"{source.label}: the response of figshare was not understood",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            expected="what figshare's API version 2 gives for an article",
+            expected="an article as described by figshare's API version 2",
             remedy="check FIGSHARE_API_URL",
         ) from error
 

@@ -62,7 +62,7 @@ class FolderArchive:
         version = str(metadata["version"]) if metadata.get("version") else None
         note = None
         if version is None and not self.holds_one_source:
-            note = f"a local folder that does not say its version (no {DANDISET_FILE})"
+            note = f"a local folder of unknown version (no {DANDISET_FILE})"
         elif version is not None and source.version not in ("latest", version):
             note = f"the local folder holds version {version}, the catalog names {source.version}"
         return Listing(
@@ -82,12 +82,12 @@ class FolderArchive:
         """Open one file; both kinds of access read the file itself. Raises `ArchiveError` when it lies elsewhere."""
         parts = PurePosixPath(file.path)
         path = self._folder(source) / parts
-        if parts.is_absolute() or ".." in parts.parts or not self._is_inside(path):
+        if ".." in parts.parts or not self._is_inside(path):
             raise ArchiveError(
                 f"{file.path} is not opened: it lies outside the archive's folder",
                 found=str(path.resolve()),
                 expected=f"a file inside {self.root}",
-                remedy="replace the link by the file, or set NEURALPILE_ARCHIVE to a folder that holds both",
+                remedy="replace the link with the file, or set NEURALPILE_ARCHIVE to a folder that holds both",
             )
         yield LocalFile(name=file.path, path=path)
 
@@ -99,7 +99,7 @@ class FolderArchive:
             if self.root.is_dir():
                 return self.root
             raise ArchiveError(
-                f"the recordings of {source.label} are not there",
+                f"the recordings of {source.label} are missing",
                 found=f"{'a file' if self.root.exists() else 'nothing'} at {self.root}",
                 expected="the folder that holds them",
                 remedy="correct source.path of the catalog row, or mount the disk that holds it",
@@ -130,7 +130,7 @@ class FolderArchive:
                         f"{Path(current, name)} is a link to a folder",
                         found=str(Path(current, name).readlink()),
                         expected="folders and files; links to folders are not followed",
-                        remedy="replace the link by the folder, e.g. with a bind mount or a copy",
+                        remedy="replace the link with the folder, e.g. a bind mount or a copy",
                     )
             for name in names:
                 if not name.startswith(".") and name != DANDISET_FILE:
@@ -191,7 +191,7 @@ def _cannot_list(error: OSError) -> NoReturn:
 
 def _what_is_there(root: Path, folder: Path, near: list[str], count: int) -> str:
     if not root.is_dir():
-        return f"{root} is no folder"
+        return f"{root} is not a folder"
     if folder.is_dir():
         return f"a link that leads out of the archive folder, to {folder.resolve()}"
     return f"{count} folders, e.g. {', '.join(near)}" if near else "an empty folder"

@@ -1,4 +1,4 @@
-"""What an archive is: it lists the files of a pinned version and opens one for reading.
+"""The `Archive` protocol: list the files of a pinned version, open one for reading.
 
 Archives know nothing of Dagster, bins or tables. Listing costs a few requests,
 never one per file; opening reads no more than is asked for.

@@ -93,9 +93,7 @@ def plausible_clock(stats: CountsStats) -> Verdict:
 
 
 def _tail_share(activity: tuple[int, ...]) -> float:
-    """Share of the session after which it has less than `TAIL_SPIKES` of its spikes."""
-    if not activity:
-        return 0.0
+    """Share of the session after which it has less than `TAIL_SPIKES` of its spikes; known where the clock is."""
     remaining = np.cumsum(np.asarray(activity)[::-1])[::-1]  # from each part to the end
     quiet = int(np.count_nonzero(remaining <= TAIL_SPIKES * remaining[0]))
     return quiet / len(activity)
@@ -106,7 +104,7 @@ def time_is_observed(stats: CountsStats) -> Verdict:
     clock, expected = stats.clock, f"at most {UNOBSERVED_SHARE:.0%} of the session silent for want of a recording"
     if clock is None:
         return Verdict(True, expected, UNKNOWN)
-    before = max(clock.first_spike_s - (clock.start_s or 0.0), 0.0) / stats.duration_s
+    before = (clock.first_spike_s - (clock.start_s or 0.0)) / stats.duration_s
     unobserved = max(1 - clock.observed_s / stats.duration_s, 0.0) if clock.intervals_stated else 0.0
     outside = clock.outside_intervals / max(stats.spikes_read - stats.dropped_nan, 1)
     found = [f"{before:.1%} of its bins are before the first spike, at {clock.first_spike_s:,.1f} s"]
@@ -117,7 +115,7 @@ def time_is_observed(stats: CountsStats) -> Verdict:
         passed=before <= UNOBSERVED_SHARE and unobserved <= UNOBSERVED_SHARE and outside <= OUTSIDE_SHARE,
         expected=expected + (" or spikes outside obs_intervals" if clock.intervals_stated else ""),
         found="; ".join(found),
-        remedy="these bins are zeros that nobody measured: mask them with obs_intervals of the units table, and "
+        remedy="the zeros of these bins are not measurements: mask them with obs_intervals of the units table, and "
         "first_spike_s of the sessions table",
         details={
             "before_first_spike_share": round(before, 4),

@@ -70,7 +70,7 @@ class LocalHub:
             versions.remove_others()
         for path, found in damaged.items():
             progress(f"{name}: {path} was damaged in the hub ({found}) and is repaired")
-        progress(f"{name}: version {version} {'published at' if changed else 'was there already, at'} {versions.link}")
+        progress(f"{name}: version {version} {'' if changed else 'is already '}published at {versions.link}")
         return Publication(
             repository=f"{self.namespace}/{name}",
             version=version,
@@ -222,7 +222,7 @@ class Versions:
             ours = not self.link.exists()
         if not ours:
             raise HubError(
-                f"{self.link} was not made by this hub and is left as it is",
+                f"{self.link} was not created by this hub and is left unchanged",
                 found="a link to somewhere else" if self.link.is_symlink() else "a folder or file",
                 remedy="move it away, or publish under another NEURALPILE_NAMESPACE",
             )
@@ -239,7 +239,7 @@ class Versions:
         try:
             copied = self._assemble(temporary, files, source, progress)
         except FileNotFoundError as error:
-            raise _changed(source, f"{error.filename} is gone") from error
+            raise _changed(source, f"{error.filename} is missing") from error
         final = self._free_name(version)
         write_bytes(self._listing_path(final), document(_Version(files=files)).encode())
         temporary.rename(final)

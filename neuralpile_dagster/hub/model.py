@@ -88,7 +88,7 @@ def check_repository_name(name: str) -> str:
     """Return ``name`` (without namespace); raises `HubError` when some hub would refuse it."""
     if not _NAME.match(name) or name.endswith(".git"):
         raise HubError(
-            f"{name!r} cannot be the name of a repository",
+            f"{name!r} is not a valid repository name",
             expected="at most 96 letters, digits and ._- , beginning and ending with a letter or digit, "
             "without '--', '..' or a final '.git'",
             remedy="rename the dataset in catalog.yaml, or set NEURALPILE_NAMESPACE to another name",

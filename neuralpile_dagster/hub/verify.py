@@ -1,4 +1,4 @@
-"""Whether a published repository is what was to be published; finds out by reading it back."""
+"""Verify a published repository by reading it back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _file_differences(wanted: Mapping[str, RepositoryFile], found: Mapping[str, 
             yield f"{path} should not be there"
         elif wanted[path] != found[path]:
             yield (
-                f"{path} is another file: {found[path].size:,} bytes, sha256 {found[path].sha256[:16]}, "
+                f"{path} has other content: {found[path].size:,} bytes, sha256 {found[path].sha256[:16]}, "
                 f"instead of {wanted[path].size:,} bytes, sha256 {wanted[path].sha256[:16]}"
             )
 

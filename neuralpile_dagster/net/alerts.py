@@ -1,4 +1,4 @@
-"""Send a short text to people: to a webhook (Slack and others), by mail, or both, as the environment says.
+"""Send alerts to a webhook (Slack and others), by mail, or both, as configured by the environment.
 
 Addresses and passwords are secrets: they are read when something is sent, and appear in no error. When to send
 something belongs in `orchestration.automation.alerts`.
@@ -92,8 +92,8 @@ def _mail(address: str, subject: str, text: str) -> None:
     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
     if not (query.get("from") and query.get("to")):
         raise ConfigurationError(
-            f"{MAIL} is wrong",
-            found="no sender or no recipient in it",
+            f"{MAIL} is invalid",
+            found="no sender or no recipient",
             expected="smtp://user:password@host:587/?from=pile@lab.org&to=me@lab.org,you@lab.org",
         )
     message = EmailMessage()
@@ -121,7 +121,7 @@ def _connected(url: SplitResult) -> smtplib.SMTP:
             raise ConfigurationError(
                 f"{MAIL} has a password, and {host} offers no encryption",
                 expected="a mail server with STARTTLS, or smtps://",
-                remedy="use another port or server, or leave user and password away",
+                remedy="use another port or server, or leave out user and password",
             )
     if url.username:
         server.login(unquote(url.username), unquote(url.password or ""))
@@ -137,7 +137,7 @@ def _split(variable: str, address: str, schemes: tuple[str, ...]) -> SplitResult
         url = SplitResult("", "", "", "", "")
     if url.scheme not in schemes or not url.hostname:
         raise ConfigurationError(
-            f"{variable} is wrong", expected=f"a URL that begins with {schemes[0]}://, with a host"
+            f"{variable} is invalid", expected=f"a URL that begins with {schemes[0]}://, with a host"
         )
     return url
 
@@ -145,7 +145,7 @@ def _split(variable: str, address: str, schemes: tuple[str, ...]) -> SplitResult
 def _undelivered(what: str, url: SplitResult, found: str) -> TransientError:
     variable = WEBHOOK if what == "webhook" else MAIL
     return TransientError(
-        f"the {what} at {url.hostname} did not take an alert",
+        f"the {what} at {url.hostname} did not accept an alert",
         found=found,
-        remedy=f"check {variable} and the server; the failure itself is in the list of runs",
+        remedy=f"check {variable} and the server; the failed run is in the list of runs",
     )

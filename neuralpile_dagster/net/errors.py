@@ -12,7 +12,7 @@ import ssl
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import LocationParseError, LocationValueError
+from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, NeuralPileError
@@ -67,7 +67,7 @@ def require_url(what: str, url: str) -> None:
 
 def permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
     """Our error for a permanent one (an `ArchiveError`, or that of too many open files); None for a transient one."""
-    if isinstance(error, LocationValueError):
+    if isinstance(error, ValueError):  # urllib3's LocationValueError, requests' InvalidURL
         return _no_url(what)
     system = inner_error(error, OSError)
     if system is not None and system.errno in (errno.EMFILE, errno.ENFILE):
@@ -76,7 +76,7 @@ def permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
     if certificate is None:
         return None
     return ArchiveError(
-        f"{what} cannot be read from {host(url)}: its certificate is not accepted",
+        f"{what} cannot be read from {host(url)}: its certificate is not trusted",
         found=certificate.verify_message,
         expected="a certificate that this machine trusts",
         remedy="set REQUESTS_CA_BUNDLE to your network's certificates if it has its own; check this machine's clock",
@@ -107,7 +107,9 @@ class NotFound(ArchiveError):
 def refused(what: str, url: str, status: int, key: str | None = None) -> ArchiveError:
     """The error for a permanent refusal; ``key`` names the variable that holds the archive's API key, if it has one."""
     reasons = {401: "not authorized", 403: "access refused", 404: "not found", 410: "gone"}
-    closed = f"set {key} if the source is not public" if key else "look at the archive's web page: is it still public?"
+    closed = (
+        f"set {key} if the source is not public" if key else "check on the archive's web page that it is still public"
+    )
     default = {
         401: closed,
         403: closed,
@@ -119,5 +121,5 @@ def refused(what: str, url: str, status: int, key: str | None = None) -> Archive
         f"{what} cannot be read from {host(url)}",
         found=f"HTTP status {status} ({reasons.get(status, 'refused')})",
         expected="status 200",
-        remedy=default.get(status, "look at the archive's web page; the request is not accepted"),
+        remedy=default.get(status, "check the archive's web page; the server refuses this request"),
     )

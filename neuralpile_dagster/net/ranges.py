@@ -65,9 +65,9 @@ class RemoteObject:
     name, size : str, int
         Path of the file (for messages) and its bytes, as listed.
     url : str or None
-        Where it is; None when ``resolve`` must be asked first.
+        Where it is; None to call ``resolve`` first.
     resolve : callable
-        Gives a fresh URL (a signed one may expire). May raise `ArchiveError`.
+        Returns a fresh URL (a signed one may expire). May raise `ArchiveError`.
     connections : Connections
         Shared with the archive's other files; used from now on until `close`.
     key : str or None
@@ -130,7 +130,7 @@ class RemoteObject:
         self._stopping.set()
 
     def close(self) -> None:
-        """No more reading; the connections are closed when no other file uses them."""
+        """Stop reading; connections are closed when no other file uses them."""
         self._connections.leave(self)
 
     @contextmanager
@@ -300,7 +300,7 @@ class RemoteObject:
         if status in _URL_REFUSED:
             raise _UrlRefused(status)
         if whole:
-            _require_whole(self.size, response)
+            require_whole(self.size, response)
         else:
             require_bytes(self.name, self.size, response, start, stop)
         etag = response.headers.get("ETag")
@@ -341,7 +341,7 @@ def require_bytes(name: str, size: int, response: urllib3.BaseHTTPResponse, star
         _require_range(name, size, headers.get("Content-Range", ""), start, stop)
 
 
-def _require_whole(size: int, response: urllib3.BaseHTTPResponse) -> None:
+def require_whole(size: int, response: urllib3.BaseHTTPResponse) -> None:
     """Raise `AttemptFailed` unless the body can be an object of ``size``, as it is."""
     length = response.headers.get("Content-Length", str(size))
     encoding = response.headers.get("Content-Encoding", "identity")
@@ -375,6 +375,6 @@ def _no_ranges(name: str, found: str) -> NoRanges:
     return NoRanges(
         f"{name} cannot be read by byte ranges",
         found=found,
-        expected="status 206 with exactly the bytes asked for",
-        remedy="fetch the files by hand (`dandi download`) and set NEURALPILE_ARCHIVE to their folder",
+        expected="status 206 with exactly the bytes requested",
+        remedy="download the files (`dandi download`) and set NEURALPILE_ARCHIVE to their folder",
     )

@@ -86,7 +86,7 @@ class ShardWriter:
         try:
             made = read_document(note.read_bytes(), _Made, str(note))
         except DocumentError as error:
-            self.progress(f"{self.folder.name}: a shard is made again, for its note cannot be used: {error.what}")
+            self.progress(f"{self.folder.name}: remaking a shard whose stored record is unusable: {error.what}")
             return None
         for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
             if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:

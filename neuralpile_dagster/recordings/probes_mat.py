@@ -88,7 +88,7 @@ def _probe(name: str, number: int, probe: tuple[np.ndarray, ...]) -> tuple[np.nd
     if not np.isfinite(times).all():
         bad = np.flatnonzero(~np.isfinite(times))
         raise _wrong(name, f"{times[bad[0]]} as spike time {bad[0] + 1} of {where}", "finite times in seconds")
-    whole = np.isfinite(ids) & (ids >= 1) & (ids <= MAX_ROWS) & (ids == np.floor(ids))
+    whole = (ids >= 1) & (ids <= MAX_ROWS) & (ids == np.floor(ids))
     if not whole.all():
         bad = np.flatnonzero(~whole)
         raise _wrong(

@@ -43,5 +43,5 @@ def open_store(location: str) -> Store:
         return open_s3_store(location)
     scheme, mark, _ = location.partition("://")
     if mark:
-        raise StoreError(f"stores at {scheme}:// are not known", expected="a folder, or s3://bucket/prefix")
+        raise StoreError(f"unknown kind of store {scheme}://", expected="a folder, or s3://bucket/prefix")
     return LocalStore(Path(location).expanduser().absolute())

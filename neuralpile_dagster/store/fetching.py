@@ -77,7 +77,7 @@ def _linked(store: Store, file: StoredFile, target: Path) -> bool:
     try:
         os.link(store.uri(file.key), target)
     except FileNotFoundError as error:
-        raise StoreError(f"{store.uri(file.key)} is gone", remedy="materialize the asset that makes it") from error
+        raise StoreError(f"{store.uri(file.key)} is missing", remedy="materialize the asset that makes it") from error
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise

@@ -30,7 +30,7 @@ def check_key(key: str) -> str:
     if len(key) > MAX_KEY_LENGTH or ".." in key or not _SAFE_KEY.fullmatch(key):
         shown = repr(key) if len(key) <= MAX_KEY_LENGTH else f"{key[:60]!r}... ({len(key):,} characters)"
         raise StoreError(
-            f"{shown} is not a key of the store",
+            f"{shown} is not a valid key of the store",
             expected="parts of at most 240 letters, digits and _.=+- that start with a letter or digit, separated "
             f"by /, without '..', at most {MAX_KEY_LENGTH} characters in all",
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuralpile_dagster import progress
-from neuralpile_dagster_tests.fixtures.archives import write_session
+from neuralpile_dagster_tests.fixtures.archives import local_counts, serve_session, write_session
 from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.http import Server
@@ -47,6 +48,20 @@ def folder(root: Path) -> Path:
 def server() -> Iterator[DandiServer]:
     with dandi_server() as server:
         yield server
+
+
+@pytest.fixture
+def served(session: Path) -> Iterator[DandiServer]:
+    """A server with `session` as the only file of `SOURCE`."""
+    with dandi_server() as server:
+        serve_session(server, session)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def right(session: Path) -> np.ndarray:
+    """Counts of `session`, read from the local file."""
+    return local_counts(session)
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,11 @@ def test_an_answer_that_is_too_long_is_refused_before_it_is_in_memory(
     assert server.http.bytes_sent < 25_000_000  # what the sockets hold besides
 
 
-@pytest.mark.parametrize("body", [NESTED, b"[]", b"null", b"7", b'"x"', b'{"results": 7, "version": null}'])
+@pytest.mark.parametrize(
+    "body",
+    [NESTED, b"[]", b"null", b"7", b'"x"', b'{"results": 7, "version": null}'],
+    ids=["nested", "list", "null", "number", "text", "object"],
+)
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 @pytest.mark.parametrize("skip", range(4))
 def test_an_answer_of_another_form_is_a_clear_error_wherever_it_comes(
@@ -133,7 +137,7 @@ def test_an_answer_of_another_form_is_a_clear_error_wherever_it_comes(
 def test_pages_without_end_are_not_asked_for_without_end(
     shares: FigshareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(figshare, "MAX_PAGES", 5)
+    monkeypatch.setattr(responses, "MAX_PAGES", 5)
     monkeypatch.setattr(figshare, "PAGE_SIZE", 1)
     api, numbers = shares.http.application, itertools.count()
     shares.http.application = lambda request: (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import threading
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,34 @@ def test_a_file_that_another_one_made_meanwhile_and_has_open_is_used_at_once(
     with other, cache.hold(listed(fetch.content), fetch) as path:
         assert path.read_bytes() == fetch.content
     assert fetch.found == [0]
+
+
+def test_a_file_that_another_one_made_meanwhile_and_closed_is_not_fetched_again(
+    cache: DownloadCache, monkeypatch: pytest.MonkeyPatch
+):
+    fetch, locked, overtaken = Fetcher(content_of(1)), cache_module._locked, []
+
+    def overtake(path: Path, kind: int) -> AbstractContextManager[None]:
+        if kind & fcntl.LOCK_EX and not overtaken:
+            overtaken.append(path)
+            put(DownloadCache(cache.folder, 350), 1)
+        return locked(path, kind)
+
+    monkeypatch.setattr(cache_module, "_locked", overtake)
+    with cache.hold(listed(fetch.content), fetch) as path:
+        assert path.read_bytes() == fetch.content
+    assert overtaken
+    assert fetch.found == []
+
+
+def test_room_is_reserved_by_one_process_at_a_time(cache: DownloadCache):
+    making = threading.Thread(target=put, args=(cache, 1))
+    with cache_module._locked(cache.folder / ".locks" / "all", fcntl.LOCK_EX):
+        making.start()
+        making.join(0.3)  # it would be done by now
+        assert making.is_alive()
+    making.join()
+    assert kept(cache) == {1}
 
 
 def test_an_entry_that_another_process_removes_while_sizes_are_added_up_does_no_harm(

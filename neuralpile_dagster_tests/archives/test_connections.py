@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
+import urllib3
 
-from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.archives.dandi.client import _take_body
+from neuralpile_dagster.archives.model import Access, ArchiveFile
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.fixtures.archives import (
@@ -33,15 +37,16 @@ CONNECTIONS = 4  # of `archive_of`
 
 
 class Gauge:
-    """Counts the requests that a server works on at the same time."""
+    """Counts the requests, of those whose path begins with ``part``, that a server works on at the same time."""
 
-    def __init__(self, server: Server) -> None:
-        self._answer, self._lock = server.application, threading.Lock()
+    def __init__(self, server: Server, part: str = "/", seconds: float = 0.02) -> None:
+        self._answer, self._lock, self._part = server.application, threading.Lock(), part
+        self._seconds = seconds
         self._now = self.most = 0
         server.application = self
 
     def __call__(self, request: Request) -> Response:
-        with self._counted():
+        with self._counted() if request.path.startswith(self._part) else nullcontext():
             return self._answer(request)
 
     @contextmanager
@@ -49,7 +54,7 @@ class Gauge:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        threading.Event().wait(0.02)
+        threading.Event().wait(self._seconds)
         yield
         with self._lock:
             self._now -= 1
@@ -122,3 +127,31 @@ def test_connections_are_closed_with_the_last_file_and_not_before(bucket: Bucket
     third.read_into(0, memoryview(bytearray(1000)))
     third.close()
     assert len(bucket_server.log) == 5
+
+
+def test_the_api_is_asked_for_urls_by_one_thread_at_a_time(server: DandiServer, tmp_path: Path):
+    archive = archive_of(server, tmp_path)
+    files = [file.model_copy(update={"url": None}) for file in archive.list_files(SOURCE).files]
+    gauge = Gauge(server.http, "/api/", 0.3)
+
+    def url_of(file: ArchiveFile) -> None:
+        with archive.open(SOURCE, file, "download"):
+            pass
+
+    with ThreadPoolExecutor(len(files)) as threads:
+        list(threads.map(url_of, files))
+    assert gauge.most == 1
+
+
+def test_a_response_whose_body_breaks_off_is_closed():
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise ConnectionResetError
+
+        read1 = read
+
+    response = requests.Response()
+    response.raw = urllib3.HTTPResponse(Broken(), preload_content=False)
+    with pytest.raises((ConnectionResetError, urllib3.exceptions.ProtocolError)):
+        _take_body("x", response, QUICK)
+    assert response.raw.closed

@@ -114,7 +114,7 @@ def test_a_draft_that_changes_while_it_is_listed_is_listed_again(server: DandiSe
     archive = archive_of(server, tmp_path)
     assert [file.path for file in archive.list_files(source).files] == ["sub-1/a.nwb", "sub-1/b1.nwb"]
     always = True
-    with pytest.raises(ArchiveUnavailable, match="changed each time"):
+    with pytest.raises(ArchiveUnavailable, match="changed during each attempt"):
         archive.list_files(source)
 
 

@@ -139,7 +139,8 @@ def test_a_zarr_folder_is_listed_and_not_opened(server: DandiServer, tmp_path: P
     archive = archive_of(server, tmp_path)
     file = only_file(archive, source)
     assert list(file.digests) == ["zarr-checksum"]
-    for listed in (file, file.model_copy(update={"digests": {}})):  # before the archive has computed its checksum
+    unchecked = file.model_copy(update={"digests": {}})  # before the archive has computed its checksum
+    for listed in (file, unchecked, file.model_copy(update={"path": "sub-1/a"})):
         with pytest.raises(ArchiveError, match="Zarr"), archive.open(source, listed):
             pass
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
+from neuralpile_dagster.archives.downloads import DownloadCache, download, local_copy
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.net.connections import Connections
@@ -75,3 +78,23 @@ def test_pieces_of_a_download_arrive_in_order_whatever_their_number(
 def test_an_empty_file_is_a_file(bucket: Bucket, bucket_server: Server, tmp_path: Path):
     bucket.path.write_bytes(b"")
     assert copy(DownloadCache(tmp_path / "cache"), bucket_server, listed(b"")) == b""
+
+
+def test_a_piece_that_cannot_be_read_stops_the_others(tmp_path: Path):
+    class Remote:
+        size = 8 << 20
+        waiting = staticmethod(nullcontext)
+
+        def __init__(self) -> None:
+            self.stopped, self.was_stopped = threading.Event(), []
+            self.stop = self.stopped.set
+
+        def read_into(self, start: int, target: memoryview) -> None:
+            if start == 0:
+                raise ArchiveUnavailable("gone")
+            self.was_stopped.append(self.stopped.wait(60))
+
+    remote = Remote()
+    with pytest.raises(ArchiveUnavailable, match="gone"):
+        download(cast(RemoteObject, remote), tmp_path / "x", 2)
+    assert False not in remote.was_stopped

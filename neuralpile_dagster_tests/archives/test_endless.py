@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,18 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.archives import figshare
-from neuralpile_dagster.archives.dandi import archive as dandi
 from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
+from neuralpile_dagster.net import responses
 from neuralpile_dagster_tests.fixtures.archives import QUICK, SOURCE, archive_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
-from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response
+from neuralpile_dagster_tests.servers.http import Request, edit_json
 
 ARTICLE = Source(archive="figshare", id="7739750", version="1")
-Change = Callable[[Request, Any], Any]
-
-
-def change(server: Server, part: str, edit: Change) -> None:
-    """Let a server edit the documents that it sends to requests whose path ends in ``part``."""
-    original = server.application
-
-    def application(request: Request) -> Response:
-        response = original(request)
-        if not request.path.endswith(part):
-            return response
-        assert isinstance(response.body, bytes)
-        return json_response(edit(request, json.loads(response.body)))
-
-    server.application = application
 
 
 @pytest.fixture
@@ -56,7 +40,7 @@ def assert_ends(archive: Archive, source: Source, found: str) -> None:
 
 
 def test_a_next_page_of_dandi_that_is_the_same_page_again_is_a_loop(dandiset: DandiServer, tmp_path: Path) -> None:
-    change(dandiset.http, "/assets/", lambda request, page: page | {"next": f"{dandiset.http.url}{request.target}"})
+    edit_json(dandiset.http, "/assets/", lambda request, page: page | {"next": f"{dandiset.http.url}{request.target}"})
     assert_ends(archive_of(dandiset, tmp_path), SOURCE, "page 2 repeats earlier ones")
     assert len(dandiset.http.requests("GET", "/assets/")) == 2
 
@@ -64,14 +48,14 @@ def test_a_next_page_of_dandi_that_is_the_same_page_again_is_a_loop(dandiset: Da
 def test_a_listing_of_dandi_with_ever_new_pages_is_bounded(
     dandiset: DandiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dandi, "MAX_PAGES", 5)
+    monkeypatch.setattr(responses, "MAX_PAGES", 5)
 
     def more(request: Request, page: Any) -> Any:
         number = int(request.query.get("after", 0)) + 1
         entry = page["results"][0] | {"path": f"sub-1/{number}.nwb"}
         return page | {"results": [entry], "next": f"{dandiset.http.url}{request.path}?after={number}"}
 
-    change(dandiset.http, "/assets/", more)
+    edit_json(dandiset.http, "/assets/", more)
     assert_ends(archive_of(dandiset, tmp_path), SOURCE, "more than 5 pages")
     assert len(dandiset.http.requests("GET", "/assets/")) == 5
 
@@ -99,8 +83,8 @@ def test_a_figshare_that_ignores_the_page_number_is_a_loop(
         first.append(page)
         return first[0]
 
-    change(article.http, "/files", same)
-    assert_ends(figshare_archive(article, tmp_path), ARTICLE, "page 2 of files repeats earlier ones")
+    edit_json(article.http, "/files", same)
+    assert_ends(figshare_archive(article, tmp_path), ARTICLE, "page 2 repeats earlier ones")
     assert len(first) == 2
 
 
@@ -108,7 +92,7 @@ def test_a_figshare_that_ignores_the_page_number_is_a_loop(
 def test_an_impossible_size_in_a_listing_is_refused_where_it_is_listed(
     article: FigshareServer, dandiset: DandiServer, tmp_path: Path, size: float
 ) -> None:
-    change(article.http, "/files", lambda request, page: [entry | {"size": size} for entry in page])
+    edit_json(article.http, "/files", lambda request, page: [entry | {"size": size} for entry in page])
     assert_ends(figshare_archive(article, tmp_path), ARTICLE, "size")
 
     def resize(_request: Request, page: Any) -> Any:
@@ -117,7 +101,21 @@ def test_an_impossible_size_in_a_listing_is_refused_where_it_is_listed(
             entry["size"] = entry["metadata"]["contentSize"] = size
         return page
 
-    change(dandiset.http, "/assets/", resize)
+    edit_json(dandiset.http, "/assets/", resize)
     listing = archive_of(dandiset, tmp_path).list_files(SOURCE)
     assert listing.files == ()
     assert any("size" in note for note in listing.notes)
+
+
+def test_a_page_without_entries_is_no_loop() -> None:
+    pages: dict[int, tuple[list[Any], int | None]] = {1: ([{"id": 1}], 2), 2: ([], 3), 3: ([{"id": 2}], None)}
+    assert list(responses.read_pages(1, pages.__getitem__)) == [{"id": 1}, {"id": 2}]
+
+
+def test_a_draft_that_lists_a_path_twice_is_listed_again(server: DandiServer, tmp_path: Path) -> None:
+    source = Source(id="000001", version="draft")
+    server.store.add_paths(source.id, "draft", "sub-1/a.nwb")
+    times = iter((2, 1))
+    edit_json(server.http, "/assets/", lambda request, page: page | {"results": page["results"] * next(times)})
+    assert [file.path for file in archive_of(server, tmp_path).list_files(source).files] == ["sub-1/a.nwb"]
+    assert len(server.http.requests("GET", "/assets/")) == 2

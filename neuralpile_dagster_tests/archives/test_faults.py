@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
     archive_of,
     limits_for,
-    local_counts,
     only_file,
     read_counts,
     serve_session,
@@ -50,20 +48,8 @@ REFUSING: dict[str, tuple[dict[str, Any], type[NeuralPileError]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def right(session: Path) -> np.ndarray:
-    return local_counts(session)
-
-
-@pytest.fixture
-def server(session: Path) -> Iterator[DandiServer]:
-    with dandi_server() as server:
-        serve_session(server, session)
-        yield server
-
-
-def assert_right(server: DandiServer, folder: Path, access: Access, right: np.ndarray) -> None:
-    found, _ = read_counts(archive_of(server, folder), access)
+def assert_right(served: DandiServer, folder: Path, access: Access, right: np.ndarray) -> None:
+    found, _ = read_counts(archive_of(served, folder), access)
     np.testing.assert_array_equal(found, right)
 
 
@@ -71,14 +57,14 @@ def assert_right(server: DandiServer, folder: Path, access: Access, right: np.nd
 @pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize("name", PASSING | REFUSING)
 def test_a_fault_that_passes_leaves_the_counts_right(
-    server: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
+    served: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
 ):
     fields, _ = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path, limits=limits_for(name))
+    archive = archive_of(served, tmp_path, limits=limits_for(name))
     file = only_file(archive)
-    server.faults.add(Fault(path=BLOBS, skip=skip, **fields))
+    served.faults.add(Fault(path=BLOBS, skip=skip, **fields))
     found, cost = read_counts(archive, access, file)
-    assert len(server.faults.struck) == 1
+    assert len(served.faults.struck) == 1
     np.testing.assert_array_equal(found, right)
     assert cost.retries >= 1
     assert cost.requests >= 2
@@ -89,13 +75,13 @@ def test_a_fault_that_passes_leaves_the_counts_right(
 @pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize("name", PASSING | REFUSING)
 def test_a_fault_that_lasts_is_a_clear_error_and_a_re_run_works(
-    server: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
+    served: DandiServer, right: np.ndarray, tmp_path: Path, name: str, skip: int, access: Access
 ):
     fields, kind = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path, limits=limits_for(name))
+    archive = archive_of(served, tmp_path, limits=limits_for(name))
     file = only_file(archive)
     # the beginning of each body arrives, and with it an advance: only requests without any are bounded
-    server.faults.add(Fault(path=BLOBS, skip=skip, times=ALWAYS, **fields))
+    served.faults.add(Fault(path=BLOBS, skip=skip, times=ALWAYS, **fields))
     try:
         found, _ = read_counts(archive, access, file)
     except NeuralPileError as error:
@@ -107,51 +93,51 @@ def test_a_fault_that_lasts_is_a_clear_error_and_a_re_run_works(
     else:  # bodies cut in half arrive in the end, a half at a time
         assert "body" in name
         np.testing.assert_array_equal(found, right)
-    server.faults.clear()
-    assert_right(server, tmp_path, access, right)
+    served.faults.clear()
+    assert_right(served, tmp_path, access, right)
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_a_listing_survives_a_fault_of_the_api(server: DandiServer, tmp_path: Path, name: str):
+def test_a_listing_survives_a_fault_of_the_api(served: DandiServer, tmp_path: Path, name: str):
     fields, _ = PASSING[name]
-    archive = archive_of(server, tmp_path, limits=limits_for(name))
+    archive = archive_of(served, tmp_path, limits=limits_for(name))
     expected = only_file(archive)
     for path in (r"/990002/$", r"/versions/[\d.]+/$", r"/assets/\?"):
-        server.faults.add(Fault(path=path, **fields))
+        served.faults.add(Fault(path=path, **fields))
     assert only_file(archive) == expected
-    assert len(server.faults.struck) == 3
+    assert len(served.faults.struck) == 3
 
 
 @pytest.mark.parametrize("name", PASSING | {"401": REFUSING["401"], "404": REFUSING["404"]})
 def test_an_api_that_stays_out_of_order_is_a_clear_error_and_a_re_run_works(
-    server: DandiServer, tmp_path: Path, name: str
+    served: DandiServer, tmp_path: Path, name: str
 ):
     fields, kind = (PASSING | REFUSING)[name]
-    archive = archive_of(server, tmp_path, limits=limits_for(name))
-    server.faults.add(Fault(path=API, times=ALWAYS, **fields))
+    archive = archive_of(served, tmp_path, limits=limits_for(name))
+    served.faults.add(Fault(path=API, times=ALWAYS, **fields))
     with pytest.raises(kind, match=r"dandi 990002 .*/api; .*what to do:") as caught:
         only_file(archive)
     assert isinstance(caught.value, ArchiveUnavailable) == (name in PASSING)
-    server.faults.clear()
+    served.faults.clear()
     assert only_file(archive).size > 0
 
 
 def test_flipped_bytes_in_a_download_are_noticed_and_fetched_again(
-    server: DandiServer, right: np.ndarray, tmp_path: Path
+    served: DandiServer, right: np.ndarray, tmp_path: Path
 ):
-    server.faults.add(Fault("flip", path=BLOBS))
-    assert_right(server, tmp_path, "download", right)
-    assert len(server.faults.struck) == 1
+    served.faults.add(Fault("flip", path=BLOBS))
+    assert_right(served, tmp_path, "download", right)
+    assert len(served.faults.struck) == 1
 
 
-def test_a_download_whose_bytes_stay_wrong_is_never_accepted(server: DandiServer, right: np.ndarray, tmp_path: Path):
-    server.faults.add(Fault("flip", path=BLOBS, times=ALWAYS))
+def test_a_download_whose_bytes_stay_wrong_is_never_accepted(served: DandiServer, right: np.ndarray, tmp_path: Path):
+    served.faults.add(Fault("flip", path=BLOBS, times=ALWAYS))
     for _ in range(2):
         with pytest.raises(DigestMismatch, match="sha256"):
-            read_counts(archive_of(server, tmp_path), "download")
+            read_counts(archive_of(served, tmp_path), "download")
         assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.stat().st_size]
-    server.faults.clear()
-    assert_right(server, tmp_path, "download", right)
+    served.faults.clear()
+    assert_right(served, tmp_path, "download", right)
 
 
 def test_flipped_bytes_in_compressed_chunks_are_fetched_again(right: np.ndarray, tmp_path: Path):
@@ -170,33 +156,33 @@ def test_flipped_bytes_in_compressed_chunks_are_fetched_again(right: np.ndarray,
             np.testing.assert_array_equal(found, right)
 
 
-def test_the_counts_are_never_wrong_whatever_request_breaks(server: DandiServer, right: np.ndarray, tmp_path: Path):
-    archive = archive_of(server, tmp_path)
+def test_the_counts_are_never_wrong_whatever_request_breaks(served: DandiServer, right: np.ndarray, tmp_path: Path):
+    archive = archive_of(served, tmp_path)
     file = only_file(archive)
     read_counts(archive, "ranges", file)
-    requests = len(server.http.requests("GET", "/blobs/"))
+    requests = len(served.http.requests("GET", "/blobs/"))
     for number in range(requests):
         # one request fails for good: HDF5 itself swallows some failures of reading
-        server.faults.add(Fault("status", status=503, path=BLOBS, skip=number, times=4))
+        served.faults.add(Fault("status", status=503, path=BLOBS, skip=number, times=4))
         try:
             found, _ = read_counts(archive, "ranges", file)
             np.testing.assert_array_equal(found, right)
         except NeuralPileError as error:
             assert isinstance(error, ArchiveUnavailable)
-        server.faults.clear()
+        served.faults.clear()
 
 
-def test_retry_after_is_honored(server: DandiServer, tmp_path: Path):
+def test_retry_after_is_honored(served: DandiServer, tmp_path: Path):
     from neuralpile_dagster.net.http import get, open_pool
     from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, status_failed
 
     waits: list[float] = []
     policy = RetryPolicy(attempts=4, backoff_s=0.5, retry_after_max_s=100)
-    pool = open_pool(server.api_url, policy, 1)
+    pool = open_pool(served.api_url, policy, 1)
     failures = []
     for seconds in (7, 1000):
-        server.faults.add(status(429, seconds))
-        response = get(pool, f"{server.api_url}/info/", "it")
+        served.faults.add(status(429, seconds))
+        response = get(pool, f"{served.api_url}/info/", "it")
         failures.append(status_failed(response.status, response.headers))
     failures += [AttemptFailed("reset"), AttemptFailed("reset")]
     pool.clear()

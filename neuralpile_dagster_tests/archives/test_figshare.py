@@ -20,7 +20,7 @@ from neuralpile_dagster_tests.archives.test_faults import ALWAYS, PASSING
 from neuralpile_dagster_tests.fixtures.archives import QUICK, limits_for
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
-from neuralpile_dagster_tests.servers.http import Request, Response
+from neuralpile_dagster_tests.servers.http import Request, Response, edit_json
 
 ARTICLE = 7739750
 SOURCE = Source(archive="figshare", id=str(ARTICLE))
@@ -193,3 +193,31 @@ def test_an_answer_of_another_form_is_not_understood(server: FigshareServer, arc
     server.store.articles[ARTICLE][0].fields["authors"] = [{"name": "no full_name"}]
     with pytest.raises(ArchiveError, match="not understood"):
         archive.list_files(SOURCE)
+
+
+def test_a_version_without_its_number_is_not_understood(
+    server: FigshareServer, archive: FigshareArchive, tmp_path: Path
+):
+    server.store.add_article(ARTICLE, {"spksKrebs_Feb18.mat": tmp_path / "spksKrebs_Feb18.mat"})
+    edit_json(server.http, "/versions/1", lambda request, article: {"id": ARTICLE})
+    with pytest.raises(ArchiveError, match="not understood"):
+        archive.state(SOURCE.model_copy(update={"version": "1"}))
+
+
+def test_a_file_that_is_only_a_link_is_listed_and_says_how_to_get_it(server: FigshareServer, archive: FigshareArchive):
+    edit_json(server.http, "/files", lambda request, page: [entry | {"is_link_only": True} for entry in page])
+    file = archive.list_files(SOURCE).files[-1]
+    with pytest.raises(ArchiveError, match=r"is a link to another site, not a file; .*download it yourself"):
+        archive.open(SOURCE, file).__enter__()
+    assert server.http.requests("GET", "/store/") == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "digests"), [({"computed_md5": ""}, {"md5": "0" * 32}), ({"computed_md5": "", "supplied_md5": ""}, {})]
+)
+def test_until_figshare_has_computed_a_digest_the_supplied_one_counts(
+    server: FigshareServer, archive: FigshareArchive, stated: dict[str, str], digests: dict[str, str]
+):
+    entry = {"supplied_md5": "0" * 32, **stated}
+    edit_json(server.http, "/files", lambda request, page: [each | entry for each in page])
+    assert [file.digests for file in archive.list_files(SOURCE).files] == [digests] * 4

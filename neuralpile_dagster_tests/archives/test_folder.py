@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 
 from neuralpile_dagster.archives import open_archive
@@ -35,6 +36,13 @@ def test_units_means_that_the_file_has_spike_times(root: Path, folder: Path):
         "sub-1/c.nwb": (),
         "sub-1/d.nwb": None,
     }
+
+
+def test_a_file_whose_units_lie_outside_it_is_listed_and_fails_when_it_is_read(root: Path, folder: Path):
+    touch(folder / "a.txt")
+    with h5py.File(folder / "a.nwb", "w") as file:
+        file["units"] = h5py.ExternalLink("secret.nwb", "/units")
+    assert {file.path: file.variables for file in listing(root).files} == {"a.nwb": None, "a.txt": ()}
 
 
 def test_the_real_recordings_are_listed_as_they_are(shared_data: Path):
@@ -125,7 +133,7 @@ def test_a_missing_dandiset_names_what_is_there_and_how_to_get_it(root: Path, tm
         listing(root, Source(id="000018"))
     with pytest.raises(ArchiveError, match="figshare-7739750"):
         listing(root, Source(archive="figshare", id="7739750"))
-    with pytest.raises(ArchiveError, match="is no folder"):
+    with pytest.raises(ArchiveError, match="is not a folder"):
         listing(tmp_path / "nowhere")
 
 

@@ -7,16 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+import urllib3
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
-from neuralpile_dagster.net.ranges import NoRanges
-from neuralpile_dagster.net.retry import RetryPolicy
+from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.ranges import NoRanges, RemoteObject, require_bytes, require_whole
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
+from neuralpile_dagster.recordings.nwb.annotations import open_annotations
+from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import QUICK
 from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -244,3 +248,110 @@ def test_a_file_that_does_not_open_does_not_crash_the_interpreter_at_its_exit(
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "ArchiveUnavailable" in finished.stderr or "DamagedRecording" in finished.stderr
     assert finished.returncode == 1
+
+
+def test_annotations_are_read_without_the_spikes_and_waveforms_beside_them(bucket_server: Server, bucket: Bucket):
+    columns = {f"metric_{k}": [float(k)] * 3 for k in range(25)}
+    trials = {name: [float(k) for k in range(500)] for name in ("contrast", "delay", "response")}
+    write_units_nwb(
+        bucket.path,
+        [np.linspace(0, 1_000, 500_000)] * 3,
+        columns={**columns, "waveform_mean": [np.zeros((500, 400))] * 3},
+        intervals={
+            name: {"start_time": trials["delay"], "stop_time": trials["delay"], "columns": trials}
+            for name in ("epochs", "trials", "flashes_presentations")
+        },
+    )
+    with ranged(bucket_server) as opened, open_annotations([opened]) as found:
+        assert sum(len(table.start_time) for table in found.intervals()) == 1_500
+        assert {metric.name for _, metric in found.unit_metrics()} == set(columns)
+    assert bucket.path.stat().st_size > 16_000_000
+    assert opened.cost.bytes_read < 3_000_000
+    assert opened.cost.requests < 10
+
+
+def response(status: int, **headers: str) -> urllib3.HTTPResponse:
+    """A response with these headers; ``_`` stands for ``-``."""
+    return urllib3.HTTPResponse(status=status, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        (100, response(206, Content_Range="bytes 100-999/1000")),
+        (100, response(206, Content_Range="bytes 100-999/*", Content_Encoding="identity")),
+        (0, response(200, Content_Length="1000")),
+    ],
+)
+def test_a_response_of_the_range_or_of_the_whole_that_was_requested_is_one(
+    start: int, found: urllib3.HTTPResponse
+) -> None:
+    require_bytes("x", 1000, found, start, 1000)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "found"),
+    [
+        (100, 1000, response(200, Content_Length="1000")),
+        (0, 500, response(200, Content_Length="1000")),
+        (0, 1000, response(200, Content_Length="900")),
+        (0, 1000, response(200, Content_Range="bytes 0-999/1000")),
+        (0, 500, response(206, Content_Range="bytes 0-499/1000", Content_Encoding="gzip")),
+        (0, 500, response(206)),
+        (0, 500, response(206, Content_Range="bytes 1-499/1000")),
+        (0, 500, response(206, Content_Range="bytes 0-498/1000")),
+        (0, 500, response(206, Content_Range="bytes */1000")),
+    ],
+)
+def test_a_response_of_other_bytes_is_no_range(start: int, stop: int, found: urllib3.HTTPResponse) -> None:
+    with pytest.raises(NoRanges, match="cannot be read by byte ranges"):
+        require_bytes("x", 1000, found, start, stop)
+
+
+@pytest.mark.parametrize("found", [response(416), response(206, Content_Range="bytes 0-499/1001")])
+def test_a_response_of_an_object_of_another_size_is_of_another_object(found: urllib3.HTTPResponse) -> None:
+    with pytest.raises(ArchiveError, match="not the file that was listed") as caught:
+        require_bytes("x", 1000, found, 0, 500)
+    assert not isinstance(caught.value, NoRanges)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_whole"),
+    [
+        (response(200, Content_Length="1000"), True),
+        (response(200), True),
+        (response(206, Content_Length="1000"), False),
+        (response(200, Content_Length="999"), False),
+        (response(200, Content_Length="1000", Content_Encoding="gzip"), False),
+    ],
+)
+def test_a_whole_file_has_the_listed_size_and_is_not_encoded(found: urllib3.HTTPResponse, is_whole: bool) -> None:
+    with nullcontext() if is_whole else pytest.raises(AttemptFailed, match="instead of the file's 1,000 bytes"):
+        require_whole(1000, found)
+
+
+def test_a_weak_etag_pins_the_object_without_if_match(bucket_server: Server, bucket: Bucket) -> None:
+    bucket.path.write_bytes(bytes(200))
+    bucket.change = lambda response: replace(response, headers=response.headers | {"ETag": 'W/"v1"'})
+    url, conditions = f"{bucket_server.url}/x", []
+    bucket_server.application = lambda request: conditions.append(request.headers.get("if-match")) or bucket(request)
+    remote = RemoteObject("x", 200, url, lambda: url, Connections(1, QUICK))
+    for start in (0, 100):
+        remote.read_into(start, memoryview(bytearray(100)))
+    assert (remote.etag, conditions) == ('W/"v1"', [None, None])
+    bucket.change = lambda response: replace(response, headers=response.headers | {"ETag": 'W/"v2"'})
+    with pytest.raises(ArchiveError, match="changed while it was read"):
+        remote.read_into(0, memoryview(bytearray(100)))
+    remote.close()
+
+
+def test_a_stopped_object_gives_no_further_block_of_a_response(bucket_server: Server, bucket: Bucket) -> None:
+    bucket.path.write_bytes(bytes(1 << 20))
+    url = f"{bucket_server.url}/x"
+    remote = RemoteObject("x", 1 << 20, url, lambda: url, Connections(1, QUICK))
+    blocks = remote._stream(url, 0, 1 << 20)
+    next(blocks)
+    remote.stop()
+    with pytest.raises(AttemptFailed, match="reading was stopped"):
+        next(blocks)
+    remote.close()

@@ -131,7 +131,7 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once(
         lambda: DandiArchive(f"{secured.url}/api", None, cache, 2, QUICK).list_files(Source(id="000001")),
         lambda: FigshareArchive(f"{secured.url}/v2", cache, 2, QUICK).list_files(Source(archive="figshare", id="5")),
     ):
-        with pytest.raises(ArchiveError, match=r"certificate is not accepted.*self-signed.*CA_BUNDLE") as found:
+        with pytest.raises(ArchiveError, match=r"certificate is not trusted.*self-signed.*CA_BUNDLE") as found:
             use()
         assert_final(found.value, caplog)
     assert secured.log == []
@@ -164,6 +164,9 @@ def test_an_api_that_gives_urls_that_are_none_is_said_at_once_and_they_are_never
 ):
     bucket_server.application = lambda request: Response(302, {"Location": url})
     archive = DandiArchive(f"{bucket_server.url}/api", None, DownloadCache(tmp_path / "cache"), 2, QUICK)
+    with pytest.raises(ArchiveError, match=r"dandi 000001: .* not understood|cannot be read: invalid URL") as caught:
+        archive.list_files(Source(id="000001"))
+    assert_final(caught.value, caplog)
     file = ArchiveFile(path="sub-1/a.nwb", size=1000, file_id="1")
     with (
         pytest.raises(ArchiveError, match=r"sub-1/a\.nwb.*(invalid URL|not understood)") as caught,
@@ -171,6 +174,13 @@ def test_an_api_that_gives_urls_that_are_none_is_said_at_once_and_they_are_never
     ):
         opened.hdf5()
     assert_final(caught.value, caplog)
+
+
+def test_an_api_that_redirects_in_a_circle_is_unavailable(bucket_server: Server, tmp_path: Path):
+    bucket_server.application = lambda request: Response(302, {"Location": request.target})
+    archive = DandiArchive(f"{bucket_server.url}/api", None, DownloadCache(tmp_path / "cache"), 2, QUICK)
+    with pytest.raises(ArchiveUnavailable, match=r"dandi 000001 could not be read from .*TooManyRedirects"):
+        archive.list_files(Source(id="000001"))
 
 
 def test_a_servers_retry_after_binds_all_threads_that_read_the_same_object(

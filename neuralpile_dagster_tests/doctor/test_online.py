@@ -192,7 +192,7 @@ def test_a_folder_of_dandisets_is_tried_instead_of_dandi(tmp_path: Path) -> None
     write_units_nwb(tmp_path / "archive" / IURILLI.source.id / PATH, poisson_trains(5, 10.0))
     visit = doctor(tmp_path / "home", "--json", environment={"NEURALPILE_ARCHIVE": tmp_path / "archive"})
     assert visit.statuses["archive listing"] == visit.statuses["archive reading"] == "ok"
-    assert "does not say its version" in visit.lines["archive listing"]["found"]
+    assert "of unknown version" in visit.lines["archive listing"]["found"]
     assert (visit.code, visit.statuses["figshare"]) == (0, "not needed")
 
 
@@ -229,7 +229,7 @@ def test_a_bucket_that_does_not_exist_fails(tmp_path: Path, s3: S3Server) -> Non
     visit = doctor(tmp_path / "home", "--json", environment=places)
     assert visit.code == 1
     assert "NoSuchBucket" in visit.lines["store"]["found"]
-    assert "make the bucket" in visit.lines["store"]["remedy"]
+    assert "create the bucket" in visit.lines["store"]["remedy"]
 
 
 @pytest.mark.skipif(bool(missing_programs()), reason=missing_programs())

@@ -201,6 +201,11 @@ def test_storage_that_asks_for_too_long_a_wait_is_given_up_at_once(server: Serve
         assert len(storage.log) == 1
 
 
+def test_a_good_response_that_names_a_long_wait_is_taken(server: Server):
+    server.faults.add(Fault("status", status=200, headers=(("Retry-After", "10000"),)))
+    assert get_session().post(server.url + "/api/datasets/lab/x/commit/main", content=b"x").status_code == 200
+
+
 def test_a_commit_that_is_asked_to_wait_too_long_is_given_up_at_once(server: Server):
     server.faults.add(status(503, retry_after=10_000))
     with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):

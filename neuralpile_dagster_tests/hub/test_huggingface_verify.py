@@ -112,7 +112,7 @@ def test_a_repository_that_somebody_changed_is_noticed(server: HubServer, tmp_pa
     done = run(server, tmp_path, VERIFY, made)
     assert done.returncode == 0, done.stderr
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert any(line.startswith("README.md is another file") for line in differences)
+    assert any(line.startswith("README.md has other content") for line in differences)
     assert "the card names no config" in differences
 
 
@@ -151,7 +151,7 @@ def test_files_that_are_missing_added_or_other_are_named(local: LocalHub, folder
     differences = verify_publication(local, "mice", made)
     assert "extra.txt should not be there" in differences
     assert "units/units.parquet is missing" in differences
-    assert any(line.startswith("preview/preview.parquet is another file") for line in differences)
+    assert any(line.startswith("preview/preview.parquet has other content") for line in differences)
     assert any("units/train has 0 rows" in line for line in differences)
 
 

@@ -114,7 +114,7 @@ def test_files_are_opened_inside_the_repository_only(hub: LocalHub, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".versions", "a--b", "x" * 97, "a b", "-a", "a.git"])
 def test_names_that_a_hub_would_refuse_are_refused(hub: LocalHub, tmp_path: Path, name: str):
-    with pytest.raises(HubError, match="cannot be the name of a repository"):
+    with pytest.raises(HubError, match="is not a valid repository name"):
         publish(hub, tmp_path / "staging", FIRST, name)
 
 
@@ -128,7 +128,7 @@ def test_an_empty_or_absent_folder_is_not_published(hub: LocalHub, tmp_path: Pat
 def test_a_folder_somebody_else_put_there_is_read_and_never_replaced(hub: LocalHub, tmp_path: Path):
     make_folder(hub.path("mice"), SECOND)
     assert {f.path for f in hub.files("mice")} == set(SECOND)
-    with pytest.raises(HubError, match="was not made by this hub"):
+    with pytest.raises(HubError, match="was not created by this hub"):
         publish(hub, tmp_path / "staging", FIRST)
     assert contents(hub.path("mice")) == SECOND
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import yaml
 from neuralpile_dagster.errors import HubError, StoreError
 from neuralpile_dagster.merge.split_table import splits_of_rows
 from neuralpile_dagster.publish.pile import PileSettings, PileSplits, hub_tables
-from neuralpile_dagster.records import ClockRecord, PileRecord, ShardRecord, SplitFacts, SplitRules
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA, PUBLISHED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.fixtures.sessions import counts_of
@@ -52,16 +53,22 @@ def test_load_dataset_gives_train_and_test_with_the_contracts_features(
     assert len(list(load(folder, split="test", streaming=True))) == 3
 
 
-def test_sessions_of_before_and_after_clocks_are_merged_into_one_table(tmp_path: Path, load: Callable[..., Any]):
-    clock = ClockRecord(start_s=0.0, first_spike_s=0.5, last_spike_s=1.5, observed_s=1.0)
-    Pile(tmp_path / "old").write(tmp_path / "pile-of-before")
-    old = pq.read_schema(tmp_path / "pile-of-before" / "sessions" / "sessions.parquet")
-    Pile(tmp_path / "new", clocks={"r2": clock}).write(tmp_path / "pile")
+def test_tables_of_an_older_version_are_merged_with_null_in_newer_columns(
+    tmp_path: Path, pile: Pile, load: Callable[..., Any]
+):
+    before = {"units": UNITS_SCHEMA, "sessions": SESSIONS_SCHEMA}
+
+    def of_before(config: str) -> list[pa.Table]:
+        tables = hub_tables(pile.hub, "mice")(config)
+        return [table.select(before[config].names) for table in tables] if config in before else []
+
+    mice, rats = pile.components()
+    pile.write(tmp_path / "pile", components=[replace(mice, tables=of_before), rats])
     sessions = load(tmp_path / "pile", "sessions", split="train")
-    assert sessions.column_names == [*old.names[:-1], "origin_s", "first_spike_s", "observed_s", "source_dataset"]
-    assert sessions["first_spike_s"] == [None, None, None, 0.5]
-    assert sessions["observed_s"] == [None, None, None, 1.0]
+    assert sessions.column_names == [*PUBLISHED_SESSIONS_SCHEMA.names, "source_dataset"]
+    assert sessions["origin_s"] == [None, None, 0.0, 0.0]
     assert sessions["session_id"] == ["s1", "s2", "r1", "r2"]
+    assert load(tmp_path / "pile", "units", split="train").column_names[-2:] == ["good", "source_dataset"]
 
 
 def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
@@ -136,6 +143,15 @@ def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
     assert "SYNTHETIC" not in card and "not frozen" not in card
 
 
+def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Path, pile: Pile):
+    pile.write(tmp_path / "pile", settings=replace(pile.settings, title="Rodents", as_published="9 tokens, 2 sessions"))
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "\n# Rodents\n" in card
+    assert metadata(tmp_path / "pile")["pretty_name"] == "Rodents"
+    assert "In this pile: 2,200 tokens, 4 sessions, 2 datasets. As published by the authors" in card
+    assert "neural pile: 9 tokens, 2 sessions." in card
+
+
 def test_the_card_warns_of_what_its_components_are(tmp_path: Path):
     pile = Pile(tmp_path, frozen=False, synthetic=True)
     by_sessions = PileSettings(pile.settings.plan, 3, "sessions", 0.2)
@@ -163,7 +179,7 @@ def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, p
     }
     pile.write(tmp_path / "bare", components=foreign)
     assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {
-        "default", "preview", "splits", "token_counts",
+        "default", "preview", "segments", "splits", "token_counts",
     }  # fmt: skip
     assert "units.parquet" not in (tmp_path / "bare" / "README.md").read_text()
 
@@ -229,13 +245,13 @@ def test_a_damaged_shard_is_named_and_not_published(tmp_path: Path, pile: Pile):
     with pytest.raises(StoreError, match=r"is damaged.*materialize"):
         pile.write(tmp_path / "pile")
     path.unlink()
-    with pytest.raises(StoreError, match="is gone"):
+    with pytest.raises(StoreError, match="is missing"):
         pile.write(tmp_path / "pile")
 
 
 def test_a_shard_that_is_not_what_its_record_says_is_refused(tmp_path: Path, pile: Pile):
     pile.shards[0] = pile.shards[0].model_copy(update={"rows": 99})
-    with pytest.raises(HubError, match="is not what its record says"):
+    with pytest.raises(HubError, match="does not match its record"):
         pile.write(tmp_path / "pile")
 
 

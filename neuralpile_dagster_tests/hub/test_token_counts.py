@@ -190,7 +190,7 @@ def test_a_record_that_its_rows_contradict_is_named(tmp_path: Path) -> None:
     rows = Rows(tmp_path / "rows.parquet", seed=5, splits=2)
     session = next(row.session for row in rows.rows if row.split == "test")
     silent = {session: [sum(rows.known[session])]}
-    with pytest.raises(TableError, match=f"{session[2]} of {session[0]} are not those that its record describes"):
+    with pytest.raises(TableError, match=f"{session[2]} of {session[0]} do not match its record"):
         rows.count(known=silent)
 
 

@@ -201,21 +201,36 @@ def test_twins_are_in_the_same_split(split_by: Any):
     assert named["mice", "ses-7"] is None
 
 
+@pytest.mark.parametrize("smaller", [True, False], ids=["a smaller key", "a larger key"])
 @pytest.mark.parametrize("group", [IN_TEST, IN_TRAIN], ids=["in test", "in train"])
-def test_a_new_session_follows_its_twin_of_the_published_pile_which_does_not_move(group: list[SessionId]):
-    old, other = group[0], (IN_TRAIN if group is IN_TEST else IN_TEST)
-    twin, rest = other[3], [*IN_TEST[5:8], *IN_TRAIN[5:8]]
+def test_a_new_session_follows_its_twin_of_the_published_pile_which_does_not_move(
+    group: list[SessionId], smaller: bool
+):
+    others = IN_TRAIN if group is IN_TEST else IN_TEST
+    old, twin = next((one, other) for one in group for other in others if (other[2] < one[2]) == smaller)
+    rest = [s for s in (*IN_TEST[5:9], *IN_TRAIN[5:9]) if s not in (old, twin)]
     before = by_hash(mice(old, *rest))
-    twins = {old: "same", twin: "same"}
     sources = mice(old, *rest, twin)
-    after = by_hash(sources, identities=known(sources, fingerprint=twins), earlier=published(before))
+    identities = known(sources, fingerprint={old: "same", twin: "same"})
+    after = by_hash(sources, identities=identities, earlier=published(before))
     assert {s: split_of(after)[s] for s in (old, *rest)} == split_of(before)
     assert split_of(after)[twin] == split_of(before)[old]
     assert after.splits is not None
+    named = {row["session_id"]: row["twin_of"] for row in after.splits.to_pylist()}
+    assert (named[twin[2]], named[old[2]]) == (f"mice/{old[2]}", None)
     assert after.record.follows == "local/neural-pile"
     alone = mice(twin, *rest)
     kept = by_hash(alone, identities=known(alone), earlier=published(after))
     assert split_of(kept)[twin] == split_of(before)[old], "also when the other one is gone"
+
+
+def test_two_published_sessions_that_become_twins_stay_where_they_are():
+    one, other = IN_TEST[0], IN_TRAIN[0]
+    sources = mice(one, other, *IN_TEST[5:7], *IN_TRAIN[5:7])
+    before = by_hash(sources)
+    twins = known(sources, fingerprint={one: "same", other: "same"})
+    after = by_hash(sources, identities=twins, earlier=published(before))
+    assert split_of(after) == split_of(before)
 
 
 def test_two_new_twins_take_the_hash_of_the_smaller_key():

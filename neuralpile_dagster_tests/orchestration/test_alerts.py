@@ -123,6 +123,6 @@ def test_a_password_is_not_sent_to_a_mail_server_without_encryption() -> None:
 @pytest.mark.parametrize("address", ["hunter2", "ftp://host/hunter2", "https:///hunter2", "https://host:hunter2/"])
 def test_an_invalid_address_is_refused_by_the_name_of_its_variable(address: str) -> None:
     for variable in (WEBHOOK, MAIL):
-        with pytest.raises(ConfigurationError, match=f"{variable} is wrong") as error:
+        with pytest.raises(ConfigurationError, match=f"{variable} is invalid") as error:
             send_alert("a", "b", {variable: address})
         assert "hunter2" not in str(error.value)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from neuralpile_dagster.recordings.nwb.table import broken_index_rule
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
@@ -99,6 +100,9 @@ def test_numbers_of_an_enumerated_column_become_their_elements(tmp_path: Path):
         ("cell_type", np.zeros(4, dtype=[("a", "f4"), ("b", "f4")])),
         ("electrodes", np.array([0, 1, 2, 3])),
         ("peak_channel_id", np.array([b"a", b"b", b"c", b"d"])),
+        ("peak_channel_id", np.zeros((4, 2), int)),
+        ("peak_channel_id", np.zeros(3, int)),
+        ("obs_intervals", np.zeros(4)),
         ("obs_intervals", np.zeros((4, 3))),
         ("obs_intervals", np.zeros((3, 2))),
     ],
@@ -117,6 +121,70 @@ def test_a_side_column_that_contradicts_its_table_is_noted_and_not_used(
     assert all(
         (unit.quality, unit.cell_type, unit.brain_area, unit.obs_intervals) == (None,) * 4 for unit in recording.units
     )
+
+
+@pytest.mark.parametrize("index", [[3, 2, 1, 4], [1, 2, 3, 5], [1, 2, 4]], ids=["falling", "too long", "too short"])
+@pytest.mark.parametrize("column", ["quality", "electrodes", "obs_intervals"])
+def test_a_side_column_with_a_broken_index_is_noted_and_not_used(tmp_path: Path, column: str, index: list[int]):
+    values = {"quality": np.zeros(4), "electrodes": np.zeros(4, int), "obs_intervals": np.zeros((4, 2))}
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset(column, data=values[column])
+        file["units"].create_dataset(f"{column}_index", data=index)
+    (note,) = read(path).notes
+    assert f"units/{column} is not used: the index " in note
+
+
+def test_groups_for_fewer_rows_than_the_table_has_are_noted_and_not_used(tmp_path: Path):
+    groups = ["probeA", "probeA", "probeB", "probeB"]
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES, unit_groups=groups)
+    with h5py.File(path) as file:
+        references = file["units/electrode_group"][:3]
+    rewrite(path, "units/electrode_group", references, dtype=h5py.ref_dtype)
+    recording = read(path)
+    assert [(unit.probe, unit.brain_area) for unit in recording.units] == [(None, None)] * 4
+    assert all("units/electrode_group is not used" in note for note in recording.notes)
+
+
+def test_groups_that_are_named_in_text_are_probes(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("electrode_group", data=["A", "A", "B", ""], dtype=h5py.string_dtype())
+    recording = read(path)
+    assert [unit.probe for unit in recording.units] == ["A", "A", "B", None]
+    assert recording.notes == ()
+
+
+def test_electrodes_before_the_first_are_noted_and_not_used(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS, electrodes=TWO_PROBES)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("electrodes", data=[0, 1, -1, 0])
+    recording = read(path)
+    assert recording.units[0].brain_area is None
+    assert "units/electrodes is not used: row -1 of a table of" in recording.notes[0]
+
+
+@pytest.mark.parametrize("elements", ["a text", "numbers", "nothing"])
+def test_numbers_whose_elements_are_no_names_stay_numbers(tmp_path: Path, elements: str):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
+    with h5py.File(path, "r+") as file:
+        column = file["units"].create_dataset("cell_type", data=np.array([1, 0, 0, 1], "uint8"))
+        numbers = file["units"].create_dataset("cell_type_elements", data=np.arange(2))
+        column.attrs["elements"] = {"a text": "x", "numbers": numbers.ref, "nothing": h5py.Reference()}[elements]
+    assert [unit.cell_type for unit in read(path).units] == ["1", "0", "0", "1"]
+
+
+def test_labels_of_objects_that_are_no_text_are_noted_and_not_used(tmp_path: Path):
+    path = write_units_nwb(tmp_path / "a.nwb", TRAINS)
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("cell_type", (4,), h5py.vlen_dtype("f8"))
+    recording = read(path)
+    assert recording.notes == ("a.nwb: /units/cell_type is not used: dtype object",)
+
+
+def test_the_index_of_a_table_without_rows_may_only_be_empty():
+    assert broken_index_rule(np.zeros(0, int), 0, 0) is None
+    assert broken_index_rule(np.zeros(0, int), 3, 0) == "the index is empty, but there are 3 values"
 
 
 def test_electrodes_that_are_not_there_are_noted(tmp_path: Path):

@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.model import SessionFacts
+from neuralpile_dagster.recordings.nwb import units
+from neuralpile_dagster.recordings.nwb.table import first_facts
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import (
     Electrodes,
     remove,
@@ -73,13 +78,43 @@ def test_a_column_that_cannot_be_done_without_is_named(path: Path, column: str):
 
 @pytest.mark.parametrize(
     "values",
-    [np.full(N_SPIKES, b"1.5"), np.zeros(N_SPIKES, complex), np.zeros(N_SPIKES, bool), np.zeros((N_SPIKES, 2))],
-    ids=["text", "complex", "truth values", "two dimensions"],
+    [
+        *(np.full(N_SPIKES, b"1.5"), np.zeros(N_SPIKES, complex), np.zeros(N_SPIKES, bool), np.zeros((N_SPIKES, 2))),
+        h5py.Empty("f8"),
+    ],
+    ids=["text", "complex", "truth values", "two dimensions", "nothing"],
 )
 def test_spike_times_that_are_no_column_of_numbers_are_refused(path: Path, values: np.ndarray):
     rewrite(path, "units/spike_times", values)
     with pytest.raises(DamagedRecording, match=r"/units/spike_times"):
         read(path)
+
+
+def test_values_of_another_shape_than_the_file_states_are_refused(path: Path):
+    class Short(LocalFile):
+        def read(self, dataset: h5py.Dataset) -> np.ndarray:
+            return super().read(dataset)[1:]
+
+    with pytest.raises(DamagedRecording, match=r"/units/\w+ returned another shape"):
+        read_session("units", [Short(path.name, path)])
+
+
+def test_ids_that_are_no_whole_numbers_are_refused(path: Path):
+    rewrite(path, "units/id", np.array([1.0, 2.5, 3.0, 4.0]))
+    with pytest.raises(DamagedRecording, match=r"/units/id is not of numbers; found: dtype float64"):
+        read(path)
+
+
+def test_files_that_claim_too_many_spikes_together_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(units, "MAX_SPIKES", 2 * N_SPIKES - 1)
+    assert read(path).data.n_spikes == N_SPIKES
+    with pytest.raises(DamagedRecording, match=f"more spikes than any recording; found: {2 * N_SPIKES:,} spikes"):
+        read(path, path)
+
+
+def test_a_fact_is_that_of_the_first_file_that_states_it():
+    stated = [SessionFacts(sex="F"), SessionFacts(sex="M", subject="A"), SessionFacts(subject="B", age="P9D")]
+    assert first_facts(stated) == SessionFacts(sex="F", subject="A", age="P9D")
 
 
 def test_an_id_that_no_table_of_ours_can_hold_is_refused(path: Path):

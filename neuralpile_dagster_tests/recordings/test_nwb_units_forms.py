@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,10 @@ import pytest
 
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
+from neuralpile_dagster.hdf5 import careful
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.nwb import no_units
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
@@ -39,6 +44,17 @@ def test_spike_times_and_labels_compressed_by_plugins_of_hdf5_are_read(path: Pat
     recording = read(create(path, compress))
     assert_same(trains_of(recording), TRAINS)
     assert [unit.brain_area for unit in recording.units] == ["CA1"] * 4
+
+
+def test_plugins_are_registered_only_for_a_filter_that_hdf5_lacks(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "hdf5plugin")
+    with h5py.File(
+        create(path, lambda units: units.create_dataset("x", data=[1], chunks=(1,), **hdf5plugin.Zstd()))
+    ) as f:
+        assert careful._missing_filters(f["units/spike_times"]) == []
+        assert "hdf5plugin" not in sys.modules
+        monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: "hdf5plugin" in sys.modules)
+        assert careful._missing_filters(f["units/x"]) == []
 
 
 def test_a_column_of_one_repeated_number_may_be_compressed_better_than_deflate_can(path: Path):
@@ -187,12 +203,43 @@ def test_units_elsewhere_in_the_file_are_found_and_the_remedy_makes_them_readabl
     with h5py.File(path, "r+") as file:
         file.create_group("processing/ecephys")
         file.move("units", "processing/ecephys/sorted")
-    with pytest.raises(NoUnits, match=r"spike times in /processing/ecephys/sorted") as error:
+        file["processing/again"] = h5py.SoftLink("/processing/ecephys")
+    with pytest.raises(NoUnits, match=r"spike times in /processing/ecephys/sorted;") as error:
         read(path)
-    assert "file['units'] = h5py.SoftLink('/processing/ecephys/sorted')" in error.value.remedy
+    assert "reader_options: {table: /processing/ecephys/sorted}" in error.value.remedy
+    moved = read_session("units", [LocalFile("a.nwb", path)], {"table": "/processing/ecephys/sorted"})
+    assert_same(trains_of(moved), TRAINS)
+
+
+def test_only_so_many_groups_are_searched_for_units_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch):
     with h5py.File(path, "r+") as file:
-        file["units"] = h5py.SoftLink("/processing/ecephys/sorted")
-    assert_same(trains_of(read(path)), TRAINS)
+        file.create_group("processing/a/b/c")
+        file.move("units", "processing/a/b/c/sorted")
+    with pytest.raises(NoUnits, match=r"spike times in /processing/a/b/c/sorted"):
+        read(path)
+    monkeypatch.setattr(no_units, "MAX_LOOKS", 5)
+    with pytest.raises(NoUnits, match=r"found: .*processing"):
+        read(path)
+
+
+def test_an_nwb_file_with_an_attribute_of_matlab_s_is_no_matlab_file(tmp_path: Path):
+    path = write_nwb_without_units(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        file["session_description"].attrs["MATLAB_class"] = np.bytes_(b"char")
+    with pytest.raises(NoUnits, match=r"a\.nwb has no units table; found: .*session_description"):
+        read(path)
+
+
+def test_only_so_many_variables_are_searched_for_matlab_s_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w") as file:
+        file["a"], file["b"] = np.zeros(3), np.zeros(3)
+        file["b"].attrs["MATLAB_class"] = np.bytes_(b"double")
+    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file"):
+        read(path)
+    monkeypatch.setattr(no_units, "MAX_LOOKS", 1)
+    with pytest.raises(NoUnits, match="found: a, b;"):
+        read(path)
 
 
 def test_a_matlab_7_3_file_is_named(tmp_path: Path):
@@ -200,7 +247,8 @@ def test_a_matlab_7_3_file_is_named(tmp_path: Path):
     with h5py.File(path, "w", userblock_size=512) as file:
         file["spks"] = np.zeros((3, 8))
         file["spks"].attrs["MATLAB_class"] = np.bytes_(b"double")
-    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file with the variables spks"):
+        file["a type"] = np.dtype("f8")  # neither a group nor a dataset
+    with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file with the variables a type, spks"):
         read(path)
 
 

@@ -121,6 +121,15 @@ def test_impossible_ids_and_times_are_refused_with_their_place(tmp_path: Path, p
         read(path)
 
 
+@pytest.mark.parametrize("times", [np.zeros((2, 2)), "text", np.zeros((4, 1), complex), np.array([["a"]] * 4, object)])
+def test_times_that_are_no_column_of_real_numbers_are_refused(tmp_path: Path, times: Any):
+    spks = np.empty((1, 1), dtype=[("st", object), ("clu", object)])
+    spks[0, 0] = (times, np.ones((4, 1)))
+    savemat(tmp_path / "a.mat", {"spks": spks})
+    with pytest.raises(DamagedRecording, match=r"found: spks\(1\)\.st of class .*; expected: one column of numbers"):
+        read(tmp_path / "a.mat")
+
+
 def test_more_units_than_any_recording_are_refused(tmp_path: Path):
     path = write_mat(tmp_path / "a.mat", [([1.0, 2.0], [1, 900_000]), ([1.0, 2.0], [1, 900_000])])
     with pytest.raises(DamagedRecording, match="at most 1,000,000 units"):
@@ -152,6 +161,8 @@ def test_a_truncated_or_foreign_file_is_damaged(tmp_path: Path):
         path.write_bytes(content)
         with pytest.raises(DamagedRecording, match=r"b\.mat"):
             read(path)
+    with pytest.raises(DamagedRecording, match=r"missing\.mat cannot be read"):
+        read(tmp_path / "missing.mat")
 
 
 def test_a_session_of_several_files_is_refused(tmp_path: Path):

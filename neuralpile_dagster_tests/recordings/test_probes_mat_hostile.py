@@ -19,6 +19,8 @@ from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of,
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 CELL, STRUCT, DOUBLE = 1, 2, 6
 GOOD = ([1.0, 2.0, 3.0], [1, 2, 1])
+SMALL_TEXT = struct.pack("<8I", 6, 8, DOUBLE, 0, 5, 8, 3, 1) + struct.pack("<HH4s", 1, 7, b"abcd")
+"""Flags and dimensions of an array, and a name of 7 bytes in a tag that has room for 4."""
 
 
 def element(kind: int, content: bytes, size: int | None = None) -> bytes:
@@ -90,6 +92,14 @@ def test_cells_in_cells_in_cells_do_not_end_the_process(tmp_path: Path):
     assert trains_of(read(path)) == [[1.0, 3.0], [2.0]]
 
 
+def test_field_names_of_no_length_are_none(tmp_path: Path):
+    path = write(
+        tmp_path / "a.mat", array(STRUCT, (1, 1), element(5, struct.pack("<i", 0)) + element(1, b"st"), "spks")
+    )
+    with pytest.raises(DamagedRecording, match=r"a\.mat.*spks of shape .* with fields none"):
+        read(path)
+
+
 @pytest.mark.parametrize("shape", [(1, 65), (2**31 - 1, 2**31 - 1), (0, 8)], ids=str)
 def test_a_struct_of_too_many_elements_or_none_is_refused(tmp_path: Path, shape: tuple[int, ...]):
     path = write(tmp_path / "a.mat", spks(element(14, b""), shape))
@@ -107,8 +117,9 @@ def test_a_struct_of_too_many_elements_or_none_is_refused(tmp_path: Path, shape:
         (array(DOUBLE, (1, 1), b"", "x" * 20_000), "type 1 and 20,000 bytes"),
         (element(14, element(6, bytes(8)) + element(5, b"", 1 << 30)), "type 5 and 1,073,741,824 bytes"),
         (element(9, bytes(8)), "element of type 9"),
+        (element(15, zlib.compress(element(9, bytes(16)))), "a compressed element without an array"),
     ],
-    ids=["element", "field", "field cut off", "field too short", "name", "dimensions", "no array"],
+    ids=["element", "field", "field cut off", "field too short", "name", "dimensions", "no array", "none compressed"],
 )
 def test_claimed_bytes_are_not_taken(tmp_path: Path, content: bytes, reason: str):
     path = tmp_path / "a.mat"
@@ -125,8 +136,22 @@ def test_claimed_bytes_are_not_taken(tmp_path: Path, content: bytes, reason: str
         (array(DOUBLE, (3, 1), element(2, bytes(24))), r"24 bytes in spks\(1\)\.st, where 3 values of uint8"),
         (element(14, element(6, bytes(4)) + element(5, bytes(8)) + element(1, b"")), "array flags that are cut off"),
         (element(14, element(6, bytes(8)) + element(5, b"") + element(1, b"")), r"\[\] as dimensions or lengths"),
+        (array(DOUBLE, (-3, -1), element(9, bytes(24))), r"\[-3, -1\] as dimensions or lengths"),
+        (element(9, bytes(24)), r"an element of type 9 as spks\(1\)\.st"),
+        (element(14, element(9, bytes(8)) + element(5, bytes(8)) + element(1, b"")), "type 9 and 8 bytes in an unexp"),
+        (array(DOUBLE, (3, 1), element(9, bytes(24)), size=8), "an array that is longer than it says"),
+        (element(14, SMALL_TEXT + bytes(24)), "type 1 and 7 bytes in an unexpected place"),
     ],
-    ids=["two values where three belong", "half a value", "more bytes than values", "half the flags", "no dimensions"],
+    ids=[
+        *("two values where three belong", "half a value", "more bytes than values", "half the flags", "no dimensions"),
+        *(
+            "dimensions below 0",
+            "no array",
+            "flags of another type",
+            "too short",
+            "more text than its tag has room for",
+        ),
+    ],
 )
 @pytest.mark.parametrize("compressed", [True, False])
 def test_lengths_that_contradict_each_other_are_damage(tmp_path: Path, st: bytes, reason: str, compressed: bool):
@@ -160,6 +185,25 @@ def test_compressed_data_without_their_end_are_damaged(tmp_path: Path):
         (tmp_path / "a.mat").write_bytes(HEADER + element(15, stream[:-missing])[: 8 + len(stream) - missing])
         with pytest.raises(DamagedRecording, match=r"a\.mat cannot be read as a MATLAB file.*(cut off|do not end)"):
             read(tmp_path / "a.mat")
+
+
+def test_a_wrong_checksum_after_the_last_piece_of_compressed_data_is_damage(tmp_path: Path):
+    content = spks(element(14, bytes((1 << 20) - len(spks(element(14, b""))))))
+    assert len(content) == 1 << 20  # exactly what is inflated at a time
+    stream = zlib.compress(content)
+    path = tmp_path / "a.mat"
+    path.write_bytes(HEADER + element(15, stream)[: 8 + len(stream)])
+    assert trains_of(read(path)) == [[1.0, 3.0], [2.0]]
+    stream = stream[:-1] + bytes([stream[-1] ^ 1])
+    path.write_bytes(HEADER + element(15, stream)[: 8 + len(stream)])
+    with pytest.raises(DamagedRecording, match=r"a\.mat.*compressed data that are damaged"):
+        read(path)
+
+
+def test_a_variable_of_a_class_without_dimensions_is_passed_over(tmp_path: Path):
+    flags = element(6, struct.pack("<II", 17, 0))  # MATLAB's own objects
+    opaque = element(14, flags + element(1, b"words") + element(1, b"MCOS") + element(1, b"string"))
+    assert trains_of(read(write(tmp_path / "a.mat", opaque, spks(element(14, b""))))) == [[1.0, 3.0], [2.0]]
 
 
 def test_a_machine_without_the_memory_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

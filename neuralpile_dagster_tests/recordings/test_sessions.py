@@ -165,6 +165,15 @@ def test_a_hostile_path_is_left_out_and_counted(path: str):
     assert path == "" or path not in reason
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/etc/a.nwb", "absolute, or with"), ("", "empty or too long"), ("a//b.nwb", "empty parts")],
+)
+def test_the_reason_says_what_is_unsafe_about_a_path(path: str, reason: str):
+    (found,) = choose_sessions(dataset(), make_listing([made_up_file(path)]), None).dropped
+    assert found.startswith(f"unsafe path: {reason}")
+
+
 @given(st.lists(st.text(max_size=40), unique=True, max_size=20))
 def test_every_file_is_chosen_or_counted(names: list[str]):
     files = [made_up_file(f"{name}.nwb") for name in names]

@@ -102,8 +102,9 @@ def test_a_session_that_the_rule_no_longer_chooses_is_dropped_by_that():
 
 def test_a_file_renamed_to_the_same_key_is_the_same_session():
     old = known(choose_sessions(plain(), listing_of("sub-Ford Prefect/a b.nwb"), None), key="a_b")
-    (session,) = choose_sessions(plain(), listing_of("sub-Ford_Prefect/a_b.nwb"), old).sessions
-    assert (session.key, session.session_id, session.vanished) == ("a_b", "a_b", False)
+    new = choose_sessions(plain(), listing_of("sub-Ford_Prefect/a_b.nwb"), old)
+    assert [(s.key, s.session_id, s.vanished) for s in new.sessions] == [("a_b", "a_b", False)]
+    assert new.replaced == ()
 
 
 def test_a_session_whose_key_another_one_has_now_is_kept_apart_until_it_comes_back():

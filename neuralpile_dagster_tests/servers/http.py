@@ -250,3 +250,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.flush()
         break_off(self.connection, kind, self.server.owner.stopping)
+
+
+def edit_json(server: Server, part: str, edit: Callable[[Request, Any], Any]) -> None:
+    """Let a server edit the documents that it sends to requests whose path ends in ``part``."""
+    original = server.application
+
+    def application(request: Request) -> Response:
+        response = original(request)
+        if not request.path.endswith(part):
+            return response
+        assert isinstance(response.body, bytes)
+        return json_response(edit(request, json.loads(response.body)))
+
+    server.application = application

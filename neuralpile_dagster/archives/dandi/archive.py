@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -11,7 +10,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -34,6 +32,7 @@ from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.ranges import RemoteObject
+from neuralpile_dagster.net.responses import read_pages
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 
@@ -46,7 +45,6 @@ DEFAULT_API_URL = "https://api.dandiarchive.org/api"
 PAGE_SIZE = 1000  # the most that the API gives at once
 DRAFT = "draft"
 LATEST = "most_recent_published_version"
-MAX_PAGES = 1000  # a million files; a server that never gives a last page must not be asked without end
 _LISTING_TRIES = 3
 
 
@@ -169,7 +167,7 @@ class DandiArchive:
                         notes=(*about.notes, *fields.notes),
                     )
         raise ArchiveUnavailable(
-            f"the draft of {source.label} changed each time while it was listed",
+            f"the draft of {source.label} changed during each attempt to list it",
             found=f"changes during {_LISTING_TRIES} listings",
             remedy="try again when its authors have finished, or pin a published version in catalog.yaml",
         )
@@ -213,25 +211,14 @@ class DandiArchive:
         return tuple(sorted((file for file in files if file is not None), key=lambda file: file.path))
 
     def _entries(self, path: str) -> Iterator[Any]:
-        """The entries of all pages; `ValueError` for a listing that does not end.
-
-        `dandi`'s own pagination follows ``next`` as long as there is one.
-        """
-        url: str | None = path
+        # not `dandi`'s own pagination, which follows ``next`` as long as there is one
         query = {"metadata": "true", "order": "path", "page_size": str(PAGE_SIZE)}
-        seen: set[bytes] = set()
-        for number in range(1, MAX_PAGES + 1):
+
+        def read(url: str) -> tuple[list[Any], str | None]:
             page = PAGE.validate_python(self._client.get(url, params=query if url == path else None))
-            entries = page["results"]
-            yield from entries
-            url = page["next"]
-            if url is None:
-                return
-            digests = {sha256(json.dumps(entry, sort_keys=True).encode()).digest() for entry in entries}
-            if entries and digests <= seen:
-                raise ValueError(f"page {number} repeats earlier ones: the listing does not end")
-            seen |= digests
-        raise ValueError(f"more than {MAX_PAGES:,} pages of files")
+            return page["results"], page["next"]
+
+        return read_pages(path, read)
 
     def _is_unchanged(self, chosen: _Chosen, source: Source, files: tuple[ArchiveFile, ...]) -> bool:
         now = _draft(source, self._dandiset(source.id), FieldReader())

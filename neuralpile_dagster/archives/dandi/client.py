@@ -100,7 +100,7 @@ def _invalid(what: str, api_url: str, found: str) -> ArchiveError:
     return ArchiveError(
         f"{what}: the response of {api_url} was not understood",
         found=found,
-        expected="what the DANDI API gives",
+        expected="a document of the DANDI API",
         remedy="check DANDI_API_URL; upgrade dandi if the server is newer",
     )
 
@@ -118,9 +118,9 @@ def _refused(what: str, api_url: str, error: requests.HTTPError, has_key: bool) 
     status = 404 if error.response is None else error.response.status_code
     if status in (401, 403):
         return ArchiveError(
-            f"{what} may not be read from {api_url}",
+            f"{api_url} refuses access to {what}",
             found=f"HTTP status {status}, {'with' if has_key else 'without'} an API key",
-            expected="a public dandiset, or the key of somebody who may read it",
+            expected="a public dandiset, or an API key with access to it",
             remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
         )
     return ArchiveError(

@@ -74,9 +74,7 @@ def explain(error: BaseException, repository: str, doing: str, secrets: Secrets)
     if any(isinstance(link, OSError) and link.filename is not None for link in chain):
         return Problem(HubError(what, found=found, remedy="make the file readable and try again"), {}, cause)
     if any(isinstance(link, HFValidationError) for link in chain):
-        return Problem(
-            ConfigurationError(what, found=found, expected="a repository name that the Hub allows"), {}, cause
-        )
+        return Problem(ConfigurationError(what, found=found, expected="a valid repository name"), {}, cause)
     if any(isinstance(link, ValueError) and not isinstance(link, json.JSONDecodeError) for link in chain):
         return Problem(HubError(what, found=found, remedy="correct what is named, or report it"), {}, cause)
     return Problem(HubUnavailable(what, found=found, remedy="try again; files already uploaded are skipped"), {}, cause)
@@ -100,7 +98,7 @@ def _of_status(error: HfHubHTTPError, repository: str, doing: str, secrets: Secr
     remedy = {
         401: "set HF_TOKEN to a token that may write to this repository (and check NEURALPILE_NAMESPACE)",
         403: "set HF_TOKEN to a token that may write to this repository (and check NEURALPILE_NAMESPACE)",
-        402: "the Hub wants a paid plan for this; reduce the size or make the repository public",
+        402: "the Hub requires a paid plan for this; reduce the size or make the repository public",
         404: "check NEURALPILE_NAMESPACE and the name, and that HF_TOKEN may see the repository",
     }.get(status, "correct what the Hub names")
     return HubError(what, found=found, remedy=remedy)

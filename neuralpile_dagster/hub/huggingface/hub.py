@@ -107,7 +107,7 @@ class HuggingFaceHub:
             self._api, repository, self._private, folder, files, self._policy, self._limits, self._secrets, progress
         )
         tag = publishing.run()
-        progress(f"{repository}: version {tag} {'published' if publishing.committing else 'was there already'}")
+        progress(f"{repository}: version {tag} {'published' if publishing.committing else 'is already published'}")
         return Publication(
             repository=repository,
             version=tag,
@@ -125,7 +125,7 @@ class HuggingFaceHub:
         """
         if self._secrets.token is None:
             raise HubError(f"{self.endpoint} cannot be published to", found="no token", remedy="set HF_TOKEN")
-        with self._explained(self.namespace, f"asking {self.endpoint} whose the token is"):
+        with self._explained(self.namespace, f"identifying the owner of the token at {self.endpoint}"):
             return self._api.whoami()
 
     def files(self, name: str) -> tuple[RepositoryFile, ...]:

@@ -1,7 +1,7 @@
-"""Lists of the Hub's API, page by page: never without end, and understood or refused.
+"""Read listings of the Hub's API, with a limit of pages and an error for invalid entries.
 
-huggingface_hub follows the links of pages as long as there are any, and a page of another form ends in its own
-`TypeError`. What the lists are used for belongs to `publishing` and `hub`.
+huggingface_hub follows links to further pages without limit, and raises a bare `TypeError` for an invalid page. What
+the lists are used for belongs to `publishing` and `hub`.
 """
 
 from __future__ import annotations

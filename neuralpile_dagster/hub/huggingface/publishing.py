@@ -3,7 +3,7 @@
 Contents are sent before a commit names them and are found there by the next
 attempt, so files already uploaded are skipped; the commit is pinned to the head that the
 plan was made for, so it lands whole on what was seen, or not at all. A commit
-whose reply was lost is found by looking, never by sending it again.
+whose response was lost is looked up, never sent twice.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Publishing:
         try:
             head = self._head()
         except RevisionNotFoundError:  # somebody else creates it at this moment; `run` looks again
-            raise HubUnavailable(f"{self.repository} has no main yet", remedy="try again") from None
+            raise HubUnavailable(f"{self.repository} has no branch main yet", remedy="try again") from None
         plan = self._plan(head)
         if not plan.nothing:
             made = self._apply(plan)
@@ -109,12 +109,12 @@ class Publishing:
         left = self._plan(made)
         if left.nothing:
             return
-        found = f"other or missing: {[file.path for file in left.add][:5]}, left: {list(left.delete)[:5]}"
+        found = f"different or missing: {[file.path for file in left.add][:5]}, not deleted: {list(left.delete)[:5]}"
         if merged:
             remedy = "publish again when nobody else publishes to the same repository"
             raise HubConflict(f"{self.repository} changed while it was published", found=found, remedy=remedy)
         raise HubError(
-            f"{self.repository}: commit {made} is not what was sent",
+            f"{self.repository}: commit {made} differs from the files sent",
             found=found,
             remedy="remove .gitignore and .gitattributes rules for these paths from the repository, publish again",
         )

@@ -48,7 +48,7 @@ class HubFile(RangeFile):
         except AttemptFailed as failure:
             raise HubUnavailable(
                 f"{self.name} cannot be read",
-                found=f"{failure.reason}, {self._policy.attempts} times",
+                found=f"{failure.reason}, after {self._policy.attempts} attempts",
                 expected=f"bytes {start:,} to {start + wanted:,} of {self.size:,}",
                 remedy="try again later",
             ) from None

@@ -185,7 +185,7 @@ def _repeatable(request: httpx2.Request) -> bool:
 
 
 def _reason(request: httpx2.Request, response: httpx2.Response) -> str:
-    """Why a reply is to be asked for again; empty when it is good. Reads small JSON replies."""
+    """Why a response must be retried; empty when it is valid. Reads small JSON responses."""
     if worth_retrying(response.status_code):
         return f"status {response.status_code}"
     is_api = request.url.path.startswith("/api/") or ".git/info/lfs/" in request.url.path
@@ -197,7 +197,7 @@ def _reason(request: httpx2.Request, response: httpx2.Response) -> str:
             try:
                 json.loads(content)
             except ValueError:
-                return f"a reply that is not whole, {len(content):,} bytes"
+                return f"a truncated JSON response, {len(content):,} bytes"
     return ""
 
 

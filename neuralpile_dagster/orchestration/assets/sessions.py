@@ -1,6 +1,7 @@
-"""Assets ``<dataset>/spike_trains`` and ``<dataset>/spike_counts``: one multi-asset, partitioned by session.
+"""Assets partitioned by session: ``<dataset>/spike_trains`` with ``<dataset>/spike_counts``, and its analyses.
 
-Wiring only: the loop over sessions is in `batches.sessions`, reading and binning in `build`.
+Wiring only: the loops over sessions are in `batches.sessions` and `batches.analyses`, reading and binning in `build`,
+the rows of analyses in `ledger.analyses`.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import kinds
+from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.orchestration import checks, names
+from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.describe import spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
-from neuralpile_dagster.orchestration.pools import batch_size, session_pool
+from neuralpile_dagster.orchestration.pools import batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
 
@@ -28,7 +31,7 @@ class AccessChoice(Enum):
 
 
 class SessionConfig(dg.Config):
-    """Run configuration of ``spike_trains`` and ``spike_counts``."""
+    """Run configuration of assets that are partitioned by session."""
 
     access: AccessChoice = Field(
         default=AccessChoice.ranges,
@@ -72,5 +75,36 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         with failing_in_words():
             SessionBatch(context, instance, dataset, config.access.value).run()
         yield from ()  # every session's results are logged by then
+
+    return sessions
+
+
+def analysis_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
+    """The assets of all analyses of a dataset."""
+    return [_analysis_asset(dataset, analysis) for analysis in analyses_of(dataset)]
+
+
+def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition:
+    spec = dg.AssetSpec(
+        names.asset_key(dataset, analysis),
+        deps=[names.upstream_key(dataset, analysis)],
+        skippable=True,
+        group_name=dataset.key,
+        **spec_facts(dataset, analysis),
+    )
+
+    @dg.multi_asset(
+        name=f"{dataset.key}__{analysis.name}",
+        specs=[spec],
+        partitions_def=session_partitions(dataset),
+        backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
+        pool=pool_of(analysis, dataset),
+    )
+    def sessions(
+        context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
+    ) -> Iterator[dg.MaterializeResult]:
+        with failing_in_words():
+            AnalysisBatch(context, instance, dataset, analysis, config.access.value).run()
+        yield from ()  # every session's result is logged by then
 
     return sessions

@@ -8,10 +8,11 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import Publication
-from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
+    annotation_metadata,
     column_schema,
     counted,
     few_plots,
@@ -46,6 +47,9 @@ def plan_metadata(
             "split_by": plan.split_by,
             "test_size": plan.test_size,
             **_rules(plan),
+            "test_share_of_components": dg.MetadataValue.json(
+                {source.name: _test_share(source) for source in plan.sources}
+            ),
             "left_out": dg.MetadataValue.md(counted(left_out)),
             "components": table(
                 [
@@ -61,6 +65,12 @@ def plan_metadata(
             ),
         }
     )
+
+
+def _test_share(source: PlannedSource) -> float:
+    """Share of a component's tokens that is test: of a small one it may be none."""
+    test = source.splits.get("test")
+    return round(test.tokens / max(source.totals.tokens, 1), 6) if test else 0.0
 
 
 def _rules(plan: PlanRecord) -> dict[str, Any]:
@@ -157,6 +167,7 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
+            **annotation_metadata([published[source.name] for source in plan.sources if source.name in published]),
             **split_metadata(record.splits, record.benchmarks),
             **token_metadata(record.token_counts),
             "dagster/row_count": plan.totals.rows,

@@ -2,8 +2,8 @@
 
 Credentials, region, endpoint, certificates and proxies come from where boto3
 looks for them (``AWS_*`` variables, profile, the machine's role). What an
-error says is made of fixed words and S3's error codes: a server's reply or an
-URL could hold secrets.
+error says is made of fixed words and S3's error codes: a response or a URL
+may contain secrets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PERMISSIONS = (
     "s3:AbortMultipartUpload on what is in it"
 )
 _REMEDIES = {
-    "NoSuchBucket": "make the bucket, or correct NEURALPILE_STORE",
+    "NoSuchBucket": "create the bucket, or correct NEURALPILE_STORE",
     "AccessDenied": _PERMISSIONS,
     "403": _PERMISSIONS,
     "InvalidAccessKeyId": _CREDENTIALS,

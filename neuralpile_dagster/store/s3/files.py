@@ -57,7 +57,7 @@ class S3Object:
             with closing(response["Body"]) as body:
                 length = response.get("ContentLength")
                 if length is None:
-                    raise AttemptFailed("a response without its length, which may be cut short")
+                    raise AttemptFailed("a response without Content-Length, which may be truncated")
                 if length > limit:
                     raise StoreError(
                         f"{self.uri} is too long", found=f"{length:,} bytes", expected=f"at most {limit:,}"

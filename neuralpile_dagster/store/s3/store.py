@@ -139,8 +139,8 @@ def _require_room(uri: str) -> None:
     free = free_bytes(folder)
     if free < MIN_FREE_BYTES:
         raise DiskFull(
-            f"not enough free disk at {folder} to write what is to become {uri}",
+            f"not enough free disk at {folder} to write {uri}",
             found=f"{free:,} bytes available",
-            expected=f"{MIN_FREE_BYTES:,} bytes at the very least",
+            expected=f"{MIN_FREE_BYTES:,} bytes at least",
             remedy="free some space, or set TMPDIR to a larger disk, and run it again",
         )

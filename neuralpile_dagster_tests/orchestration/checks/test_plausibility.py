@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,53 @@ def test_spikes_outside_the_intervals_of_their_unit_are_counted(tmp_path: Path) 
     assert stats.observed_s == 50.0
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> CountsStats:
+    """Statistics of 8 units that fire at 5 Hz for a minute: nothing is odd about them."""
+    stats = made(tmp_path_factory.mktemp("usual"), poisson_trains(8, 60.0, 5.0))
+    assert failed(stats) == {}
+    return stats
+
+
+def other(stats: CountsStats, clock: dict[str, Any] | None = None, **changes: Any) -> CountsStats:
+    """The same statistics with other values."""
+    assert stats.clock is not None
+    return stats.model_copy(update={"clock": stats.clock.model_copy(update=clock or {}), **changes})
+
+
+def test_a_rate_that_no_neurons_have_is_found(usual: CountsStats) -> None:
+    (verdict,) = failed(other(usual, spikes_kept=usual.spikes_kept * 30)).values()
+    assert re.fullmatch(r"a mean rate of 1\d\d Hz \(0.02 to 100 are plausible\)", verdict.found)
+
+
+@pytest.mark.parametrize(("spikes", "nan", "whole", "found"), [(99, 0, 99, 0), (100, 0, 100, 1), (103, 3, 100, 1)])
+def test_whole_numbers_are_no_chance_from_a_hundred_times_on(
+    usual: CountsStats, spikes: int, nan: int, whole: int, found: int
+) -> None:
+    stats = other(usual, {"whole_times": whole}, spikes_read=spikes, dropped_nan=nan)
+    assert PLAUSIBILITY["plausible_clock"](stats).found.count("all spike times are whole numbers") == found
+
+
+def test_spikes_outside_obs_intervals_are_found_where_hardly_any_time_is(usual: CountsStats) -> None:
+    stated = {"intervals_stated": True, "observed_s": usual.duration_s * 0.95}
+    assert failed(other(usual, {**stated, "outside_intervals": usual.spikes_read // 1000})) == {}
+    (verdict,) = failed(other(usual, {**stated, "outside_intervals": usual.spikes_read // 100})).values()
+    assert "(1.0%) are outside those of their unit" in verdict.found
+
+
+def test_a_session_that_is_binned_from_its_first_spike_has_no_time_before_it(usual: CountsStats) -> None:
+    verdict = PLAUSIBILITY["time_is_observed"](other(usual, {"start_s": 300.0, "first_spike_s": 300.0}))
+    assert verdict.passed
+    assert verdict.found == "0.0% of its bins are before the first spike, at 300.0 s"
+
+
+def test_time_is_unobserved_only_where_intervals_are_stated(usual: CountsStats) -> None:
+    check = PLAUSIBILITY["time_is_observed"]
+    assert check(other(usual, {"observed_s": 1.0})).details["outside_obs_intervals_share"] == 0
+    beyond = {"intervals_stated": True, "observed_s": usual.duration_s + 1e-9}  # the last spike may lie beyond the bins
+    assert "; 0.0% of its time is outside obs_intervals" in check(other(usual, beyond)).found
+
+
 def test_a_real_recording_raises_no_warning(shared_data: Path, tmp_path: Path) -> None:
     for path in sorted((shared_data / "recordings" / "990001").glob("*/*behavior+ecephys.nwb")):
         assert failed(bin_files([path], tmp_path / "rows.parquet").stats) == {}
@@ -137,6 +186,10 @@ def records(folder: Path, **odd: float) -> dict[str, CountsRecord]:
     store = LocalStore(folder)
     usual = {key: put_session(store, key, spikes_kept=99) for key in ("s1", "s2", "s3", "s4", "s5")}
     return {**usual, "odd": put_session(store, "odd", **{"spikes_kept": 99, **odd})}
+
+
+def test_a_dataset_without_sessions_has_none_that_is_odd() -> None:
+    assert sessions_resemble_each_other({}).passed
 
 
 def test_sessions_alike_pass_and_the_medians_are_stated(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster import build
@@ -125,6 +126,37 @@ def test_a_row_of_another_session_fails_the_contract(good: SessionEvidence) -> N
     verdict = rewritten(good, lambda counts, n: (counts, "ses-2" if n == 1 else "ses-1", f"segment_{n}"))
     assert not verdict.passed
     assert "segment_1" in verdict.found
+
+
+def test_rows_of_another_subject_fail_the_contract(good: SessionEvidence) -> None:
+    other = good.record.model_copy(update={"subject_id": "sub-B"})
+    verdict = checks.rows_follow_the_contract(replace(good, record=other))
+    assert not verdict.passed
+    assert "wrong: segment_0, segment_1, segment_2, segment_3" in verdict.found
+
+
+def test_several_rows_in_one_row_group_fail_both_checks_of_rows(good: SessionEvidence) -> None:
+    path = good.store.uri(good.record.file.key)
+    pq.write_table(pq.read_table(path), path)
+    for check in (checks.rows_follow_the_contract, checks.segments_cover_the_session):
+        verdict = check(good)
+        assert not verdict.passed
+        assert "other row groups than rows; found: 1 groups, 4 rows" in verdict.found
+
+
+def test_a_damaged_page_of_ids_fails_both_checks_of_rows(good: SessionEvidence) -> None:
+    path = Path(good.store.uri(good.record.file.key))
+    column = pq.ParquetFile(path).metadata.row_group(1).column(3)
+    assert column.path_in_schema == "segment_id"
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + column.total_compressed_size] = b"\xff" * (
+        column.total_compressed_size
+    )
+    path.write_bytes(content)
+    for check in (checks.rows_follow_the_contract, checks.segments_cover_the_session):
+        verdict = check(good)
+        assert not verdict.passed
+        assert good.record.file.key in verdict.found
 
 
 def test_segments_in_another_order_in_the_file_fail_coverage(good: SessionEvidence) -> None:
