@@ -136,12 +136,12 @@ def catalog(check: bool) -> None:
 def sessions(dataset: str, as_json: bool) -> None:
     """Ask the archive now and print the sessions that the catalog's rule chooses."""
     from neuralpile_dagster.archives import open_archive
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.terminal import print_sessions
 
     settings = Settings.from_environment()
-    row = get_dataset(load_catalog(settings), dataset)
+    row = find_dataset(settings, load_catalog(settings), dataset)
     listing = open_archive(settings, row.source).list_files(row.source)
     manifest = choose_sessions(row, listing, None)
     if not as_json:
@@ -226,7 +226,7 @@ def _split_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
 @click.option("--annotations", is_flag=True, help="Also read trials, stimuli, unit metrics and electrode positions.")
-@click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
+@click.option("--merge", is_flag=True, help="Then merge all published components of the piles that they are in.")
 @_split_options
 @_plain_errors
 def build(
@@ -245,8 +245,9 @@ def build(
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
     a publication of more sessions. --annotations reads only small parts of the files; without it only the configs
-    intervals and unit_metrics are missing. --merge keeps the seed and split of the last pile, but for the options
-    that are given; docs/merge.md explains them, and the launchpad of neural_pile/manifest has more.
+    intervals and unit_metrics are missing. --merge keeps the seed and split of each pile's last plan, but for the
+    options that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has
+    more.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
@@ -280,18 +281,18 @@ def build(
 @_plain_errors
 def status(datasets: tuple[str, ...], show_all: bool) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
-    from neuralpile_dagster.ledger.status import dataset_status, pile_status
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
+    from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
     from neuralpile_dagster.terminal import print_status
 
     settings = Settings.from_environment()
     rows = load_catalog(settings)
-    chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
+    chosen = [find_dataset(settings, rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
-    pile = "" if datasets else pile_status(store, chosen, settings)
+    piles = [] if datasets else piles_status(store, load_piles(settings, chosen), chosen, settings, every=show_all)
     statuses = [dataset_status(store, row, settings) for row in chosen]
-    print_status(statuses, verbose=bool(datasets), pile=pile, show_untouched=show_all or bool(datasets))
+    print_status(statuses, verbose=bool(datasets), piles=piles, show_untouched=show_all or bool(datasets))
 
 
 @main.command()
@@ -337,6 +338,19 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _reader_options(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Parse options that are given as a YAML mapping."""
+    from neuralpile_dagster.catalog.load import parse_yaml
+
+    try:
+        given = parse_yaml(text or "{}", "--reader-options")
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+    if not isinstance(given, dict):
+        raise click.BadParameter("it is a mapping, '{name: value, ...}'.", context, parameter)
+    return given
+
+
 @main.command("bin")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
@@ -347,24 +361,42 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
     default="units",
     show_default=True,
     callback=_known_reader,
-    help="How the files are read: units, firing_rates, eight_probe_mat, or one that an installed package adds.",
+    help="How the files are read: units, binned_series, firing_rates, eight_probe_mat, or one that an installed "
+    "package adds.",
+)
+@click.option("--table", help="Path of the units table in the files, where it is not /units.")
+@click.option(
+    "--reader-options",
+    metavar="YAML",
+    callback=_reader_options,
+    help="As in a catalog row, e.g. '{path: /acquisition/rasters, bin_width_s: 0.001, sum_bins: 20}'.",
 )
 @click.option("--stack", is_flag=True, help="Stack files that do not state the same subject and start time.")
 @_plain_errors
 def bin_command(
-    files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str, stack: bool
+    files: tuple[Path, ...],
+    output: Path,
+    bin_width: float,
+    max_tokens: int,
+    reader: str,
+    table: str | None,
+    reader_options: dict[str, Any],
+    stack: bool,
 ) -> None:
     """Bin one session without Dagster: your own NWB in, rows out.
 
     Several FILES of one session (the same subject and start time) are stacked, units after units.
     """
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.catalog.readers import get_reader
     from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
+    options = {**reader_options, **({} if table is None else {"table": table})}
+    get_reader(reader).configured(options)
     _require_recordings(files)
     _require_target(output, ".parquet")
     say = partial(click.echo, err=True)
-    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack)
+    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack, options=options)
     for note in record.notes:
         click.echo(note, err=True)
     stats = record.stats

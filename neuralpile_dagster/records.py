@@ -217,6 +217,7 @@ class CountsStats(Model):
     ``implausible_bins`` hold more spikes than a rate of 1 kHz allows (20 in 20
     ms), ``implausible_units`` are the rows they are in, each with how many.
     ``duplicate_spikes`` have exactly the time of another spike of their unit.
+    ``bins_dropped`` last bins of a file with ready-made counts did not fill a bin.
     ``longest_quiet_bins`` is the longest stretch without a spike of any unit.
     ``activity`` holds the spikes kept in each of up to 120 equal parts of the
     session. ``clock`` and ``activity`` are missing in records of before, and
@@ -235,6 +236,7 @@ class CountsStats(Model):
     lost_to_saturation: int = 0
     saturated_bins: int = 0
     missing_bins: int = 0
+    bins_dropped: int = Field(default=0, exclude_if=lambda bins: not bins)
     silent_units: int
     max_count: int
     histogram: tuple[int, ...]
@@ -371,7 +373,8 @@ class ComponentRecord(Model):
     ``inputs`` is the hash of its inputs; ``repository`` is
     ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
     maps the keys of sessions that are not in it to the reason. ``annotations`` are not among the ``inputs``: the pile
-    is not planned again for them.
+    is not planned again for them. ``bin_width_s`` is that of the first session, ``other_bin_widths_s`` are those of
+    sessions that have another (`Dataset.allow_bin_width`).
     """
 
     dataset: str
@@ -389,6 +392,12 @@ class ComponentRecord(Model):
     totals: PublishedTotals
     missing: dict[str, str]
     annotations: AnnotationTotals | None = Field(default=None, exclude_if=lambda totals: totals is None)
+    other_bin_widths_s: tuple[float, ...] = Field(default=(), exclude_if=lambda widths: not widths)
+
+    @property
+    def bins_in_words(self) -> str:
+        """Its bin widths, e.g. ``20 ms``."""
+        return " and ".join(f"{width * 1000:g} ms" for width in (self.bin_width_s, *self.other_bin_widths_s))
 
 
 class TokenCounts(Model):

@@ -191,6 +191,13 @@ class Settings:
             _whole_number(1, 1_000_000_000),
         ),
     )
+    catalog: str = field(
+        default="published",
+        metadata=_setting(
+            "NEURALPILE_CATALOG",
+            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
+        ),
+    )
     min_session_share: float = field(
         default=1.0,
         metadata=_setting(

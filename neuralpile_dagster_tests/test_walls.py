@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"net", "store"},
     "publish": {"archives", "binning", "catalog", "hub", "plots", "recordings", "store", "tables"},
     "plots": set(),
-    "reading": {"hub", "net", "store", "tables"},
+    "reading": {"hub", "net", "recordings", "store", "tables"},
     "testing": {"archives", "catalog", "recordings"},
     "ledger": {"build", "catalog", "hdf5", "hub", "merge", "plots", "publish", "recordings", "store", "tables"},
     "checks": {"binning", "catalog", "hub", "ledger", "merge", "publish", "recordings", "store", "tables"},

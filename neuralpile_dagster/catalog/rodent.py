@@ -347,7 +347,9 @@ LATER_7: tuple[Dataset, ...] = (
 )
 
 
-RODENT: tuple[Dataset, ...] = tuple(map(with_paper, FIRST_18 + LATER_7))
+RODENT: tuple[Dataset, ...] = tuple(
+    with_paper(row.model_copy(update={"tags": ("rodent",)})) for row in FIRST_18 + LATER_7
+)
 
 PUBLISHED_BIN_WIDTH_S = 0.02
 PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)

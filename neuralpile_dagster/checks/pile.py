@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
@@ -44,11 +45,11 @@ class PileEvidence:
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
 
 
-def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvidence:
-    """The pile as it is published now, and its plan."""
-    published = piles.require_published(store, settings)
-    plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
-    name = piles.repository_name(settings)
+def read_evidence(store: Store, pile: Pile, settings: Settings, hub: LoadableHub) -> PileEvidence:
+    """A pile as it is published now, and its plan."""
+    published = piles.require_published(store, pile, settings)
+    plan = load_plan(store, piles.plan_path(pile, settings, published.plan[:8]))
+    name = piles.repository_name(pile, settings)
     return PileEvidence(
         published,
         plan,
@@ -56,7 +57,7 @@ def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvi
         name,
         documents.staging_folder(settings, name),
         settings,
-        read_earlier_splits(store, settings, plan.record.plan_id),
+        read_earlier_splits(store, pile, settings, plan.record.plan_id),
         load_benchmarks(settings),
     )
 
@@ -74,7 +75,7 @@ def tokens_equal_components(published: PileRecord, plan: PilePlan) -> Verdict:
         passed=sum(due.values()) == found,
         expected=sum(due.values()),
         found=found,
-        remedy="materialize neural_pile/manifest, the shards that it names and neural_pile/hub_dataset",
+        remedy="materialize the pile's manifest, the shards that it names and its hub_dataset",
         details={"components": due},
     )
 
@@ -263,7 +264,7 @@ def shuffled(plan: PilePlan) -> Verdict:
         passed=abs(z) < 5,
         expected=f"{mean:.1f} runs (within 5 standard deviations of {math.sqrt(max(variance, 0)):.1f})",
         found=f"{runs} runs (z = {z:.2f})",
-        remedy="materialize neural_pile/manifest with another seed; report it when it stays",
+        remedy="materialize the pile's manifest with another seed; report it when it stays",
         details={"z": round(z, 3)},
     )
 

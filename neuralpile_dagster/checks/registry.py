@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks import dataset, pile, plausibility, published, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
@@ -341,9 +342,9 @@ def judge_component(evidence: ComponentEvidence) -> dict[str, Verdict]:
     return {check.name: check.run(evidence) for check in COMPONENT_CHECKS}
 
 
-def judge_pile(store: Store, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
-    """All verdicts on the published pile, by the name of the check."""
-    evidence = pile.read_evidence(store, settings, hub)
+def judge_pile(store: Store, of: Pile, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
+    """All verdicts on a published pile, by the name of the check."""
+    evidence = pile.read_evidence(store, of, settings, hub)
     return {check.name: check.run(evidence) for check in PILE_CHECKS}
 
 

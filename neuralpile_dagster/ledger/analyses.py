@@ -115,18 +115,20 @@ def annotate(task: AnalysisTask) -> AnnotationsRecord:
     from neuralpile_dagster.recordings.nwb.annotations import open_annotations
 
     path = f"{task.folder}/{task.session.key}"
-    with task.open_files() as files, open_annotations(files) as found:
+    reader = get_reader(task.dataset.reader)
+    units = task.dataset.reader_options.get("table", "/units")
+    with task.open_files() as files, open_annotations(files, units) as found:
         file, tables = put_file(
             task.store, f"{path}.parquet", lambda target: write_intervals(target, found.intervals())
         )
-        metrics = found.unit_metrics() if get_reader(task.dataset.reader).annotations == "units" else ()
+        metrics = found.unit_metrics() if reader.annotations == "units" else ()
         units_file, names = put_file(task.store, f"{path}.units.parquet", lambda target: write_metrics(target, metrics))
     return AnnotationsRecord(
         inputs=task.inputs,
         session_id=task.session.session_id,
         file=file,
         units_file=units_file,
-        trains_inputs=build.trains_inputs(task.session, task.dataset.reader),
+        trains_inputs=build.session_inputs(task.session, task.dataset),
         tables=tables,
         metrics=names,
         notes=tuple(found.notes),
@@ -216,7 +218,7 @@ def analysis_inputs(
             return None
         source = counts.file.sha256
     else:
-        source = build.trains_inputs(session, dataset.reader)
+        source = build.session_inputs(session, dataset)
     parts = [analysis.name, analysis.version, source, analysis.options(dataset)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

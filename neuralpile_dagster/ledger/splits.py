@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, HubError, TableError, TransientError, did_you_mean
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
@@ -46,6 +47,7 @@ class SplitInputs:
 
 
 def split_inputs(
+    pile: Pile,
     datasets: Sequence[Dataset],
     store: Store,
     hub: Hub,
@@ -74,13 +76,13 @@ def split_inputs(
         rules=rules,
         identities=identities,
         held_out=held_out_sessions(rules.hold_out, identities, benchmarks),
-        earlier=read_published_splits(hub, settings) if by_hash else None,
+        earlier=read_published_splits(hub, pile, settings) if by_hash else None,
     )
 
 
-def read_published_splits(hub: Hub, settings: Settings) -> EarlierSplits | None:
-    """The ``splits`` table of the pile that is published now; None where there is none that this version reads."""
-    name = piles.repository_name(settings)
+def read_published_splits(hub: Hub, pile: Pile, settings: Settings) -> EarlierSplits | None:
+    """The ``splits`` table of a pile as it is published now; None where there is none that this version reads."""
+    name = piles.repository_name(pile, settings)
     parquet = open_config(hub, name, "splits")
     if parquet is None or not set(SPLITS_SCHEMA.names) <= set(parquet.schema_arrow.names):
         return None
@@ -90,28 +92,28 @@ def read_published_splits(hub: Hub, settings: Settings) -> EarlierSplits | None:
     return EarlierSplits(table, f"{settings.namespace}/{name}, plan {stated.plan[:8]}") if stated else None
 
 
-def read_earlier_splits(store: Store, settings: Settings, plan_id: str) -> pa.Table | None:
+def read_earlier_splits(store: Store, pile: Pile, settings: Settings, plan_id: str) -> pa.Table | None:
     """The ``splits`` table that was published before that of a plan; None where there was none."""
-    key = _earlier_path(settings, plan_id)
+    key = _earlier_path(pile, settings, plan_id)
     if store.size(key) is None:
         return None
     with store.open(key) as file, damaged(store.uri(key)):
         return pq.read_table(file)
 
 
-def _earlier_path(settings: Settings, plan_id: str) -> str:
-    return f"{piles.plan_path(settings, plan_id)}.before.parquet"
+def _earlier_path(pile: Pile, settings: Settings, plan_id: str) -> str:
+    return f"{piles.plan_path(pile, settings, plan_id)}.before.parquet"
 
 
 def keep_earlier_splits(
-    store: Store, hub: Hub, settings: Settings, plan: PlanRecord, progress: Progress = silent
+    store: Store, hub: Hub, pile: Pile, settings: Settings, plan: PlanRecord, progress: Progress = silent
 ) -> None:
     """Store the splits that are published now, before those of another plan replace them: a check compares them.
 
     A damaged table is not kept, and ``progress`` told: publishing repairs it.
     """
     try:
-        earlier = read_published_splits(hub, settings)
+        earlier = read_published_splits(hub, pile, settings)
     except (HubError, TableError) as error:
         if isinstance(error, TransientError):
             raise
@@ -119,7 +121,7 @@ def keep_earlier_splits(
         return
     stated = settings_of(earlier.table) if earlier else None
     if earlier and stated and stated.plan != plan.digest:
-        table, key = earlier.table, _earlier_path(settings, plan.plan_id)
+        table, key = earlier.table, _earlier_path(pile, settings, plan.plan_id)
         put_file(store, key, lambda path: pq.write_table(table, path, compression="zstd"))
 
 

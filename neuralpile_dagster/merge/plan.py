@@ -343,9 +343,7 @@ def load_plan(store: Store, key: str) -> PilePlan:
     """Read a stored plan; raises `MergeError` when there is none."""
     record = read_record(store, f"{key}.json", PlanRecord)
     if record is None or record.rows_file is None:
-        raise MergeError(
-            f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize neural_pile/manifest"
-        )
+        raise MergeError(f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize the pile's manifest")
     rows, splits = (_read(store, file) if file else None for file in (record.rows_file, record.splits_file))
     assert rows is not None
     return PilePlan(record, rows, splits)

@@ -13,25 +13,27 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile, piles_of
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
+from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
-from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.names import contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.publish.completeness import completeness
 from neuralpile_dagster.publish.configs import published_sessions
@@ -248,26 +250,28 @@ class Launcher:
         """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
-    def pile(self, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
-        """Plan, make and publish the merged pile with its last choices, but for these.
+    def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
+        """Plan, make and publish a pile with its last choices, but for these.
 
         ``built`` are datasets that must be in it.
         """
-        config = piles.plan_config(self.store, self.settings, built, choices or {})
-        if reason := self.run([names.PILE_MANIFEST], config=config):
-            self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
+        manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
+        config = piles.plan_config(self.store, pile, self.settings, built, choices or {})
+        if reason := self.run([manifest], config=config):
+            self.outcome.failed[manifest.to_user_string()] = reason
             return
-        assert PILE_SHARDS_PARTITIONS.name is not None
-        known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
-        wanted = set(piles.planned_shards(self.store, self.settings))
-        reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
+        partitions = names.shard_partitions(pile)
+        assert partitions.name is not None
+        known = self.instance.get_dynamic_partitions(partitions.name)
+        wanted = set(piles.planned_shards(self.store, pile, self.settings))
+        reasons = [self.run([shards], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
         if reason := next(filter(None, reasons), None):
-            self.outcome.failed[names.PILE_SHARDS.to_user_string()] = reason
+            self.outcome.failed[shards.to_user_string()] = reason
             return
-        if reason := self.run([names.PILE_HUB_DATASET]):
-            self.outcome.failed[names.PILE_HUB_DATASET.to_user_string()] = reason
+        if reason := self.run([hub_dataset]):
+            self.outcome.failed[hub_dataset.to_user_string()] = reason
         else:
-            published = piles.require_published(self.store, self.settings)
+            published = piles.require_published(self.store, pile, self.settings)
             self.outcome.made.append(
                 f"{published.repository}: {piles.contents(published)}; {self._where(published.repository)}"
             )
@@ -302,7 +306,7 @@ def build(
     annotations: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
+    """Build datasets one after the other, then their piles if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
     are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
@@ -313,7 +317,12 @@ def build(
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
     catalog = load_catalog(settings)
-    chosen = [get_dataset(catalog, name) for name in datasets]
+    chosen = [find_dataset(settings, catalog, name) for name in datasets]
+    if hidden := [row.name for row in chosen if row.name not in catalog]:
+        settings = replace(settings, catalog=",".join([settings.catalog, *hidden]))
+        catalog = load_catalog(settings)
+        print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
+    all_piles = load_piles(settings, catalog.values())
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
@@ -324,8 +333,9 @@ def build(
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
-            launcher.pile([dataset.name for dataset in chosen], choices)
-        try_to_refresh(instance, settings, list(catalog.values()), partial(print, file=sys.stderr))
+            for pile in piles_of(all_piles, chosen):
+                launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
+        try_to_refresh(instance, settings, list(catalog.values()), all_piles, partial(print, file=sys.stderr))
         return launcher.outcome
 
 

@@ -60,6 +60,7 @@ def component_card(
         *[f"# {text(dataset.title)}", ""],
         *_warnings(manifest, component),
         *_species_warning(dataset, counts),
+        *_bin_width_warning(component, counts),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *picture(component.repository),
@@ -112,6 +113,17 @@ def _species_warning(dataset: Dataset, counts: Sequence[CountsRecord]) -> list[s
     )
 
 
+def _bin_width_warning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
+    if not component.other_bin_widths_s:
+        return []
+    others = sum(record.stats.bin_width_s != component.bin_width_s for record in counts)
+    return warning(
+        f"{others:,} of {len(counts):,} sessions are in bins of "
+        f"{' and '.join(f'{width * 1000:g}' for width in component.other_bin_widths_s)} ms, as their files hold them, "
+        f"not of {component.bin_width_s * 1000:g} ms. The sessions config has the bin width of each session."
+    )
+
+
 def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
     """Species that the card may state: the catalog's, unless a file states another one; then what the files state."""
     found = sorted({record.facts.species for record in counts if record.facts.species})
@@ -124,7 +136,7 @@ def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list
     about = [text(dataset.description, 2_000), ""] if dataset.description else []
     return [
         *about,
-        f"Spike counts of sorted units ({text(species)}) in bins of {component.bin_width_s * 1000:g} ms, for "
+        f"Spike counts of sorted units ({text(species)}) in bins of {component.bins_in_words}, for "
         f"foundation models of neural activity: one row is a segment of a session, a matrix of units x bins. "
         f"Made from {text(component.source)} by {PROGRAM}.",
     ]
@@ -140,7 +152,7 @@ def _numbers(component: ComponentRecord) -> list[str]:
         ("spikes", f"{totals.spikes:,}"),
         ("recorded minutes", f"{totals.minutes:,.1f}"),
         ("rows (segments)", f"{totals.rows:,}"),
-        ("bin width", f"{component.bin_width_s:g} s"),
+        ("bin width", " and ".join(f"{width:g} s" for width in (component.bin_width_s, *component.other_bin_widths_s))),
     ]
     return table(["", ""], rows)
 

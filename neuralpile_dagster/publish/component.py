@@ -45,7 +45,9 @@ FORMAT = 1
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out"}
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out"} | {
+    *("tags", "rule_checked", "reader_checked"),
+}
 """Fields of a catalog row that do not, or only with annotations (`annotations_digest`)."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
@@ -152,7 +154,8 @@ def write_component(
             frozen=manifest.frozen,
             synthetic=manifest.synthetic or dataset.synthetic,
             license=manifest.citation.license,
-            bin_width_s=pairs[0][1].stats.bin_width_s,
+            bin_width_s=(width := pairs[0][1].stats.bin_width_s),
+            other_bin_widths_s=tuple(sorted({record.stats.bin_width_s for _, record in pairs} - {width})),
             sessions=tuple(sessions.values()),
             shards=shards,
             totals=totals,
@@ -217,7 +220,7 @@ def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:
             remedy=f"materialize {dataset.key}/spike_counts, or run: neuralpile build {dataset.name}",
         )
     widths = sorted({(record.stats.bin_width_s, record.max_tokens) for _, record in pairs})
-    if len(widths) > 1:
+    if len(widths) > 1 and not (dataset.allow_bin_width and len({tokens for _, tokens in widths}) == 1):
         raise HubError(
             f"the sessions of {dataset.name} were binned with different settings",
             found=", ".join(f"bins of {width:g} s in segments of {tokens:,} tokens" for width, tokens in widths),

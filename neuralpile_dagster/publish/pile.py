@@ -82,6 +82,7 @@ class StoredShard(Protocol):
 class PileSettings:
     """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"``, ``"sessions"``, ...
 
+    ``as_published`` is what its datasets have in the published pile, in words; empty where that is not known.
     ``annotations`` is the hash of those of its components, for its record.
     """
 
@@ -91,6 +92,8 @@ class PileSettings:
     test_size: float
     rules: SplitRules = field(default_factory=SplitRules)
     annotations: str = ""
+    title: str = "Neural pile"
+    as_published: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +188,7 @@ def write_pile(
         A shard is damaged or gone; names it.
     """
     if not shards:
-        raise HubError("the pile has no shards", remedy="materialize neural_pile/shards")
+        raise HubError("the pile has no shards", remedy="materialize the pile's shards")
     tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS if name not in STREAMED}
     known = _known_units(tables["sessions"])
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
@@ -230,7 +233,15 @@ def write_pile(
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
         write_bytes(
-            folder / "README.md", pile_card(record, components, configs, splits.promoted if splits else {}).encode()
+            folder / "README.md",
+            pile_card(
+                record,
+                components,
+                configs,
+                splits.promoted if splits else {},
+                title=settings.title,
+                as_published=settings.as_published,
+            ).encode(),
         )
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
@@ -252,7 +263,7 @@ def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
             f"{shard.file.key} is not what its record says",
             found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
             expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
-            remedy="materialize neural_pile/shards again",
+            remedy="materialize the pile's shards again",
         )
 
 

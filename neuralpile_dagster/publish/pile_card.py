@@ -51,28 +51,36 @@ class PileComponent:
 
 
 def pile_card(
-    pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config], promoted: Mapping[str, str]
+    pile: PileRecord,
+    components: Sequence[PileComponent],
+    configs: Sequence[Config],
+    promoted: Mapping[str, str],
+    *,
+    title: str = "Neural pile",
+    as_published: str = "",
 ) -> str:
     """Text of the pile's README.md; the same inputs give the same card.
 
-    ``promoted`` sessions (rows, ...) fill a split, by name, that would be empty.
+    ``promoted`` sessions (rows, ...) fill a split, by name, that would be empty. ``as_published`` is what its datasets
+    have in the published pile, in words.
     """
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
     synthetic = any(record.synthetic for record in records)
     header = metadata_block(
         configs,
-        pretty_name="Neural pile",
+        pretty_name=title,
         licenses=_licenses(components),
         tags=[*TAGS, *(["synthetic"] if synthetic else [])],
         n_rows=sum(split.num_examples for split in default.splits.values()),
     )
     tokens = sum(component.tokens for component in components)
     lines = [
-        *["# Neural pile", "", *_warnings(components)],
+        *[f"# {text(title)}", "", *_warnings(components)],
         f"{tokens:,} tokens of spike counts from {len(components):,} datasets, merged, shuffled and split for "
         "foundation models of neural activity: one row is a segment of a recording session, a matrix of units x bins"
         f"{_bin_width(records)}. A token is one unit in one bin. Made by {PROGRAM}.",
+        *_as_published(components, as_published),
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
         *["## Splits", "", *_splits(pile, promoted), ""],
@@ -84,6 +92,15 @@ def pile_card(
         *card.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _as_published(components: Sequence[PileComponent], as_published: str) -> list[str]:
+    """The pile's own totals against those of the published pile."""
+    if not as_published:
+        return []
+    tokens, sessions = (sum(getattr(component, what) for component in components) for what in ("tokens", "sessions"))
+    ours = f"{tokens:,} tokens, {sessions:,} sessions, {len(components):,} datasets"
+    return ["", f"In this pile: {ours}. As published by the authors of the neural pile: {as_published}."]
 
 
 def _licenses(components: Sequence[PileComponent]) -> list[str]:
@@ -108,6 +125,8 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
         )
     if partial := [f"{name} ({len(record.missing):,})" for name, record in records if record.missing]:
         lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
+    if uneven := [f"{name} ({record.bins_in_words})" for name, record in records if record.other_bin_widths_s]:
+        lines += card.warning(f"Components with sessions of different bin widths: {named(uneven)}.")
     if unknown := [component.name for component in components if component.record is None]:
         lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
     if cut := [f"{c.name} ({', '.join(c.splits_left_out)})" for c in components if c.splits_left_out]:
@@ -116,7 +135,7 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
 
 
 def _bin_width(records: Sequence[ComponentRecord]) -> str:
-    widths = sorted({record.bin_width_s for record in records})
+    widths = sorted({width for record in records for width in (record.bin_width_s, *record.other_bin_widths_s)})
     return f", in bins of {' and '.join(f'{width * 1000:g}' for width in widths)} ms" if widths else ""
 
 

@@ -296,7 +296,9 @@ class _Buffer:
             self._rounds.pop(lane, None)  # free its memory first
             self._rounds[lane] = ((epoch, number), plan.batches(lane, number), {})
         _, batches, rows = self._rounds[lane]
-        needed = np.unique(batches[k].rows).tolist()
+        # over a network a round's rows are fetched together; from a disk each when it is needed
+        wanted = batches if self._pile.is_remote else [batches[k]]
+        needed = np.unique(np.concatenate([batch.rows for batch in wanted])).tolist()
         lacking = [row for row in needed if row not in rows]
         rows.update(zip(lacking, self._pile.packed_rows(lacking), strict=True))
         return batches[k], rows

@@ -45,6 +45,8 @@ def write_recording(target: Path | BinaryIO, recording: Recording) -> None:
     else:
         schema, column = BINNED_SCHEMA, "counts"
         facts |= {name: value for name, value in vars(data).items() if name != "counts"}
+        if not data.bins_dropped:
+            del facts["bins_dropped"]  # files of before do not have it, and stay the same
         facts["n_bins"] = data.counts.shape[1]
         tables = _binned_tables(recording.units, data.counts)
     if len(recording.units) != data.n_units:

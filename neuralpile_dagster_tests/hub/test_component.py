@@ -170,6 +170,11 @@ def test_sessions_binned_differently_are_not_published_together(
     records["s2"] = put_session(store, "s2", bin_width_s=0.05)
     with pytest.raises(HubError, match="binned with different settings"):
         write(tmp_path / "mice", store, records)
+    allowed = DATASET.model_copy(update={"allow_bin_width": True})
+    component = write(tmp_path / "mice", store, records, dataset=allowed)
+    assert (component.bin_width_s, component.other_bin_widths_s) == (0.02, (0.05,))
+    card = (tmp_path / "mice" / "README.md").read_text()
+    assert "1 of 3 sessions are in bins of 50 ms, as their files hold them, not of 20 ms." in card
 
 
 def test_a_damaged_counts_file_is_named_and_nothing_is_published(

@@ -143,6 +143,15 @@ def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
     assert "SYNTHETIC" not in card and "not frozen" not in card
 
 
+def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Path, pile: Pile):
+    pile.write(tmp_path / "pile", settings=replace(pile.settings, title="Rodents", as_published="9 tokens, 2 sessions"))
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "\n# Rodents\n" in card
+    assert metadata(tmp_path / "pile")["pretty_name"] == "Rodents"
+    assert "In this pile: 2,200 tokens, 4 sessions, 2 datasets. As published by the authors" in card
+    assert "neural pile: 9 tokens, 2 sessions." in card
+
+
 def test_the_card_warns_of_what_its_components_are(tmp_path: Path):
     pile = Pile(tmp_path, frozen=False, synthetic=True)
     by_sessions = PileSettings(pile.settings.plan, 3, "sessions", 0.2)

@@ -11,6 +11,7 @@ import pytest
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ConfigurationError, HubError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
@@ -183,14 +184,16 @@ def test_the_splits_published_before_are_kept_when_another_plan_replaces_them(tm
     sources = [source_from_component("local/mice", made.record.sessions)]
     old, new = (plan_pile(sources, seed=seed, test_size=0.3) for seed in (0, 1))
     assert old.splits is not None
-    assert read_published_splits(made.hub, made.settings) is None
+    assert read_published_splits(made.hub, NEURAL_PILE, made.settings) is None
     publish_pile(made, old.splits, tmp_path / "pile")
-    keep_earlier_splits(made.store, made.hub, made.settings, old.record)
-    assert read_earlier_splits(made.store, made.settings, old.record.plan_id) is None, "it is published again"
-    keep_earlier_splits(made.store, made.hub, made.settings, new.record)
-    kept = read_earlier_splits(made.store, made.settings, new.record.plan_id)
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, old.record)
+    assert read_earlier_splits(made.store, NEURAL_PILE, made.settings, old.record.plan_id) is None, (
+        "it is published again"
+    )
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, new.record)
+    kept = read_earlier_splits(made.store, NEURAL_PILE, made.settings, new.record.plan_id)
     assert kept is not None and kept.equals(old.splits)
-    found = read_published_splits(made.hub, made.settings)
+    found = read_published_splits(made.hub, NEURAL_PILE, made.settings)
     assert found is not None and found.where == f"local/neural-pile, plan {old.record.plan_id}"
 
 
@@ -205,13 +208,13 @@ def test_damaged_splits_on_the_hub_stop_a_plan_that_follows_them_but_no_publicat
     held.unlink()  # not in the folder that it was published from, which shares the file
     held.write_bytes(content)
     with pytest.raises(HubError, match=r"splits/splits\.parquet of neural-pile is damaged"):
-        read_published_splits(made.hub, made.settings)
+        read_published_splits(made.hub, NEURAL_PILE, made.settings)
     lines: list[str] = []
-    keep_earlier_splits(made.store, made.hub, made.settings, plan.record, lines.append)
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, plan.record, lines.append)
     assert "are not compared with these" in lines[0] and "is damaged" in lines[0]
 
 
 def test_a_table_of_another_form_is_not_followed(tmp_path: Path):
     made = Published(tmp_path, (None, None, None))
     publish_pile(made, pa.table({"session_id": ["a"], "split": ["test"]}), tmp_path / "pile")
-    assert read_published_splits(made.hub, made.settings) is None
+    assert read_published_splits(made.hub, NEURAL_PILE, made.settings) is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import (
@@ -137,7 +138,7 @@ def test_the_numbers_of_a_record_are_in_the_ui_and_what_is_current_is_not_made_a
 def test_the_sensor_asks_for_what_is_missing(made: House, added: dg.AssetKey) -> None:
     resources = {"instance": InstanceResource.from_settings(made.settings)}
     with dg.build_sensor_context(instance=made.instance, resources=resources) as context:
-        result = current_sensor([MICE])(context)
+        result = current_sensor([MICE], [NEURAL_PILE])(context)
     assert isinstance(result, dg.SensorResult)
     assert result.run_requests is not None
     assert [added] in [request.asset_selection for request in result.run_requests]

@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import ANNOTATIONS, analysis_standing, read_annotations
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import rewrite, write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, failure_of, neuralpile, trains_of
+from neuralpile_dagster_tests.fixtures.house import (
+    FILES,
+    MICE,
+    PILE_HUB_DATASET,
+    SESSIONS,
+    House,
+    failure_of,
+    neuralpile,
+    trains_of,
+)
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 
 KEY = names.asset_key(MICE, ANNOTATIONS)
@@ -58,11 +68,11 @@ def test_they_make_a_publication_due_once_and_nothing_else_again(
     assert (annotated.inputs, annotated.shards) == (published.inputs, published.shards)
     assert annotated.annotations is not None
     assert (annotated.annotations.sessions, annotated.annotations.tables) == (3, {"trials": 6})
-    pile = pile_due(house.store, house.datasets, house.settings)
+    pile = pile_due(house.store, NEURAL_PILE, house.datasets, house.settings)
     assert pile == PileDue(False, (), True, pile.inputs if pile else "")
-    assert house.run(names.PILE_HUB_DATASET).success
-    assert pile_due(house.store, house.datasets, house.settings) is None
-    assert piles.require_published(house.store, house.settings).annotations
+    assert house.run(PILE_HUB_DATASET).success
+    assert pile_due(house.store, NEURAL_PILE, house.datasets, house.settings) is None
+    assert piles.require_published(house.store, NEURAL_PILE, house.settings).annotations
     assert (house.hub_folder("neural-pile") / "intervals" / "intervals.parquet").is_file()
     assert stored(house) == before
 

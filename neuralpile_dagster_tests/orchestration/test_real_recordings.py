@@ -13,6 +13,7 @@ from pynwb import NWBHDF5IO
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.orchestration import names
@@ -76,7 +77,7 @@ def test_the_recording_without_units_is_counted_among_the_dropped_files(real: tu
 
 
 def test_the_pile_holds_all_tokens_of_the_component(real: tuple[House, Dataset]) -> None:
-    published = piles.require_published(real[0].store, real[0].settings)
+    published = piles.require_published(real[0].store, NEURAL_PILE, real[0].settings)
     tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
     assert tokens == 15 * 59_999 + 3 * 54_368
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.catalog.benchmarks.lists import load_benchmarks
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import piles
@@ -21,30 +22,40 @@ from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan, plan_pile
 from neuralpile_dagster.merge.splits import settings_of, share_of
-from neuralpile_dagster.orchestration import launch, names
+from neuralpile_dagster.orchestration import launch
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
 from neuralpile_dagster.orchestration.launch import Launcher, Outcome
 from neuralpile_dagster.testing.nwb import write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, house, neuralpile, trains_of
+from neuralpile_dagster_tests.fixtures.house import (
+    MICE,
+    PILE_HUB_DATASET,
+    PILE_MANIFEST,
+    PILE_SHARDS,
+    House,
+    failure_of,
+    house,
+    neuralpile,
+    trains_of,
+)
 from neuralpile_dagster_tests.merge.test_plan import source
 
 RULES = {"split_by": "sessions", "split_rule": "hash", "test_size": 0.3, "valid_size": 0.2}
 
 
 def plan(made: House, **config: Any) -> dg.ExecuteInProcessResult:
-    return made.run(names.PILE_MANIFEST, ops={"neural_pile__manifest": {"config": config}})
+    return made.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": config}})
 
 
 def planned(made: House) -> PilePlan:
-    plan_id = piles.require_current(made.store, made.settings).plan_id
-    return load_plan(made.store, piles.plan_path(made.settings, plan_id))
+    plan_id = piles.require_current(made.store, NEURAL_PILE, made.settings).plan_id
+    return load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, plan_id))
 
 
 def publish(made: House) -> None:
-    for shard in piles.planned_shards(made.store, made.settings):
-        assert made.run(names.PILE_SHARDS, partitions=[shard]).success
-    done = made.run(names.PILE_HUB_DATASET)
+    for shard in piles.planned_shards(made.store, NEURAL_PILE, made.settings):
+        assert made.run(PILE_SHARDS, partitions=[shard]).success
+    done = made.run(PILE_HUB_DATASET)
     assert done.success, failure_of(done)
 
 
@@ -77,12 +88,12 @@ def test_three_sessions_fill_three_splits_and_the_plan_says_which_was_moved(made
     u = {session: share_of(0, MICE.name, session) for session in splits}
     due = {session: "test" if u[session] < 0.3 else "valid" if u[session] < 0.5 else "train" for session in u}
     assert {f"{MICE.name}/{s}": splits[s] for s in splits if splits[s] != due[s]} == record.promoted != {}
-    shown = metadata_of(made, names.PILE_MANIFEST)
+    shown = metadata_of(made, PILE_MANIFEST)
     assert all(name in shown["promoted"] for name in record.promoted)
     table = {row.data["of each split"]: row.data for row in shown["splits"].records}
     assert {table[what]["test"] for what in ("sessions", "subjects", "datasets")} == {"1"}
     assert shown["follows"] == "no published splits of the same seed and rule"
-    assert metadata_of(made, names.PILE_HUB_DATASET)["splits"] == shown["splits"]
+    assert metadata_of(made, PILE_HUB_DATASET)["splits"] == shown["splits"]
     card = (made.hub_folder("neural-pile") / "README.md").read_text()
     assert "Moved to a split that would be empty" in card and "data/valid-00000" not in card
 
@@ -105,12 +116,12 @@ def test_a_home_without_a_plan_goes_on_with_the_splits_on_the_hub_when_a_session
     after = published_splits(made)
     assert {session: after[session] for session in before} == before
     assert after["sub-B_ses-4"] == "test"
-    kept = read_earlier_splits(made.store, made.settings, record.plan_id)
+    kept = read_earlier_splits(made.store, NEURAL_PILE, made.settings, record.plan_id)
     assert kept is not None
     stated = settings_of(kept)
     assert stated is not None and stated.plan == earlier.digest
     for name in (name for name, check in CHECKS.items() if check.layer == "pile"):
-        assert made.checks(names.PILE_HUB_DATASET, name)[0].passed, name
+        assert made.checks(PILE_HUB_DATASET, name)[0].passed, name
     verdict = checks.split_is_stable(planned(made), kept)
     assert (verdict.passed, verdict.found, verdict.details["compared_with"]) == (
         True,
@@ -185,7 +196,7 @@ def test_a_session_that_is_not_where_its_hash_says_fails_unless_it_was_promoted_
 
 
 def test_evaluation_sessions_in_train_are_warned_of_with_their_number(made: House) -> None:
-    published = piles.require_published(made.store, made.settings)
+    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
     lists = load_benchmarks(made.settings)
     assert checks.benchmarks_in_train(published, lists).found == "no session of a list in this pile"
     counts = {"valid": 0, "test": 1, "left_out": 0}
@@ -205,13 +216,15 @@ def test_evaluation_sessions_in_train_are_warned_of_with_their_number(made: Hous
 
 def test_the_command_lines_choices_replace_those_of_the_last_pile_and_stay(made: House) -> None:
     launcher = Launcher(made.settings, made.instance, made.job)
-    launcher.pile([MICE.name], {"order": "hash", "valid_size": 0.0})
+    launcher.pile(NEURAL_PILE, [MICE.name], {"order": "hash", "valid_size": 0.0})
     assert launcher.outcome.failed == {}
     rules = planned(made).record.rules
     assert (rules.split_rule, rules.order, rules.valid_size) == ("hash", "hash", 0.0)
-    published = piles.require_published(made.store, made.settings)
+    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
     assert published.rules == rules and published.shards.keys() == {"train", "test"}
-    assert piles.plan_config(made.store, made.settings)["neural_pile__manifest"]["config"]["order"] == "hash"
+    assert (
+        piles.plan_config(made.store, NEURAL_PILE, made.settings)["neural_pile__manifest"]["config"]["order"] == "hash"
+    )
 
 
 def test_options_of_the_command_line_are_the_run_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -244,9 +257,12 @@ def test_what_is_held_out_of_the_pile_is_in_no_row_of_it(made: House) -> None:
     assert plan(made, **{**RULES, "valid_size": 0.0}, hold_out=[entry], held_out_go_to="leave_out").success
     found = set(planned(made).rows["session_id"].to_pylist())
     assert train not in found and found
-    shown = metadata_of(made, names.PILE_MANIFEST)
+    shown = metadata_of(made, PILE_MANIFEST)
     assert (shown["hold_out"], shown["held_out_go_to"], shown["held_out_sessions"]) == (entry, "leave_out", "1")
-    assert piles.plan_config(made.store, made.settings)["neural_pile__manifest"]["config"]["split_rule"] == "hash"
+    assert (
+        piles.plan_config(made.store, NEURAL_PILE, made.settings)["neural_pile__manifest"]["config"]["split_rule"]
+        == "hash"
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
@@ -189,10 +191,9 @@ def test_units_elsewhere_in_the_file_are_found_and_the_remedy_makes_them_readabl
         file.move("units", "processing/ecephys/sorted")
     with pytest.raises(NoUnits, match=r"spike times in /processing/ecephys/sorted") as error:
         read(path)
-    assert "file['units'] = h5py.SoftLink('/processing/ecephys/sorted')" in error.value.remedy
-    with h5py.File(path, "r+") as file:
-        file["units"] = h5py.SoftLink("/processing/ecephys/sorted")
-    assert_same(trains_of(read(path)), TRAINS)
+    assert "reader_options: {table: /processing/ecephys/sorted}" in error.value.remedy
+    moved = read_session("units", [LocalFile("a.nwb", path)], {"table": "/processing/ecephys/sorted"})
+    assert_same(trains_of(moved), TRAINS)
 
 
 def test_a_matlab_7_3_file_is_named(tmp_path: Path):

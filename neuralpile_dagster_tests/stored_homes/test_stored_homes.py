@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster_tests.stored_homes.make import neuralpile
 
@@ -137,4 +138,4 @@ def test_the_sensor_finds_nothing_to_do_in_an_old_home(root: Path, monkeypatch: 
     rows, store = list(load_catalog(settings).values()), open_store(settings.store)
     due = {row.name: dataset_due(store, row, settings, 1.0) for row in rows if row.name.startswith("old-")}
     assert {name: what for name, what in due.items() if what.sessions or what.publish or what.analyses} == {}
-    assert pile_due(store, rows, settings) is None
+    assert pile_due(store, NEURAL_PILE, rows, settings) is None

@@ -15,7 +15,6 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.recordings.nwb.intervals import IntervalTable, read_intervals
 from neuralpile_dagster.recordings.nwb.metrics import Metric, read_unit_metrics
 from neuralpile_dagster.recordings.nwb.table import open_table
-from neuralpile_dagster.recordings.nwb.units import UNITS
 
 
 @dataclass
@@ -28,10 +27,13 @@ class Annotations:
         In the order in which their units are stacked.
     notes : list of str
         What the files hold and is not used; gains lines while they are read.
+    units : str
+        Path of the units table in each file.
     """
 
     files: Sequence[tuple[OpenFile, h5py.File]]
     notes: list[str] = field(default_factory=list)
+    units: str = "/units"
 
     def intervals(self) -> Iterator[IntervalTable]:
         """Every table of intervals; see `read_intervals`."""
@@ -44,7 +46,7 @@ class Annotations:
         """
         first_row = 0
         for opened, file in self.files:
-            table = open_table(opened, file, UNITS)
+            table = open_table(opened, file, self.units)
             if table is None:
                 self.notes.append(f"{opened.name} has no units table")
                 continue
@@ -54,7 +56,7 @@ class Annotations:
 
 
 @contextmanager
-def open_annotations(files: Sequence[OpenFile]) -> Iterator[Annotations]:
-    """Open a session's NWB files, in the order in which its recording is read."""
+def open_annotations(files: Sequence[OpenFile], units: str = "/units") -> Iterator[Annotations]:
+    """Open a session's NWB files, in the order in which its recording is read; ``units`` is their units table."""
     with ExitStack() as stack:
-        yield Annotations([(opened, stack.enter_context(opened.hdf5())) for opened in files])
+        yield Annotations([(opened, stack.enter_context(opened.hdf5())) for opened in files], units=units)
