@@ -118,11 +118,14 @@ def test_connections_are_closed_with_the_last_file_and_not_before(bucket: Bucket
     for remote in (first, second, first):
         remote.read_into(0, memoryview(bytearray(1000)))
     assert bucket_server.most_connections == 1
+    pool = shared.pool(url)
     first.close()
     first.close()
+    assert len(pool.pools) == 1
     second.read_into(0, memoryview(bytearray(1000)))
     assert bucket_server.most_connections == 1
     second.close()
+    assert len(pool.pools) == 0
     third = RemoteObject("x", 1000, url, lambda: url, shared)
     third.read_into(0, memoryview(bytearray(1000)))
     third.close()

@@ -352,6 +352,28 @@ def test_a_stopped_object_gives_no_further_block_of_a_response(bucket_server: Se
     blocks = remote._stream(url, 0, 1 << 20)
     next(blocks)
     remote.stop()
-    with pytest.raises(AttemptFailed, match="reading was stopped"):
-        next(blocks)
+    for stopped in (blocks, remote._stream(url, 0, 1 << 20)):
+        with pytest.raises(AttemptFailed, match="reading was stopped"):
+            next(stopped)
+    assert len(bucket_server.log) == 1
+    remote.close()
+
+
+def test_a_transfer_that_advances_gets_all_its_attempts_again(bucket_server: Server, bucket: Bucket) -> None:
+    bucket.path.write_bytes(bytes(range(256)) * 4096)
+    bucket_server.faults.add(Fault("short_body", times=5))  # each time half of what was missing arrives
+    url, content = f"{bucket_server.url}/x", bytearray(1 << 20)
+    remote = RemoteObject("x", 1 << 20, url, lambda: url, Connections(1, QUICK))
+    remote.read_into(0, memoryview(content))
+    remote.close()
+    assert content == bucket.path.read_bytes()
+    assert len(bucket_server.faults.struck) == 5 > QUICK.attempts
+
+
+def test_a_url_that_another_thread_renewed_is_not_renewed_again() -> None:
+    fresh = iter(("third", "fourth"))
+    remote = RemoteObject("x", 1, "second", lambda: next(fresh), Connections(1, QUICK))
+    for seen, url in (("first", "second"), ("second", "third"), ("second", "third")):
+        remote._renew(seen)
+        assert remote._url == url
     remote.close()

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import logging
 import resource
+import socket
 import ssl
 import threading
 import traceback
@@ -17,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from urllib3.exceptions import LocationParseError
 
 from neuralpile_dagster.archives.dandi.archive import DandiArchive
 from neuralpile_dagster.archives.downloads import DownloadCache
@@ -25,9 +27,10 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, StoreError, TransientError
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.net import errors
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.retry import RetryPolicy
+from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, network_errors, retry_call
 from neuralpile_dagster_tests.fixtures.archives import QUICK
 from neuralpile_dagster_tests.fixtures.bucket import Bucket
 from neuralpile_dagster_tests.servers.faults import status
@@ -181,6 +184,46 @@ def test_an_api_that_redirects_in_a_circle_is_unavailable(bucket_server: Server,
     archive = DandiArchive(f"{bucket_server.url}/api", None, DownloadCache(tmp_path / "cache"), 2, QUICK)
     with pytest.raises(ArchiveUnavailable, match=r"dandi 000001 could not be read from .*TooManyRedirects"):
         archive.list_files(Source(id="000001"))
+    with pytest.raises(ArchiveUnavailable, match="more than 5 redirects"):
+        read(f"{bucket_server.url}/x")
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+def test_an_invalid_url_of_figshare_is_said_at_once(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture, telling: None
+):
+    with pytest.raises(ArchiveError, match="invalid URL") as caught:
+        FigshareArchive(url, DownloadCache(tmp_path), 2, QUICK).list_files(Source(archive="figshare", id="5"))
+    assert_final(caught.value, caplog)
+
+
+def test_a_final_error_does_not_carry_the_text_of_its_cause():
+    with pytest.raises(ArchiveError, match="invalid URL") as caught, network_errors("x", "http://h.org"):
+        raise LocationParseError(f"http://h.org:port/x?{SECRET}")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_of_a_url_no_more_than_scheme_and_host_is_shown():
+    assert errors.host(f"https://ann:password@h.org:8080/x?{SECRET}") == "https://h.org:8080"
+    assert errors.host(f"https://[::1/x?{SECRET}") == "an invalid URL"
+
+
+def test_errors_that_are_each_other_s_cause_end_the_search_for_the_innermost():
+    one, other = OSError("one"), OSError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert errors.inner_error(one, socket.gaierror) is None
+
+
+def test_a_call_that_is_stopped_is_not_retried():
+    calls: list[int] = []
+
+    def attempt() -> None:
+        calls.append(1)
+        raise AttemptFailed("reset")
+
+    with pytest.raises(AttemptFailed):
+        retry_call(attempt, "x", QUICK, stop=lambda: True)
+    assert calls == [1]
 
 
 def test_a_servers_retry_after_binds_all_threads_that_read_the_same_object(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
 from neuralpile_dagster.hub.huggingface import listing
@@ -73,7 +74,7 @@ def test_ever_new_pages_are_bounded(
     lists: tuple[Lists, HuggingFaceHub, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "MAX_PAGES", 5)
-    application, hub, _ = lists
+    application, hub, server = lists
 
     def page(request: Request) -> Response:
         number = int(request.query.get("cursor", 0)) + 1
@@ -83,6 +84,7 @@ def test_ever_new_pages_are_bounded(
     application.page = page
     for call in both(hub):
         assert_ends(call, "more than 5 pages")
+    assert 10 <= len(server.log) <= 12
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,29 @@ def test_a_tree_of_another_form_is_not_understood(
     application, hub, _ = lists
     application.page = lambda request: json_response(document)
     assert_ends(lambda: hub.files("x"), "the list of the files of lab/x was not understood")
+
+
+def test_folders_and_the_hubs_own_file_are_no_files_of_ours(lists: tuple[Lists, HuggingFaceHub, Server]) -> None:
+    application, hub, _ = lists
+    folder = {"type": "directory", "oid": "b" * 40, "size": 0, "path": "data"}
+    rows = [folder, entry(1), entry(2) | {"path": ".gitattributes"}]
+    application.page = lambda request: json_response(rows)
+    assert list(listing.remote_files(HfApi(endpoint=application.url), "lab/x", "main")) == ["1.txt"]
+
+
+def test_a_path_that_a_tree_has_twice_is_named(lists: tuple[Lists, HuggingFaceHub, Server]) -> None:
+    application, hub, _ = lists
+    application.page = lambda request: json_response([entry(1), entry(1)])
+    assert_ends(lambda: hub.files("x"), "does not end; found: 1.txt twice")
+
+
+@pytest.mark.parametrize("document", [{}, [1], [{}], [entry(1) | {"id": 7}]])
+def test_a_list_of_datasets_of_another_form_is_not_understood(
+    lists: tuple[Lists, HuggingFaceHub, Server], document: object
+) -> None:
+    application, hub, _ = lists
+    application.page = lambda request: json_response(document)
+    assert_ends(lambda: list(hub.repositories()), "the list of the datasets of lab was not understood")
 
 
 def test_the_pages_of_a_real_tree_are_all_read(tmp_path: Path) -> None:

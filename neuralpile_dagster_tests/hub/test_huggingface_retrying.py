@@ -17,6 +17,7 @@ from huggingface_hub import get_session
 from huggingface_hub.utils import http_backoff
 
 from neuralpile_dagster.errors import HubUnavailable
+from neuralpile_dagster.hub.huggingface import retry
 from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, HubGaveUp, asked_wait_s, install
 from neuralpile_dagster.net.retry import AttemptFailed, retry_call
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK
@@ -199,6 +200,14 @@ def test_storage_that_asks_for_too_long_a_wait_is_given_up_at_once(server: Serve
         with pytest.raises(HubGaveUp, match="asks to wait 10,000 s"):
             http_backoff("PUT", storage.url.replace("127.0.0.1", "localhost"), content=b"x")
         assert len(storage.log) == 1
+
+
+def test_a_large_json_response_is_left_to_the_library():
+    request = httpx2.Request("GET", "https://h.org/api/x")
+    headers = {"content-type": "application/json", "content-length": str(1 << 27)}
+    response = httpx2.Response(200, headers=headers, content=iter([b"{"]))
+    assert retry._reason(request, response) == ""
+    assert not response.is_stream_consumed
 
 
 def test_a_good_response_that_names_a_long_wait_is_taken(server: Server):

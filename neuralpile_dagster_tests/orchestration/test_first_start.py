@@ -49,3 +49,17 @@ def test_builds_that_start_together_on_a_new_home_all_open_it() -> None:
 def test_a_home_that_cannot_be_made_is_named() -> None:
     with pytest.raises(StoreError, match=r"/proc/home.* cannot be written; found: .*; what to do: set NEURALPILE_HOME"):
         open_instance(settings_of(Path("/proc/home")))
+
+
+def test_an_opened_home_has_all_databases_before_they_are_used() -> None:
+    with quick_folder() as folder:
+        with open_instance(settings_of(folder)):
+            made = {path.name for path in folder.rglob("*.db")}
+        assert made >= {"runs.db", "schedules.db", "index.db"}
+
+
+def test_a_home_that_cannot_be_locked_is_named() -> None:
+    with quick_folder() as folder:
+        (folder / ".opening.lock").mkdir()
+        with pytest.raises(StoreError, match=r"cannot be written; found: .*opening\.lock"):
+            open_instance(settings_of(folder))
