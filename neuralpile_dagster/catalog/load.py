@@ -79,7 +79,7 @@ def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Da
     known = {row.name for row in BEYOND}
     for name in sorted(names - known - {"all"} - {row.name for row in PUBLISHED} - own):
         raise ConfigurationError(
-            "NEURALPILE_CATALOG is wrong",
+            "NEURALPILE_CATALOG is invalid",
             found=name,
             expected=f"`published`, `all`, or names of {', '.join(sorted(known))}",
             remedy=did_you_mean(name, known),

@@ -348,5 +348,5 @@ def test_a_further_dataset_is_shown_when_a_pile_or_a_command_names_it(tmp_path: 
 
 
 def test_a_wrong_choice_of_further_datasets_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match=r"NEURALPILE_CATALOG is wrong; found: icm.*did you mean 'icms'\?"):
+    with pytest.raises(ConfigurationError, match=r"NEURALPILE_CATALOG is invalid; found: icm.*did you mean 'icms'\?"):
         load_catalog(replace(settings(tmp_path), catalog="icm"))
