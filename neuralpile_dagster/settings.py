@@ -191,13 +191,6 @@ class Settings:
             _whole_number(1, 1_000_000_000),
         ),
     )
-    catalog: str = field(
-        default="published",
-        metadata=_setting(
-            "NEURALPILE_CATALOG",
-            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
-        ),
-    )
     min_session_share: float = field(
         default=1.0,
         metadata=_setting(
@@ -209,6 +202,13 @@ class Settings:
     pile_name: str = field(
         default="neural-pile",
         metadata=_setting("NEURALPILE_PILE_NAME", "name of the merged pile's repository", _repository),
+    )
+    catalog: str = field(
+        default="published",
+        metadata=_setting(
+            "NEURALPILE_CATALOG",
+            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
+        ),
     )
 
     @classmethod

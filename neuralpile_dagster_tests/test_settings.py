@@ -21,9 +21,9 @@ CHOSEN = {
     "NEURALPILE_NAMESPACE": "lab",
     "NEURALPILE_BIN_WIDTH": "0.01",
     "NEURALPILE_MAX_TOKENS": "1e6",
-    "NEURALPILE_CATALOG": "all",
     "NEURALPILE_MIN_SESSION_SHARE": "0.5",
     "NEURALPILE_PILE_NAME": "our-pile",
+    "NEURALPILE_CATALOG": "all",
     "NEURALPILE_THREADS": "3",
     "NEURALPILE_CONNECTIONS": "5",
     "NEURALPILE_CACHE_BYTES": "1000",
@@ -46,7 +46,7 @@ def test_every_setting_is_read_from_the_environment_that_is_given(monkeypatch: p
     for variable in CHOSEN:
         monkeypatch.setenv(variable, "not this one")
     assert Settings.from_environment(CHOSEN) == Settings(
-        Path("/home/pile"), "s3://bucket/prefix", "/recordings", "hf", "lab", 0.01, 1_000_000, 0.5, "our-pile"
+        Path("/home/pile"), "s3://bucket/prefix", "/recordings", "hf", "lab", 0.01, 1_000_000, 0.5, "our-pile", "all"
     )
     assert ProcessSettings.from_environment(CHOSEN) == ProcessSettings(3, 5, 1000, True)
 
