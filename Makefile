@@ -1,5 +1,5 @@
 # Everything sets itself up: a machine with Python >= 3.11, make and a package index is enough.
-.PHONY: demo test check test-lowest lint bench ui lock format docs clean
+.PHONY: demo test check test-lowest test-train lint bench ui lock format docs clean
 # Where bytecode is not cached every run process pays 1.6 s more.
 unexport PYTHONDONTWRITEBYTECODE
 # the first that runs: version managers leave commands that do not
@@ -46,6 +46,11 @@ $(LOWEST)/installed: pyproject.toml
 
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+# The training example with torch and its DataLoader, where torch is installed (pip install -e '.[train]'; for CPUs alone
+# add --index-url https://download.pytorch.org/whl/cpu); else skipped.
+test-train: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 0 -rs neuralpile_dagster_tests/reading/test_torch.py $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
-"""What all benches share: a fresh process measured from outside, tables, results as JSON.
+"""What all benches share: a fresh process measured from outside, alternating rounds, tables, results as JSON.
 
-Every figure is a ratio against a baseline measured in the same run.
+Every figure is a ratio against a baseline of the same run: the median of the ratios of `ROUNDS` alternating rounds,
+because others use the machine. For the same reason CPU seconds stand beside wall seconds.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ROUNDS = 3
+"""Rounds of a bench, each of which runs every way once."""
+Round = dict[str, dict[str, float]]
+"""Figures of every way in one round."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,38 @@ class Measured:
     def json(self) -> Any:
         """What its last line says."""
         return json.loads(self.output.strip().splitlines()[-1])
+
+
+def rounds(ways: Mapping[str, Callable[[], Mapping[str, float]]], count: int = ROUNDS) -> list[Round]:
+    """Run every way once, then again, ``count`` times: what disturbs a round disturbs all of its ways."""
+    return [{name: dict(run()) for name, run in ways.items()} for _ in range(count)]
+
+
+def medians(every: Sequence[Round]) -> Round:
+    """The median of each figure of each way."""
+    return {
+        way: {figure: median(one[way][figure] for one in every) for figure in figures}
+        for way, figures in every[0].items()
+    }
+
+
+def median_ratio(every: Sequence[Round], figure: str, way: str, other: str) -> float:
+    """The median over rounds of ``way`` by ``other``."""
+    return median(one[way][figure] / one[other][figure] for one in every)
+
+
+class Laps:
+    """Wall and CPU seconds of this process since the lap before: ``<name>_s`` and ``<name>_cpu_s``."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def lap(self, name: str) -> None:
+        """End a lap."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.found |= {f"{name}_s": wall - self._wall, f"{name}_cpu_s": cpu - self._cpu}
+        self._wall, self._cpu = wall, cpu
 
 
 def own_memory(field: str) -> int:
@@ -74,8 +114,34 @@ def synthetic_row(name: str, source_id: str, sessions: int, tokens: int) -> dict
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"python": platform.python_version(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    """What the figures were measured on, when, and how much others used it: load averages of 1 and 15 minutes."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    load = os.getloadavg()
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+        "load": load[0],
+        "load_15_minutes": load[2],
+    }
+
+
+def machine_line() -> str:
+    """`machine` as a line for the reader of a table."""
+    found = machine()
+    return (
+        f"{found['processor']}, {found['cores']} cores, {found['memory_gb']} GB, Python {found['python']}, "
+        f"{found['date']}, load {found['load']:.1f} (15 minutes: {found['load_15_minutes']:.1f})"
+    )
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -95,6 +161,7 @@ def _text(value: Any) -> str:
 
 def save(name: str, results: Mapping[str, Any]) -> Path:
     """Write the results as JSON to ``bench/results/<name>.json``."""
+    print(f"\nOn: {machine_line()}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")

@@ -13,12 +13,12 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.common import measure, save, show
+from bench.common import ROUNDS, Laps, measure, median_ratio, medians, rounds, save, show
 
 SIZE = {"sessions": 20, "rows": 10, "units": 2_000, "bins": 5_000}
 TINY = {"sessions": 4, "rows": 3, "units": 100, "bins": 500}
@@ -42,10 +42,10 @@ def copy(folder: Path, out: str) -> dict[str, Any]:
     from neuralpile_dagster.merge.shards import write_shard
 
     store, loaded, name = _shard(folder)
-    began = time.perf_counter()
+    laps = Laps()
     report = write_shard(loaded, name, store.open, folder / out)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "rows": report.rows, "bytes": report.bytes, "decoded": report.decoded_rows}
+    laps.lap("own")
+    return {**laps.found, "rows": report.rows, "bytes": report.bytes, "decoded": report.decoded_rows}
 
 
 def copy_all(folder: Path, plan: str) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def copy_all(folder: Path, plan: str) -> dict[str, Any]:
     from neuralpile_dagster.merge.shards import write_shard
 
     store, loaded, _ = _shard(folder, plan)
-    began = time.perf_counter()
+    laps = Laps()
     names = [shard.name for shard in loaded.record.shards]
     reports = [write_shard(loaded, name, store.open, folder / "many" / name) for name in names]
-    seconds = time.perf_counter() - began
+    laps.lap("own")
     shutil.rmtree(folder / "many")
-    return {"seconds": seconds, "shards": len(names), "rows": sum(report.rows for report in reports)}
+    return {**laps.found, "shards": len(names), "rows": sum(report.rows for report in reports)}
 
 
 def encode(folder: Path, out: str) -> dict[str, Any]:
@@ -68,23 +68,25 @@ def encode(folder: Path, out: str) -> dict[str, Any]:
     from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
     store, loaded, name = _shard(folder)
-    began = time.perf_counter()
+    laps = Laps()
     with atomic_write(folder / out) as path, RowWriter(path, PILE_SCHEMA) as writer:
         for file, number, source in loaded.refs(name):
             with store.open(file) as opened, RowReader(opened, file) as reader:
                 row = reader.row(number)
             writer.write(row.counts, row.subject_id, row.session_id, row.segment_id, source)
-    return {"seconds": time.perf_counter() - began}
+    laps.lap("own")
+    return laps.found
 
 
 def plain(folder: Path, out: str) -> dict[str, Any]:
     """The limit: a copy of the finished file."""
     from neuralpile_dagster.files import atomic_write
 
-    began = time.perf_counter()
+    laps = Laps()
     with atomic_write(folder / out) as path:
         shutil.copyfile(folder / "copy.parquet", path)
-    return {"seconds": time.perf_counter() - began}
+    laps.lap("own")
+    return laps.found
 
 
 def make(folder: Path, size: dict[str, int]) -> dict[str, Any]:
@@ -132,18 +134,18 @@ STEPS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def step(name: str, *arguments: Any) -> dict[str, Any]:
-    """One step in a fresh process: what it says, its wall time and peak memory."""
+    """One step in a fresh process: what it says, its wall and CPU time and peak memory."""
     measured = measure(["-m", "bench.merge", "--step", name, *map(json.dumps, arguments)])
-    return {**measured.json(), "wall_s": measured.wall_s, "peak_mb": measured.peak_bytes / 1e6}
+    return {**measured.json(), "wall_s": measured.wall_s, "cpu_s": measured.cpu_s, "peak_mb": measured.peak_bytes / 1e6}
 
 
-def compare(folder: Path, size: dict[str, int]) -> dict[str, Any]:
+def compare(folder: Path, size: dict[str, int], count: int = ROUNDS) -> dict[str, Any]:
     made = step("make", str(folder), size)
-    copies = [step("copy", str(folder), f"{name}.parquet") for name in ("copy", "again")]
-    encoded = step("encode", str(folder), "encoded.parquet")
-    limit = step("plain", str(folder), "plain.parquet")
+    step("copy", str(folder), "again.parquet")
+    files = {"copy": "copy.parquet", "encode": "encoded.parquet", "plain": "plain.parquet"}
+    every = rounds({way: partial(step, way, str(folder), file) for way, file in files.items()}, count)
+    best, encoded, limit = medians(every).values()
     inspected = step("inspect", str(folder))
-    best = min(copies, key=lambda run: run["seconds"])
     result = {
         "size": size,
         "made": made,
@@ -151,17 +153,23 @@ def compare(folder: Path, size: dict[str, int]) -> dict[str, Any]:
         "encode": encoded,
         "plain": limit,
         "ratios": {
-            "decode and encode / copy, s": encoded["seconds"] / best["seconds"],
-            "decode and encode / copy, s of whole processes": encoded["wall_s"] / best["wall_s"],
+            f"decode and encode / copy, {what}": median_ratio(every, figure, "encode", "copy")
+            for figure, what in {
+                "own_s": "s",
+                "own_cpu_s": "CPU s",
+                "wall_s": "s of whole processes",
+                "cpu_s": "CPU s of whole processes",
+            }.items()
         },
         **{what: inspected[what] for what in PROMISES},
     }
     tokens = made["tokens"] * best["rows"] / (size["sessions"] * size["rows"])
+    megabytes = best["bytes"] / 1e6
     show(
-        f"One shard: {best['rows']} rows, {tokens / 1e6:,.0f} M tokens, {best['bytes'] / 1e6:,.1f} MB",
-        ["", "seconds", "M tokens/s", "of decoding and encoding", "whole process s", "peak MB"],
+        f"One shard, {count} rounds: {best['rows']:.0f} rows, {tokens / 1e6:,.0f} M tokens, {megabytes:.1f} MB",
+        ["", "s", "CPU s", "M tokens per CPU s", "whole process s", "CPU s", "peak MB"],
         [
-            [n, r["seconds"], tokens / r["seconds"] / 1e6, encoded["seconds"] / r["seconds"], r["wall_s"], r["peak_mb"]]
+            [n, r["own_s"], r["own_cpu_s"], tokens / r["own_cpu_s"] / 1e6, r["wall_s"], r["cpu_s"], r["peak_mb"]]
             for n, r in (("decode, encode", encoded), ("copy column chunks", best), ("copy the file", limit))
         ],
     )
@@ -182,15 +190,16 @@ def memory(folder: Path, size: dict[str, Any]) -> list[dict[str, Any]]:
         runs.append({"rows": run["rows"], "files": size["files"], **run, "idle_mb": idle})
     show(
         f"Memory against rows, from {size['files']:,} files (imports alone: {idle:,.0f} MB)",
-        ["rows", "shards", "peak MB", "above imports MB", "seconds", "ms per row"],
+        ["rows", "shards", "peak MB", "above imports MB", "s", "CPU s", "CPU ms per row"],
         [
             [
                 run["rows"],
                 run["shards"],
                 run["peak_mb"],
                 run["peak_mb"] - idle,
-                run["seconds"],
-                run["seconds"] * 1e3 / run["rows"],
+                run["own_s"],
+                run["own_cpu_s"],
+                run["own_cpu_s"] * 1e3 / run["rows"],
             ]
             for run in runs
         ],
@@ -209,7 +218,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         results = {
-            "shard": compare(Path(temporary), TINY if options.tiny else SIZE),
+            "shard": compare(Path(temporary), TINY, 1) if options.tiny else compare(Path(temporary), SIZE),
             "memory": memory(Path(temporary), MANY_TINY if options.tiny else MANY),
         }
     print(f"\nwritten to {save('merge-tiny' if options.tiny else 'merge', results)}", file=sys.stderr)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.common import RESULTS, measure, save, show
+from bench.common import RESULTS, ROUNDS, Laps, measure, median_ratio, medians, rounds, save, show
 from bench.scale_instance import LOAD, instance
 from bench.scale_pile import Rates, report_pile
 
@@ -32,32 +33,36 @@ SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]
 ROWS, FILES = [2_000, 8_000, 32_000], 200
 SESSIONS, DATASETS = [1_908, 20_000], [25, 250]
 PARTITIONS = 2_000
-REPEATS = 2
 
 
-def _session(size: tuple[int, float], folder: Path, repeats: int) -> dict[str, Any]:
-    """CPU seconds of the whole process, best of some, and what the step prints."""
+def _session(size: tuple[int, float], folder: Path) -> dict[str, float]:
+    """What the step prints: CPU seconds of spike trains and counts together, and of checks and picture."""
     bins, density = size
-    recording = folder / "recording.nwb"
-    measure(["-m", "bench.recordings", str(recording), *map(str, (UNITS, bins, round(UNITS * bins * density)))])
-    found = []
-    for number in range(repeats):
-        arguments = ["-m", "bench.session_steps", "store", str(recording), str(folder / f"store{number}")]
-        run = measure(arguments, {"NEURALPILE_THREADS": "1"})
-        found.append({**run.json(), "cpu_s": run.cpu_s})
-    return min(found, key=lambda run: float(run["cpu_s"]))
+    recording, target = folder / f"{bins}-{density}.nwb", folder / "store"
+    if not recording.exists():
+        numbers = (UNITS, bins, round(UNITS * bins * density))
+        measure(["-m", "bench.recordings", str(recording), *map(str, numbers)])
+    arguments = ["-m", "bench.session_steps", "store", str(recording), str(target)]
+    found: dict[str, float] = measure(arguments, {"NEURALPILE_THREADS": "1"}).json()
+    shutil.rmtree(target)
+    return found | {"cpu_s": found["spike_trains_cpu_s"] + found["spike_counts_cpu_s"]}
 
 
 def sessions(sizes: Sequence[tuple[int, float]], growing: int, folder: Path, repeats: int) -> dict[str, Any]:
     """CPU seconds of spike trains and spike counts; the first ``growing`` sizes differ in length alone."""
-    _session(SMALLEST, folder, 1)  # compiles
-    least = _session(SMALLEST, folder, repeats)["cpu_s"]
-    runs = [_session(size, folder, repeats) for size in sizes]
-    for run in runs:
-        # a tiny one may cost no more than the smallest
-        run["cpu_s"] = max(run["cpu_s"] - least, 1e-3)
-        run["ns_per_token"] = run["cpu_s"] / run["tokens"] * 1e9
-    columns = ["spikes", "tokens", "cpu_s", "ns_per_token"]
+    _session(SMALLEST, folder)  # compiles
+    every = rounds({str(size): partial(_session, size, folder) for size in (SMALLEST, *sizes)}, repeats)
+    for one in every:
+        smallest = dict(one[str(SMALLEST)])
+        for run in one.values():
+            # a tiny one may cost no more than the smallest
+            run["cpu_s"] = max(run["cpu_s"] - smallest["cpu_s"], 1e-3)
+            run["checks_cpu_s"] = max(run["checks_cpu_s"] - smallest["checks_cpu_s"], 0.0)
+            run["ns_per_token"] = run["cpu_s"] / run["tokens"] * 1e9
+        one[str(SMALLEST)] = smallest
+    smallest, *runs = (dict(run) for run in medians(every).values())
+    least = smallest["cpu_s"]
+    columns = ["spikes", "tokens", "cpu_s", "ns_per_token", "checks_cpu_s"]
     show(
         f"A session, one thread: CPU seconds above the {least:.2f} of a session of next to nothing (imports)",
         [*columns, "bytes per spike", "bytes per token"],
@@ -66,21 +71,23 @@ def sessions(sizes: Sequence[tuple[int, float]], growing: int, folder: Path, rep
             for run in runs
         ],
     )
-    first, last = runs[0], runs[growing - 1]
-    ratios = {"CPU: growth / growth of tokens": last["ns_per_token"] / first["ns_per_token"]}
-    for name, run in zip(("tokens", "spikes"), runs[growing:], strict=False):
-        ratios[f"CPU: 4 times the {name} alone / one"] = run["cpu_s"] / first["cpu_s"]
+    last = runs[growing - 1]
+    names = [str(size) for size in sizes]
+    ratios = {"CPU: growth / growth of tokens": median_ratio(every, "ns_per_token", names[growing - 1], names[0])}
+    for name, size in zip(("tokens", "spikes"), names[growing:], strict=False):
+        ratios[f"CPU: 4 times the {name} alone / one"] = median_ratio(every, "cpu_s", size, names[0])
     show("Growth", ["", "found"], [list(item) for item in ratios.items()])
     rates = {
         "s_per_token": last["cpu_s"] / last["tokens"],
         "trains_per_spike": last["trains_bytes"] / last["spikes"],
         "counts_per_token": last["counts_bytes"] / last["tokens"],
         "spikes_per_token": DENSITY,
+        "checks_s": last["checks_cpu_s"],
     }
     return {"runs": runs, "rates": rates, "ratios": ratios}
 
 
-def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
+def merge(rows: Sequence[int], files: int, folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to read footers, plan, and copy all shards, against the number of rows (small ones: 80 tokens)."""
     from neuralpile_dagster.files import sha256_of
     from neuralpile_dagster.merge.plan import plan_pile, save_plan
@@ -89,7 +96,7 @@ def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
     from neuralpile_dagster.store import LocalStore
     from neuralpile_dagster.tables.rows import RowWriter
 
-    store, runs = LocalStore(folder), []
+    store, listings = LocalStore(folder), {}
     counts = np.random.default_rng(0).poisson(1, (2, 40)).astype(np.uint8)
     for number in rows:
         names = [f"rows-{number}/{file}.parquet" for file in range(files)]
@@ -99,30 +106,43 @@ def merge(rows: Sequence[int], files: int, folder: Path) -> dict[str, Any]:
                 for row in range(file, number, files):
                     writer.write(counts, "sub", f"ses-{file}", f"segment_{row}")
         listed = [SourceFile(name=name, size=store.size(name) or 0, sha256=sha256_of(folder / name)) for name in names]
-        start = time.perf_counter()
-        source = source_from_parquet("synthetic", listed, store.open)
-        read = time.perf_counter()
+        listings[number] = listed
+
+    def run(number: int) -> dict[str, float]:
+        laps = Laps()
+        source = source_from_parquet("synthetic", listings[number], store.open)
+        laps.lap("read")
         plan = plan_pile([source], seed=0)
         record = save_plan(store, f"plan-{number}", plan)
-        planned = time.perf_counter()
+        laps.lap("plan")
         for shard in record.shards:
             write_shard(plan, shard.name, store.open, folder / "out" / shard.name)
-        copied = time.perf_counter()
-        runs.append({"rows": number, "read": read - start, "plan": planned - read, "copy": copied - planned})
-    return {"runs": runs, "ratios": _growth("The pile", "rows", runs)}
+        laps.lap("copy")
+        return laps.found
+
+    return _growth("The pile", "rows", rows, run, repeats)
 
 
-def _growth(title: str, size: str, runs: list[dict[str, Any]]) -> dict[str, float]:
+def _growth(
+    title: str, size: str, sizes: Sequence[int], run: Callable[[int], dict[str, float]], repeats: int
+) -> dict[str, Any]:
     """Show seconds against size, and how much more one more costs at the largest size than at the smallest."""
-    parts = [part for part in runs[0] if part != size]
-    show(title, [size, *(f"{part} s" for part in parts)], [list(run.values()) for run in runs])
-    larger = runs[-1][size] / runs[0][size]
-    ratios = {f"{p}: growth / growth of {size}": runs[-1][p] / runs[0][p] / larger for p in parts}
+    every = rounds({str(number): partial(run, number) for number in sizes}, repeats)
+    found = medians(every)
+    parts = list(found[str(sizes[0])])
+    rows = [[number, *found[str(number)].values()] for number in sizes]
+    show(f"{title}; medians of {repeats} rounds", [size, *(part.replace("_", " ") for part in parts)], rows)
+    larger = sizes[-1] / sizes[0]
+    ratios = {
+        f"{part.replace('_', ' ')}: growth / growth of {size}": median_ratio(every, part, str(sizes[-1]), str(sizes[0]))
+        / larger
+        for part in parts
+    }
     show(f"Linear growth in {size} would be 1", ["", "found"], [list(item) for item in ratios.items()])
-    return ratios
+    return {"runs": [{size: number, **found[str(number)]} for number in sizes], "ratios": ratios}
 
 
-def manifests(sizes: Sequence[int], folder: Path) -> dict[str, Any]:
+def manifests(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to choose, write, read and register the sessions of one dataset (ten files that are none for each)."""
     from neuralpile_dagster.catalog.rodent import RODENT
     from neuralpile_dagster.ledger import documents
@@ -134,30 +154,28 @@ def manifests(sizes: Sequence[int], folder: Path) -> dict[str, Any]:
     from neuralpile_dagster.store import LocalStore, read_record, write_record
 
     row = next(dataset for dataset in RODENT if dataset.name == "vbn")
-    store, runs = LocalStore(folder / "manifests"), []
-    for number in sizes:
-        listing = _listing(number)
-        marks = [time.perf_counter()]
+    store = LocalStore(folder / "manifests")
+    listings = {number: _listing(number) for number in sizes}
 
-        def mark(marks: list[float] = marks) -> None:
-            marks.append(time.perf_counter())
-
-        manifest = choose_sessions(row, listing)
-        mark()
+    def run(number: int) -> dict[str, float]:
+        store.delete(documents.manifest_path(row))
+        laps = Laps()
+        manifest = choose_sessions(row, listings[number])
+        laps.lap("choose")
         write_record(store, documents.manifest_path(row), manifest)
-        mark()
+        laps.lap("write")
         read_record(store, documents.manifest_path(row), Manifest)
-        mark()
+        laps.lap("read")
         if len(manifest.sessions) != number:
             raise RuntimeError(f"{len(manifest.sessions)} sessions chosen, not {number}")
-        home = folder / f"home{number}"
+        home = Path(tempfile.mkdtemp(dir=folder))
         with open_instance(Settings(home, str(home / "store"))) as instance:
-            start = time.perf_counter()
+            registering = Laps()
             register(instance, session_partitions(row), [session.key for session in manifest.sessions])
-            marks.append(marks[-1] + time.perf_counter() - start)
-        parts = zip(("choose", "write", "read", "register"), np.diff(marks).tolist(), strict=True)
-        runs.append({"sessions": number, **dict(parts)})
-    return {"runs": runs, "ratios": _growth("A manifest", "sessions", runs)}
+            registering.lap("register")
+        return laps.found | registering.found
+
+    return _growth("A manifest", "sessions", sizes, run, repeats)
 
 
 def _listing(number: int) -> Any:
@@ -170,16 +188,16 @@ def _listing(number: int) -> Any:
 
 def definitions(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to load the code location in a fresh process; dynamic partitions are not read for it."""
-    runs = []
-    for number in sizes:
-        home = folder / f"datasets{number}"
-        home.mkdir()
+
+    def run(number: int) -> dict[str, float]:
+        home = Path(tempfile.mkdtemp(dir=folder))
         rows = [{"name": f"more-{k}", "title": "Synthetic", "source": {"id": f"{k:06d}"}} for k in range(number - 25)]
         if rows:
             (home / "catalog.yaml").write_text(json.dumps({"datasets": rows}))
-        seconds = [measure(["-c", LOAD], {"NEURALPILE_HOME": str(home)}).wall_s for _ in range(repeats)]
-        runs.append({"datasets": number, "load": min(seconds)})
-    return {"runs": runs, "ratios": _growth("The code location", "datasets", runs)}
+        found = measure(["-c", LOAD], {"NEURALPILE_HOME": str(home)})
+        return {"load_s": found.wall_s, "load_cpu_s": found.cpu_s}
+
+    return _growth("The code location", "datasets", sizes, run, repeats)
 
 
 def per_session() -> dict[str, float]:
@@ -200,11 +218,11 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a smoke run")
     tiny = parser.parse_args().tiny
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    repeats = 1 if tiny else REPEATS
+    repeats = 1 if tiny else ROUNDS
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "sessions": lambda folder: sessions(TINY if tiny else SIZES, 2 if tiny else 4, folder, repeats),
-        "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder),
-        "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder),
+        "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder, repeats),
+        "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder, repeats),
         "definitions": lambda folder: definitions([25, 30] if tiny else DATASETS, folder, repeats),
         "instance": lambda folder: instance(*((50, 40) if tiny else (SESSIONS[0], PARTITIONS)), folder, repeats),
     }

@@ -11,10 +11,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from bench.common import measure, show
+from bench.common import free_port, measure, median_ratio, medians, rounds, show
 
 LOAD = "import neuralpile_dagster.definitions as d; d.defs.get_repository_def()"
 STATUS = "from neuralpile_dagster.cli import main; main(['status'])"
@@ -30,29 +32,38 @@ START_S = 180
 
 def instance(sessions: int, partitions: int, folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds of both, for so many stored sessions, and for an asset with so many partition keys."""
-    status_s = {number: _status(number, folder / f"status{number}", repeats) for number in (0, sessions)}
+    for number in (0, sessions):
+        _store_sessions(folder / f"status{number}", number)
+    every = rounds({str(number): partial(_status, folder / f"status{number}") for number in (0, sessions)}, repeats)
+    status = medians(every)
     asked = _ask_for_partitions(folder / "partitions", partitions, repeats)
-    rows = [["neuralpile status, a fresh process", number, found, ""] for number, found in status_s.items()]
-    for number, (first, again) in asked.items():
-        rows.append(["GraphQL: status of all partitions of an asset", number, first, again])
-    show("An instance", ["", "sessions", "s", "s, asked again"], rows)
+    rows = [
+        ["neuralpile status, a fresh process", int(number), found["wall_s"], found["cpu_s"], ""]
+        for number, found in status.items()
+    ]
+    for number, seconds in asked.items():
+        rows.append(["GraphQL: status of all partitions of an asset", number, seconds[0], "", median(seconds[1:])])
+    show("An instance", ["", "sessions", "s", "CPU s", "s, asked again"], rows)
     ratios = {
-        f"status: {sessions:,} sessions / none": status_s[sessions] / status_s[0],
-        f"GraphQL: {partitions:,} partitions / {FEW}": asked[partitions][1] / asked[FEW][1],
+        f"status: {sessions:,} sessions / none": median_ratio(every, "wall_s", str(sessions), "0"),
+        f"status, CPU: {sessions:,} sessions / none": median_ratio(every, "cpu_s", str(sessions), "0"),
+        f"GraphQL: {partitions:,} partitions / {FEW}": median(
+            many / few for many, few in zip(asked[partitions][1:], asked[FEW][1:], strict=True)
+        ),
     }
     show("Growth", ["", "found"], [list(item) for item in ratios.items()])
     return {
-        "status_s": status_s,
-        "graphql_s": {number: {"first": first, "again": again} for number, (first, again) in asked.items()},
+        "status": status,
+        "graphql_s": {number: {"first": found[0], "again": median(found[1:])} for number, found in asked.items()},
         "imports": imports(folder / "imports"),
         "ratios": ratios,
     }
 
 
-def _status(sessions: int, home: Path, repeats: int) -> float:
-    _store_sessions(home, sessions)
+def _status(home: Path) -> dict[str, float]:
     environment = {"NEURALPILE_HOME": str(home), "NEURALPILE_STORE": str(home / "store")}
-    return min(measure(["-c", STATUS], environment).wall_s for _ in range(repeats))
+    found = measure(["-c", STATUS], environment)
+    return {"wall_s": found.wall_s, "cpu_s": found.cpu_s}
 
 
 def _store_sessions(home: Path, sessions: int) -> None:
@@ -118,22 +129,20 @@ def _counts_record(key: str) -> Any:
     )
 
 
-def _ask_for_partitions(home: Path, partitions: int, repeats: int) -> dict[int, tuple[float, float]]:
-    """Seconds of the first answer, and the least of later ones, for assets with few and with many partitions."""
+def _ask_for_partitions(home: Path, partitions: int, repeats: int) -> dict[int, list[float]]:
+    """Seconds of the first answer and of later ones, in turn for assets with few and with many partitions."""
     assets = _materialize(home, (FEW, partitions))
-    found = {}
+    found: dict[int, list[float]] = {number: [] for number in assets}
     with _web_server(home) as ask:
         ask("{ version }", {})
-        for number, path in assets.items():
-            seconds = []
-            for _ in range(1 + repeats):
+        for _ in range(1 + repeats):
+            for number, path in assets.items():
                 start = time.perf_counter()
                 answer = ask(QUESTION, {"keys": [{"path": path}]})
-                seconds.append(time.perf_counter() - start)
-            stats = answer["data"]["assetNodes"][0]["partitionStats"]
-            if stats != {"numMaterialized": number // 2, "numPartitions": number}:
-                raise RuntimeError(f"{number} partitions, half of them materialized, and Dagster says {stats}")
-            found[number] = (seconds[0], min(seconds[1:]))
+                found[number].append(time.perf_counter() - start)
+                stats = answer["data"]["assetNodes"][0]["partitionStats"]
+                if stats != {"numMaterialized": number // 2, "numPartitions": number}:
+                    raise RuntimeError(f"{number} partitions, half of them materialized, and Dagster says {stats}")
     return found
 
 
@@ -161,8 +170,6 @@ def _materialize(home: Path, sizes: Sequence[int]) -> dict[int, list[str]]:
 @contextmanager
 def _web_server(home: Path) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
     """Dagster's web server on the instance of ``home``; gives a function that asks it."""
-    from neuralpile_dagster_tests.fixtures.cluster import free_port
-
     port = str(free_port())
     command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port]
     environment = {**os.environ, "DAGSTER_HOME": str(home), "NEURALPILE_HOME": str(home)}

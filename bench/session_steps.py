@@ -17,31 +17,46 @@ def ours(recording: str, out: str) -> None:
 
 
 def store(recording: str, folder: str) -> None:
-    """NWB file -> spike trains and spike counts in a store, as a Dagster run does; prints seconds of both."""
+    """NWB file -> spike trains and spike counts in a store, checks and picture, as a Dagster run makes them.
+
+    Prints wall and CPU seconds of the three parts, what they import included.
+    """
+    from bench.common import Laps
     from neuralpile_dagster.archives.model import ArchiveFile
-    from neuralpile_dagster.build import build_spike_counts, build_spike_trains, trains_inputs
+    from neuralpile_dagster.build import build_spike_counts, pack_recording, store_recording, trains_inputs
+    from neuralpile_dagster.checks.registry import judge_session
+    from neuralpile_dagster.checks.session import SessionEvidence
     from neuralpile_dagster.hdf5.opened import LocalFile
+    from neuralpile_dagster.ledger.samples import session_sample
     from neuralpile_dagster.recordings.manifest import Session
+    from neuralpile_dagster.recordings.readers import read_session
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore
 
     path = Path(recording)
     listed = ArchiveFile(path=path.name, size=path.stat().st_size, file_id=path.name)
     session = Session(key="ses", subject_id="sub", session_id="ses", files=(listed,))
-    target = LocalStore(Path(folder))
+    target, settings = LocalStore(Path(folder)), Settings(home=Path(folder), store=folder)
     inputs = trains_inputs(session, "units")
-    start = time.perf_counter()
-    opened = [LocalFile(path.name, path)]
-    trains = build_spike_trains(target, "sample/spike_trains", session, opened, "units", "-", inputs)
-    stored = time.perf_counter()
-    settings = Settings(home=Path(folder), store=folder)
-    counts = build_spike_counts(target, "sample/spike_counts", "ses", None, trains, settings)
-    done = time.perf_counter()
+    laps = Laps()
+    contents = read_session("units", [LocalFile(path.name, path)])
+    trains = store_recording(target, "sample/spike_trains", session, contents, "-", inputs)
+    laps.lap("spike_trains")
+    packed = pack_recording(contents, "ses", settings)
+    del contents
+    counts = build_spike_counts(target, "sample/spike_counts", "ses", packed, trains, settings)
+    laps.lap("spike_counts")
+    verdicts = judge_session(SessionEvidence(counts, target, counts.inputs, trains=trains))
+    if not verdicts["counts_match_spike_trains"].passed:
+        raise RuntimeError(verdicts["counts_match_spike_trains"].found)
+    from neuralpile_dagster.plots.raster import raster_markdown
+
+    raster_markdown(session_sample(target, counts, synthetic=True), "raster", 29_000)
+    laps.lap("checks")
     print(
         json.dumps(
             {
-                "spike_trains_s": stored - start,
-                "spike_counts_s": done - stored,
+                **laps.found,
                 "trains_bytes": trains.file.size,
                 "counts_bytes": counts.file.size,
                 "spikes": counts.stats.spikes_read,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.common import save, show
+from bench.common import ROUNDS, Laps, Round, median_ratio, medians, rounds, save, show
 from bench.recordings import spike_trains
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.tables.spike_trains import GROUP_VALUES, read_recording, write_recording
-
-REPEATS = 3
 
 
 class Way(NamedTuple):
@@ -97,29 +95,27 @@ def clocks(n_spikes: int) -> dict[str, SpikeTrains]:
     }
 
 
-def run(trains: SpikeTrains, folder: Path) -> dict[str, dict[str, float]]:
-    results: dict[str, dict[str, float]] = {}
-    for name, way in WAYS.items():
-        path = folder / "spikes"
-        wrote, read = [], []
-        for _ in range(REPEATS):
-            start = time.process_time()
-            way.write(path, trains)
-            written = time.process_time()
-            times = way.read(path)
-            read.append(time.process_time() - written)
-            wrote.append(written - start)
+def run(trains: SpikeTrains, folder: Path, count: int) -> list[Round]:
+    """Figures of each way in each round; CPU seconds are ``write_cpu_s`` and ``read_cpu_s``."""
+    path = folder / "spikes"
+
+    def once(name: str) -> dict[str, float]:
+        laps = Laps()
+        WAYS[name].write(path, trains)
+        laps.lap("write")
+        times = WAYS[name].read(path)
+        laps.lap("read")
         if not np.array_equal(times.view(np.int64), trains.spike_times.view(np.int64)):
             raise RuntimeError(f"{name} is not lossless")
-        size = path.stat().st_size / len(times)
-        results[name] = {"bytes_per_spike": size, "write_s": min(wrote), "read_s": min(read)}
-    return results
+        return {"bytes_per_spike": path.stat().st_size / len(times), **laps.found}
+
+    return rounds({name: partial(once, name) for name in WAYS}, count)
 
 
-def to_raw(results: dict[str, dict[str, float]]) -> dict[str, float]:
+def to_raw(every: list[Round]) -> dict[str, float]:
     """Ours, the last way, against raw float64."""
-    ours, raw = results[list(WAYS)[-1]], results["raw float64"]
-    return {f"ours / raw float64, {what}": ours[what] / raw[what] for what in raw}
+    ours, raw = list(WAYS)[-1], "raw float64"
+    return {f"ours / raw float64, {what}": median_ratio(every, what, ours, raw) for what in every[0][raw]}
 
 
 def main() -> None:
@@ -130,8 +126,9 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     for clock, trains in clocks(n_spikes).items():
         with tempfile.TemporaryDirectory() as folder:
-            found = run(trains, Path(folder))
-        results[clock] = found | {"ratios": to_raw(found)}
+            every = run(trains, Path(folder), 1 if tiny else ROUNDS)
+        found = medians(every)
+        results[clock] = found | {"ratios": to_raw(every)}
         raw = found["raw float64"]
         share = trains.n_spikes / 1e8
         header = [
@@ -148,10 +145,10 @@ def main() -> None:
                 name,
                 way["bytes_per_spike"],
                 way["bytes_per_spike"] / 8,
-                way["write_s"] / share,
-                way["write_s"] / raw["write_s"],
-                way["read_s"] / share,
-                way["read_s"] / raw["read_s"],
+                way["write_cpu_s"] / share,
+                way["write_cpu_s"] / raw["write_cpu_s"],
+                way["read_cpu_s"] / share,
+                way["read_cpu_s"] / raw["read_cpu_s"],
             ]
             for name, way in found.items()
         ]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +20,14 @@ import numpy as np
 
 from neuralpile_dagster.binning.segments import Segment, plan_segments
 from neuralpile_dagster.binning.source import CountSource
-from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS
+from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import DigestWriter, atomic_write, require_free
 from neuralpile_dagster.hdf5.opened import LocalFile, OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains, Unit
+from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session, reader_version
 from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
@@ -44,12 +45,15 @@ _BYTES_PER_SPIKE = 9
 """Free disk needed while spike trains are written: in the worst case they are stored as float64."""
 
 
-def trains_inputs(session: Session, reader: str) -> str:
-    """Hash (sha256, hex) of all that a session's spike trains are made from: its files as listed, and the code."""
-    from neuralpile_dagster.recordings.readers import reader_version
-
+def trains_inputs(session: Session, reader: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+    """Hash (sha256, hex) of all that a session's spike trains are made from: files as listed, options, and the code."""
     files = [file.model_dump(include={"path", "size", "file_id", "digests", "modified"}) for file in session.files]
-    return _digest(TRAINS_VERSION, reader_version(reader), session.subject_id, session.session_id, files)
+    return _digest(TRAINS_VERSION, reader_version(reader, options), session.subject_id, session.session_id, files)
+
+
+def session_inputs(session: Session, dataset: Dataset) -> str:
+    """`trains_inputs` of a session of a dataset, as the dataset's row says that it is read."""
+    return trains_inputs(session, dataset.reader, dataset.reader_options)
 
 
 def counts_inputs(trains: TrainsRecord, settings: Settings) -> str:
@@ -77,11 +81,10 @@ def build_spike_trains(
     reader: str,
     source_version: str,
     inputs: str,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> TrainsRecord:
     """Read a session's files and store the recording under ``<prefix>/<session key>``; see `store_recording`."""
-    from neuralpile_dagster.recordings.readers import read_session
-
-    recording = read_session(reader, files)
+    recording = read_session(reader, files, options)
     unverified = any(file.unverified for file in files)
     return store_recording(store, prefix, session, recording, source_version, inputs, unverified)
 
@@ -139,6 +142,7 @@ def store_recording(
         facts=FactsRecord(**asdict(recording.facts)),
         notes=recording.notes,
         unverified=unverified,
+        annotate=True,
     )
     write_record(store, f"{prefix}/{session.key}.json", record)
     return record
@@ -167,15 +171,22 @@ class PackedRecording:
 
 
 def pack_recording(
-    recording: Recording, key: str, settings: Settings, max_session_tokens: int = MAX_SESSION_TOKENS
+    recording: Recording,
+    key: str,
+    settings: Settings,
+    max_session_tokens: int = MAX_SESSION_TOKENS,
+    allow_bin_width: bool = False,
 ) -> PackedRecording:
     """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`."""
     from neuralpile_dagster.binning.clock import measure_clock
     from neuralpile_dagster.binning.source import count_source
 
     name = f"{', '.join(dict.fromkeys(unit.file for unit in recording.units))} (session {key})"
-    source = count_source(recording, settings.bin_width_s, name, max_session_tokens)
-    return PackedRecording(source, measure_clock(recording, source), recording.units, name)
+    threads = ProcessSettings.from_environment().threads
+    source = count_source(
+        recording, settings.bin_width_s, name, max_session_tokens, threads, allow_bin_width=allow_bin_width
+    )
+    return PackedRecording(source, measure_clock(recording, source, threads), recording.units, name)
 
 
 def build_spike_counts(
@@ -187,6 +198,7 @@ def build_spike_counts(
     settings: Settings,
     progress: Progress = silent,
     max_session_tokens: int = MAX_SESSION_TOKENS,
+    allow_bin_width: bool = False,
 ) -> CountsRecord:
     """Bin a recording, cut it and store its rows, units table and record, in that order.
 
@@ -207,6 +219,8 @@ def build_spike_counts(
         Called with a line now and then.
     max_session_tokens : int, optional
         The catalog row's; a longer session is refused before anything is written.
+    allow_bin_width : bool
+        The catalog row's (`count_source`).
 
     Raises
     ------
@@ -223,7 +237,7 @@ def build_spike_counts(
     if recording is None:
         recording = load_recording(store, trains)
     if isinstance(recording, Recording):
-        recording = pack_recording(recording, key, settings, max_session_tokens)
+        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width)
     packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
@@ -272,25 +286,25 @@ def bin_files(
     reader: str = "units",
     progress: Progress = silent,
     stack: bool = False,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> WrittenRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.
 
     ``subject_id`` is that of the first file's path (`recordings.sessions.subject_of`)
     and ``session_id`` its name without extension. ``output`` appears complete or not at all.
     Several files must state the same subject and start time, unless ``stack``
-    says that they are one session.
+    says that they are one session. ``options`` are those of the reader.
 
     Raises
     ------
     ConfigurationError
-        A number is out of range, the output is one of the files, there is no such reader, or the files are those
-        of several sessions.
+        A number is out of range, the output is one of the files, there is no such reader or option, or the files are
+        those of several sessions.
     RecordingError
         A file cannot be used, or has more than `MAX_SESSION_TOKENS`; the message names it.
     """
     from neuralpile_dagster.binning.clock import measure_clock
     from neuralpile_dagster.binning.source import count_source
-    from neuralpile_dagster.recordings.readers import read_session
     from neuralpile_dagster.recordings.sessions import subject_of
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:
@@ -305,10 +319,11 @@ def bin_files(
     name = ", ".join(file.name for file in files)
     if len(files) > 1 and not stack:
         _require_one_session(files)
-    recording = read_session(reader, files)
+    recording = read_session(reader, files, options)
     notes = recording.notes
-    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS)
-    clock = measure_clock(recording, source)
+    threads = ProcessSettings.from_environment().threads
+    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS, threads)
+    clock = measure_clock(recording, source, threads)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
     with atomic_write(output) as aside, aside.open("wb") as stream:
@@ -400,7 +415,7 @@ def write_session_rows(
 ) -> WrittenRows:
     """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
 
-    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) ~3 bytes per token of a segment.
+    Memory: ``source``, and per thread (``NEURALPILE_THREADS``) up to 4 bytes per token of a segment.
 
     Parameters
     ----------
@@ -422,9 +437,10 @@ def write_session_rows(
     from neuralpile_dagster.tables.rows import write_rows_to
 
     segments = plan_segments(source.n_units, source.n_bins, max_tokens)
-    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s)
+    threads = ProcessSettings.from_environment().threads
+    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s, threads)
     rows = _rows(source, _report_progress(segments, name, progress), measure, subject_id, session_id)
-    row_bytes = write_rows_to(stream, rows, threads=ProcessSettings.from_environment().threads)
+    row_bytes = write_rows_to(stream, rows, threads=threads)
     stats = measure.stats(source.spikes_read, clock=clock, **source.lost())
     _require_conserved(stats, name)
     return WrittenRows(

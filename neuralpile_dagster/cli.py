@@ -97,7 +97,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     settings = Settings.from_environment()
     if not no_ui:
         require_available(settings.home, LOCALHOST, port, click.echo)  # fail before minutes of building
-    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True)
+    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True, annotations=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
@@ -136,12 +136,12 @@ def catalog(check: bool) -> None:
 def sessions(dataset: str, as_json: bool) -> None:
     """Ask the archive now and print the sessions that the catalog's rule chooses."""
     from neuralpile_dagster.archives import open_archive
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.terminal import print_sessions
 
     settings = Settings.from_environment()
-    row = get_dataset(load_catalog(settings), dataset)
+    row = find_dataset(settings, load_catalog(settings), dataset)
     listing = open_archive(settings, row.source).list_files(row.source)
     manifest = choose_sessions(row, listing, None)
     if not as_json:
@@ -162,6 +162,57 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     return share
 
 
+_SPLIT_OPTIONS = (
+    click.option("--seed", type=click.IntRange(0), help="With --merge: seed of split and shuffle."),
+    click.option(
+        "--split-by",
+        type=click.Choice(["rows", "sessions", "subjects", "datasets"]),
+        help="With --merge: what is wholly in one split.",
+    ),
+    click.option(
+        "--split-rule",
+        type=click.Choice(["permutation", "hash"]),
+        help="With --merge: hash keeps each session's split when others come or go.",
+    ),
+    click.option(
+        "--test-size",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        callback=_not_nan,
+        help="With --merge: share that becomes test.",
+    ),
+    click.option(
+        "--valid-size",
+        type=click.FloatRange(0, 1, max_open=True),
+        callback=_not_nan,
+        help="With --merge: share that becomes valid.",
+    ),
+    click.option(
+        "--hold-out",
+        multiple=True,
+        metavar="WHAT",
+        help="With --merge, repeatable: benchmark:NAME, dataset:NAME, session:DATASET/GLOB or subject:DATASET/SUBJECT "
+        "that no model may train on; '' holds out nothing.",
+    ),
+    click.option(
+        "--held-out-go-to",
+        type=click.Choice(["test", "leave_out"]),
+        help="With --merge: what is held out goes to test, or is not in the pile.",
+    ),
+    click.option(
+        "--order",
+        type=click.Choice(["as_published", "hash"]),
+        help="With --merge: hash changes few files of the pile when a session is added.",
+    ),
+)
+
+
+def _split_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that override the last pile's run configuration, by its names."""
+    for option in reversed(_SPLIT_OPTIONS):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--sessions", "pattern", help="Only sessions whose id matches this glob, e.g. 'sub-Cori*'.")
@@ -174,7 +225,9 @@ def _not_nan(context: click.Context, parameter: click.Parameter, share: float | 
     metavar="SHARE",
     help="Publish when at least this share (0 to 1) of a dataset's sessions is done.",
 )
-@click.option("--merge", is_flag=True, help="Then merge all published components into the pile.")
+@click.option("--annotations", is_flag=True, help="Also read trials, stimuli, unit metrics and electrode positions.")
+@click.option("--merge", is_flag=True, help="Then merge all published components of the piles that they are in.")
+@_split_options
 @_plain_errors
 def build(
     datasets: tuple[str, ...],
@@ -182,21 +235,30 @@ def build(
     limit: int | None,
     allow_missing: bool,
     min_session_share: float | None,
+    annotations: bool,
     merge: bool,
+    **split: Any,
 ) -> None:
     """Discover, bin and publish datasets. What is up to date is skipped.
 
     A session that fails keeps its dataset from being published, unless --allow-missing or --min-session-share
     permit it: the card names what is missing, the failures are still listed, and the exit code is 0. With
     --sessions or --limit a dataset is published without the sessions that were left out. A part never replaces
-    a publication of more sessions. --merge keeps the seed and split of the last pile; others are chosen in the
-    launchpad of neural_pile/manifest.
+    a publication of more sessions. --annotations reads only small parts of the files; without it only the configs
+    intervals and unit_metrics are missing. --merge keeps the seed and split of each pile's last plan, but for the
+    options that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has
+    more.
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.launch import build as launch
 
     if allow_missing and min_session_share is not None:
         raise click.UsageError("--allow-missing is --min-session-share 0: give one of them")
+    choices = {name: value for name, value in split.items() if value not in (None, ())}
+    if choices and not merge:
+        raise click.UsageError(f"--{next(iter(choices)).replace('_', '-')} is for --merge")
+    if "hold_out" in choices:
+        choices["hold_out"] = [entry for entry in choices["hold_out"] if entry]
     outcome = launch(
         Settings.from_environment(),
         list(datasets),
@@ -205,6 +267,8 @@ def build(
         limit=limit,
         min_session_share=0.0 if allow_missing else min_session_share,
         merge=merge,
+        annotations=annotations,
+        choices=choices,
     )
     click.echo(outcome.summary())
     if outcome.failed:
@@ -217,18 +281,18 @@ def build(
 @_plain_errors
 def status(datasets: tuple[str, ...], show_all: bool) -> None:
     """Show per dataset: sessions known, done and failed (with the reason), tokens ours and published; and the pile."""
-    from neuralpile_dagster.catalog.load import get_dataset, load_catalog
-    from neuralpile_dagster.ledger.status import dataset_status, pile_status
+    from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
+    from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
     from neuralpile_dagster.terminal import print_status
 
     settings = Settings.from_environment()
     rows = load_catalog(settings)
-    chosen = [get_dataset(rows, name) for name in datasets] or list(rows.values())
+    chosen = [find_dataset(settings, rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
-    pile = "" if datasets else pile_status(store, chosen, settings)
+    piles = [] if datasets else piles_status(store, load_piles(settings, chosen), chosen, settings, every=show_all)
     statuses = [dataset_status(store, row, settings) for row in chosen]
-    print_status(statuses, verbose=bool(datasets), pile=pile, show_untouched=show_all or bool(datasets))
+    print_status(statuses, verbose=bool(datasets), piles=piles, show_untouched=show_all or bool(datasets))
 
 
 @main.command()
@@ -274,6 +338,19 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _reader_options(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Parse options that are given as a YAML mapping."""
+    from neuralpile_dagster.catalog.load import parse_yaml
+
+    try:
+        given = parse_yaml(text or "{}", "--reader-options")
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+    if not isinstance(given, dict):
+        raise click.BadParameter("it is a mapping, '{name: value, ...}'.", context, parameter)
+    return given
+
+
 @main.command("bin")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
@@ -284,24 +361,42 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
     default="units",
     show_default=True,
     callback=_known_reader,
-    help="How the files are read: units, firing_rates, eight_probe_mat, or one that an installed package adds.",
+    help="How the files are read: units, binned_series, firing_rates, eight_probe_mat, or one that an installed "
+    "package adds.",
+)
+@click.option("--table", help="Path of the units table in the files, where it is not /units.")
+@click.option(
+    "--reader-options",
+    metavar="YAML",
+    callback=_reader_options,
+    help="As in a catalog row, e.g. '{path: /acquisition/rasters, bin_width_s: 0.001, sum_bins: 20}'.",
 )
 @click.option("--stack", is_flag=True, help="Stack files that do not state the same subject and start time.")
 @_plain_errors
 def bin_command(
-    files: tuple[Path, ...], output: Path, bin_width: float, max_tokens: int, reader: str, stack: bool
+    files: tuple[Path, ...],
+    output: Path,
+    bin_width: float,
+    max_tokens: int,
+    reader: str,
+    table: str | None,
+    reader_options: dict[str, Any],
+    stack: bool,
 ) -> None:
     """Bin one session without Dagster: your own NWB in, rows out.
 
     Several FILES of one session (the same subject and start time) are stacked, units after units.
     """
     from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.catalog.readers import get_reader
     from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
 
+    options = {**reader_options, **({} if table is None else {"table": table})}
+    get_reader(reader).configured(options)
     _require_recordings(files)
     _require_target(output, ".parquet")
     say = partial(click.echo, err=True)
-    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack)
+    record = bin_files(files, output, bin_width, max_tokens, reader, progress=say, stack=stack, options=options)
     for note in record.notes:
         click.echo(note, err=True)
     stats = record.stats

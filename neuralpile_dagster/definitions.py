@@ -1,4 +1,4 @@
-"""Dagster's entry point: every dataset's assets and the pile's. The only module that imports all the others."""
+"""Dagster's entry point: every dataset's assets and the piles'. The only module that imports all the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
@@ -47,15 +47,17 @@ def dataset_definitions(dataset: Dataset) -> dg.Definitions:
 def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = None) -> dg.Definitions:
     """All definitions of an instance; ``datasets`` replaces its catalog."""
     rows = list(load_catalog(settings).values() if datasets is None else datasets)
+    piles = load_piles(settings, rows)
+    of_piles = [asset for pile in piles for asset in pile_assets(pile, pile.members(rows))]
 
     def job_of_all() -> dg.JobDefinition:
         return build_definitions(settings, rows).resolve_implicit_global_asset_job_def()
 
     shared = dg.Definitions(
-        assets=dg.with_source_code_references([overview_asset(rows), *pile_assets(rows)]),
-        asset_checks=[pile_checks()],
-        jobs=named_jobs(rows, job_of_all),
-        sensors=[version_sensor(rows), current_sensor(rows), pages_sensor(rows), alert_sensor(settings)],
+        assets=dg.with_source_code_references([overview_asset(rows, piles), *of_piles]),
+        asset_checks=[pile_checks(pile) for pile in piles],
+        jobs=named_jobs(rows, piles, job_of_all),
+        sensors=[version_sensor(rows), current_sensor(rows, piles), pages_sensor(rows, piles), alert_sensor(settings)],
         resources={"instance": InstanceResource(settings).definition()},
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         # one process per run: a batch of sessions shares its imports

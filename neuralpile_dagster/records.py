@@ -160,7 +160,8 @@ class TrainsRecord(Model):
     """Record of ``spike_trains/<key>``. ``inputs`` is the hash of its inputs.
 
     ``n_spikes`` is None for recordings that hold ready-made counts. ``unverified``: values were read by byte ranges
-    from data without checksums, so that a bit flipped in the transfer would not be seen.
+    from data without checksums, so that a bit flipped in the transfer would not be seen. ``annotate``: automation
+    annotates the session too; not set by earlier versions, so that an upgrade makes nothing due.
     """
 
     inputs: str
@@ -173,6 +174,7 @@ class TrainsRecord(Model):
     facts: FactsRecord
     notes: tuple[str, ...] = ()
     unverified: bool = False
+    annotate: bool = Field(default=False, exclude_if=lambda annotate: not annotate)
 
 
 class RowRecord(Model):
@@ -215,6 +217,7 @@ class CountsStats(Model):
     ``implausible_bins`` hold more spikes than a rate of 1 kHz allows (20 in 20
     ms), ``implausible_units`` are the rows they are in, each with how many.
     ``duplicate_spikes`` have exactly the time of another spike of their unit.
+    ``bins_dropped`` last bins of a file with ready-made counts did not fill a bin.
     ``longest_quiet_bins`` is the longest stretch without a spike of any unit.
     ``activity`` holds the spikes kept in each of up to 120 equal parts of the
     session. ``clock`` and ``activity`` are missing in records of before, and
@@ -233,6 +236,7 @@ class CountsStats(Model):
     lost_to_saturation: int = 0
     saturated_bins: int = 0
     missing_bins: int = 0
+    bins_dropped: int = Field(default=0, exclude_if=lambda bins: not bins)
     silent_units: int
     max_count: int
     histogram: tuple[int, ...]
@@ -292,6 +296,19 @@ class CountsRecord(Model):
     unverified: bool = False
 
 
+class AnalysisRecord(Model):
+    """Base of an analysis' stored results for one session; ``inputs`` is the hash of everything they were made from."""
+
+    inputs: str
+    session_id: str
+    file: StoredFile | None = None
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files in the store."""
+        return (self.file,) if self.file else ()
+
+
 class ComponentSession(Model):
     """One session of a published component, with the facts of its rows that a merge needs.
 
@@ -334,12 +351,30 @@ class PublishedTotals(Model):
     minutes: float
 
 
+class AnnotationTotals(Model):
+    """Numbers of the annotations of a component.
+
+    ``digest`` is the hash of all that they are made from; ``sessions`` have annotations, of which ``with_intervals``
+    have any interval and ``with_metrics`` any metric; ``tables`` are the rows of each table of intervals, ``metrics``
+    the names of metrics.
+    """
+
+    digest: str
+    sessions: int
+    with_intervals: int
+    with_metrics: int
+    tables: dict[str, int]
+    metrics: tuple[str, ...]
+
+
 class ComponentRecord(Model):
     """Record of a published component.
 
     ``inputs`` is the hash of its inputs; ``repository`` is
     ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
-    maps the keys of sessions that are not in it to the reason.
+    maps the keys of sessions that are not in it to the reason. ``annotations`` are not among the ``inputs``: the pile
+    is not planned again for them. ``bin_width_s`` is that of the first session, ``other_bin_widths_s`` are those of
+    sessions that have another (`Dataset.allow_bin_width`).
     """
 
     dataset: str
@@ -356,6 +391,13 @@ class ComponentRecord(Model):
     shards: tuple[ShardRecord, ...]
     totals: PublishedTotals
     missing: dict[str, str]
+    annotations: AnnotationTotals | None = Field(default=None, exclude_if=lambda totals: totals is None)
+    other_bin_widths_s: tuple[float, ...] = Field(default=(), exclude_if=lambda widths: not widths)
+
+    @property
+    def bins_in_words(self) -> str:
+        """Its bin widths, e.g. ``20 ms``."""
+        return " and ".join(f"{width * 1000:g} ms" for width in (self.bin_width_s, *self.other_bin_widths_s))
 
 
 class TokenCounts(Model):
@@ -398,11 +440,25 @@ class SplitRules(Model):
     held_out_go_to: Literal["test", "leave_out"] = "test"
 
 
+class SplitFacts(Model):
+    """What a split of a pile holds; ``hours`` is None where the length of a session is not known."""
+
+    split: str
+    rows: int
+    sessions: int
+    subjects: int
+    datasets: int
+    tokens: int
+    hours: float | None
+
+
 class PileRecord(Model):
     """Record of the published pile; ``plan`` is the digest of its plan, ``shards`` are those of each split.
 
-    ``citations`` are by name of the component; records of before lack them and ``token_counts``.
-    ``rules`` are missing where they are those of the published pile.
+    ``citations`` are by name of the component, ``benchmarks`` by name of a public list: its sessions, and how many of
+    them have rows in each split. Records of before lack them, ``token_counts`` and ``splits``; ``rules`` are missing
+    where they are those of the published pile. ``annotations`` is the hash of those of its components, empty without
+    any.
     """
 
     repository: str
@@ -414,4 +470,7 @@ class PileRecord(Model):
     shards: dict[str, tuple[ShardRecord, ...]]
     token_counts: tuple[TokenCounts, ...] = Field(default=(), exclude_if=lambda counts: not counts)
     citations: dict[str, ComponentCitation] = Field(default_factory=dict, exclude_if=lambda citations: not citations)
+    annotations: str = Field(default="", exclude_if=lambda digest: not digest)
     rules: SplitRules = Field(default=SplitRules(), exclude_if=lambda rules: rules == SplitRules())
+    splits: tuple[SplitFacts, ...] = Field(default=(), exclude_if=lambda splits: not splits)
+    benchmarks: dict[str, dict[str, int]] = Field(default_factory=dict, exclude_if=lambda lists: not lists)

@@ -191,6 +191,13 @@ class Settings:
             _whole_number(1, 1_000_000_000),
         ),
     )
+    catalog: str = field(
+        default="published",
+        metadata=_setting(
+            "NEURALPILE_CATALOG",
+            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
+        ),
+    )
     min_session_share: float = field(
         default=1.0,
         metadata=_setting(
@@ -228,7 +235,7 @@ class ProcessSettings:
         default_factory=_threads,
         metadata=_setting(
             "NEURALPILE_THREADS",
-            "threads per process; each takes ~30 MB while it encodes spike counts",
+            "threads per process; each takes up to 40 MB while it bins and encodes spike counts",
             _whole_number(1, 1024),
             default="one per core, at most 4",
         ),

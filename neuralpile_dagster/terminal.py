@@ -90,8 +90,10 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(f"  {count} dropped: {escape(reason)}")
 
 
-def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "", show_untouched: bool = True) -> None:
-    """Print the status of datasets and the pile, with reasons of failures (all of them when ``verbose``).
+def print_status(
+    statuses: Sequence[DatasetStatus], verbose: bool, piles: Sequence[str] = (), show_untouched: bool = True
+) -> None:
+    """Print the status of datasets and piles, with reasons of failures (all of them when ``verbose``).
 
     Datasets of which the home has nothing come last; one line counts them unless ``show_untouched``.
     """
@@ -119,8 +121,13 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
         noun = "dataset" if hidden == 1 else "datasets"
         lists = "lists it" if hidden == 1 else "lists them"
         console.print(f"{hidden}{more} {noun} without a manifest: neuralpile catalog {lists}", highlight=False)
-    if pile:
+    for pile in piles:
         console.print(pile, soft_wrap=True)
+    if unread := [status.dataset.name for status in shown if not status.dataset.reader_checked]:
+        doctor = "neuralpile doctor --dataset NAME tries it"
+        console.print(f"reader untested on real files ({doctor}): {', '.join(unread)}", soft_wrap=True, highlight=False)
+    if unlisted := [status.dataset.name for status in shown if not status.dataset.rule_checked]:
+        console.print(f"rule untested on a real listing: {', '.join(unlisted)}", soft_wrap=True, highlight=False)
     for status in shown:
         _print_failures(console, status.dataset.name, status.failed, status.dataset.name, verbose)
         if status.stopped and status.to_do:
@@ -129,7 +136,11 @@ def print_status(statuses: Sequence[DatasetStatus], verbose: bool, pile: str = "
             console.print(left, soft_wrap=True, highlight=False)
         for standing in status.analyses:
             name = f"{status.dataset.name} {standing.analysis.name}"
-            console.print(f"{name}: {standing.done} done, {len(standing.failed)} failed, {len(standing.due)} to do")
+            lacking = len(standing.due) + len(standing.on_request)
+            line = f"{name}: {standing.done} done, {len(standing.failed)} failed, {lacking} to do"
+            if lacking and standing.analysis.on_request:
+                line += f" (neuralpile build {status.dataset.name} --{standing.analysis.name})"
+            console.print(line, soft_wrap=True)
             _print_failures(console, name, standing.failed, status.dataset.name, verbose)
 
 

@@ -131,13 +131,13 @@ def test_the_catalog_lists_every_dataset_with_source_sessions_and_tokens(tmp_pat
         assert row.source.id in line
         assert f"{row.sessions_due:,}" in line
         assert f"{row.tokens_published:,}" in line
-    assert lines[-1].split() == ["25", "datasets", "1,884", "452,793,851,799"]
+    assert lines[-1].split() == ["43", "datasets", "3,078", "486,945,905,992"]
 
 
 def test_rows_of_the_user_stand_at_the_end_of_the_catalog(home: Path) -> None:
     lines = neuralpile("catalog", NEURALPILE_HOME=home).out.splitlines()
     assert lines[-2].split()[:3] == ["my-mice", "dandi", "990100"]
-    assert lines[-1].startswith("26 datasets")
+    assert lines[-1].startswith("44 datasets")
 
 
 def test_the_sample_catalog_shows_synthetic_datasets_alone(tmp_path: Path) -> None:
@@ -242,12 +242,15 @@ def test_status_of_a_fresh_home_counts_the_datasets_and_lists_them_when_asked(ho
     ran = neuralpile("status", NEURALPILE_HOME=home)
     assert ran.code == 0
     assert ran.out.splitlines() == [
-        "26 datasets without a manifest: neuralpile catalog lists them",
+        "44 datasets without a manifest: neuralpile catalog lists them",
         "neural-pile: no component is published yet",
     ]
     ran = neuralpile("status", "--all", NEURALPILE_HOME=home)
-    assert len(ran.out.splitlines()) == 1 + 26 + 1
-    assert ran.out.count("no manifest") == 26
+    lines = ran.out.splitlines()
+    assert ran.out.count("no manifest") == 44
+    assert [line.split(":")[0] for line in lines[45:47]] == ["neural-pile", "neural-pile-primate"]
+    assert lines[47].startswith("reader untested on real files (neuralpile doctor --dataset NAME tries it): xiao, ")
+    assert lines[48:] == ["rule untested on a real listing: xiao, chen, kim, even-chen"]
 
 
 def test_status_lists_a_dataset_that_is_asked_for_though_it_is_not_begun(home: Path) -> None:
@@ -262,11 +265,11 @@ def test_status_lists_first_the_dataset_of_which_the_home_has_anything(home: Pat
     left.parent.mkdir(parents=True)
     left.write_text("{}")
     lines = neuralpile("status", NEURALPILE_HOME=home).out.splitlines()
-    assert [line.split()[0] for line in lines] == ["dataset", "my-mice", "25", "neural-pile:"]
-    assert lines[2] == "25 more datasets without a manifest: neuralpile catalog lists them"
+    assert [line.split()[0] for line in lines] == ["dataset", "my-mice", "43", "neural-pile:"]
+    assert lines[2] == "43 more datasets without a manifest: neuralpile catalog lists them"
     every = neuralpile("status", "--all", NEURALPILE_HOME=home).out.splitlines()
     assert every[1].split()[0] == "my-mice", "the catalog itself has it last"
-    assert len(every) == 1 + 26 + 1
+    assert sum(" no manifest " in line for line in every) == 44
 
 
 @pytest.mark.parametrize("name", ["rows.pdf", "rows.jpg", "rows"])

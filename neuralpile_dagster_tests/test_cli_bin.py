@@ -182,7 +182,7 @@ def test_a_truncated_mat_file_is_refused(tmp_path: Path) -> None:
         (("a.nwb", "-o", "out.parquet", "--bin-width", "0"), "bins of 0.0 s"),
         (("a.nwb", "-o", "out.parquet", "--bin-width", "nan"), "bins of nan s"),
         (("a.nwb", "-o", "out.parquet", "--max-tokens", "0"), "at most 0 tokens"),
-        (("a.nwb", "-o", "out.parquet", "--reader", "firing_rates"), "a.nwb has no firing rates"),
+        (("a.nwb", "-o", "out.parquet", "--reader", "firing_rates"), "a.nwb has no binned series"),
         (("a.nwb", "-o", "out.parquet", "--reader", "eight_probe_mat"), "a.nwb cannot be read as a MATLAB file"),
     ],
 )

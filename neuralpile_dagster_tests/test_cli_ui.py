@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from neuralpile_dagster.orchestration import serving
 from neuralpile_dagster_tests.fixtures.house import FILES, instance_of, neuralpile, quick_folder, write_mice
 from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, wait_until_served
 
@@ -101,13 +102,6 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def run(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [NEURALPILE, *arguments]
-    return subprocess.run(
-        command, env=environment(home, "sample") | variables, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A home, of which every process is killed at the end."""
@@ -121,11 +115,17 @@ def home() -> Iterator[Path]:
 @contextmanager
 def interrupts(handler: Any) -> Iterator[None]:
     """Children inherit that SIGINT is ignored, or that it is not, whatever started the tests."""
-    before = signal.signal(signal.SIGINT, handler)
+    with handled(signal.SIGINT, handler):
+        yield
+
+
+@contextmanager
+def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
+    before = signal.signal(kind, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(kind, before)
 
 
 def start(home: Path, port: int | None = None, archive: str = "sample", **options: Any) -> Ui:
@@ -175,31 +175,70 @@ def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
     assert "change --port or --host" in ran.err
 
 
-def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_in_a_script(home: Path) -> None:
+@pytest.fixture
+def silent_archive() -> Iterator[str]:
+    """The URL of a server that accepts connections and never responds: a run that asks it goes on and on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+
+
+def start_with_run(home: Path, url: str, **options: Any) -> tuple[Ui, str, psutil.Process]:
+    """A UI with a run in progress, its id and its process."""
+    (home / "catalog.yaml").write_text(CATALOG)
+    ui = start(home, archive="dandi", variables={"DANDI_API_URL": url}, **options)
+    run_id = ui.list_mice()
+    return ui, run_id, ui.server("--multiprocessing-fork")
+
+
+def require_failed(ui: Ui, run_id: str) -> None:
+    """The run is over, nothing waits for it, and what it was to make can be made."""
+    assert f"run {run_id} was stopped; completed sessions are kept: launch it again to resume" in ui.said
+    with instance_of(ui.home) as instance:
+        assert [(run.run_id, run.status.value) for run in instance.get_runs()] == [(run_id, "FAILURE")]
+    assert list((ui.home / "runs").iterdir()) == []
+    archive = ui.home / "archive"
+    write_mice(archive)
+    built = neuralpile("build", "tiny-mice", NEURALPILE_HOME=ui.home, NEURALPILE_ARCHIVE=archive)
+    assert built.code == 0, built.err
+    assert built.out.startswith(f"local/tiny-mice: {len(FILES)} sessions")
+
+
+def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(
+    home: Path, silent_archive: str
+) -> None:
     with interrupts(signal.SIG_IGN):  # as a shell starts `nohup neuralpile ui &` in a script
-        ui = start(home, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+        ui, run_id, worker = start_with_run(home, silent_archive, **ignore)
     ui.process.send_signal(signal.SIGHUP)
     started = processes(home)
     for name in SERVERS:
         assert ui.server(name) in started
     for arguments in (("ui", "--port", str(free_port())), ("demo", "--home", str(home))):
-        second = run(home, *arguments)
-        assert second.returncode == 1, second
-        assert f"{home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.stderr
+        second = neuralpile(*arguments, NEURALPILE_HOME=home)
+        assert second.code == 1, second
+        assert f"{home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.err
     assert processes(home) == started
     assert "stopping the UI" not in ui.said
     ui.process.terminate()
     assert ui.process.wait() == 0
     require_nothing_left(ui)
     assert not any(map(alive, started))
+    assert not alive(worker)
     assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
     assert "Traceback" not in ui.said
+    require_failed(ui, run_id)
 
 
-def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly(home: Path) -> None:
+def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_that_does_not_stop(
+    home: Path, silent_archive: str
+) -> None:
     master, slave = pty.openpty()
     with interrupts(signal.default_int_handler):
-        ui = start(home, stdin=slave, start_new_session=True, preexec_fn=take_terminal)
+        terminal = {"stdin": slave, "start_new_session": True, "preexec_fn": take_terminal}
+        ui, run_id, worker = start_with_run(home, silent_archive, **terminal)
+    worker.suspend()  # as if it waited for a disk
+    os.write(master, b"\x03")
+    wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
     os.write(master, b"\x03")
     assert ui.process.wait() == 0
     os.close(slave)
@@ -208,6 +247,7 @@ def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly(home: Path) -> None:
     assert ui.said.count("stopping the UI") == ui.said.count("Shutting down Dagster services") == 1
     assert "Traceback" not in ui.said
     assert "Aborted" not in ui.said
+    require_failed(ui, run_id)
 
 
 def take_terminal() -> None:
@@ -218,27 +258,22 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_servers_stop_by_themselves_when_the_command_is_killed(home: Path) -> None:
-    ui = start(home)
-    ui.process.kill()
-    ui.process.wait()
-    wait_for(lambda: not processes(home), "the servers to stop")
-
-
-def test_the_next_ui_ends_what_a_killed_one_has_left_and_a_closed_terminal_ends_it(home: Path) -> None:
+def test_the_next_ui_ends_what_a_killed_one_has_left_and_servers_stop_when_only_the_command_is_killed(
+    home: Path,
+) -> None:
     ui = start(home)
     left = [process for process in processes(home) if process.pid != ui.process.pid]
     for process in (psutil.Process(ui.process.pid), ui.server("dev")):
         process.kill()
     ui.process.wait()
     assert alive(ui.server("dagster._daemon"))
-    again = start(home, port=ui.port, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    again = start(home, port=ui.port)
     assert "processes that a killed neuralpile ui has left" in again.said
     assert not any(map(alive, left))
     assert alive(again.server("dagster._daemon"))
-    again.process.send_signal(signal.SIGHUP)
-    assert again.process.wait() == 0
-    require_nothing_left(again)
+    again.process.kill()
+    again.process.wait()
+    wait_for(lambda: not processes(home), "the servers to stop")
 
 
 def test_it_fails_when_dagster_stops_by_itself(home: Path) -> None:
@@ -249,51 +284,9 @@ def test_it_fails_when_dagster_stops_by_itself(home: Path) -> None:
     require_nothing_left(ui)
 
 
-@pytest.fixture
-def silent_archive() -> Iterator[str]:
-    """The URL of a server that accepts connections and never responds: a run that asks it goes on and on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-
-
-def start_with_run(home: Path, url: str) -> tuple[Ui, str, psutil.Process]:
-    """A UI with a run in progress, its id and its process."""
-    (home / "catalog.yaml").write_text(CATALOG)
-    with interrupts(signal.default_int_handler):
-        ui = start(home, archive="dandi", variables={"DANDI_API_URL": url})
-    run_id = ui.list_mice()
-    return ui, run_id, ui.server("--multiprocessing-fork")
-
-
-def require_failed(home: Path, run_id: str) -> None:
-    """The run is over, nothing waits for it, and what it was to make can be made."""
-    with instance_of(home) as instance:
-        assert [(run.run_id, run.status.value) for run in instance.get_runs()] == [(run_id, "FAILURE")]
-    assert list((home / "runs").iterdir()) == []
-    archive = home / "archive"
-    write_mice(archive)
-    built = run(home, "build", "tiny-mice", NEURALPILE_ARCHIVE=str(archive))
-    assert built.returncode == 0, built.stderr
-    assert built.stdout.startswith(f"local/tiny-mice: {len(FILES)} sessions")
-
-
-def test_a_run_in_progress_is_stopped_recorded_as_failed_and_can_be_made_again(home: Path, silent_archive: str) -> None:
-    ui, run_id, worker = start_with_run(home, silent_archive)
-    ui.process.terminate()
-    assert ui.process.wait() == 0
-    require_nothing_left(ui)
-    assert not alive(worker)
-    assert f"run {run_id} was stopped; completed sessions are kept: launch it again to resume" in ui.said
-    require_failed(home, run_id)
-
-
-def test_a_second_ctrl_c_kills_a_run_that_does_not_stop_which_is_recorded_too(home: Path, silent_archive: str) -> None:
-    ui, run_id, worker = start_with_run(home, silent_archive)
-    worker.suspend()  # as if it waited for a disk
-    ui.process.send_signal(signal.SIGINT)
-    wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
-    ui.process.send_signal(signal.SIGINT)
-    assert ui.process.wait() == 0
-    require_nothing_left(ui)
-    assert f"run {run_id} was stopped" in ui.said
-    require_failed(home, run_id)
+def test_a_closed_terminal_ends_it_as_sigterm_and_ctrl_c_do() -> None:
+    with interrupts(signal.default_int_handler), handled(signal.SIGHUP, signal.SIG_DFL), serving._signals() as received:
+        expected = [signal.SIGHUP, signal.SIGTERM, signal.SIGINT]
+        for kind in expected:
+            os.kill(os.getpid(), kind)
+        assert received == expected

@@ -24,7 +24,7 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 pytestmark = pytest.mark.slow_first
 DOCUMENTED = documented_blocks("python", "py")
-(README,) = [block.code for block in DOCUMENTED if block.place.startswith("README.md")]
+TRAINING, README = [block.code for block in DOCUMENTED if block.place.startswith("README.md")]
 DEMO_HOME = ".neuralpile-demo"  # README: where `make demo` builds
 PROOF = """
 assert np.shares_memory(counts, row["spike_counts"].values.values.to_numpy()), "the counts are a copy"
@@ -152,6 +152,19 @@ def test_code_on_a_card_reads_a_local_copy_of_its_repository(
     require_rows(script(at(code, folder) + PROOF + units), train_rows(folder)[:1], tmp_path / "x" / "counts.npy")
 
 
+@pytest.mark.parametrize("kind", ["synthetic component", "component", "pile without units"])
+def test_training_code_on_a_card_reads_a_local_copy_of_its_repository(
+    kind: str, places: Places, script: Script
+) -> None:
+    folder = places.cards[kind]
+    code = at(reading_code((folder / "README.md").read_text("utf-8"), training=True), folder)
+    if kind != "synthetic component":  # whose rows have 40 bins
+        code = replaced(code, "n_bins=200", "n_bins=20")
+    status, out, err = script(code)
+    assert status == 0, err
+    assert "'epoch': 0, 'samples': 1" in out
+
+
 @pytest.mark.parametrize("kind", ["component", "pile"])
 def test_code_on_a_card_runs_as_it_stands_against_the_hub(
     kind: str, places: Places, script: Script, tmp_path: Path
@@ -198,6 +211,16 @@ class TestTheReadmesCodeEnds:
     ) -> None:
         rows = places.rows(place)
         require_rows(script(at(README, places[place]) + PROOF), rows[:1], tmp_path / "x" / "counts.npy")
+
+    def test_when_training_ends_at_the_first_batch(self, place: str, places: Places, script: Script) -> None:
+        proof = "assert batch['counts'].dtype == 'uint8' and batch['counts'].shape[2] == 200\n"
+        code = at(TRAINING, places[place])
+        if place != "demo":  # the rates of its units are not known, and rows have 40 bins
+            code, proof = replaced(code, "n_bins=200", "n_bins=20"), proof.replace("200", "20")
+            code = replaced(code, 'pc.field("mean_rate_hz") > 0.1', 'pc.field("row") >= 0')
+        status, out, err = script(code + proof + NO_READER_LEFT)
+        assert status == 0, err
+        assert "'epoch': 0, 'samples': 1" in out
 
     def test_after_all_rows_of_all_shards(self, place: str, places: Places, script: Script, tmp_path: Path) -> None:
         rows = places.rows(place)

@@ -20,6 +20,7 @@ import pytest
 from neuralpile_dagster import build
 from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.catalog.model import Dataset, Source
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents, piles
@@ -67,7 +68,7 @@ class Home:
         self.count(documents.counts_folder(MICE, self.settings))
         self.publish()
         self.merge(piles.PILE)
-        publish_pile(self.store, self.settings, self.hub, {NAME: MICE}, silent)
+        publish_pile(self.store, NEURAL_PILE, self.settings, self.hub, {NAME: MICE}, silent)
 
     def count(self, folder: str) -> None:
         """Bin the stored spike trains into another folder of the store."""
@@ -95,7 +96,7 @@ class Home:
             [MICE], self.store, self.hub, self.settings, components=[], extra_repositories=[], merge_from="store"
         )
         plan = plan_pile(chosen.sources, seed=0, split_by="rows", test_size=0.5)
-        record = save_plan(self.store, piles.plan_path(self.settings, plan.record.plan_id), plan)
+        record = save_plan(self.store, piles.plan_path(NEURAL_PILE, self.settings, plan.record.plan_id), plan)
         current = piles.CurrentPlan(
             plan_id=record.plan_id,
             inputs="inputs",
@@ -104,9 +105,9 @@ class Home:
             synthetic=chosen.synthetic,
             choices={},
         )
-        write_record(self.store, piles.current_path(self.settings), current)
-        loaded = load_plan(self.store, piles.plan_path(self.settings, record.plan_id))
-        folder = piles.shards_folder(self.settings, record.plan_id).replace(piles.PILE, place, 1)
+        write_record(self.store, piles.current_path(NEURAL_PILE, self.settings), current)
+        loaded = load_plan(self.store, piles.plan_path(NEURAL_PILE, self.settings, record.plan_id))
+        folder = piles.shards_folder(NEURAL_PILE, self.settings, record.plan_id).replace(NEURAL_PILE.key, place, 1)
         opener, digests = piles.file_opener(self.store, self.hub), piles.file_digests(self.store, self.hub)
         for shard in record.shards:
             build_shard(self.store, folder, loaded, shard.name, opener, digests)
@@ -120,7 +121,7 @@ class Home:
         place = path.relative_to(self.folder).as_posix()
 
         def pile() -> object:
-            return publish_pile(self.store, self.settings, self.hub, {NAME: MICE}, silent)
+            return publish_pile(self.store, NEURAL_PILE, self.settings, self.hub, {NAME: MICE}, silent)
 
         again: list[Callable[[], object]] = []
         if "/spike_trains/" in place:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neuralpile_dagster.binning import kernels
+from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 
@@ -57,6 +58,8 @@ class Binner:
     frame : tuple of (float, int), optional
         Where ``trains`` are some units of a session: the time at which its bin 0 begins (s; only
         ``from_first_spike`` needs it) and its number of bins. By default both are those of ``trains``.
+    threads : int
+        Threads that share the units; no number depends on it.
 
     Attributes
     ----------
@@ -82,16 +85,18 @@ class Binner:
         name: str = "the recording",
         max_tokens: int | None = None,
         frame: tuple[float, int] | None = None,
+        threads: int = 1,
     ) -> None:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame)
+        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads)
         self.n_units = len(self._bins.ends)
         self.n_bins = self._bins.n_bins
         self.duplicate_spikes = self._bins.duplicates
-        self._begins = np.concatenate([np.zeros(1, np.int64), self._bins.ends[:-1]])
+        self._threads = threads
+        self._begins = self._bins.begins.copy()
         self._at = np.zeros(self.n_units, np.int64)
         self._tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
         self._done = 0
@@ -117,9 +122,14 @@ class Binner:
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} requested after {self._done} of {self.n_bins}")
         counts = np.zeros((self.n_units, stop - start), np.uint8)
-        kernels.fill_counts(
-            self._bins.packed, self._begins, self._bins.ends, self._at, start, stop, counts, self._tally
-        )
+        packed, begins, ends, at = self._bins.packed, self._begins, self._bins.ends, self._at
+
+        def fill(units: slice) -> np.ndarray:
+            tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
+            kernels.fill_counts(packed, begins[units], ends[units], at[units], start, stop, counts[units], tally)
+            return tally
+
+        self._tally += sum(over_units(fill, np.full(self.n_units, stop - start), self._threads))
         self._done = stop
         return counts
 
@@ -164,8 +174,9 @@ class PackedBins:
     Attributes
     ----------
     packed : numpy.ndarray, uint8, shape (n_bytes,)
-        Unit k has ``packed[ends[k-1]:ends[k]]`` (first start 0); about one byte per spike.
-    ends : numpy.ndarray, int64, shape (n_units,)
+        Unit k has ``packed[begins[k]:ends[k]]``; about one byte per spike. What lies between units was never written
+        and takes no memory.
+    begins, ends : numpy.ndarray, int64, shape (n_units,)
     n_bins : int
     negative, nan, beyond : int
         Spikes left out; see `Losses`.
@@ -174,6 +185,7 @@ class PackedBins:
     """
 
     packed: np.ndarray
+    begins: np.ndarray
     ends: np.ndarray
     n_bins: int
     negative: int
@@ -199,8 +211,9 @@ def pack_bins(
     name: str,
     max_tokens: int | None = None,
     frame: tuple[float, int] | None = None,
+    threads: int = 1,
 ) -> PackedBins:
-    """Find the bin of every spike; holds, besides the trains, the result and one unit.
+    """Find the bin of every spike; holds, besides the trains, the result and one unit per thread.
 
     Parameters
     ----------
@@ -210,7 +223,7 @@ def pack_bins(
         Bin width in seconds.
     name : str
         What errors call the recording.
-    max_tokens, frame : optional
+    max_tokens, frame, threads : optional
         See `Binner`.
 
     Raises
@@ -219,7 +232,12 @@ def pack_bins(
         See `Binner`.
     """
     units = _split(trains, name)
-    scans = [_Scan(*kernels.scan_unit(unit)) for unit in units]
+    sizes = np.array([len(unit) for unit in units], np.int64)
+
+    def scan(some: slice) -> list[_Scan]:
+        return [_Scan(*kernels.scan_unit(unit)) for unit in units[some]]
+
+    scans = [found for group in over_units(scan, sizes, threads) for found in group]
     nan, negative = sum(scan.nan for scan in scans), sum(scan.negative for scan in scans)
     from_first = trains.bin_rule == "from_first_spike"
     _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
@@ -229,16 +247,21 @@ def pack_bins(
     if max_tokens is not None and len(units) * n_bins > max_tokens:
         raise _too_long(len(units), n_bins, width, high, max_tokens, name)
     # no more than touched is taken from the system
-    packed = np.empty(trains.n_spikes + len(units) * (n_bins // kernels.FURTHER), np.uint8)
+    room = sizes + n_bins // kernels.FURTHER
+    packed, begins = np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room
     ends = np.empty(len(units), np.int64)
-    end = beyond = duplicates = 0
-    for row, (times, scan) in enumerate(zip(units, scans, strict=True)):
-        rising = times if scan.rising else np.sort(times)
-        end, late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, end)
-        ends[row] = end
-        beyond += late
-        duplicates += twice
-    return PackedBins(packed, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
+
+    def pack(some: slice) -> tuple[int, int]:
+        beyond = duplicates = 0
+        for row in range(some.start, some.stop):
+            rising = units[row] if scans[row].rising else np.sort(units[row])
+            ends[row], late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, int(begins[row]))
+            beyond += late
+            duplicates += twice
+        return beyond, duplicates
+
+    beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
+    return PackedBins(packed, begins, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
 
 
 def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int, name: str) -> DamagedRecording:

@@ -14,18 +14,21 @@ import numpy as np
 from numba import njit
 
 from neuralpile_dagster.binning.source import CountSource
+from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
 
 
-def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
-    """Measure the clock of a recording; one pass over its spikes, without a copy.
+def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -> ClockRecord:
+    """Measure the clock of a recording; two passes over its spikes, without a copy.
 
     Parameters
     ----------
     recording : Recording
     source : CountSource
         Of that recording: its bins say where the counts begin and end.
+    threads : int
+        Threads that share the units; no number depends on it.
     """
     start: float | None
     stated = _stated(recording.units)
@@ -37,11 +40,8 @@ def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
     else:
         from_zero = recording.data.bin_rule == "histogram"
         units = _units_of(recording.data)
-        extent = np.array([math.inf, -math.inf])
-        for times in units:
-            scan_extent(times, from_zero, extent)
-        first, last = float(extent[0]), float(extent[1])
-        start, order = 0.0 if from_zero else first, _order(units, stated)
+        first, last = _extent(units, from_zero, threads)
+        start, order = 0.0 if from_zero else first, _order(units, stated, threads)
     begin = start or 0.0
     per_unit = _within(stated, begin, begin + source.n_bins * source.bin_width_s)
     return ClockRecord(
@@ -54,21 +54,43 @@ def measure_clock(recording: Recording, source: CountSource) -> ClockRecord:
     )
 
 
-def _order(units: Sequence[np.ndarray], stated: Sequence[np.ndarray]) -> dict[str, Any]:
+def _extent(units: Sequence[np.ndarray], from_zero: bool, threads: int) -> tuple[float, float]:
+    """First and last spike of all units."""
+
+    def extents(some: slice) -> np.ndarray:
+        extent = np.array([math.inf, -math.inf])
+        for times in units[some]:
+            scan_extent(times, from_zero, extent)
+        return extent
+
+    found = np.array(over_units(extents, _sizes(units), threads))
+    return float(found[:, 0].min()), float(found[:, 1].max())
+
+
+def _order(units: Sequence[np.ndarray], stated: Sequence[np.ndarray], threads: int) -> dict[str, Any]:
     """Fields of `ClockRecord` about the order of spikes and about their units' intervals."""
-    tally, largest = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1)
-    falling = 0
-    for times, intervals in zip(units, stated, strict=True):
-        before = tally[FALLS]
-        scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
-        falling += int(tally[FALLS] > before)
+
+    def orders(some: slice) -> tuple[np.ndarray, int, float]:
+        tally, largest, falling = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1), 0
+        for times, intervals in zip(units[some], stated[some], strict=True):
+            before = tally[FALLS]
+            scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
+            falling += int(tally[FALLS] > before)
+        return tally, falling, float(largest[0])
+
+    tallies, falling, falls = zip(*over_units(orders, _sizes(units), threads), strict=True)
+    tally = sum(tallies, np.zeros(TALLY_WIDTH, np.int64))
     return {
         "outside_intervals": int(tally[OUTSIDE]),
         "falls": int(tally[FALLS]),
-        "falling_units": falling,
-        "largest_fall_s": float(largest[0]),
+        "falling_units": sum(falling),
+        "largest_fall_s": max(falls),
         "whole_times": int(tally[WHOLE]),
     }
+
+
+def _sizes(units: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([len(times) for times in units], np.int64)
 
 
 def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -> np.ndarray:
@@ -92,6 +114,90 @@ def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -
     whole = clock.last_spike_s - clock.first_spike_s
     seconds = [_total(unit) if len(unit) else whole for unit in _within(_stated(units), start, start + length)]
     return np.array([value if value > 0 else length for value in seconds])
+
+
+def observed_times(
+    intervals: Sequence[Sequence[Sequence[float]] | None],
+    clock: ClockRecord | None,
+    start: float,
+    length: float,
+    invalid: Sequence[np.ndarray],
+) -> tuple[np.ndarray, float | None]:
+    """Return how long each unit, and any of them, was observed, without invalid times.
+
+    Parameters
+    ----------
+    intervals : sequence of sequences of (start_s, stop_s), or None
+        ``obs_intervals`` of each unit. A unit without any was observed from the session's first spike to the last.
+    clock : ClockRecord or None
+        Of the session; None in records of before.
+    start, length : float
+        Of the session's counts, seconds.
+    invalid : sequence of numpy.ndarray, float64, shape (n_intervals, 2)
+        Times that are invalid for each unit, seconds. Units that share theirs share the array.
+
+    Returns
+    -------
+    per_unit : numpy.ndarray, float64, shape (n_units,)
+        Seconds; NaN where it is not known.
+    any_unit : float or None
+    """
+    spikes = ((clock.first_spike_s, clock.last_spike_s),) if clock is not None else ()
+    if clock is not None and not clock.last_spike_s > clock.first_spike_s:
+        spikes = ((start, start + length),)
+    whole = np.asarray(spikes, np.float64).reshape(-1, 2)
+    keys = [(_key(unit), id(excluded)) for unit, excluded in zip(intervals, invalid, strict=True)]
+    valid: dict[tuple[Any, int], np.ndarray | None] = {}
+    for key, excluded in zip(keys, invalid, strict=True):
+        if key not in valid:
+            stated = np.clip(_merged([key[0]]), start, start + length)
+            stated = stated[stated[:, 1] > stated[:, 0]]
+            observed = stated if len(stated) else whole
+            valid[key] = _without(observed, excluded) if len(observed) else None
+    known = [found for found in valid.values() if found is not None]
+    seconds = {key: math.nan if found is None else _total(found) for key, found in valid.items()}
+    per_unit = np.array([seconds[key] for key in keys], np.float64)
+    return per_unit, _total(_merged(known)) if known and len(known) == len(valid) else None
+
+
+def _key(intervals: Sequence[Sequence[float]] | None) -> tuple[tuple[float, float], ...]:
+    return tuple((start, stop) for start, stop in intervals or ())
+
+
+def _without(intervals: np.ndarray, invalid: np.ndarray) -> np.ndarray:
+    """Merged intervals without invalid times: float64, shape (n_intervals, 2)."""
+    excluded = _merged([invalid[np.isfinite(invalid).all(axis=1)]])
+    # the gaps between invalid times, cut to each interval
+    edges = np.concatenate([[-math.inf], excluded.ravel(), [math.inf]]).reshape(-1, 2)
+    parts = [np.clip(edges, start, stop) for start, stop in intervals]
+    return _merged(parts)
+
+
+def bins_of_times(times: np.ndarray, width: float, origin: float) -> np.ndarray:
+    """Return the bin that each time lies in, by the rule for spikes (docs/binning.md), not cut to the session.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, float64, shape (n_times,)
+        Seconds; not NaN.
+    width : float
+        Bin width, seconds.
+    origin : float
+        Time at which bin 0 begins: 0, or the first spike with the rule ``from_first_spike``.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n_times,)
+        Negative before bin 0.
+    """
+    bins = np.floor(np.clip((times - origin) / width, -FAR, FAR))
+    if not origin:  # as `kernels.histogram_bin`: edges are multiples of the width
+        bins = np.where(bins * width > times, bins - 1, np.where((bins + 1) * width <= times, bins + 1, bins))
+    return bins.astype(np.int64)
+
+
+FAR = 2.0**53
+"""Bins further away than any session; times may be infinite."""
 
 
 def _units_of(trains: SpikeTrains) -> list[np.ndarray]:

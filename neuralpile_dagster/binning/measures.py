@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
+from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.records import ClockRecord, CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0
@@ -25,10 +26,13 @@ class CountsMeasure:
         Of the whole session.
     bin_width_s : float
         Seconds per bin.
+    threads : int
+        Threads that share the units; no number depends on it.
     """
 
-    def __init__(self, n_units: int, n_bins: int, bin_width_s: float) -> None:
+    def __init__(self, n_units: int, n_bins: int, bin_width_s: float, threads: int = 1) -> None:
         self.bin_width_s = bin_width_s
+        self._threads = threads
         self.n_bins = 0
         self.unit_totals = np.zeros(n_units, np.int64)
         """Spikes kept, per unit."""
@@ -56,22 +60,29 @@ class CountsMeasure:
         """
         if counts.dtype != np.uint8 or counts.ndim != 2 or counts.shape[0] != len(self.unit_totals):
             raise ValueError(f"{counts.dtype} {counts.shape} is not a segment of {len(self.unit_totals)} units")
-        population = np.zeros(counts.shape[1], np.uint8)
         first, last = self.n_bins, self.n_bins + counts.shape[1]
         if last > self._cuts[-1]:
             raise ValueError(f"bins up to {last} of a session of {self._cuts[-1]}")
         part = int(np.searchsorted(self._cuts, first, side="right")) - 1
         cuts = np.clip(self._cuts[part : int(np.searchsorted(self._cuts, last)) + 1], first, last) - first
-        measure_segment(
-            counts,
-            self._implausible_above,
-            cuts,
-            self._activity[part:],
-            self._histogram,
-            self.unit_totals,
-            self._implausible,
-            population,
-        )
+
+        def measure(units: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            activity, histogram = np.zeros(len(cuts) - 1, np.int64), np.zeros(256, np.int64)
+            population = np.zeros(counts.shape[1], np.uint8)
+            totals, implausible = self.unit_totals[units], self._implausible[units]
+            measure_segment(
+                counts[units], self._implausible_above, cuts, activity, histogram, totals, implausible, population
+            )
+            return activity, histogram, population
+
+        tokens = np.full(len(counts), counts.shape[1])
+        (activity, histogram, population), *others = over_units(measure, tokens, self._threads)
+        for more, further, fired in others:
+            activity += more
+            histogram += further
+            population |= fired
+        self._activity[part : part + len(activity)] += activity
+        self._histogram += histogram
         self._quiet_run, self._quiet_longest = longest_quiet(population, self._quiet_run, self._quiet_longest)
         self.n_bins += counts.shape[1]
 

@@ -79,15 +79,22 @@ class ReadyCounts:
 
     def lost(self) -> dict[str, int]:
         """See `CountSource.lost`."""
-        return {
+        lost = {
             "lost_to_saturation": self._lost,
             "saturated_bins": self._saturated_bins,
             "missing_bins": self._data.missing_bins,
         }
+        return lost | {"bins_dropped": self._data.bins_dropped} if self._data.bins_dropped else lost
 
 
 def count_source(
-    recording: Recording, bin_width_s: float, name: str, max_session_tokens: int | None = None
+    recording: Recording,
+    bin_width_s: float,
+    name: str,
+    max_session_tokens: int | None = None,
+    threads: int = 1,
+    *,
+    allow_bin_width: bool = False,
 ) -> CountSource:
     """`CountSource` of a recording.
 
@@ -100,11 +107,15 @@ def count_source(
         What errors call the recording.
     max_session_tokens : int, optional
         Refuse a longer session before memory is taken for it.
+    threads : int
+        Threads that share the units of spike trains.
+    allow_bin_width : bool
+        Give ready-made counts of which this is no whole multiple in the file's own bins.
 
     Raises
     ------
     ConfigurationError
-        The file holds counts of a bin width of which this is no whole multiple.
+        The file holds counts of a bin width of which this is no whole multiple, and that is not allowed.
     DamagedRecording, EmptyRecording
         See `Binner`.
     """
@@ -112,13 +123,16 @@ def count_source(
     if not isinstance(data, BinnedCounts):
         from neuralpile_dagster.binning.binner import Binner
 
-        return Binner(data, bin_width_s, name, max_session_tokens)
+        return Binner(data, bin_width_s, name, max_session_tokens, threads=threads)
     bins = max(round(bin_width_s / data.bin_width_s), 1)
     if not math.isclose(data.bin_width_s * bins, bin_width_s, rel_tol=1e-9):
+        if allow_bin_width:
+            return ReadyCounts(data, name, 1, data.bin_width_s)
         raise ConfigurationError(
             f"{name} holds ready-made counts, which can only be summed to wider bins",
             found=f"bins of {data.bin_width_s:g} s in the file, {bin_width_s:g} s requested",
             expected=f"a whole multiple of {data.bin_width_s:g} s",
-            remedy="set such a bin width, or leave this dataset out",
+            remedy="set such a bin width, leave this dataset out, or state `allow_bin_width: true` in its row, which "
+            "publishes the file's own bins",
         )
     return ReadyCounts(data, name, bins, data.bin_width_s if bins == 1 else bin_width_s)

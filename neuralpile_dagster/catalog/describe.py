@@ -62,6 +62,24 @@ def recorded(dataset: Dataset) -> dict[str, str]:
     return {what: words for what, words in said.items() if words}
 
 
+def untested(dataset: Dataset) -> list[str]:
+    """Parts of a row that were tried on nothing real yet, as sentences."""
+    said = []
+    if not dataset.rule_checked:
+        said.append("Untested: the session rule was not tried on the archive's own listing.")
+    if not dataset.reader_checked:
+        said.append(
+            "Untested: none of its files was read yet; `neuralpile doctor --dataset "
+            f"{dataset.name}` reads up to five of them."
+        )
+    return said
+
+
+def good_units(dataset: Dataset) -> list[str]:
+    """The row's rules for units as Markdown, one a line."""
+    return [f"Units named {code(name)} in `good`: {code(rule)}" for name, rule in dataset.good_units.items()]
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

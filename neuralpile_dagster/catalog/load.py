@@ -7,15 +7,19 @@ A user's rows are in ``catalog.yaml`` in ``NEURALPILE_HOME``, in the form of
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from neuralpile_dagster.catalog.beyond import BEYOND
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.piles import BUILT_IN, Pile, piles_of
+from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.catalog.sources import ARCHIVES
@@ -23,8 +27,12 @@ from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_
 from neuralpile_dagster.settings import Settings
 
 USER_CATALOG = "catalog.yaml"
+PUBLISHED = (*RODENT, *PRIMATE)
+PACKAGE = (*PUBLISHED, *BEYOND)
+"""The rows that come with the package, but for the synthetic ones."""
+AnyRow = TypeVar("AnyRow", Dataset, Pile)
 # models of the nested parts of a row, for suggestions of field names
-_FIELDS: dict[str, type[BaseModel]] = {"": Dataset, "source": Source, "sessions": SessionRule}
+_FIELDS: dict[str, type[BaseModel]] = {"source": Source, "sessions": SessionRule}
 # what YAML calls the types that pydantic expects; an error's own numbers are filled in
 _EXPECTED = {
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
@@ -44,19 +52,67 @@ def user_catalog_path(settings: Settings) -> Path:
 def load_catalog(settings: Settings) -> dict[str, Dataset]:
     """All datasets of an instance by name, in catalog order (the user's come last).
 
+    A row of the user replaces one of the package's of that name but for the rodents': a home may have had it first.
+    Of `BEYOND` there are those that ``NEURALPILE_CATALOG`` or a pile of the user names.
+
     With the sample archive these are the synthetic rows alone. Raises
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
     there are no rows of the user. Raises `ConfigurationError` when the pile has the name of a dataset.
     """
-    rows = SAMPLE if settings.archive == "sample" else (*RODENT, *check_user_catalog(user_catalog_path(settings)))
+    if settings.archive == "sample":
+        rows: Sequence[Dataset] = SAMPLE
+    else:
+        own = read_user_catalog(path := user_catalog_path(settings))
+        _raise(path, own.problems)
+        replaced = {dataset.name for dataset in own.datasets}
+        ours = (*PUBLISHED, *_beyond(settings, own.piles, replaced))
+        rows = (*(row for row in ours if row.name not in replaced), *own.datasets)
     catalog = {dataset.name: dataset for dataset in rows}
-    if settings.pile_name in catalog:
-        raise ConfigurationError(
-            "NEURALPILE_PILE_NAME is invalid",
-            found=f"{settings.pile_name}, which is the name of a dataset",
-            expected="a name of its own: each has a repository",
-        )
+    if settings.pile_name in {*catalog, *(pile.name for pile in BUILT_IN[1:])}:
+        raise _taken_pile_name(settings)
     return catalog
+
+
+def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Dataset]:
+    """The further datasets that are shown."""
+    names = {name for name in re.split(r"[\s,]+", settings.catalog) if name} - {"published"}
+    known = {row.name for row in BEYOND}
+    for name in sorted(names - known - {"all"} - {row.name for row in PUBLISHED} - own):
+        raise ConfigurationError(
+            "NEURALPILE_CATALOG is invalid",
+            found=name,
+            expected=f"`published`, `all`, or names of {', '.join(sorted(known))}",
+            remedy=did_you_mean(name, known),
+        )
+    every = "all" in names or any("beyond" in pile.tags for pile in piles)
+    names |= {name for pile in piles for name in pile.components}
+    return [row for row in BEYOND if every or row.name in names]
+
+
+def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Dataset:
+    """`get_dataset`, also of the further datasets that are not shown unless they are named."""
+    hidden = {row.name: row for row in BEYOND} if settings.archive != "sample" else {}
+    return hidden[name] if name in hidden and name not in catalog else get_dataset(catalog, name)
+
+
+def _taken_pile_name(settings: Settings) -> ConfigurationError:
+    return ConfigurationError(
+        "NEURALPILE_PILE_NAME is invalid",
+        found=f"{settings.pile_name}, which is the name of a dataset or another pile",
+        expected="a name of its own: each has a repository",
+    )
+
+
+def load_piles(settings: Settings, datasets: Iterable[Dataset]) -> list[Pile]:
+    """The piles of an instance that have a member among its datasets, the built-in ones first.
+
+    Raises `CatalogError` when the user's ``catalog.yaml`` is invalid.
+    """
+    own = read_user_catalog(user_catalog_path(settings))
+    _raise(user_catalog_path(settings), own.problems)
+    if settings.pile_name in {pile.name for pile in own.piles}:
+        raise _taken_pile_name(settings)
+    return piles_of((*BUILT_IN, *own.piles), datasets)
 
 
 def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
@@ -73,9 +129,10 @@ def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
 
 @dataclass
 class UserCatalog:
-    """Contents of a ``catalog.yaml``: its valid rows, and errors of the others."""
+    """Contents of a ``catalog.yaml``: its valid rows and piles, and errors of the others."""
 
     datasets: list[Dataset] = field(default_factory=list)
+    piles: list[Pile] = field(default_factory=list)
     problems: list[CatalogError] = field(default_factory=list)
 
 
@@ -85,12 +142,16 @@ def check_user_catalog(path: Path) -> list[Dataset]:
     Raises one `CatalogError` with all errors found.
     """
     result = read_user_catalog(path)
-    if len(result.problems) == 1:
-        raise result.problems[0]
-    if result.problems:
-        listed = "".join(f"\n({number}) {problem}" for number, problem in enumerate(result.problems, 1))
-        raise CatalogError(f"{path} has {len(result.problems)} problems:{listed}")
+    _raise(path, result.problems)
     return result.datasets
+
+
+def _raise(path: Path, problems: Sequence[CatalogError]) -> None:
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        listed = "".join(f"\n({number}) {problem}" for number, problem in enumerate(problems, 1))
+        raise CatalogError(f"{path} has {len(problems)} problems:{listed}")
 
 
 def read_user_catalog(path: Path) -> UserCatalog:
@@ -99,74 +160,100 @@ def read_user_catalog(path: Path) -> UserCatalog:
     if not path.exists():
         return result
     try:
-        rows = _rows(path)
+        rows, piles = _rows(path, "datasets"), _rows(path, "piles")
     except CatalogError as error:
         result.problems.append(error)
         return result
-    taken = {dataset.name: "comes with the package" for dataset in (*RODENT, *SAMPLE)}
+    taken = {dataset.name: "a dataset of that name comes with the package" for dataset in (*RODENT, *SAMPLE)}
     for number, content in enumerate(rows, 1):
-        name = content.get("name") if isinstance(content, dict) else None
-        label = f"row {number}" + (f" ({name[:60]!r})" if isinstance(name, str) else "")
-        problems = list(_problems(path, label, content))
-        if isinstance(name, str) and name in taken:
-            problems.append(
-                CatalogError(
-                    f"{path}, {label}, field name: the name is taken",
-                    found=f"a dataset of that name {taken[name]}",
-                    expected="a name of its own for every dataset",
-                )
-            )
-        if isinstance(name, str):
-            taken.setdefault(name, f"is {label} of the same file")
-        result.problems.extend(problems)
-        if not problems:
-            result.datasets.append(Dataset.model_validate(content))
+        if (dataset := _row(path, f"row {number}", content, Dataset, taken, result.problems)) is not None:
+            result.datasets.append(dataset)
+    known = {row.name for row in (*PACKAGE, *SAMPLE, *result.datasets)}
+    ours = (*(row.name for row in PACKAGE), *(pile.name for pile in BUILT_IN))
+    taken |= dict.fromkeys(ours, "one of that name comes with the package")
+    tags = {tag for row in (*PACKAGE, *result.datasets) for tag in row.tags}
+    for number, content in enumerate(piles, 1):
+        pile = _row(path, f"pile {number}", content, Pile, taken, result.problems)
+        if pile is not None:
+            result.problems.extend(_unknown_members(path, f"pile {number} ({pile.name!r})", pile, known, tags))
+            result.piles.append(pile)
     return result
 
 
-def _rows(path: Path) -> list[Any]:
+def _row(
+    path: Path, label: str, content: Any, kind: type[AnyRow], taken: dict[str, str], problems: list[CatalogError]
+) -> AnyRow | None:
+    """The row, or None and what is wrong with it among the problems; its name is taken from then on."""
+    name = content.get("name") if isinstance(content, dict) else None
+    label += f" ({name[:60]!r})" if isinstance(name, str) else ""
+    found = list(_problems(path, label, content, kind))
+    if isinstance(name, str) and name in taken:
+        found.append(
+            CatalogError(
+                f"{path}, {label}, field name: the name is taken",
+                found=taken[name],
+                expected="a name of its own for every dataset and pile",
+            )
+        )
+    if isinstance(name, str):
+        taken.setdefault(name, f"one of that name is {label} of the same file")
+    problems.extend(found)
+    return None if found else kind.model_validate(content)
+
+
+def _unknown_members(path: Path, label: str, pile: Pile, known: set[str], tags: set[str]) -> Iterable[CatalogError]:
+    for what, given, there_are in (("components", pile.components, known), ("tags", pile.tags, tags)):
+        for name in given:
+            if name not in there_are:
+                remedy = did_you_mean(name, there_are) or "`neuralpile catalog` lists all datasets"
+                yield CatalogError(
+                    f"{path}, {label}, field {what}: no dataset is or has it", found=repr(name[:60]), remedy=remedy
+                )
+
+
+def _rows(path: Path, key: str) -> list[Any]:
     content = read_yaml(path)
     if content is None:
         return []
-    if not isinstance(content, dict) or set(content) != {"datasets"}:
+    if not isinstance(content, dict) or not content or not set(content) <= {"datasets", "piles"}:
         raise CatalogError(
             f"{path} is not a catalog",
             found=f"top-level keys {', '.join(map(repr, content))}" if isinstance(content, dict) else _shown(content),
-            expected="one top-level key `datasets` with a list of rows",
+            expected="one top-level key `datasets` with a list of rows (and `piles`, if you want your own)",
         )
-    rows = content["datasets"]
+    rows = content.get(key)
     if rows is not None and not isinstance(rows, list):
-        raise CatalogError(f"{path}, field datasets", found=_shown(rows), expected="a list of rows, each after a `-`")
+        raise CatalogError(f"{path}, field {key}", found=_shown(rows), expected="a list of rows, each after a `-`")
     return rows or []
 
 
-def _problems(path: Path, label: str, content: Any) -> Iterable[CatalogError]:
+def _problems(path: Path, label: str, content: Any, kind: type[BaseModel]) -> Iterable[CatalogError]:
     if not isinstance(content, dict):
         yield CatalogError(f"{path}, {label}", found=_shown(content), expected="a row: `name: ...`, `title: ...`, ...")
         return
     try:
-        dataset = Dataset.model_validate(content)
+        row = kind.model_validate(content)
     except ValidationError as error:
         for problem in error.errors():
-            yield _problem(path, label, problem)
+            yield _problem(path, label, problem, kind)
         return
-    if dataset.source.facts.synthetic:
+    if isinstance(row, Dataset) and row.source.facts.synthetic:
         known = " or ".join(repr(row.name) for row in ARCHIVES.values() if not row.synthetic)
         yield CatalogError(
             f"{path}, {label}, field source.archive",
-            found=repr(dataset.source.archive),
+            found=repr(row.source.archive),
             expected=f"{known} (also for a folder laid out like them); the sample has rows of its own",
         )
 
 
-def _problem(path: Path, label: str, error: Any) -> CatalogError:
+def _problem(path: Path, label: str, error: Any, kind: type[BaseModel]) -> CatalogError:
     """Convert a pydantic error."""
     location = tuple(error["loc"])
     where = f"{path}, {label}" + (f", field {'.'.join(map(str, location))}" if location else "")
     if error["type"] == "missing":
         return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...` to the row")
     if error["type"] == "extra_forbidden":
-        fields = list(_FIELDS[".".join(map(str, location[:-1]))].model_fields)
+        fields = list((_FIELDS.get(".".join(map(str, location[:-1]))) or kind).model_fields)
         return CatalogError(
             f"{where}: unknown field",
             expected=f"one of {', '.join(fields)}",
@@ -220,11 +307,18 @@ def read_yaml(path: Path) -> Any:
     not YAML of the plain kind that is allowed here.
     """
     try:
-        return yaml.load(path.read_text("utf-8-sig"), _Loader)
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise CatalogError(f"{path} cannot be read", found=str(error), expected="a YAML file") from error
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not text", found=str(error), expected="UTF-8") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, path: str) -> Any:
+    """The content of YAML text, as `read_yaml` gives it; ``path`` is what errors call it."""
+    try:
+        return yaml.load(text, _Loader)
     except RecursionError as error:
         raise CatalogError(f"{path} is nested too deeply", expected="a list of datasets") from error
     except (yaml.YAMLError, ValueError) as error:

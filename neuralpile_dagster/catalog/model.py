@@ -19,21 +19,15 @@ from pydantic import (
 )
 
 from neuralpile_dagster.catalog import readers
+from neuralpile_dagster.catalog.readers import PathPattern
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
+from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, did_you_mean
 
-RESERVED_NAMES = frozenset({"neural-pile"})
+RESERVED_NAMES = frozenset({"neural-pile", "neural-pile-primate"})
 Severity = Literal["warn", "error"]
 MAX_SESSION_TOKENS = 20_000_000_000
 """Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return pattern
 
 
 def _one_line(text: str) -> str:
@@ -69,11 +63,17 @@ def _known_reader(name: str) -> str:
     return name
 
 
+def _is_rule(expression: str) -> str:
+    parse_rule(expression)
+    return expression
+
+
 ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
-PathPattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_compiles)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
+UnitRuleText = Annotated[Title, AfterValidator(_is_rule)]
 Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
 
 
@@ -192,19 +192,28 @@ class Dataset(Row):
     """One dataset (component) of the pile.
 
     ``*_published`` are the numbers of the published pile, ``sessions_expected``
-    what the rule gives where that differs, ``notes`` the known doubts about them.
-    ``reader`` is a name in `catalog.readers`; ``severity`` overrides the severity
+    what the rule gives where that differs (or ``unknown``), ``notes`` the known doubts about them.
+    ``reader`` is a name in `catalog.readers`, ``reader_options`` are what it takes; ``severity`` overrides the severity
     of asset checks by name. ``license``, ``authors`` and ``citation`` are
     published for own recordings (``source.archive: folder``); for others only
     where the source states none. A session of more than ``max_session_tokens`` is
     refused before it is written: most often its spike times are not in seconds.
+    Ready-made counts of bins that cannot be summed to those of the instance are refused, unless ``allow_bin_width``
+    publishes them in their own.
+    ``tags`` say which piles it is a component of (`catalog.piles`). ``rule_checked`` and ``reader_checked`` are false
+    while the session rule was not tried on a real listing, or the reader on none of its files.
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
-    recorded. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the animal, which has several
-    folders then. ``hold_out``: no pile trains on it.
+    recorded. ``good_units`` are rules by name (`catalog.unit_rules`): the published ``units`` name for each unit those
+    that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
+    animal, which has several folders then. ``hold_out``: no pile trains on it.
     """
 
     added_later = frozenset(
-        {"license", "authors", "citation", "paper_url", "areas", "task", "same_subject", "hold_out"}
+        {
+            *("license", "authors", "citation", "paper_url", "areas", "task"),
+            *("reader_options", "allow_bin_width", "tags"),
+            *("good_units", "same_subject", "hold_out"),
+        }
     )
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -212,6 +221,8 @@ class Dataset(Row):
     source: Source
     sessions: SessionRule = SessionRule()
     reader: ReaderName = "units"
+    reader_options: dict[str, Any] = Field(default_factory=dict)
+    allow_bin_width: bool = False
     species: Text | None = None
     doi: Doi | None = None
     paper_doi: Doi | None = None
@@ -224,19 +235,32 @@ class Dataset(Row):
     citation: Title | None = None
     tokens_published: int | None = Field(default=None, ge=0)
     sessions_published: int | None = Field(default=None, ge=0)
-    sessions_expected: int | None = Field(default=None, ge=0)
+    sessions_expected: Annotated[int, Field(ge=0)] | Literal["unknown"] | None = None
     subjects_published: int | None = Field(default=None, ge=0)
     notes: tuple[Text, ...] = ()
+    good_units: dict[Title, UnitRuleText] = Field(default_factory=dict)
     severity: dict[str, Severity] = Field(default_factory=dict)
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     same_subject: PathPattern | None = None
     hold_out: bool = False
     synthetic: bool = False
+    tags: tuple[Tag, ...] = ()
+    rule_checked: bool = True
+    reader_checked: bool = True
+
+    @model_validator(mode="after")
+    def _options_are_the_reader_s(self) -> Dataset:
+        if self.reader not in readers.BUILT_IN or self.reader_options or self.reader == "binned_series":
+            try:
+                readers.get_reader(self.reader).configured(self.reader_options)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from error
+        return self
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Dataset:
         if self.name in RESERVED_NAMES:
-            raise ValueError(f"{self.name!r} is the name of the merged pile")
+            raise ValueError(f"{self.name!r} is the name of a merged pile")
         if self.synthetic != self.name.startswith("sample-"):
             raise ValueError("names that begin with 'sample-' are for synthetic recordings, and only for those")
         if self.same_subject is not None and "subject" not in re.compile(self.same_subject).groupindex:
@@ -258,4 +282,6 @@ class Dataset(Row):
     @property
     def sessions_due(self) -> int | None:
         """Expected number of sessions, if known."""
+        if self.sessions_expected == "unknown":
+            return None
         return self.sessions_published if self.sessions_expected is None else self.sessions_expected

@@ -1,7 +1,8 @@
-"""Paper, recorded areas and task of the rodent rows, from the pages of the published datasets.
+"""Paper, recorded areas and task of the package's rows, from the pages of the published datasets.
 
 They are words on cards and pages: no stored hash depends on them (`hashed_row`), so that a better link or word makes
-nothing due. What decides which files are read belongs in `rodent`.
+nothing due. What decides which files are read belongs in `rodent` and
+`primate`.
 """
 
 from __future__ import annotations
@@ -132,6 +133,96 @@ CITED: dict[str, dict[str, Any]] = {
         "paper_doi": "10.1038/nn.2134",
         "areas": ("medial prefrontal cortex",),
         "task": "working memory",
+    },
+    "xiao": {
+        "paper_doi": "10.1038/s41593-024-01631-5",
+        "areas": ("V1", "V2", "V4", "PIT", "CIT", "AIT"),
+        "task": "thousands of natural images",
+    },
+    "neupane-ppc": {
+        "paper_doi": "10.1038/s41586-024-07557-z",
+        "areas": ("posterior parietal cortex",),
+        "task": "mental navigation task",
+    },
+    "chen": {
+        "paper_doi": "10.1101/2025.02.13.638172",
+        "areas": ("anterior cingulate cortex (ACC)",),
+        "task": "a two-player game with volatile hidden states",
+    },
+    "churchland": {
+        "paper_doi": "10.1038/nature11129",
+        "areas": ("motor cortex (M1)", "dorsal premotor cortex (PMd)"),
+        "task": "reaching tasks with right hand",
+    },
+    "neupane-entorhinal": {
+        "paper_doi": "10.1038/s41586-024-07557-z",
+        "areas": ("entorhinal cortex",),
+        "task": "mental navigation task",
+    },
+    "kim": {
+        "paper_url": "https://www.jneurosci.org/content/45/5/e1893232024",
+        "areas": ("V4",),
+        "task": "shape and texture stimuli",
+    },
+    "even-chen": {
+        "paper_doi": "10.1371/journal.pcbi.1006808",
+        "areas": ("dorsal premotor cortex (PMd)",),
+        "task": "cursor movement tasks",
+    },
+    "temmar": {
+        "paper_doi": "10.1016/j.neuron.2021.08.009",
+        "areas": ("motor cortex (M1)",),
+        "task": "self-paced finger movement task",
+    },
+    "perich": {
+        "paper_url": "https://www.cell.com/neuron/fulltext/S0896-6273(18)30832-8",
+        "areas": ("motor cortex (M1)", "dorsal premotor cortex (PMd)"),
+        "task": "reaching movements",
+    },
+    "h2": {
+        "paper_url": "https://openreview.net/forum?id=STqaMqhtDi",
+        "areas": ("dorsal motor cortex",),
+        "task": "attempted handwriting trials",
+    },
+    "athalye": {
+        "paper_url": "https://www.cell.com/current-biology/fulltext/S0960-9822(23)00778-9",
+        "areas": ("premotor and motor cortex (PMd/M1)",),
+        "task": "center-out reach and obstacle avoidance tasks",
+    },
+    "m1-a": {
+        "paper_url": "https://journals.physiology.org/doi/full/10.1152/jn.00686.2015",
+        "areas": ("motor cortex (M1)",),
+        "task": "center-out reach task",
+    },
+    "m1-b": {
+        "paper_url": "https://journals.physiology.org/doi/full/10.1152/jn.00686.2015",
+        "areas": ("motor cortex (M1)",),
+        "task": "center-out reach task",
+    },
+    "h1": {
+        "paper_doi": "10.1088/1741-2560/12/1/016011",
+        "areas": ("motor cortex",),
+        "task": "attempted control of a prosthetic limb",
+    },
+    "moore": {
+        "paper_doi": "10.1038/s41467-024-54343-6",
+        "areas": ("primary motor",),
+        "task": "naturalistic prey capture task",
+    },
+    "dmfc-rsg": {
+        "paper_doi": "10.1016/j.neuron.2019.06.012",
+        "areas": ("dorsomedial frontal cortex (DMFC)",),
+        "task": "time-interval reproduction task",
+    },
+    "m2": {
+        "paper_doi": "10.1016/j.neuron.2021.08.009",
+        "areas": ("motor cortex (M1)",),
+        "task": "finger movement task",
+    },
+    "area2-bump": {
+        "paper_doi": "10.7554/eLife.48198",
+        "areas": ("somatosensory area 2",),
+        "task": "reaching task with perturbations",
     },
 }
 """Fields by name of the row; ``paper_url`` is given only where no DOI is known."""

@@ -6,6 +6,8 @@ from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.papers import with_paper
 
 HAS_UNITS = SessionRule(requires=("Units",))
+ALLEN = {"allen": "isi_violations < 0.5 and amplitude_cutoff < 0.1 and presence_ratio > 0.95"}
+"""The default filter of the Allen Institute's tools, for the dandisets whose units were seen to have these metrics."""
 NO_LICENSE = "The dandiset records no licence."
 SILENCE = "Units have obs_intervals: silence outside of them is not 'no spikes'."
 
@@ -53,6 +55,7 @@ FIRST_18: tuple[Dataset, ...] = (
         tokens_published=61_890_305_241,
         sessions_published=99,
         subjects_published=27,
+        good_units=ALLEN,
     ),
     Dataset(
         name="vcn",
@@ -64,6 +67,7 @@ FIRST_18: tuple[Dataset, ...] = (
         sessions_published=32,
         subjects_published=32,
         notes=(NO_LICENSE,),
+        good_units=ALLEN,
     ),
     Dataset(
         name="vcn-2",
@@ -75,6 +79,7 @@ FIRST_18: tuple[Dataset, ...] = (
         sessions_published=26,
         subjects_published=26,
         notes=(NO_LICENSE,),
+        good_units=ALLEN,
     ),
     Dataset(
         name="v2h",
@@ -87,6 +92,7 @@ FIRST_18: tuple[Dataset, ...] = (
         tokens_published=24_600_171_007,
         sessions_published=25,
         subjects_published=25,
+        good_units=ALLEN,
     ),
     Dataset(
         name="petersen",
@@ -110,6 +116,7 @@ FIRST_18: tuple[Dataset, ...] = (
         tokens_published=14_653_641_118,
         sessions_published=14,
         subjects_published=14,
+        good_units=ALLEN,
     ),
     Dataset(
         name="illusion",
@@ -121,6 +128,7 @@ FIRST_18: tuple[Dataset, ...] = (
         tokens_published=13_246_412_456,
         sessions_published=12,
         subjects_published=12,
+        good_units=ALLEN,
     ),
     Dataset(
         name="huszar",
@@ -339,7 +347,9 @@ LATER_7: tuple[Dataset, ...] = (
 )
 
 
-RODENT: tuple[Dataset, ...] = tuple(map(with_paper, FIRST_18 + LATER_7))
+RODENT: tuple[Dataset, ...] = tuple(
+    with_paper(row.model_copy(update={"tags": ("rodent",)})) for row in FIRST_18 + LATER_7
+)
 
 PUBLISHED_BIN_WIDTH_S = 0.02
 PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)

@@ -7,7 +7,7 @@ Nothing here was recorded from an animal. These rows are shown only with
 from __future__ import annotations
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.rodent import HAS_UNITS, PROBES_OF_ONE_SESSION
+from neuralpile_dagster.catalog.rodent import ALLEN, HAS_UNITS, PROBES_OF_ONE_SESSION
 
 SYNTHETIC_SPECIES = "synthetic"
 
@@ -23,6 +23,7 @@ SAMPLE: tuple[Dataset, ...] = (
             "4 sessions of 2 subjects, and one file without units, which is left out."
         ),
         sessions_expected=4,
+        good_units=ALLEN,
         synthetic=True,
     ),
     Dataset(

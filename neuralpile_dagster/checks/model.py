@@ -20,7 +20,8 @@ Evidence = TypeVar("Evidence")
 class Verdict:
     """The outcome of one check: what was expected, what was found, and what to do where that is not obvious.
 
-    ``details`` holds further numbers or short lists (plain JSON values).
+    ``details`` holds further numbers or short lists (plain JSON values). ``severity`` replaces that of the check where
+    what was found is less severe.
     """
 
     passed: bool
@@ -28,6 +29,7 @@ class Verdict:
     found: Any
     remedy: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True)

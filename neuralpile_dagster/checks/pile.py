@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import SPLITS, PilePlan
 from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.merge.split_table import splits_of_sessions
+from neuralpile_dagster.merge.splits import settings_of
 from neuralpile_dagster.publish.token_counts import counts_by_split
-from neuralpile_dagster.records import PileRecord, ShardRecord
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitRules
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
 
@@ -35,14 +41,25 @@ class PileEvidence:
     repository_name: str
     folder: Path
     settings: Settings
+    earlier: pa.Table | None = None  # the `splits` published before
+    benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
 
 
-def read_evidence(store: Store, settings: Settings, hub: LoadableHub) -> PileEvidence:
-    """The pile as it is published now, and its plan."""
-    published = piles.require_published(store, settings)
-    plan = load_plan(store, piles.plan_path(settings, published.plan[:8]))
-    name = piles.repository_name(settings)
-    return PileEvidence(published, plan, hub, name, documents.staging_folder(settings, name), settings)
+def read_evidence(store: Store, pile: Pile, settings: Settings, hub: LoadableHub) -> PileEvidence:
+    """A pile as it is published now, and its plan."""
+    published = piles.require_published(store, pile, settings)
+    plan = load_plan(store, piles.plan_path(pile, settings, published.plan[:8]))
+    name = piles.repository_name(pile, settings)
+    return PileEvidence(
+        published,
+        plan,
+        hub,
+        name,
+        documents.staging_folder(settings, name),
+        settings,
+        read_earlier_splits(store, pile, settings, plan.record.plan_id),
+        load_benchmarks(settings),
+    )
 
 
 def shards_of(published: PileRecord) -> list[ShardRecord]:
@@ -58,7 +75,7 @@ def tokens_equal_components(published: PileRecord, plan: PilePlan) -> Verdict:
         passed=sum(due.values()) == found,
         expected=sum(due.values()),
         found=found,
-        remedy="materialize neural_pile/manifest, the shards that it names and neural_pile/hub_dataset",
+        remedy="materialize the pile's manifest, the shards that it names and its hub_dataset",
         details={"components": due},
     )
 
@@ -76,9 +93,10 @@ def every_row_exactly_once(plan: PilePlan) -> Verdict:
     )
 
 
+_SESSION = ["source_dataset", "subject_id", "session_id"]
 _COLUMNS = {
     "rows": ["file", "row"],
-    "sessions": ["source_dataset", "subject_id", "session_id"],
+    "sessions": _SESSION,
     "subjects": ["source_dataset", "subject_id"],
     "datasets": ["source_dataset"],
 }
@@ -161,6 +179,70 @@ def _follows_hashes(plan: PilePlan) -> Verdict:
     )
 
 
+def split_is_stable(plan: PilePlan, earlier: pa.Table | None) -> Verdict:
+    """No session that is in this pile and in the one published before has changed its split.
+
+    Compared are plans of the same seed and rule. A permutation draws all splits again with every added session, so
+    that it is only warned of.
+    """
+    expected = "every session in the split in which it was published before"
+    record, before = plan.record, settings_of(earlier) if earlier is not None else None
+    if earlier is None or before is None:
+        return Verdict(True, expected, "not compared: no pile with a splits table was published before this one")
+    same = (record.seed, record.split_by, record.test_size, *_compared(record.rules))
+    if (before.seed, before.split_by, before.test_size, *_compared(before.rules)) != same:
+        return Verdict(True, expected, "not compared: another seed, rule, size or list of what is held out")
+    if record.split_by == "rows":
+        return Verdict(True, expected, "not compared: split by rows, a session can be in several splits")
+    now = splits_of_sessions(plan)
+    then = zip(*(earlier[name].to_pylist() for name in _SESSION), earlier["split"].to_pylist(), strict=True)
+    moved = [
+        f"{dataset}/{session} from {split} to {now[dataset, subject, session]}"
+        for dataset, subject, session, split in then
+        if now.get((dataset, subject, session), split) != split
+    ]
+    by_hash = record.rules.split_rule == "hash"
+    return Verdict(
+        passed=not moved,
+        expected=expected,
+        found=f"{len(moved):,} sessions moved: {capped(moved, 5)}" if moved else "no session moved",
+        remedy="hold out one of two twins that were published apart before they were equal, or choose another seed; "
+        "else report it with the plan's id"
+        if by_hash
+        else "a model trained on the train split of before must not be tested on this test split: set split_rule: hash",
+        details={"compared_with": before.plan[:8], "moved": len(moved)},
+        severity=None if by_hash else "warn",
+    )
+
+
+def _compared(rules: SplitRules) -> tuple[Any, ...]:
+    return (rules.split_rule, rules.valid_size, sorted(rules.hold_out), rules.held_out_go_to)
+
+
+def benchmarks_in_train(published: PileRecord, benchmarks: Mapping[str, Benchmark]) -> Verdict:
+    """No session of a public evaluation list has rows in train; lists for pretraining are only counted."""
+    expected = "no session of a public evaluation list in train"
+    if not published.splits:
+        return Verdict(True, expected, "not compared: published by a version that did not look for them")
+    lists = published.benchmarks
+    listed = {
+        name: f"{counts['train']:,} of {counts['sessions']:,} sessions in train" for name, counts in lists.items()
+    }
+    wrong = [
+        f"{name}: {listed[name]}"
+        for name, counts in lists.items()
+        if counts["train"] and (name not in benchmarks or benchmarks[name].kind == "eval")
+    ]
+    return Verdict(
+        passed=not wrong,
+        expected=expected,
+        found=capped(wrong) or ("no session of a list in train" if lists else "no session of a list in this pile"),
+        remedy="hold_out: [benchmark:<name>] in the launchpad of neural_pile/manifest, or neuralpile build ... --merge "
+        "--hold-out benchmark:<name>",
+        details={"lists": listed},
+    )
+
+
 def shuffled(plan: PilePlan) -> Verdict:
     """Runs test on ``source_dataset`` in train: components are mixed as a random order would mix them.
 
@@ -182,7 +264,7 @@ def shuffled(plan: PilePlan) -> Verdict:
         passed=abs(z) < 5,
         expected=f"{mean:.1f} runs (within 5 standard deviations of {math.sqrt(max(variance, 0)):.1f})",
         found=f"{runs} runs (z = {z:.2f})",
-        remedy="materialize neural_pile/manifest with another seed; report it when it stays",
+        remedy="materialize the pile's manifest with another seed; report it when it stays",
         details={"z": round(z, 3)},
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks import dataset, pile, plausibility, published, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
@@ -260,6 +261,22 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         lambda e: pile.split_sizes(e.plan),
     ),
     Check(
+        "split_is_stable",
+        "pile",
+        "error",
+        True,
+        "A model trained on the train split published before would be tested on what it has seen.",
+        lambda e: pile.split_is_stable(e.plan, e.earlier),
+    ),
+    Check(
+        "benchmarks_in_train",
+        "pile",
+        "warn",
+        False,
+        "A model trained on the pile and tested on a public benchmark would be tested on what it has seen.",
+        lambda e: pile.benchmarks_in_train(e.published, e.benchmarks),
+    ),
+    Check(
         "shuffled",
         "pile",
         "warn",
@@ -325,9 +342,9 @@ def judge_component(evidence: ComponentEvidence) -> dict[str, Verdict]:
     return {check.name: check.run(evidence) for check in COMPONENT_CHECKS}
 
 
-def judge_pile(store: Store, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
-    """All verdicts on the published pile, by the name of the check."""
-    evidence = pile.read_evidence(store, settings, hub)
+def judge_pile(store: Store, of: Pile, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
+    """All verdicts on a published pile, by the name of the check."""
+    evidence = pile.read_evidence(store, of, settings, hub)
     return {check.name: check.run(evidence) for check in PILE_CHECKS}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.archives.sample.archive import sample_folder
-from neuralpile_dagster.catalog.load import get_dataset
+from neuralpile_dagster.catalog.load import find_dataset, get_dataset
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.model import Finding, Probe, failed, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, NoUnits
@@ -55,7 +55,7 @@ def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Itera
 def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Iterator[Probe]:
     """Probes of one dataset: list it, then read its smallest sessions completely, one line each."""
     listed = _Listed(settings)
-    yield Probe(name, lambda: listed.look(get_dataset(catalog, name)))
+    yield Probe(name, lambda: listed.look(find_dataset(settings, catalog, name)))
     if listed.manifest is None:
         return
     smallest = sorted(listed.manifest.sessions, key=lambda session: session.size)
@@ -119,7 +119,7 @@ class _Listed:
             return not_needed(f"{session.size / 1e6:,.1f} MB that {archive} gives only as whole files: not downloaded")
         with ExitStack() as stack:
             opened = [stack.enter_context(self.archive.open(self.row.source, file)) for file in session.files]
-            data = read_session(self.row.reader, opened).data
+            data = read_session(self.row.reader, opened, self.row.reader_options).data
             costs = [file.cost for file in opened]
         spikes = data.spikes_read if isinstance(data, BinnedCounts) else data.n_spikes
         return ok(f"{data.n_units:,} units, {spikes:,} spikes; {_cost(costs, session.size)}")
@@ -136,7 +136,7 @@ def _small_dataset(settings: Settings, catalog: Mapping[str, Dataset]) -> Datase
             expected="folders named by dandiset, as `dandi download` lays them out",
             remedy="set NEURALPILE_ARCHIVE to dandi, or to the folder above those of the dandisets",
         )
-    return min(rows, key=lambda row: (row.reader != "units", row.sessions_due or 0))
+    return min(rows, key=lambda row: (row.reader != "units", bool(row.reader_options), row.sessions_due or 0))
 
 
 def _is_there(settings: Settings, row: Dataset) -> bool:
@@ -147,7 +147,7 @@ def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Findi
     """Open a session's first file and read the first of its spike times, which is cheap for any file."""
     from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
-    if row.reader != "units":
+    if row.reader != "units" or row.reader_options:
         return not_needed(f"{row.name} is read by {row.reader}; try it whole: neuralpile doctor --dataset {row.name}")
     file = session.files[0]
     with archive.open(row.source, file) as opened:

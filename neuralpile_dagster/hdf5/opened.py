@@ -37,6 +37,16 @@ class OpenFile(Protocol):
         """
         ...
 
+    def read_part(self, dataset: h5py.Dataset, place: tuple[slice, ...]) -> np.ndarray:
+        """Some values of a dataset that is too large to be read at once; chunk after chunk as HDF5 reads them.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the dataset's dtype and the shape of ``place``.
+        """
+        ...
+
     def local_path(self) -> Path:
         """Path of a complete, verified local copy, for formats that cannot be read by ranges."""
         ...
@@ -78,6 +88,12 @@ class LocalFile:
         """Read one dataset; see `OpenFile.read`."""
         values: np.ndarray = dataset[()]
         self.cost.bytes_read += dataset.id.get_storage_size()
+        return values
+
+    def read_part(self, dataset: h5py.Dataset, place: tuple[slice, ...]) -> np.ndarray:
+        """Read some values; see `OpenFile.read_part`."""
+        values: np.ndarray = dataset[place]
+        self.cost.bytes_read += round(dataset.id.get_storage_size() * values.size / max(dataset.size, 1))
         return values
 
     def local_path(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,26 +19,22 @@ from typing import Any, Literal
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import CountsRecord, Model, StoredFile
+from neuralpile_dagster.records import AnalysisRecord, CountsRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, map_items, read_record
+from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
+from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics
+
+__all__ = ["ANNOTATIONS", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
 
 ENTRY_POINTS = "neuralpile.analyses"
 TRANSIENT_WAIT = timedelta(hours=1)
 """A session that failed with a transient error is retried after this long."""
-
-
-class AnalysisRecord(Model):
-    """Base of an analysis' stored results for one session; ``inputs`` is the hash of everything they were made from."""
-
-    inputs: str
-    session_id: str
-    file: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,8 @@ class Analysis(AssetKind):
         Whether a dataset has this asset.
     options : callable
         Parts of the dataset's row that the result depends on, as JSON values.
+    on_request : bool
+        Whether sessions of earlier versions get it only when a person asks, so that an upgrade makes nothing due.
     """
 
     made_from: Literal["spike_counts", "manifest"]
@@ -105,13 +103,66 @@ class Analysis(AssetKind):
     numbers: Callable[[Any], Mapping[str, int | float | str]]
     wanted: Callable[[Dataset], bool] = _every_dataset
     options: Callable[[Dataset], Any] = _no_options
+    on_request: bool = False
 
     def record_key(self, dataset: Dataset, settings: Settings, key: str) -> str:
         """Store key of one session's record."""
         return f"{self.folder(dataset, settings)}/{key}.json"
 
 
-BUILT_IN: tuple[Analysis, ...] = ()
+def annotate(task: AnalysisTask) -> AnnotationsRecord:
+    """Read a session's intervals, and what is stated of its units; see `recordings.nwb.annotations`."""
+    from neuralpile_dagster.recordings.nwb.annotations import open_annotations
+
+    path = f"{task.folder}/{task.session.key}"
+    reader = get_reader(task.dataset.reader)
+    units = task.dataset.reader_options.get("table", "/units")
+    with task.open_files() as files, open_annotations(files, units) as found:
+        file, tables = put_file(
+            task.store, f"{path}.parquet", lambda target: write_intervals(target, found.intervals())
+        )
+        metrics = found.unit_metrics() if reader.annotations == "units" else ()
+        units_file, names = put_file(task.store, f"{path}.units.parquet", lambda target: write_metrics(target, metrics))
+    return AnnotationsRecord(
+        inputs=task.inputs,
+        session_id=task.session.session_id,
+        file=file,
+        units_file=units_file,
+        trains_inputs=build.session_inputs(task.session, task.dataset),
+        tables=tables,
+        metrics=names,
+        notes=tuple(found.notes),
+    )
+
+
+def _annotation_numbers(record: AnnotationsRecord) -> dict[str, int | str]:
+    tables = ", ".join(f"{name} ({rows:,})" for name, rows in record.tables.items())
+    numbers: dict[str, int | str] = {"intervals": sum(record.tables.values()), "tables": tables or "none"}
+    numbers |= {"unit_metrics": ", ".join(record.metrics) or "none", "bytes": sum(file.size for file in record.files)}
+    return numbers | ({"notes": "\n".join(record.notes[:20])} if record.notes else {})
+
+
+ANNOTATIONS = Analysis(
+    name="annotations",
+    text=(
+        "Trials, epochs, stimuli and invalid times of a session, and what its file states of each unit: quality "
+        "metrics, and the position of its peak electrode. Only these small parts are read. They are published as the "
+        "configs `intervals` and `unit_metrics` the next time that `hub_dataset` is; publishing never waits for them, "
+        "and spike counts do not depend on them. Sessions of earlier versions are annotated when you materialize this, "
+        "or with `neuralpile build --annotations`."
+    ),
+    badges=frozenset({"parquet", "hdf5"}),
+    version="annotations-1",
+    of_settings=False,
+    pool="archive",
+    made_from="manifest",
+    record=AnnotationsRecord,
+    make=annotate,
+    numbers=_annotation_numbers,
+    wanted=lambda dataset: bool(get_reader(dataset.reader).annotations),
+    on_request=True,
+)
+BUILT_IN: tuple[Analysis, ...] = (ANNOTATIONS,)
 
 
 @cache
@@ -167,29 +218,30 @@ def analysis_inputs(
             return None
         source = counts.file.sha256
     else:
-        source = build.trains_inputs(session, dataset.reader)
+        source = build.session_inputs(session, dataset)
     parts = [analysis.name, analysis.version, source, analysis.options(dataset)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def is_current(store: Store, record: AnalysisRecord | None, inputs: str | None) -> bool:
-    """Whether a record is up to date: made from these inputs, and its file present."""
+    """Whether a record is up to date: made from these inputs, and its files present."""
     if record is None or inputs is None or record.inputs != inputs:
         return False
-    return record.file is None or is_intact(store, record.file)
+    return all(is_intact(store, file) for file in record.files)
 
 
 @dataclass(frozen=True)
 class AnalysisStanding:
     """State of one analysis of a dataset; ``due`` maps keys to the hash of their inputs, ``failed`` to reasons.
 
-    Sessions whose upstream asset is missing are in neither.
+    Sessions whose upstream asset is missing are in neither. ``on_request`` are made only when a person asks.
     """
 
     analysis: Analysis
     done: int
     due: dict[str, str]
     failed: dict[str, str]
+    on_request: frozenset[str] = frozenset()
 
 
 def analysis_standing(
@@ -199,15 +251,21 @@ def analysis_standing(
     sessions = [session for session in manifest.sessions if not session.vanished]
     failures = documents.read_failures(store, dataset, settings, analysis.name)
 
-    def look(session: Session) -> tuple[str | None, bool]:
+    def look(session: Session) -> tuple[str | None, bool, bool]:
         counts = None
         if analysis.made_from == "spike_counts":
             counts = documents.read_counts_record(store, dataset, settings, session.key)
         inputs = analysis_inputs(analysis, dataset, settings, session, counts)
-        return inputs, is_current(store, read_analysis(store, dataset, settings, analysis, session.key), inputs)
+        record = read_analysis(store, dataset, settings, analysis, session.key)
+        current = is_current(store, record, inputs)
+        return (
+            inputs,
+            current,
+            current or record is not None or _is_automatic(store, dataset, settings, analysis, session),
+        )
 
-    done, due, failed = 0, {}, {}
-    for session, (inputs, current) in zip(sessions, map_items(store, look, sessions), strict=True):
+    done, due, failed, on_request = 0, {}, {}, set()
+    for session, (inputs, current, automatic) in zip(sessions, map_items(store, look, sessions), strict=True):
         failure = failures.get(session.key)
         if current:
             done += 1
@@ -217,6 +275,32 @@ def analysis_standing(
             failed[session.key] = failure.message
             if failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT:
                 due[session.key] = inputs
-        else:
+        elif automatic:
             due[session.key] = inputs
-    return AnalysisStanding(analysis, done, due, failed)
+        else:
+            on_request.add(session.key)
+    return AnalysisStanding(analysis, done, due, failed, frozenset(on_request))
+
+
+def _is_automatic(store: Store, dataset: Dataset, settings: Settings, analysis: Analysis, session: Session) -> bool:
+    """Whether a session that was never analysed is due without a person who asks."""
+    if not analysis.on_request:
+        return True
+    trains = documents.read_trains_record(store, dataset, settings, session.key)
+    return trains is not None and trains.annotate
+
+
+def read_annotations(
+    store: Store, dataset: Dataset, settings: Settings, keys: Iterable[str]
+) -> dict[str, AnnotationsRecord]:
+    """Annotations of these sessions whose files are present, by key."""
+    folder = ANNOTATIONS.folder(dataset, settings)
+    made = set(store.keys(folder))
+    there = [key for key in keys if f"{folder}/{key}.json" in made]
+
+    def look(key: str) -> AnnotationsRecord | None:
+        record = read_record(store, f"{folder}/{key}.json", AnnotationsRecord)
+        return record if record is not None and all(is_intact(store, file) for file in record.files) else None
+
+    records = zip(there, map_items(store, look, there), strict=True)
+    return {key: record for key, record in records if record is not None}

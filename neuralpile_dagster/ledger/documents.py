@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.ledger.kinds import MANIFEST, SPIKE_COUNTS, SPIKE_TRAINS
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -169,6 +170,6 @@ def staging_folder(settings: Settings, repository: str) -> Path:
     return settings.home / "staging" / repository
 
 
-def repository_name(dataset: Dataset | None, settings: Settings) -> str:
-    """Name of a component's repository, or of the pile's; settings that differ from the defaults are part of it."""
-    return f"{dataset.name if dataset else settings.pile_name}{settings.variant}"
+def repository_name(owner: Dataset | Pile, settings: Settings) -> str:
+    """Name of a component's repository, or of a pile's; settings that differ from the defaults are part of it."""
+    return f"{settings.pile_name if owner.name == NEURAL_PILE.name else owner.name}{settings.variant}"

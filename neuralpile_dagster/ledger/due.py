@@ -15,11 +15,19 @@ from fractions import Fraction
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT, analyses_of, analysis_standing
+from neuralpile_dagster.ledger.analyses import (
+    ANNOTATIONS,
+    TRANSIENT_WAIT,
+    analyses_of,
+    analysis_standing,
+    read_annotations,
+)
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.publish.annotations import annotations_digest, matching
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -56,7 +64,7 @@ class DatasetDue:
 def session_is_current(store: Store, dataset: Dataset, settings: Settings, session: Session) -> bool:
     """Whether a session's spike trains and counts are up to date with its files, the code and the settings."""
     trains = documents.read_trains_record(store, dataset, settings, session.key)
-    if trains is None or not build.is_current(store, trains, build.trains_inputs(session, dataset.reader)):
+    if trains is None or not build.is_current(store, trains, build.session_inputs(session, dataset)):
         return False
     counts = documents.read_counts_record(store, dataset, settings, session.key)
     return build.is_current(store, counts, build.counts_inputs(trains, settings))
@@ -81,7 +89,7 @@ def publishable_records(
     reasons = {key: failure.message for key, failure in documents.read_failures(store, dataset, settings).items()}
     for session in manifest.sessions:
         record = records.get(session.key)
-        listed = build.trains_inputs(session, dataset.reader)
+        listed = build.session_inputs(session, dataset)
         if record is not None and not session.vanished and record.trains_inputs != listed:
             del records[session.key]
             reasons[session.key] = OUT_OF_DATE
@@ -113,7 +121,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
         if (due := analysis_standing(store, dataset, settings, row, manifest).due)
     }
     failures = documents.read_failures(store, dataset, settings)
-    inputs_of = {s.key: build.trains_inputs(s, dataset.reader) for s in manifest.sessions if not s.vanished}
+    inputs_of = {s.key: build.session_inputs(s, dataset) for s in manifest.sessions if not s.vanished}
     if any(failure.stopped_batch and _is_recent(failure) for failure in failures.values()):
         # the server was away, for sessions that were not attempted as well
         return DatasetDue({}, None, analyses, "waiting for an hour: the archive or the store did not respond")
@@ -131,9 +139,15 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     missing = publishable(manifest, list(records), reasons, min_session_share)
     inputs = publication_inputs(dataset, settings, manifest, records, missing)
     published = documents.read_published(store, dataset, settings)
-    if published is not None and published.inputs == inputs:
-        return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
-    return DatasetDue({}, inputs, analyses, "to publish")
+    if published is None or published.inputs != inputs:
+        return DatasetDue({}, inputs, analyses, "to publish")
+    annotations = matching(read_annotations(store, dataset, settings, records), records)
+    digest = annotations_digest(dataset, annotations)
+    # those still to make come with them: publishing waits for none, but is not repeated for each batch of them
+    if ANNOTATIONS.name not in analyses and digest != (published.annotations.digest if published.annotations else ""):
+        both = hashlib.sha256(f"{inputs}\n{digest}".encode()).hexdigest()
+        return DatasetDue({}, both, analyses, "to publish with its annotations")
+    return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
 
 
 def _why_waiting(waiting: int, listed: int) -> str:
@@ -156,7 +170,7 @@ def _is_recent(failure: documents.FailureRecord) -> bool:
 
 @dataclass(frozen=True)
 class PileDue:
-    """Missing or stale parts of the pile: its plan, shards, or publication; ``inputs`` is the hash of their inputs."""
+    """Missing or stale parts of a pile: its plan, shards, or publication; ``inputs`` is the hash of their inputs."""
 
     plan: bool
     shards: tuple[str, ...]
@@ -164,34 +178,44 @@ class PileDue:
     inputs: str
 
 
-def pile_due(store: Store, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
-    """Missing or stale parts of the pile; None when it is up to date or there is nothing to merge."""
-    published = published_components(store, datasets, settings)
+def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PileDue | None:
+    """Missing or stale parts of a pile; None when it is up to date or there is nothing to merge."""
+    published = published_components(store, pile.members(datasets), settings)
     if not published:
         return None
     inputs = piles.inputs_digest(published)
-    current = read_record(store, piles.current_path(settings), piles.CurrentPlan)
-    if current is None or current.inputs != inputs:
+    current = read_record(store, piles.current_path(pile, settings), piles.CurrentPlan)
+    if current is None or current.inputs != inputs or current.stated != pile.planned_with:
         return PileDue(True, (), False, inputs)
-    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
+    plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
         return PileDue(True, (), False, inputs)
     shards = [shard.name for shard in plan.shards]
-    there = map_items(store, lambda name: _shard_is_there(store, settings, plan, name), shards)
+    there = map_items(store, lambda name: _shard_is_there(store, pile, settings, plan, name), shards)
     lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
     if lacking:
         return PileDue(False, lacking, False, plan.digest)
-    done = piles.read_published(store, settings)
-    name = piles.repository_name(settings)
+    done = piles.read_published(store, pile, settings)
+    name = piles.repository_name(pile, settings)
     if done is None or done.plan != plan.digest:
         return PileDue(False, (), True, plan.digest)
     if done.repository.rpartition("/")[2] != name:  # the pile was given another name
         return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{name}".encode()).hexdigest())
+    annotations = _annotations_of(plan, current, published)
+    if done.annotations != annotations:
+        return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{annotations}".encode()).hexdigest())
     return None
 
 
-def _shard_is_there(store: Store, settings: Settings, plan: PlanRecord, name: str) -> bool:
-    shard = read_record(store, f"{piles.shards_folder(settings, plan.plan_id)}/{name}.json", PileShard)
+def _annotations_of(plan: PlanRecord, current: piles.CurrentPlan, published: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the annotations that a pile of this plan is published with."""
+    names = [source.name for source in plan.sources]
+    ours = [name for name in names if name in published and current.repositories.get(name, name) == name]
+    return piles.annotations_digest({name: published[name] for name in ours})
+
+
+def _shard_is_there(store: Store, pile: Pile, settings: Settings, plan: PlanRecord, name: str) -> bool:
+    shard = read_record(store, f"{piles.shards_folder(pile, settings, plan.plan_id)}/{name}.json", PileShard)
     return shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
 
 

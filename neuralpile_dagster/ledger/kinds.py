@@ -12,16 +12,15 @@ from typing import Literal
 
 from neuralpile_dagster.build import BINNING_VERSION, TRAINS_VERSION
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.settings import Settings
 
-PILE = "neural_pile"
-"""Folder of the pile in the store, and first part of its asset keys."""
 Pool = Literal["archive", "sessions", "hub"]
 
 
 @dataclass(frozen=True)
 class AssetKind:
-    """One kind of asset; every dataset has one asset of each of `DATASET_KINDS`, the pile of each of `PILE_KINDS`.
+    """One kind of asset; every dataset has one asset of each of `DATASET_KINDS`, a pile of each of `PILE_KINDS`.
 
     Attributes
     ----------
@@ -46,9 +45,9 @@ class AssetKind:
     of_settings: bool = True
     pool: Pool | None = None
 
-    def folder(self, dataset: Dataset | None, settings: Settings) -> str:
-        """Store prefix of the kind's files, of a dataset or of the pile."""
-        return f"{dataset.key if dataset else PILE}/{self.name}{settings.variant if self.of_settings else ''}"
+    def folder(self, owner: Dataset | Pile, settings: Settings) -> str:
+        """Store prefix of the kind's files, of a dataset or of a pile."""
+        return f"{owner.key}/{self.name}{settings.variant if self.of_settings else ''}"
 
 
 MANIFEST = AssetKind(
@@ -121,7 +120,7 @@ PILE_SHARDS = AssetKind(
 PILE_HUB_DATASET = AssetKind(
     name="hub_dataset",
     text=(
-        "The neural pile\n\nAll components merged, shuffled, split into train and test, and published as one "
+        "The merged pile\n\nAll components merged, shuffled, split into train and test, and published as one "
         "Hugging Face dataset. `source_dataset` says which component a row comes from."
     ),
     badges=frozenset({"huggingface", "parquet"}),

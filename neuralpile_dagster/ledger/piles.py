@@ -1,4 +1,4 @@
-"""Store keys and records of the pile: plan, shards, publication, and the components it is merged from.
+"""Store keys and records of a pile: plan, shards, publication, and the components it is merged from.
 
 Planning and copying rows belong in `merge`; deciding what is out of date belongs in `due`.
 """
@@ -17,11 +17,12 @@ from pydantic import Field
 
 from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, MergeError
 from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.kinds import PILE, PILE_SHARDS
+from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.merge.model import SPLITS, PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
@@ -29,17 +30,15 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, Pil
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, Store, read_record
 
-PILE_MANIFEST_OP = f"{PILE}__manifest"
-"""Name of the step of ``neural_pile/manifest`` in run configuration."""
-
 
 class CurrentPlan(Model):
-    """The latest plan of ``neural_pile/manifest``, and the components left out with reasons.
+    """The latest plan of a pile's manifest, and the components left out with reasons.
 
     ``inputs`` is the hash of all publications at that time, ``repositories`` maps
     each ``source_dataset`` to its repository on the hub.
     ``choices`` is the run configuration that a person gave; every later plan
     is made with it, whoever requests it.
+    ``stated`` is what the pile's row stated then (`Pile.planned_with`).
     ``splits_left_out`` are those of other owners' repositories that are not merged.
     """
 
@@ -49,51 +48,66 @@ class CurrentPlan(Model):
     left_out: dict[str, str]
     synthetic: bool
     choices: dict[str, Any] = Field(default_factory=dict)
+    stated: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda stated: not stated)
     splits_left_out: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda splits: not splits)
 
 
-def plan_config(store: Store, settings: Settings, also: Sequence[str] = ()) -> dict[str, Any]:
-    """Run configuration (``ops``) of ``neural_pile/manifest`` with the choices of the current plan.
+def manifest_op(pile: Pile) -> str:
+    """Name of the step of a pile's manifest in run configuration."""
+    return f"{pile.key}__manifest"
+
+
+def plan_config(
+    store: Store,
+    pile: Pile,
+    settings: Settings,
+    also: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run configuration (``ops``) of a pile's manifest with the choices of the current plan, and ``changes``.
 
     ``also`` are datasets to merge in any case; where no components were named, all are.
     """
-    current = read_record(store, current_path(settings), CurrentPlan)
+    current = read_record(store, current_path(pile, settings), CurrentPlan)
     choices = dict(current.choices) if current else {}
+    if current:
+        choices |= {name: value for name, value in pile.planned_with.items() if current.stated.get(name) != value}
+    choices |= changes or {}
     if named := choices.get("components"):
         choices["components"] = list(dict.fromkeys([*named, *also]))
-    return {PILE_MANIFEST_OP: {"config": choices}} if choices else {}
+    return {manifest_op(pile): {"config": choices}} if choices else {}
 
 
-def current_path(settings: Settings) -> str:
+def current_path(pile: Pile, settings: Settings) -> str:
     """Store key of the pointer to the current plan."""
-    return f"{PILE}/manifest{settings.variant}.json"
+    return f"{pile.key}/manifest{settings.variant}.json"
 
 
-def plan_path(settings: Settings, plan_id: str) -> str:
+def plan_path(pile: Pile, settings: Settings, plan_id: str) -> str:
     """Store key of a plan, without ending."""
-    return f"{PILE}/plans{settings.variant}/{plan_id}"
+    return f"{pile.key}/plans{settings.variant}/{plan_id}"
 
 
-def shards_folder(settings: Settings, plan_id: str) -> str:
+def shards_folder(pile: Pile, settings: Settings, plan_id: str) -> str:
     """Store prefix of a plan's shards."""
-    return f"{PILE_SHARDS.folder(None, settings)}/{plan_id}"
+    return f"{PILE_SHARDS.folder(pile, settings)}/{plan_id}"
 
 
-def published_path(settings: Settings) -> str:
+def published_path(pile: Pile, settings: Settings) -> str:
     """Store key of the record of the last publication."""
-    return f"{PILE}/published{settings.variant}.json"
+    return f"{pile.key}/published{settings.variant}.json"
 
 
-def repository_name(settings: Settings) -> str:
-    """The pile's repository."""
-    return documents.repository_name(None, settings)
+def repository_name(pile: Pile, settings: Settings) -> str:
+    """The name of a pile's repository."""
+    return documents.repository_name(pile, settings)
 
 
-def require_current(store: Store, settings: Settings) -> CurrentPlan:
+def require_current(store: Store, pile: Pile, settings: Settings) -> CurrentPlan:
     """The current plan; raises `ConfigurationError` when there is none."""
-    current = read_record(store, current_path(settings), CurrentPlan)
+    current = read_record(store, current_path(pile, settings), CurrentPlan)
     if current is None:
-        raise ConfigurationError("the pile is not planned yet", remedy="materialize neural_pile/manifest")
+        raise ConfigurationError(f"{pile.name} is not planned yet", remedy=f"materialize {pile.key}/manifest")
     return current
 
 
@@ -103,16 +117,22 @@ def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_published(store: Store, settings: Settings) -> PileRecord | None:
+def annotations_digest(components: Mapping[str, ComponentRecord]) -> str:
+    """Hash of the annotations of a pile's components, by name; empty while none has any."""
+    lines = [f"{name} {record.annotations.digest}" for name, record in components.items() if record.annotations]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() if lines else ""
+
+
+def read_published(store: Store, pile: Pile, settings: Settings) -> PileRecord | None:
     """Record of the pile's last publication, or None."""
-    return read_record(store, published_path(settings), PileRecord)
+    return read_record(store, published_path(pile, settings), PileRecord)
 
 
-def require_published(store: Store, settings: Settings) -> PileRecord:
+def require_published(store: Store, pile: Pile, settings: Settings) -> PileRecord:
     """Record of the pile's last publication; raises `ConfigurationError` when there is none."""
-    record = read_published(store, settings)
+    record = read_published(store, pile, settings)
     if record is None:
-        raise ConfigurationError("the pile is not published yet", remedy="materialize neural_pile/hub_dataset")
+        raise ConfigurationError(f"{pile.name} is not published yet", remedy=f"materialize {pile.key}/hub_dataset")
     return record
 
 
@@ -123,9 +143,11 @@ def contents(record: PileRecord) -> str:
     return ", ".join((f"{tokens:,} tokens", *rows))
 
 
-def planned_shards(store: Store, settings: Settings) -> list[str]:
+def planned_shards(store: Store, pile: Pile, settings: Settings) -> list[str]:
     """Names of the current plan's shards."""
-    plan = read_record(store, f"{plan_path(settings, require_current(store, settings).plan_id)}.json", PlanRecord)
+    plan = read_record(
+        store, f"{plan_path(pile, settings, require_current(store, pile, settings).plan_id)}.json", PlanRecord
+    )
     return [shard.name for shard in plan.shards] if plan else []
 
 
@@ -228,7 +250,7 @@ def choose_components(
     merge_from : {"store", "hub"}
         Where rows of our own components are read from.
     extra_splits : sequence of str
-        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``test``, or both.
+        Splits of ``extra_repositories`` whose rows are merged: ``train``, ``valid``, ``test``.
 
     Raises
     ------
@@ -237,7 +259,7 @@ def choose_components(
     """
     if not extra_splits or not set(extra_splits) <= set(SPLITS):
         raise ConfigurationError(
-            "extra_splits is invalid", found=str(list(extra_splits)), expected="train, test or both"
+            "extra_splits is invalid", found=str(list(extra_splits)), expected="some of train, valid and test"
         )
     by_name = {dataset.name: dataset for dataset in datasets}
     named = {get_dataset(by_name, name).name for name in components}

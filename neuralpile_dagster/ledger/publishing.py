@@ -5,21 +5,24 @@ The layout of the repository belongs in `publish`, the upload in `hub`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.splits import keep_earlier_splits, published_splits
 from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.citations import cite_dataset, cite_repository
-from neuralpile_dagster.publish.pile import PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.pile import STREAMED, PileSettings, hub_tables, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import (
@@ -46,8 +49,8 @@ class PublishedPile:
     left_out: dict[str, str]
 
 
-def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
-    folder = piles.shards_folder(settings, plan.plan_id)
+def _made_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
+    folder = piles.shards_folder(pile, settings, plan.plan_id)
     found = {shard.name: read_record(store, f"{folder}/{shard.name}.json", PileShard) for shard in plan.shards}
     missing = [name for name, shard in found.items() if shard is None]
     if missing:
@@ -55,7 +58,7 @@ def _made_shards(store: Store, settings: Settings, plan: PlanRecord) -> tuple[Pi
             f"the pile {plan.plan_id} is not complete",
             found=f"{len(missing)} of {len(found)} shards missing, e.g. {missing[0]}",
             expected="all shards of the current plan",
-            remedy="materialize these partitions of neural_pile/shards (older plans' partitions can be left alone)",
+            remedy=f"materialize these partitions of {pile.key}/shards (older plans' partitions can be left alone)",
         )
     return tuple(shard for shard in found.values() if shard is not None)
 
@@ -89,9 +92,9 @@ def _of_counts_record(store: Store, session: ComponentSession) -> tuple[int, ...
 
 
 def publish_pile(
-    store: Store, settings: Settings, hub: Hub, datasets: dict[str, Dataset], progress: Progress
+    store: Store, pile: Pile, settings: Settings, hub: Hub, datasets: dict[str, Dataset], progress: Progress
 ) -> PublishedPile:
-    """Lay out and publish the current plan's pile; ``datasets`` by repository name.
+    """Lay out and publish the current plan's pile; ``datasets`` are its members by repository name.
 
     Raises
     ------
@@ -100,19 +103,19 @@ def publish_pile(
     HubError
         See `Hub.publish`.
     """
-    current = piles.require_current(store, settings)
-    plan = read_record(store, f"{piles.plan_path(settings, current.plan_id)}.json", PlanRecord)
-    if plan is None:
-        raise MergeError(f"the plan {current.plan_id} is missing", remedy="materialize neural_pile/manifest again")
-    shards = _made_shards(store, settings, plan)
+    current = piles.require_current(store, pile, settings)
+    planned = load_plan(store, piles.plan_path(pile, settings, current.plan_id))
+    plan = planned.record
+    shards = _made_shards(store, pile, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
     }
 
     @cache
-    def tables_of(repository: str) -> Callable[[str], tuple[pa.Table, ...]]:
-        tables = hub_tables(hub, repository)  # read once, however many components are in a repository
-        return cache(lambda config: tuple(tables(config)))
+    def tables_of(repository: str) -> Callable[[str], Iterable[pa.Table]]:
+        tables = hub_tables(hub, repository)
+        small = cache(lambda config: tuple(tables(config)))  # read once, however many components are in a repository
+        return lambda config: tables(config) if config in STREAMED else small(config)
 
     components = []
     for source in plan.sources:
@@ -136,17 +139,28 @@ def publish_pile(
                 splits_left_out=current.splits_left_out.get(repository, ()),
             )
         )
-    name = piles.repository_name(settings)
+    name = piles.repository_name(pile, settings)
+    keep_earlier_splits(store, hub, pile, settings, plan, progress)
     folder = documents.staging_folder(settings, name)
     record = write_pile(
         folder,
         store,
         shards,
         components,
-        PileSettings(plan.digest, plan.seed, plan.split_by, plan.test_size),
+        PileSettings(
+            plan.digest,
+            plan.seed,
+            plan.split_by,
+            plan.test_size,
+            plan.rules,
+            piles.annotations_digest({c.name: c.record for c in components if c.record is not None}),
+            title=pile.title,
+            as_published=as_published(datasets.values()),
+        ),
         repository=f"{settings.namespace}/{name}",
+        splits=published_splits(store, hub, settings, datasets, current.repositories, planned),
         progress=progress,
     )
     publication = hub.publish(name, folder, progress)
-    write_record(store, piles.published_path(settings), record)
+    write_record(store, piles.published_path(pile, settings), record)
     return PublishedPile(plan, shards, record, publication, current.synthetic, current.left_out)

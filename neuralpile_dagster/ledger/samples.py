@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.plots.window import NO_FACTS, RasterSample
@@ -91,7 +91,9 @@ def _find(settings: Settings, source: str) -> _Found:
         records = documents.done_records(store, dataset, settings, manifest).values()
         names = [record.file.key for record in records]
         return _Found(names, store.open, manifest.synthetic, recorded_facts(store, records))
-    if source.count("/") == 1 or source == documents.repository_name(None, settings):
+    if source.count("/") == 1 or source in {
+        documents.repository_name(pile, settings) for pile in load_piles(settings, catalog.values())
+    }:
         return _find_on_hub(settings, source)
     raise ConfigurationError(
         f"nothing to draw is named {source!r}",

@@ -12,16 +12,25 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import ConfigurationError, did_you_mean
+from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.errors import ConfigurationError, HubError, TableError, TransientError, did_you_mean
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
 from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
-from neuralpile_dagster.publish.pile import hub_tables, open_config
+from neuralpile_dagster.progress import Progress, silent
+from neuralpile_dagster.publish.configs import config_path
+from neuralpile_dagster.publish.pile import PileSplits, hub_tables, open_config
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, map_items, read_record
+from neuralpile_dagster.store import Store, map_items, put_file, read_record
+from neuralpile_dagster.tables.footer import damaged
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 _SHOWN = 10
@@ -38,6 +47,7 @@ class SplitInputs:
 
 
 def split_inputs(
+    pile: Pile,
     datasets: Sequence[Dataset],
     store: Store,
     hub: Hub,
@@ -66,19 +76,72 @@ def split_inputs(
         rules=rules,
         identities=identities,
         held_out=held_out_sessions(rules.hold_out, identities, benchmarks),
-        earlier=read_published_splits(hub, settings) if by_hash else None,
+        earlier=read_published_splits(hub, pile, settings) if by_hash else None,
     )
 
 
-def read_published_splits(hub: Hub, settings: Settings) -> EarlierSplits | None:
-    """The ``splits`` table of the pile that is published now; None where there is none that this version reads."""
-    name = piles.repository_name(settings)
+def read_published_splits(hub: Hub, pile: Pile, settings: Settings) -> EarlierSplits | None:
+    """The ``splits`` table of a pile as it is published now; None where there is none that this version reads."""
+    name = piles.repository_name(pile, settings)
     parquet = open_config(hub, name, "splits")
     if parquet is None or not set(SPLITS_SCHEMA.names) <= set(parquet.schema_arrow.names):
         return None
-    table = parquet.read()
+    with damaged(f"{name}/{config_path('splits')}"):
+        table = parquet.read()
     stated = settings_of(table)
     return EarlierSplits(table, f"{settings.namespace}/{name}, plan {stated.plan[:8]}") if stated else None
+
+
+def read_earlier_splits(store: Store, pile: Pile, settings: Settings, plan_id: str) -> pa.Table | None:
+    """The ``splits`` table that was published before that of a plan; None where there was none."""
+    key = _earlier_path(pile, settings, plan_id)
+    if store.size(key) is None:
+        return None
+    with store.open(key) as file, damaged(store.uri(key)):
+        return pq.read_table(file)
+
+
+def _earlier_path(pile: Pile, settings: Settings, plan_id: str) -> str:
+    return f"{piles.plan_path(pile, settings, plan_id)}.before.parquet"
+
+
+def keep_earlier_splits(
+    store: Store, hub: Hub, pile: Pile, settings: Settings, plan: PlanRecord, progress: Progress = silent
+) -> None:
+    """Store the splits that are published now, before those of another plan replace them: a check compares them.
+
+    A damaged table is not kept, and ``progress`` told: publishing repairs it.
+    """
+    try:
+        earlier = read_published_splits(hub, pile, settings)
+    except (HubError, TableError) as error:
+        if isinstance(error, TransientError):
+            raise
+        progress(f"the splits published before are not compared with these: {error}")
+        return
+    stated = settings_of(earlier.table) if earlier else None
+    if earlier and stated and stated.plan != plan.digest:
+        table, key = earlier.table, _earlier_path(pile, settings, plan.plan_id)
+        put_file(store, key, lambda path: pq.write_table(table, path, compression="zstd"))
+
+
+def published_splits(
+    store: Store,
+    hub: Hub,
+    settings: Settings,
+    catalog: Mapping[str, Dataset],
+    repositories: Mapping[str, str],
+    plan: PilePlan,
+) -> PileSplits:
+    """What is published of a plan's splits; ``catalog`` and ``repositories`` as in `session_identities`."""
+    ids = ["source_dataset", "subject_id", "session_id"]
+    named = plan.rows.group_by(ids).aggregate([]).to_pylist()
+    sessions = sorted((row[ids[0]], row[ids[1]], row[ids[2]]) for row in named)
+    benchmarks = load_benchmarks(settings)
+    identities = session_identities(store, hub, settings, catalog, repositories, sessions, benchmarks)
+    table = splits_of_rows(plan.record, plan.rows, identities) if plan.splits is None else plan.splits
+    facts, listed = describe_plan(plan, identities)
+    return PileSplits(table, facts, listed, plan.record.promoted)
 
 
 def session_identities(

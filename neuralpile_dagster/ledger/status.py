@@ -11,6 +11,7 @@ from textwrap import shorten
 
 from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import AnalysisStanding, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import STOPPED, done_records
@@ -20,6 +21,7 @@ from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record
 
+NOTHING_PUBLISHED = "no component is published yet"
 REASON_CHARACTERS = 160
 """Characters of a failure's reason shown in a table of sessions."""
 
@@ -87,7 +89,7 @@ def session_states(store: Store, dataset: Dataset, settings: Settings, manifest:
             return f"failed: {shorten(failures[session.key].message, REASON_CHARACTERS, placeholder=' ...')}"
         if session.key not in done:
             return to_do
-        listed = build.trains_inputs(session, dataset.reader)
+        listed = build.session_inputs(session, dataset)
         return "done" if done[session.key].trains_inputs == listed else "stale: its files or the reader changed"
 
     return {session.key: state(session) for session in manifest.sessions}
@@ -106,14 +108,22 @@ def partitions_to_keep(store: Store, dataset: Dataset, settings: Settings, manif
     return {session.key for session in manifest.sessions} - without
 
 
-def pile_status(store: Store, datasets: Sequence[Dataset], settings: Settings) -> str:
-    """The pile's status in words: its publication, and missing or stale parts."""
-    published = piles.read_published(store, settings)
-    due = pile_due(store, datasets, settings)
-    name = piles.repository_name(settings)
+def pile_status(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> str:
+    """A pile's status in words: its publication, and missing or stale parts."""
+    published = piles.read_published(store, pile, settings)
+    due = pile_due(store, pile, datasets, settings)
+    name = piles.repository_name(pile, settings)
     if published is None and due is None:
-        return f"{name}: no component is published yet"
-    return f"{name}: {_published(published)}; {_lacking(due)}"
+        return f"{name}: {NOTHING_PUBLISHED}"
+    return f"{name}: {_published(published)}; {_lacking(pile, due)}"
+
+
+def piles_status(
+    store: Store, some: Sequence[Pile], datasets: Sequence[Dataset], settings: Settings, *, every: bool = False
+) -> list[str]:
+    """`pile_status` of the first pile, and of the others that have anything (or of ``every`` one)."""
+    lines = [pile_status(store, pile, datasets, settings) for pile in some]
+    return [line for number, line in enumerate(lines) if every or not number or not line.endswith(NOTHING_PUBLISHED)]
 
 
 def _published(record: PileRecord | None) -> str:
@@ -122,11 +132,11 @@ def _published(record: PileRecord | None) -> str:
     return f"{piles.contents(record)} published (components: {', '.join(record.components)})"
 
 
-def _lacking(due: PileDue | None) -> str:
+def _lacking(pile: Pile, due: PileDue | None) -> str:
     if due is None:
         return "up to date"
     if due.plan:
-        return "to be planned (neural_pile/manifest)"
+        return f"to be planned ({pile.key}/manifest)"
     if due.shards:
-        return f"{len(due.shards):,} shards to make (neural_pile/shards)"
-    return "to be published (neural_pile/hub_dataset)"
+        return f"{len(due.shards):,} shards to make ({pile.key}/shards)"
+    return f"to be published ({pile.key}/hub_dataset)"

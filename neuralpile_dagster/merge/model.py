@@ -97,7 +97,7 @@ class PlanRecord(Model):
         raise MergeError(
             f"{name} is not a shard of the plan {self.plan_id}",
             expected=f"one of {len(self.shards):,} shards, e.g. {self.shards[0].name}",
-            remedy="materialize neural_pile/manifest again, and the shards that it names",
+            remedy="materialize the pile's manifest again, and the shards that it names",
         )
 
 

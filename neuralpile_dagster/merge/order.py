@@ -1,7 +1,7 @@
 """The arithmetic of the pile as published: the permutation that splits and orders rows, and where shards are cut.
 
 Pure functions of numbers; the rule is that of ``datasets``'
-``Dataset.train_test_split`` (docs/merge.md). Splits by hash belong in `splits`.
+``Dataset.train_test_split`` (docs/merge.md). Shards by hash are cut here as well; splits by hash belong in `splits`.
 """
 
 from __future__ import annotations
@@ -65,14 +65,27 @@ def draw_splits(
 
 
 def arrange(row_splits: np.ndarray, order: np.ndarray) -> dict[str, np.ndarray]:
-    """Numbers of the rows of each split that has any, in this order of all rows; those left out are in none."""
+    """Split rows that are in order.
+
+    Parameters
+    ----------
+    row_splits : numpy.ndarray, int8, shape (n_rows,)
+        `TRAIN`, `VALID`, `TEST` or `LEFT_OUT`.
+    order : numpy.ndarray, int64, shape (n_rows,)
+        Numbers of all rows.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray, int64, shape (n_rows_of_split,)
+        Numbers of the rows of each split that has any.
+    """
     ordered = row_splits[order]
     parts = {name: order[ordered == number] for number, name in enumerate(SPLITS)}
     return {name: part for name, part in parts.items() if len(part)}
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
-    """Seeded permutation of ``range(n)``, int64; raises `MergeError` when the seed is negative."""
+    """Seeded permutation of ``range(n)``, int64, shape (n,); raises `MergeError` when the seed is negative."""
     if seed < 0:
         raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
     return np.random.default_rng(seed).permutation(n)
@@ -121,6 +134,38 @@ def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list
         cuts.append((start, stop))
         start = stop
     return cuts
+
+
+def count_shards(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int, at_least: int = 1) -> int:
+    """Number of shards of a split whose rows are placed by hash: the power of two that keeps their mean in the limits.
+
+    ``row_bytes`` are integers, shape (n_rows,); others as in `cut`. ``at_least`` is what is published: while it is
+    enough, it stays, so that no row moves.
+    """
+    size = int(np.asarray(row_bytes, dtype=np.int64).sum()) + overhead * len(row_bytes)
+    needed = max(-(-size // limit), -(-len(row_bytes) // max_rows), 1)
+    return max(1 << (needed - 1).bit_length(), at_least)
+
+
+def cut_by_hash(row_hash: np.ndarray, n_shards: int) -> list[tuple[int, int, int]]:
+    """Cut rows at fixed hashes, so that a row's shard does not depend on other rows.
+
+    Parameters
+    ----------
+    row_hash : numpy.ndarray, float64, shape (n_rows,)
+        Ascending, from 0 to below 1.
+    n_shards : int
+        Row r is in shard ``floor(row_hash[r] * n_shards)``.
+
+    Returns
+    -------
+    list of (number, start, stop)
+        Of the shards that have rows.
+    """
+    numbers = np.floor(row_hash * n_shards).astype(np.int64)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    stops = [*starts[1:].tolist(), len(numbers)]
+    return [(int(numbers[start]), start, stop) for start, stop in zip(starts.tolist(), stops, strict=True)]
 
 
 def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from neuralpile_dagster.merge.model import (
     SplitBy,
     Totals,
 )
-from neuralpile_dagster.merge.order import arrange, cut, permutation
+from neuralpile_dagster.merge.order import arrange, count_shards, cut, cut_by_hash, permutation
 from neuralpile_dagster.merge.sources import PileSource
 from neuralpile_dagster.merge.split_table import splits_table
 from neuralpile_dagster.merge.splits import (
@@ -37,6 +37,8 @@ from neuralpile_dagster.merge.splits import (
     SplitSettings,
     decide,
     identity_of_ids,
+    settings_of,
+    share_of,
 )
 from neuralpile_dagster.records import SplitRules, StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
@@ -122,7 +124,7 @@ def plan_pile(
     test_size : float
         Share of the rows, sessions, ... that become test.
     shard_bytes : int
-        A shard's file is at most that large, unless one row alone is larger.
+        A shard's file is at most that large, unless one row alone is larger; in ``order: hash`` on average.
     rules : SplitRules
         By default as published.
     identities : mapping of SessionId to SessionIdentity, optional
@@ -130,7 +132,8 @@ def plan_pile(
     held_out : collection of SessionId
         What ``rules.hold_out`` names.
     earlier : EarlierSplits, optional
-        The splits published last, of which the hash rule keeps twins and promotions.
+        The splits published last, of which the hash rule keeps twins and promotions, and ``order: hash`` the number
+        of shards.
 
     Raises
     ------
@@ -153,13 +156,15 @@ def plan_pile(
         held_out=held_out,
         earlier=earlier,
     )
-    parts = arrange(decided.row_splits, permutation(len(rows.file), seed))
+    row_hash = _row_hash(seed, rows, ids, known) if rules.order == "hash" else None
+    order = permutation(len(rows.file), seed) if row_hash is None else np.argsort(row_hash, kind="stable")
+    parts = arrange(decided.row_splits, order)
+    n_shards = _n_shards(rows, parts, shard_bytes, seed, earlier) if row_hash is not None else {}
     settings = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
     if rules != SplitRules():
         splits = hashlib.sha256(decided.row_splits.tobytes()).hexdigest()
-        settings += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits]
+        settings += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits, json.dumps(n_shards)]
     digest = hashlib.sha256("\n".join(map(str, settings)).encode()).hexdigest()
-    order = np.concatenate(list(parts.values()))
     record = PlanRecord(
         plan_id=digest[:8],
         digest=digest,
@@ -169,9 +174,9 @@ def plan_pile(
         test_size=test_size,
         shard_bytes=shard_bytes,
         sources=_planned_sources(sources, rows, parts),
-        totals=rows.totals(order),
+        totals=rows.totals(np.concatenate(list(parts.values()))),
         splits={split: rows.totals(part) for split, part in parts.items()},
-        shards=_shards(digest[:8], rows, parts, shard_bytes),
+        shards=_shards(digest[:8], rows, parts, shard_bytes, row_hash, n_shards),
         files=tuple(file for source in sources for file in source.files),
         rules=rules,
         promoted=decided.promoted,
@@ -185,7 +190,13 @@ def plan_pile(
         rows.tokens,
         decided,
         SplitSettings(
-            plan=digest, seed=seed, split_by=split_by, test_size=test_size, rules=rules, promoted=decided.promoted
+            plan=digest,
+            seed=seed,
+            split_by=split_by,
+            test_size=test_size,
+            rules=rules,
+            promoted=decided.promoted,
+            n_shards=n_shards,
         ),
     )
     return PilePlan(record, _table(sources, record.files, rows, parts), table)
@@ -234,12 +245,42 @@ def _planned_sources(
     )
 
 
-def _shards(plan_id: str, rows: _AllRows, parts: dict[str, np.ndarray], limit: int) -> tuple[PlannedShard, ...]:
+def _row_hash(seed: int, rows: _AllRows, ids: Sequence[SessionId], known: Sequence[SessionIdentity]) -> np.ndarray:
+    """Place of each row by hash: of its own names, so that no other row moves it."""
+    names = zip(rows.session.tolist(), rows.segment, strict=True)
+    return np.array([share_of(seed, known[s].dataset, ids[s][2], segment) for s, segment in names])
+
+
+def _n_shards(
+    rows: _AllRows, parts: dict[str, np.ndarray], limit: int, seed: int, earlier: EarlierSplits | None
+) -> dict[str, int]:
+    """Number of shards of each split; those that are published are never fewer, as long as rows are placed by hash."""
+    stated = settings_of(earlier.table) if earlier else None
+    before = stated.n_shards if stated and (stated.seed, stated.rules.order) == (seed, "hash") else {}
+    return {
+        split: count_shards(rows.bytes[part], limit - FILE_OVERHEAD, ROW_OVERHEAD, MAX_SHARD_ROWS, before.get(split, 1))
+        for split, part in parts.items()
+    }
+
+
+def _shards(
+    plan_id: str,
+    rows: _AllRows,
+    parts: dict[str, np.ndarray],
+    limit: int,
+    row_hash: np.ndarray | None,
+    n_shards: dict[str, int],
+) -> tuple[PlannedShard, ...]:
     shards = []
     before = 0
     for split, part in parts.items():
         sizes, tokens = rows.bytes[part], rows.tokens[part]
-        for number, (start, stop) in enumerate(cut(sizes, limit - FILE_OVERHEAD, ROW_OVERHEAD, MAX_SHARD_ROWS)):
+        if row_hash is None:
+            cuts = cut(sizes, limit - FILE_OVERHEAD, ROW_OVERHEAD, MAX_SHARD_ROWS)
+            numbered = [(number, start, stop) for number, (start, stop) in enumerate(cuts)]
+        else:
+            numbered = cut_by_hash(row_hash[part], n_shards[split])
+        for number, start, stop in numbered:
             shards.append(
                 PlannedShard(
                     name=f"{plan_id}-{split}-{number:05d}",
@@ -302,9 +343,7 @@ def load_plan(store: Store, key: str) -> PilePlan:
     """Read a stored plan; raises `MergeError` when there is none."""
     record = read_record(store, f"{key}.json", PlanRecord)
     if record is None or record.rows_file is None:
-        raise MergeError(
-            f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize neural_pile/manifest"
-        )
+        raise MergeError(f"{store.uri(key + '.json')}: there is no such plan", remedy="materialize the pile's manifest")
     rows, splits = (_read(store, file) if file else None for file in (record.rows_file, record.splits_file))
     assert rows is not None
     return PilePlan(record, rows, splits)

@@ -144,5 +144,5 @@ def _changed(name: str, found: str, expected: str) -> MergeError:
         f"{name} has changed since the pile was planned",
         found=found,
         expected=expected,
-        remedy="materialize neural_pile/manifest again, then the shards that it names",
+        remedy="materialize the pile's manifest again, then the shards that it names",
     )

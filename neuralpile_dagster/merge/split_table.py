@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from neuralpile_dagster.merge.splits import (
     identity_of_ids,
     session_hashes,
 )
+from neuralpile_dagster.records import SplitFacts
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 LEFT_OUT_NAME = "left_out"
@@ -37,7 +37,10 @@ def splits_table(
     decision: Decision,
     settings: SplitSettings,
 ) -> pa.Table:
-    """The ``splits`` table, one row per session in the order given, with its settings in the schema's metadata."""
+    """The ``splits`` table, one row per session in the order given, with its settings in the schema's metadata.
+
+    ``row_session`` and ``row_tokens`` are integers of shape (n_rows,): number of each row's session, and its tokens.
+    """
     n = len(sessions)
     lowest, highest = np.full(n, len(SPLITS), np.int8), np.full(n, LEFT_OUT, np.int8)
     np.minimum.at(lowest, row_session, decision.row_splits)
@@ -59,19 +62,6 @@ def splits_table(
         ],
         schema=SPLITS_SCHEMA.with_metadata(metadata),
     )
-
-
-@dataclass(frozen=True)
-class SplitFacts:
-    """What a split holds; ``hours`` is None where the length of a session is not known."""
-
-    split: str
-    rows: int
-    sessions: int
-    subjects: int
-    datasets: int
-    tokens: int
-    hours: float | None
 
 
 def describe_plan(
@@ -134,6 +124,16 @@ def benchmark_splits(rows: pa.Table, splits: pa.Table) -> dict[str, dict[str, in
             for split in present.get((row[ids[0]], row[ids[1]], row[ids[2]]), [LEFT_OUT_NAME]):
                 counts[split] += 1
     return dict(sorted(found.items()))
+
+
+def splits_of_sessions(plan: PilePlan) -> dict[SessionId, str | None]:
+    """Split of every session, from the plan's rows; None where they are in several."""
+    ids = ["split", "source_dataset", "subject_id", "session_id"]
+    found: dict[SessionId, str | None] = {}
+    for row in plan.rows.group_by(ids).aggregate([]).to_pylist():
+        session = (row["source_dataset"], row["subject_id"], row["session_id"])
+        found[session] = None if session in found else row["split"]
+    return found
 
 
 def splits_of_rows(record: PlanRecord, rows: pa.Table, identities: Mapping[SessionId, SessionIdentity]) -> pa.Table:

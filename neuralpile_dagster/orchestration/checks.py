@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks.dataset import ComponentEvidence
 from neuralpile_dagster.checks.model import Layer, Verdict
 from neuralpile_dagster.checks.registry import (
@@ -25,7 +26,6 @@ from neuralpile_dagster.checks.registry import (
 )
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
-from neuralpile_dagster.ledger.kinds import PILE
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.provenance import target_of
@@ -34,25 +34,30 @@ from neuralpile_dagster.orchestration.resources import Instance
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
-def asset_of(layer: Layer, dataset: Dataset | None) -> dg.AssetKey:
+def asset_of(layer: Layer, owner: Dataset | Pile) -> dg.AssetKey:
     """Asset key of a layer's checks."""
-    if dataset is None:
-        return names.PILE_HUB_DATASET
-    return dg.AssetKey([dataset.key, layer])
+    if isinstance(owner, Pile):
+        return names.hub_dataset_key(owner)
+    return dg.AssetKey([owner.key, layer])
 
 
-def specs(dataset: Dataset | None, layer: Layer) -> list[dg.AssetCheckSpec]:
+def _row(owner: Dataset | Pile) -> Dataset | None:
+    """The row that may override severities."""
+    return None if isinstance(owner, Pile) else owner
+
+
+def specs(owner: Dataset | Pile, layer: Layer) -> list[dg.AssetCheckSpec]:
     """Specs of all checks of a layer; raises `CatalogError` when the dataset's row names an unknown check.
 
     Those of partitioned assets have no partitions: with them, the UI's list calls a check failed as soon as one of the
     sessions failed, whether it was judged or not. Verdicts on sessions are in the check's execution history.
     """
-    if dataset is not None:
+    if dataset := _row(owner):
         require_known_checks(dataset)
     return [
         dg.AssetCheckSpec(
             check.name,
-            asset=asset_of(layer, dataset),
+            asset=asset_of(layer, owner),
             description=check.why,
             blocking=is_blocking(check.name, dataset),
         )
@@ -67,20 +72,20 @@ def _metadata(verdict: Verdict) -> dict[str, Any]:
     return metadata
 
 
-def _event(name: str, verdict: Verdict, dataset: Dataset | None) -> dict[str, Any]:
+def _event(name: str, verdict: Verdict, owner: Dataset | Pile) -> dict[str, Any]:
     return {
-        "asset_key": asset_of(CHECKS[name].layer, dataset),
+        "asset_key": asset_of(CHECKS[name].layer, owner),
         "check_name": name,
         "passed": verdict.passed,
-        "severity": _SEVERITY[severity_of(name, dataset)],
+        "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
         "metadata": _metadata(verdict),
         "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
     }
 
 
-def results(verdicts: Mapping[str, Verdict], dataset: Dataset | None) -> list[dg.AssetCheckResult]:
+def results(verdicts: Mapping[str, Verdict], owner: Dataset | Pile) -> list[dg.AssetCheckResult]:
     """Verdicts as the results that an asset or a check yields."""
-    return [dg.AssetCheckResult(**_event(name, verdict, dataset)) for name, verdict in verdicts.items()]
+    return [dg.AssetCheckResult(**_event(name, verdict, owner)) for name, verdict in verdicts.items()]
 
 
 def evaluations(
@@ -139,13 +144,13 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     return check_hub_dataset
 
 
-def pile_checks() -> dg.AssetChecksDefinition:
-    """All checks of the published pile."""
+def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
+    """All checks of a published pile."""
 
-    @dg.multi_asset_check(name=f"{PILE}__hub_dataset_checks", specs=specs(None, "pile"))
+    @dg.multi_asset_check(name=f"{pile.key}__hub_dataset_checks", specs=specs(pile, "pile"))
     def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
-            verdicts = judge_pile(instance.open_store(), instance.settings, instance.open_hub())
-            yield from results(verdicts, None)
+            verdicts = judge_pile(instance.open_store(), pile, instance.settings, instance.open_hub())
+            yield from results(verdicts, pile)
 
     return check_pile

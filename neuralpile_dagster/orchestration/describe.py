@@ -6,14 +6,16 @@ Descriptions of the kinds themselves belong in `ledger.kinds`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.describe import paper_link, recorded
+from neuralpile_dagster.catalog.describe import paper_link, recorded, untested
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.ledger.kinds import PILE, AssetKind
+from neuralpile_dagster.catalog.piles import Pile, as_published
+from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.markdown import doi_link, link, one_line, text
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 
@@ -34,6 +36,7 @@ def _text(dataset: Dataset, kind: AssetKind) -> str:
         "SYNTHETIC: recordings made by a generator, not data of any brain." if dataset.synthetic else "",
         kind.text,
         text(dataset.description, 2000),
+        " ".join(untested(dataset)),
         " · ".join(where),
         " · ".join(f"{what}: {text(words, 2000)}" for what, words in recorded(dataset).items()),
         _published(dataset),
@@ -52,7 +55,9 @@ def _published(dataset: Dataset) -> str:
     known = [plural(number, noun) for noun, number in numbers.items() if number is not None]
     expected = dataset.sessions_expected
     words = [f"In the published pile: {', '.join(known)}."] if known else []
-    if expected is not None and expected != dataset.sessions_published:
+    if expected == "unknown":
+        words.append("How many sessions there are is not settled.")
+    elif expected is not None and expected != dataset.sessions_published:
         words.append(f"The session rule should give {plural(expected, 'session')}.")
     return " ".join(words)
 
@@ -92,13 +97,17 @@ def _tag(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:63].strip("_.-") or "unknown"
 
 
-def pile_facts(kind: AssetKind) -> dict[str, Any]:
-    """Keyword arguments for the pile's asset decorators."""
+def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """Keyword arguments for the asset decorators of a pile; ``datasets`` are its members."""
+    published = as_published(datasets)
+    about = f"{text(pile.title)}: {text(pile.description, 2000)}"
+    about += f" As published: {published}." if published else ""
     return {
-        "description": kind.text,
+        "description": f"{kind.text}\n\n{about}",
         "kinds": set(kind.badges),
         "code_version": kind.version,
         "owners": OWNERS,
-        "tags": {"dataset": "neural-pile", "layer": kind.name},
-        "group_name": PILE,
+        "tags": {"dataset": pile.name, "layer": kind.name},
+        "group_name": pile.key,
+        "metadata": {"in_the_published_pile": published} if published else {},
     }

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from neuralpile_dagster.catalog.load import get_dataset
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
@@ -46,18 +47,28 @@ class ShareConfig(dg.Config):
     )
 
 
-def named_jobs(datasets: Sequence[Dataset], job_of: JobOf) -> list[dg.JobDefinition]:
+class BuildConfig(ShareConfig):
+    """Run configuration of jobs that build a dataset."""
+
+    annotations: bool = Field(
+        default=False,
+        description="Also read trials, epochs, stimuli and unit metrics of the sessions that lack them, before "
+        "publishing.",
+    )
+
+
+def named_jobs(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf) -> list[dg.JobDefinition]:
     """All named jobs of an instance."""
-    return [_retry_failed(datasets), _publish_all(datasets, job_of), *(_build(row, job_of) for row in datasets)]
+    return [_retry_failed(datasets), _publish_all(datasets, piles, job_of), *(_build(row, job_of) for row in datasets)]
 
 
 def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
     @dg.op(name=f"list_make_and_publish_{dataset.key}")
-    def build(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
+    def build(context: dg.OpExecutionContext, config: BuildConfig, instance: Instance) -> None:
         share = instance.settings.min_session_share if config.min_session_share is None else config.min_session_share
         launcher = _launcher(context, instance, job_of)
         with failing_in_words():
-            launcher.dataset(dataset, None, None, share if share < 1 else None)
+            launcher.dataset(dataset, None, None, share if share < 1 else None, config.annotations)
         _finish(context, launcher)
 
     @dg.job(
@@ -73,7 +84,7 @@ def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
     return job
 
 
-def _publish_all(datasets: Sequence[Dataset], job_of: JobOf) -> dg.JobDefinition:
+def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf) -> dg.JobDefinition:
     @dg.op(name="publish_what_is_due")
     def publish(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
         settings, store = instance.settings, instance.open_store()
@@ -86,14 +97,15 @@ def _publish_all(datasets: Sequence[Dataset], job_of: JobOf) -> dg.JobDefinition
                     launcher.publish(dataset, share)
                 else:
                     context.log.info(f"{dataset.name}: {due.why}")
-            if pile_due(store, datasets, settings) is not None:
-                launcher.pile()
+            for pile in piles:
+                if pile_due(store, pile, datasets, settings) is not None:
+                    launcher.pile(pile)
         _finish(context, launcher)
 
     @dg.job(
         name="publish_all",
-        description="Publishes every dataset whose sessions are done and not published as they are now, then the pile "
-        "of all that are published, with the seed and split of its last plan. It makes no session.",
+        description="Publishes every dataset whose sessions are done and not published as they are now, then each "
+        "pile of those that are published, with the seed and split of its last plan. It makes no session.",
     )
     def job() -> None:
         publish()

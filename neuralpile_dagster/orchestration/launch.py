@@ -13,25 +13,27 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.catalog.load import get_dataset, load_catalog
+from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile, piles_of
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
+from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
-from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.names import contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.publish.completeness import completeness
 from neuralpile_dagster.publish.configs import published_sessions
@@ -104,8 +106,17 @@ class Launcher:
         elif evaluation.asset_key.path[-1] != "spike_counts":
             self.outcome.failed[name] = evaluation.description or "the check failed"
 
-    def dataset(self, dataset: Dataset, pattern: str | None, limit: int | None, share: float | None) -> None:
+    def dataset(
+        self,
+        dataset: Dataset,
+        pattern: str | None,
+        limit: int | None,
+        share: float | None,
+        annotations: bool = False,
+    ) -> None:
         """Discover, build and publish one dataset; a ``share`` of the sessions is enough, None: all chosen ones.
+
+        Analyses that are made on request are made with ``annotations``.
 
         Raises `ConfigurationError` when no session matches ``pattern``.
         """
@@ -120,7 +131,8 @@ class Launcher:
         failed = reasons | {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.sessions |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
         for analysis in analyses_of(dataset):
-            self._analyse(dataset, analysis, {session.key for session in chosen})
+            if annotations or not analysis.on_request:
+                self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
         left = wanted - failed.keys() - self._finished(dataset, chosen)
         if left and any(failures[key].stopped_batch for key in failed if key in failures):
@@ -207,12 +219,13 @@ class Launcher:
         return reasons
 
     def _analyse(self, dataset: Dataset, analysis: Analysis, chosen: set[str]) -> None:
-        """Make the due sessions of an analysis; its failures are reported but do not stop publishing."""
+        """Make the missing sessions of an analysis; its failures are reported but do not stop publishing."""
         manifest = documents.read_manifest(self.store, dataset)
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
         name = session_partitions(dataset).name
         assert name is not None
-        known, wanted = self.instance.get_dynamic_partitions(name), (set(standing.due) | set(standing.failed)) & chosen
+        wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
+        known = self.instance.get_dynamic_partitions(name)
         key = names.asset_key(dataset, analysis)
         reasons = [self.run([key], batch) for batch in contiguous_batches(known, wanted, batch_size(dataset))]
         failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
@@ -237,22 +250,28 @@ class Launcher:
         """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
-    def pile(self, built: Sequence[str] = ()) -> None:
-        """Plan, make and publish the merged pile with its last choices; ``built`` are datasets that must be in it."""
-        if reason := self.run([names.PILE_MANIFEST], config=piles.plan_config(self.store, self.settings, built)):
-            self.outcome.failed[names.PILE_MANIFEST.to_user_string()] = reason
+    def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
+        """Plan, make and publish a pile with its last choices, but for these.
+
+        ``built`` are datasets that must be in it.
+        """
+        manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
+        config = piles.plan_config(self.store, pile, self.settings, built, choices or {})
+        if reason := self.run([manifest], config=config):
+            self.outcome.failed[manifest.to_user_string()] = reason
             return
-        assert PILE_SHARDS_PARTITIONS.name is not None
-        known = self.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name)
-        wanted = set(piles.planned_shards(self.store, self.settings))
-        reasons = [self.run([names.PILE_SHARDS], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
+        partitions = names.shard_partitions(pile)
+        assert partitions.name is not None
+        known = self.instance.get_dynamic_partitions(partitions.name)
+        wanted = set(piles.planned_shards(self.store, pile, self.settings))
+        reasons = [self.run([shards], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
         if reason := next(filter(None, reasons), None):
-            self.outcome.failed[names.PILE_SHARDS.to_user_string()] = reason
+            self.outcome.failed[shards.to_user_string()] = reason
             return
-        if reason := self.run([names.PILE_HUB_DATASET]):
-            self.outcome.failed[names.PILE_HUB_DATASET.to_user_string()] = reason
+        if reason := self.run([hub_dataset]):
+            self.outcome.failed[hub_dataset.to_user_string()] = reason
         else:
-            published = piles.require_published(self.store, self.settings)
+            published = piles.require_published(self.store, pile, self.settings)
             self.outcome.made.append(
                 f"{published.repository}: {piles.contents(published)}; {self._where(published.repository)}"
             )
@@ -284,29 +303,39 @@ def build(
     limit: int | None = None,
     min_session_share: float | None = None,
     merge: bool = False,
+    annotations: bool = False,
+    choices: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Build datasets one after the other, then the pile if ``merge``; a failed dataset does not stop the others.
+    """Build datasets one after the other, then their piles if ``merge``; a failed dataset does not stop the others.
 
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
-    are done. A part of a dataset never replaces a publication of more sessions. ``job_of`` gives the job of all assets
+    are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
+    intervals and unit metrics too, before publishing; what fails there is only missing there. ``choices`` replace those
+    of the last pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
     (`neuralpile_dagster.definitions.whole_job`).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
     catalog = load_catalog(settings)
-    chosen = [get_dataset(catalog, name) for name in datasets]
+    chosen = [find_dataset(settings, catalog, name) for name in datasets]
+    if hidden := [row.name for row in chosen if row.name not in catalog]:
+        settings = replace(settings, catalog=",".join([settings.catalog, *hidden]))
+        catalog = load_catalog(settings)
+        print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
+    all_piles = load_piles(settings, catalog.values())
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
         launcher = Launcher(settings, instance, job_of(settings))
         for dataset in chosen:
             try:
-                launcher.dataset(dataset, pattern, limit, min_session_share)
+                launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
         if merge:
-            launcher.pile([dataset.name for dataset in chosen])
-        try_to_refresh(instance, settings, list(catalog.values()), partial(print, file=sys.stderr))
+            for pile in piles_of(all_piles, chosen):
+                launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
+        try_to_refresh(instance, settings, list(catalog.values()), all_piles, partial(print, file=sys.stderr))
         return launcher.outcome
 
 

@@ -7,23 +7,24 @@ from collections.abc import Collection, Iterable, Sequence
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.ledger.analyses import Analysis
-from neuralpile_dagster.ledger.kinds import PILE, AssetKind
+from neuralpile_dagster.ledger.kinds import AssetKind
 
 NO_SESSIONS = "_materialize_the_manifest_first"
 """The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""
 OVERVIEW = dg.AssetKey(["overview", "datasets"])
 
 
-def asset_key(dataset: Dataset | None, kind: AssetKind) -> dg.AssetKey:
-    """``<dataset>/<kind>``, or ``neural_pile/<kind>``."""
-    return dg.AssetKey([dataset.key if dataset else PILE, kind.name])
+def asset_key(owner: Dataset | Pile, kind: AssetKind) -> dg.AssetKey:
+    """``<dataset>/<kind>``, or ``<pile>/<kind>``."""
+    return dg.AssetKey([owner.key, kind.name])
 
 
-def manifest_key(dataset: Dataset) -> dg.AssetKey:
-    """``<dataset>/manifest``."""
-    return asset_key(dataset, kinds.MANIFEST)
+def manifest_key(owner: Dataset | Pile) -> dg.AssetKey:
+    """``<dataset>/manifest``, or ``<pile>/manifest``."""
+    return asset_key(owner, kinds.MANIFEST)
 
 
 def spike_trains_key(dataset: Dataset) -> dg.AssetKey:
@@ -36,9 +37,9 @@ def spike_counts_key(dataset: Dataset) -> dg.AssetKey:
     return asset_key(dataset, kinds.SPIKE_COUNTS)
 
 
-def hub_dataset_key(dataset: Dataset) -> dg.AssetKey:
-    """``<dataset>/hub_dataset``."""
-    return asset_key(dataset, kinds.HUB_DATASET)
+def hub_dataset_key(owner: Dataset | Pile) -> dg.AssetKey:
+    """``<dataset>/hub_dataset``, or ``<pile>/hub_dataset``."""
+    return asset_key(owner, kinds.HUB_DATASET)
 
 
 def upstream_key(dataset: Dataset, analysis: Analysis) -> dg.AssetKey:
@@ -46,10 +47,14 @@ def upstream_key(dataset: Dataset, analysis: Analysis) -> dg.AssetKey:
     return spike_counts_key(dataset) if analysis.made_from == "spike_counts" else manifest_key(dataset)
 
 
-PILE_MANIFEST = asset_key(None, kinds.PILE_MANIFEST)
-PILE_SHARDS = asset_key(None, kinds.PILE_SHARDS)
-PILE_HUB_DATASET = asset_key(None, kinds.PILE_HUB_DATASET)
-PILE_SHARDS_PARTITIONS = dg.DynamicPartitionsDefinition(name=f"{PILE}_shards")
+def pile_shards_key(pile: Pile) -> dg.AssetKey:
+    """``<pile>/shards``, one partition per shard of any plan."""
+    return asset_key(pile, kinds.PILE_SHARDS)
+
+
+def shard_partitions(pile: Pile) -> dg.DynamicPartitionsDefinition:
+    """The partitions ``<pile>_shards``."""
+    return dg.DynamicPartitionsDefinition(name=f"{pile.key}_shards")
 
 
 def session_partitions(dataset: Dataset) -> dg.DynamicPartitionsDefinition:

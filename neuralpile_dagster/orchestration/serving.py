@@ -36,7 +36,7 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
-from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import explained, write_bytes
 from neuralpile_dagster.orchestration.assets.overview import PATH as OVERVIEW_PAGE
@@ -94,7 +94,8 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
         _require_free_port(host, port)
         with open_instance(settings) as instance:
             fail_abandoned(settings.home, instance)
-            try_to_refresh(instance, settings, list(load_catalog(settings).values()), say)
+            datasets = list(load_catalog(settings).values())
+            try_to_refresh(instance, settings, datasets, load_piles(settings, datasets), say)
         ui = uuid.uuid4().hex
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from neuralpile_dagster.catalog.describe import bibtex, paper_link, recorded
+from neuralpile_dagster.catalog.describe import bibtex, code, paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
@@ -60,6 +60,7 @@ def component_card(
         *[f"# {text(dataset.title)}", ""],
         *_warnings(manifest, component),
         *_species_warning(dataset, counts),
+        *_bin_width_warning(component, counts),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *picture(component.repository),
@@ -68,6 +69,7 @@ def component_card(
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
         *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
+        *_annotations(dataset, component),
         *_verification(counts),
         *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
         *_missing(component),
@@ -111,6 +113,17 @@ def _species_warning(dataset: Dataset, counts: Sequence[CountsRecord]) -> list[s
     )
 
 
+def _bin_width_warning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list[str]:
+    if not component.other_bin_widths_s:
+        return []
+    others = sum(record.stats.bin_width_s != component.bin_width_s for record in counts)
+    return warning(
+        f"{others:,} of {len(counts):,} sessions are in bins of "
+        f"{' and '.join(f'{width * 1000:g}' for width in component.other_bin_widths_s)} ms, as their files hold them, "
+        f"not of {component.bin_width_s * 1000:g} ms. The sessions config has the bin width of each session."
+    )
+
+
 def _species(dataset: Dataset, counts: Sequence[CountsRecord]) -> str:
     """Species that the card may state: the catalog's, unless a file states another one; then what the files state."""
     found = sorted({record.facts.species for record in counts if record.facts.species})
@@ -123,7 +136,7 @@ def _summary(dataset: Dataset, component: ComponentRecord, species: str) -> list
     about = [text(dataset.description, 2_000), ""] if dataset.description else []
     return [
         *about,
-        f"Spike counts of sorted units ({text(species)}) in bins of {component.bin_width_s * 1000:g} ms, for "
+        f"Spike counts of sorted units ({text(species)}) in bins of {component.bins_in_words}, for "
         f"foundation models of neural activity: one row is a segment of a session, a matrix of units x bins. "
         f"Made from {text(component.source)} by {PROGRAM}.",
     ]
@@ -139,7 +152,7 @@ def _numbers(component: ComponentRecord) -> list[str]:
         ("spikes", f"{totals.spikes:,}"),
         ("recorded minutes", f"{totals.minutes:,.1f}"),
         ("rows (segments)", f"{totals.rows:,}"),
-        ("bin width", f"{component.bin_width_s:g} s"),
+        ("bin width", " and ".join(f"{width:g} s" for width in (component.bin_width_s, *component.other_bin_widths_s))),
     ]
     return table(["", ""], rows)
 
@@ -238,6 +251,31 @@ def _verification(counts: Sequence[CountsRecord]) -> list[str]:
     ]
 
 
+def _annotations(dataset: Dataset, component: ComponentRecord) -> list[str]:
+    """Section on intervals and metrics of units: which sessions have them, and which do not."""
+    found, sessions = component.annotations, component.totals.sessions
+    if found is None:
+        return ["## Annotations", "", f"0 of {sessions:,} sessions are annotated: {_NOT_ANNOTATED}.", ""]
+    without = f" Of the others {_NOT_ANNOTATED}." if found.sessions < sessions else ""
+    rows = [(text(name), f"{number:,}") for name, number in found.tables.items()]
+    named = ", ".join(map(text, found.metrics)) or "none"
+    rules = [(text(name), code(rule)) for name, rule in dataset.good_units.items()]
+    return [
+        "## Annotations",
+        "",
+        f"{found.sessions:,} of {sessions:,} sessions are annotated: {found.with_intervals:,} have intervals, "
+        f"{found.with_metrics:,} have metrics of units.{without}",
+        *(["", *table(["table of intervals", "rows"], rows)] if rows else []),
+        *["", f"Metrics of units: {named}."],
+        *(["", *table(["good", "units for which"], rules), "", _MASK] if rules else []),
+        "",
+    ]
+
+
+_NOT_ANNOTATED = "trials, stimuli, metrics and positions of units were not read"
+_MASK = "The column `good` of `units` names the rules that hold for a unit; no unit is left out for them."
+
+
 def _missing(component: ComponentRecord) -> list[str]:
     if not component.missing:
         return []
@@ -251,9 +289,21 @@ DROPPED_NAMED = 0.01
 
 CONFIG_TEXTS = {
     "units": "one row per unit of a session, in the row order of `spike_counts` (`row`): id, brain area and how it was "
-    "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so",
-    "sessions": "one row per session: subject, sex, age, species, start time, duration, first spike, seconds observed, "
-    "sizes, and its source files with their digests",
+    "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so; "
+    "position of its peak electrode and names of the quality rules that hold (`good`) where the session is annotated",
+    "sessions": "one row per session: subject, sex, age, species, start time, duration, time of bin 0 (`origin_s`), "
+    "first spike, seconds observed, trials, areas, mean rate, sizes, license, DOI, and its source files with their "
+    "digests",
+    "segments": "one row per row of the dataset: its bins in the session, when it begins, and the file and row group "
+    "that hold it",
+    "intervals": "one row per trial, epoch, stimulus or invalid time (`table`): start and stop in seconds and in bins "
+    "of the session (`start_bin` to before `stop_bin`), whether any of it was binned (`inside`), and the other columns "
+    "of the source as JSON (`values`)",
+    "unit_metrics": "what the source states of each unit beyond that, in long form: `row` of `spike_counts`, `name`, "
+    "and `value` or `text`",
+    "splits": "one row per session: the animal, tokens, the number `u` that the hash rule compares with the sizes of "
+    "splits, its split (null: its rows are in several), the public benchmarks that it is in, and the session with the "
+    "same spikes that it follows",
     "token_counts": "how many tokens have each value from 0 to 255 (`count`), by `source_dataset` and `split`, and "
     "their share of the tokens there (`probability`)",
     "preview": "the first bins of a few sessions, for the web viewer",
@@ -299,7 +349,21 @@ for row in read_rows("{split}"):
   (apache/arrow#45214, huggingface/datasets#7467); reading to the end is safe.
 - Without `streaming=True`, `load_dataset` writes a cache of 1 byte per token to your disk before the first row.
 - `with_format("numpy")` gives int64, eight times the memory; `with_format("numpy", dtype=np.uint8)` gives the counts as
-  they are.'''.splitlines()
+  they are.
+
+For training, random windows in batches of one session each, which any number of processes share out and an interrupted
+job resumes (docs/training.md of neuralpile-dagster):
+
+```python
+# pip install neuralpile-dagster, from its repository
+from neuralpile_dagster.reading import Pile, Windows
+
+repository = "hf://datasets/{repository}"  # or the folder of a local copy
+windows = Windows(Pile.open(repository), n_bins=200, split="{split}", batch_size=32, epochs=None)
+for batch in windows:  # counts: uint8, windows x units x bins; unit_index, mask, session, start_s
+    print(batch["counts"].shape, windows.state_dict(batch))
+    break
+```'''.splitlines()
 
 
 def columns(schema: pa.Schema) -> list[str]:

@@ -7,34 +7,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish import annotations as annotated
+from neuralpile_dagster.publish.annotations import AnnotatedFacts, AnnotatedSession
 from neuralpile_dagster.publish.card import component_card
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
-from neuralpile_dagster.publish.configs import first_rows, sessions_table, units_tables, write_config, write_preview
+from neuralpile_dagster.publish.configs import first_rows, sessions_table, write_config, write_preview
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
+from neuralpile_dagster.publish.segments import Clock, component_segments
 from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
 from neuralpile_dagster.publish.token_counts import component_token_counts, write_token_counts
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PublishedTotals, ShardRecord
 from neuralpile_dagster.store import Store
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.annotations import AnnotationsRecord
+from neuralpile_dagster.tables.schemas import (
+    INTERVALS_SCHEMA,
+    PUBLISHED_UNITS_SCHEMA,
+    ROW_SCHEMA,
+    SEGMENTS_SCHEMA,
+    UNIT_METRICS_SCHEMA,
+)
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "same_subject", "hold_out"}
-"""Fields of a catalog row that do not."""
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out"} | {
+    *("tags", "rule_checked", "reader_checked"),
+}
+"""Fields of a catalog row that do not, or only with annotations (`annotations_digest`)."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -76,6 +90,7 @@ def write_component(
     *,
     missing: Mapping[str, str],
     repository: str,
+    annotations: Mapping[str, AnnotationsRecord] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = print,
 ) -> ComponentRecord:
@@ -100,6 +115,8 @@ def write_component(
         What the card says about sessions that are not in ``records`` (`policy.publishable`).
     repository : str
         ``namespace/name``.
+    annotations : mapping of str to AnnotationsRecord, optional
+        Of the sessions that have any, by key; those of other archive files than were counted are not used.
     max_shard_bytes : int
         See `sharding.plan_shards`.
     progress : callable
@@ -117,13 +134,13 @@ def write_component(
     _require_same_settings(dataset, pairs)
     sessions = {session.key: _session(session, record) for session, record in pairs}
     totals = _totals([record for _, record in pairs])
+    used = annotated.matching(annotations or {}, records)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
-        units = units_tables(store, (session.units for session in sessions.values()))
         configs = [
             _default_config(sessions.values(), shards),
-            write_config(folder, "units", UNITS_SCHEMA, units),
-            write_config(folder, "sessions", (table := sessions_table(pairs)).schema, [table]),
+            *_tables(folder, store, dataset, manifest, pairs, used),
+            write_config(folder, "segments", SEGMENTS_SCHEMA, [_segments(store, dataset, pairs, sessions, shards)]),
             write_token_counts(folder, [component_token_counts(repository, sessions.values(), totals)]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
         ]
@@ -137,11 +154,13 @@ def write_component(
             frozen=manifest.frozen,
             synthetic=manifest.synthetic or dataset.synthetic,
             license=manifest.citation.license,
-            bin_width_s=pairs[0][1].stats.bin_width_s,
+            bin_width_s=(width := pairs[0][1].stats.bin_width_s),
+            other_bin_widths_s=tuple(sorted({record.stats.bin_width_s for _, record in pairs} - {width})),
             sessions=tuple(sessions.values()),
             shards=shards,
             totals=totals,
             missing=dict(missing),
+            annotations=annotated.totals(dataset, used),
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
@@ -158,6 +177,41 @@ def write_component(
     return component
 
 
+def _tables(
+    folder: Path,
+    store: Store,
+    dataset: Dataset,
+    manifest: Manifest,
+    pairs: Pairs,
+    annotations: Mapping[str, AnnotationsRecord],
+) -> Iterator[Config]:
+    """Write units, sessions and, where any session has them, intervals and metrics of units."""
+    sessions = [AnnotatedSession(store, dataset, record, annotations.get(session.key)) for session, record in pairs]
+    facts: list[AnnotatedFacts] = []
+    yield write_config(folder, "units", PUBLISHED_UNITS_SCHEMA, annotated.units_tables(sessions, facts))
+    table = sessions_table(pairs, facts, manifest.citation.license, manifest.citation.doi or dataset.doi)
+    yield write_config(folder, "sessions", table.schema, [table])
+    if any(any(record.tables.values()) for record in annotations.values()):
+        intervals = (session.intervals() for session in sessions if session.annotations)
+        yield write_config(folder, "intervals", INTERVALS_SCHEMA, intervals)
+    if any(record.metrics for record in annotations.values()):
+        metrics = (session.unit_metrics() for session in sessions if session.annotations)
+        yield write_config(folder, "unit_metrics", UNIT_METRICS_SCHEMA, metrics)
+
+
+def _segments(
+    store: Store,
+    dataset: Dataset,
+    pairs: Pairs,
+    sessions: Mapping[str, ComponentSession],
+    shards: Sequence[ShardRecord],
+) -> pa.Table:
+    clocks = [
+        Clock(AnnotatedSession(store, dataset, record, None).origin_s, record.stats.bin_width_s) for _, record in pairs
+    ]
+    return component_segments(zip(sessions.values(), clocks, strict=True), shards)
+
+
 def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:
     if not pairs:
         raise HubError(
@@ -166,7 +220,7 @@ def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:
             remedy=f"materialize {dataset.key}/spike_counts, or run: neuralpile build {dataset.name}",
         )
     widths = sorted({(record.stats.bin_width_s, record.max_tokens) for _, record in pairs})
-    if len(widths) > 1:
+    if len(widths) > 1 and not (dataset.allow_bin_width and len({tokens for _, tokens in widths}) == 1):
         raise HubError(
             f"the sessions of {dataset.name} were binned with different settings",
             found=", ".join(f"bins of {width:g} s in segments of {tokens:,} tokens" for width, tokens in widths),

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.publish.annotations import AnnotatedFacts
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
@@ -21,12 +22,21 @@ from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
-from neuralpile_dagster.tables.schemas import CLOCKED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
-from neuralpile_dagster.tables.units import read_units
+from neuralpile_dagster.tables.schemas import (
+    CLOCKED_SESSIONS_SCHEMA,
+    INTERVALS_SCHEMA,
+    PUBLISHED_SESSIONS_SCHEMA,
+    PUBLISHED_UNITS_SCHEMA,
+    SESSIONS_SCHEMA,
+    UNIT_METRICS_SCHEMA,
+    UNITS_SCHEMA,
+)
 
 EXTRA_SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
-    "units": (UNITS_SCHEMA,),
-    "sessions": (SESSIONS_SCHEMA, CLOCKED_SESSIONS_SCHEMA),
+    "units": (UNITS_SCHEMA, PUBLISHED_UNITS_SCHEMA),
+    "sessions": (SESSIONS_SCHEMA, CLOCKED_SESSIONS_SCHEMA, PUBLISHED_SESSIONS_SCHEMA),
+    "intervals": (INTERVALS_SCHEMA,),
+    "unit_metrics": (UNIT_METRICS_SCHEMA,),
 }
 """Schemas that the tables of a published repository may have, the newest last: newer ones only add columns."""
 
@@ -45,24 +55,24 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
         pq.ParquetWriter(aside, schema, compression="zstd", write_page_index=True, write_page_checksum=True) as writer,
     ):
         for table in tables:
-            writer.write_table(table)
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))
             rows += table.num_rows
             size += table.nbytes
     return Config(name, schema, {"train": Split(config_path(name), rows, size)}, path.stat().st_size)
 
 
-def units_tables(store: Store, files: Iterable[StoredFile]) -> Iterator[pa.Table]:
-    """The units tables of sessions; raises `TableError` when one is damaged or has other columns."""
-    for file in files:
-        with open_verified(store, file) as opened:
-            yield read_units(opened, file.key)
-
-
-def sessions_table(sessions: Sequence[tuple[Session, CountsRecord]]) -> pa.Table:
-    """The ``sessions`` config: one row per session, in the order given; its schema is one of `EXTRA_SCHEMAS`."""
-    clocked = any(record.stats.clock is not None for _, record in sessions)
-    schema = CLOCKED_SESSIONS_SCHEMA if clocked else SESSIONS_SCHEMA
-    return pa.Table.from_pylist([_session_row(*pair) for pair in sessions], schema)
+def sessions_table(
+    sessions: Sequence[tuple[Session, CountsRecord]],
+    facts: Sequence[AnnotatedFacts],
+    license: str | None,
+    doi: str | None,
+) -> pa.Table:
+    """The ``sessions`` config: one row per session, in the order given; ``license`` and ``doi`` are of their source."""
+    rows = [
+        {**_session_row(*pair), **_session_facts(pair[1], found), "license": license, "doi": doi}
+        for pair, found in zip(sessions, facts, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, PUBLISHED_SESSIONS_SCHEMA)
 
 
 def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
@@ -88,9 +98,18 @@ def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
             {"path": file.path, "file_id": file.file_id, "size": file.size, "digest": _digest(file)}
             for file in session.files
         ],
-        "origin_s": stats.clock.start_s if stats.clock else None,
+    }
+
+
+def _session_facts(record: CountsRecord, facts: AnnotatedFacts) -> dict[str, object]:
+    stats, observed = record.stats, facts.observed_s
+    return {
+        "origin_s": facts.origin_s,
         "first_spike_s": stats.clock.first_spike_s if stats.clock else None,
-        "observed_s": stats.clock.observed_s if stats.clock else None,
+        "observed_s": observed,
+        "n_trials": facts.n_trials,
+        "areas": facts.areas,
+        "mean_rate_hz": stats.spikes_kept / (stats.n_units * observed) if observed else None,
     }
 
 

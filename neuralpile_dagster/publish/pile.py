@@ -6,8 +6,9 @@ The order of rows and the bytes of shards are decided in `merge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -22,19 +23,29 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path, read_preview, write_config, write_preview
+from neuralpile_dagster.publish.configs import (
+    EXTRA_SCHEMAS,
+    config_path,
+    open_published,
+    read_preview,
+    write_config,
+    write_preview,
+)
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
+from neuralpile_dagster.publish.segments import Clock, PlacedSegment, pile_segments
 from neuralpile_dagster.publish.token_counts import write_token_counts
 from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
-from neuralpile_dagster.records import PileRecord, ShardRecord, StoredFile
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "valid", "test")
+STREAMED = ("intervals", "unit_metrics")
+"""Configs that are too large to be held, of all components at a time."""
 _SOURCE = pa.field("source_dataset", pa.string())
 
 
@@ -42,8 +53,13 @@ class StoredShard(Protocol):
     """A shard of the pile in the store, e.g. `neuralpile_dagster.merge.shards.PileShard`."""
 
     @property
+    def name(self) -> str:
+        """``<plan>-<split>-<number>``."""
+        ...
+
+    @property
     def split(self) -> str:
-        """``train`` or ``test``."""
+        """``train``, ``valid`` or ``test``."""
         ...
 
     @property
@@ -64,12 +80,30 @@ class StoredShard(Protocol):
 
 @dataclass(frozen=True)
 class PileSettings:
-    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"`` or ``"sessions"``."""
+    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"``, ``"sessions"``, ...
+
+    ``as_published`` is what its datasets have in the published pile, in words; empty where that is not known.
+    ``annotations`` is the hash of those of its components, for its record.
+    """
 
     plan: str
     seed: int
     split_by: str
     test_size: float
+    rules: SplitRules = field(default_factory=SplitRules)
+    annotations: str = ""
+    title: str = "Neural pile"
+    as_published: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PileSplits:
+    """What is published of a pile's splits: the ``splits`` table, and what `PileRecord` says of them."""
+
+    table: pa.Table
+    facts: tuple[SplitFacts, ...]
+    benchmarks: Mapping[str, Mapping[str, int]]
+    promoted: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
@@ -91,19 +125,29 @@ def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None
 
 
 def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
-    """Reader of a published repository's ``units`` and ``sessions`` tables; yields nothing where they are missing.
+    """Reader of a published repository's tables in `EXTRA_SCHEMAS`; yields nothing where one is missing.
 
-    Those of a pile have a column ``source_dataset``.
+    Those of a pile have a column ``source_dataset``. Tables in `STREAMED` are read one row group at a time; the others
+    are small, and compared with their digest.
     """
 
     def tables(config: str) -> Iterator[pa.Table]:
-        parquet = open_config(hub, repository, config)
-        known = EXTRA_SCHEMAS[config]
-        if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
-            with damaged(f"{repository}/{config_path(config)}"):
-                yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
+        name = f"{repository}/{config_path(config)}"
+        if config not in STREAMED:
+            yield from _known_tables(open_config(hub, repository, config), config, name)
+        elif config_path(config) in {file.path for file in hub.files(repository)}:
+            with open_published(hub, repository, config_path(config)) as file:
+                yield from _known_tables(open_parquet(file, name), config, name)
 
     return tables
+
+
+def _known_tables(parquet: pq.ParquetFile | None, config: str, name: str) -> Iterator[pa.Table]:
+    """Row groups of a table, if it has one of the schemas of its config."""
+    known = EXTRA_SCHEMAS[config]
+    if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
+        with damaged(name):
+            yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
 
 def write_pile(
@@ -114,6 +158,7 @@ def write_pile(
     settings: PileSettings,
     *,
     repository: str,
+    splits: PileSplits | None = None,
     progress: Progress = print,
 ) -> PileRecord:
     """Make ``folder`` hold exactly the pile's files; the same inputs give the same bytes.
@@ -131,6 +176,8 @@ def write_pile(
     settings : PileSettings
     repository : str
         ``namespace/name``.
+    splits : PileSplits, optional
+        Written as the config ``splits``.
     progress : callable
 
     Raises
@@ -141,15 +188,15 @@ def write_pile(
         A shard is damaged or gone; names it.
     """
     if not shards:
-        raise HubError("the pile has no shards", remedy="materialize neural_pile/shards")
-    tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS}
+        raise HubError("the pile has no shards", remedy="materialize the pile's shards")
+    tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS if name not in STREAMED}
     known = _known_units(tables["sessions"])
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         placed: dict[str, list[ShardRecord]] = {}
         scans: dict[str, list[ShardScan]] = {}
         for shard in shards:
             earlier = placed.setdefault(shard.split, [])
-            earlier.append(_place(folder, store, shard, len(earlier)))
+            earlier.append(_place(folder, store, shard))
             scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
             _require_match_record(shard, scans[shard.split][-1])
             progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
@@ -162,7 +209,10 @@ def write_pile(
         )
         configs = [
             _default_config(placed, scans),
-            *(_write_extra(folder, name, some) for name in EXTRA_SCHEMAS if (some := _only(tables[name], present))),
+            *(_write_extra(folder, name, some) for name in tables if (some := _only(tables[name], present))),
+            *_write_streamed(folder, components, present),
+            _write_segments(folder, placed, scans, tables["sessions"]),
+            *([write_config(folder, "splits", splits.table.schema, [splits.table])] if splits else []),
             write_token_counts(folder, token_counts),
             write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
         ]
@@ -176,9 +226,23 @@ def write_pile(
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
             token_counts=token_counts,
             citations={component.name: component.citation for component in components},
+            annotations=settings.annotations,
+            rules=settings.rules,
+            splits=splits.facts if splits else (),
+            benchmarks={name: dict(counts) for name, counts in splits.benchmarks.items()} if splits else {},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
-        write_bytes(folder / "README.md", pile_card(record, components, configs).encode())
+        write_bytes(
+            folder / "README.md",
+            pile_card(
+                record,
+                components,
+                configs,
+                splits.promoted if splits else {},
+                title=settings.title,
+                as_published=settings.as_published,
+            ).encode(),
+        )
         write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
         made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]
@@ -186,8 +250,9 @@ def write_pile(
     return record
 
 
-def _place(folder: Path, store: Store, shard: StoredShard, number: int) -> ShardRecord:
-    path = f"data/{shard.split}-{number:05d}-{shard.file.sha256[:8]}.parquet"
+def _place(folder: Path, store: Store, shard: StoredShard) -> ShardRecord:
+    number = shard.name.rpartition("-")[2]  # not its place: an empty shard that fills would move all others
+    path = f"data/{shard.split}-{number}-{shard.file.sha256[:8]}.parquet"
     fetch(store, shard.file, folder / path)
     return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
 
@@ -198,7 +263,7 @@ def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
             f"{shard.file.key} does not match its record",
             found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
             expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
-            remedy="materialize neural_pile/shards again",
+            remedy="materialize the pile's shards again",
         )
 
 
@@ -208,11 +273,60 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
     for component in components:
         tables = list(component.tables(config))
         if tables:
-            table = pa.concat_tables(tables)
-            if _SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
-                table = table.filter(pc.equal(table[_SOURCE.name], component.name)).drop_columns(_SOURCE.name)
-            found.append(table.append_column(_SOURCE, pa.array([component.name] * table.num_rows, pa.string())))
+            found.append(_of_component(pa.concat_tables(tables), component.name))
     return found
+
+
+def _of_component(table: pa.Table, name: str) -> pa.Table:
+    """Rows of a component, with its name as ``source_dataset``."""
+    if _SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
+        table = table.filter(pc.equal(table[_SOURCE.name], name)).drop_columns(_SOURCE.name)
+    return table.append_column(_SOURCE, pa.array([name] * table.num_rows, pa.string()))
+
+
+def _write_streamed(
+    folder: Path, components: Sequence[PileComponent], sessions: Iterable[SessionId]
+) -> Iterator[Config]:
+    """Write the tables in `STREAMED` of sessions in the pile, as far as there are any."""
+    present: dict[str, set[str]] = {}
+    for source, _, session in sessions:
+        present.setdefault(source, set()).add(session)
+
+    def rows(config: str) -> Iterator[pa.Table]:
+        for component in components:
+            known = pa.array(sorted(present.get(component.name, ())), pa.string())
+            for table in component.tables(config):
+                chosen = table.filter(pc.is_in(table["session_id"], known))
+                if (chosen := _of_component(chosen, component.name)).num_rows:
+                    yield chosen
+
+    for config in STREAMED:
+        tables = rows(config)
+        if (first := next(tables, None)) is not None:
+            yield write_config(folder, config, EXTRA_SCHEMAS[config][-1].append(_SOURCE), chain([first], tables))
+
+
+def _write_segments(
+    folder: Path,
+    placed: dict[str, list[ShardRecord]],
+    scans: dict[str, list[ShardScan]],
+    sessions: Iterable[pa.Table],
+) -> Config:
+    clocks = {}
+    for table in sessions:
+        for row in table.drop_columns(["files"]).to_pylist():
+            session = (row["source_dataset"], row["subject_id"], row["session_id"])
+            clocks[session] = Clock(row.get("origin_s"), row["bin_width_s"])
+    segments = pile_segments(
+        [
+            row
+            for split, shards in placed.items()
+            for shard, scan in zip(shards, scans[split], strict=True)
+            for row in scan.placed(split, shard.path)
+        ],
+        clocks,
+    )
+    return write_config(folder, "segments", segments.schema, [segments])
 
 
 def _known_units(tables: Iterable[pa.Table]) -> dict[SessionId, int]:
@@ -290,11 +404,19 @@ _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 @dataclass(frozen=True)
 class ShardScan:
-    """Session and tokens of each row of a shard, and sums; ``arrow_bytes`` as `datasets` counts them."""
+    """What is known of each row of a shard, and sums; ``arrow_bytes`` as `datasets` counts them."""
 
     row_sessions: tuple[SessionId, ...]
+    row_segments: tuple[str, ...]
+    row_units: tuple[int, ...]
     row_tokens: tuple[int, ...]
+    row_bytes: tuple[int, ...]
     arrow_bytes: int
+
+    def placed(self, split: str, path: str) -> Iterator[PlacedSegment]:
+        """Its rows as segments that lie in ``path``."""
+        rows = zip(self.row_sessions, self.row_segments, self.row_units, self.row_tokens, self.row_bytes, strict=True)
+        yield from (PlacedSegment(*row, split, path, number) for number, row in enumerate(rows))
 
     @property
     def rows(self) -> int:
@@ -336,15 +458,28 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
         ids = parquet.read(columns=_TEXTS)
     arrow_bytes = 0
     sessions: list[SessionId] = []
+    segments: list[str] = []
+    row_units: list[int] = []
     for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
-        subject, session_id, _, source = texts
+        subject, session_id, segment, source = texts
         session = (source, subject, session_id)
         sessions.append(session)
+        segments.append(segment)
         if session not in n_units:
             n_units[session] = _count_units(path, row)
         units = n_units[session]
+        row_units.append(units)
         arrow_bytes += row_arrow_bytes(units, groups[row].column(0).num_values // units if units else 0, texts)
-    return ShardScan(tuple(sessions), tuple(group.column(0).num_values for group in groups), arrow_bytes)
+    return ShardScan(
+        row_sessions=tuple(sessions),
+        row_segments=tuple(segments),
+        row_units=tuple(row_units),
+        row_tokens=tuple(group.column(0).num_values for group in groups),
+        row_bytes=tuple(
+            sum(group.column(number).total_compressed_size for number in range(group.num_columns)) for group in groups
+        ),
+        arrow_bytes=arrow_bytes,
+    )
 
 
 def _count_units(path: Path, row: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
@@ -49,27 +50,41 @@ class PileComponent:
     splits_left_out: tuple[str, ...] = ()
 
 
-def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Sequence[Config]) -> str:
-    """Text of the pile's README.md; the same inputs give the same card."""
+def pile_card(
+    pile: PileRecord,
+    components: Sequence[PileComponent],
+    configs: Sequence[Config],
+    promoted: Mapping[str, str],
+    *,
+    title: str = "Neural pile",
+    as_published: str = "",
+) -> str:
+    """Text of the pile's README.md; the same inputs give the same card.
+
+    ``promoted`` sessions (rows, ...) fill a split, by name, that would be empty. ``as_published`` is what its datasets
+    have in the published pile, in words.
+    """
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
     synthetic = any(record.synthetic for record in records)
     header = metadata_block(
         configs,
-        pretty_name="Neural pile",
+        pretty_name=title,
         licenses=_licenses(components),
         tags=[*TAGS, *(["synthetic"] if synthetic else [])],
         n_rows=sum(split.num_examples for split in default.splits.values()),
     )
     tokens = sum(component.tokens for component in components)
     lines = [
-        *["# Neural pile", "", *_warnings(components)],
+        *[f"# {text(title)}", "", *_warnings(components)],
         f"{tokens:,} tokens of spike counts from {len(components):,} datasets, merged, shuffled and split for "
         "foundation models of neural activity: one row is a segment of a recording session, a matrix of units x bins"
         f"{_bin_width(records)}. A token is one unit in one bin. Made by {PROGRAM}.",
+        *_as_published(components, as_published),
         *["", *card.picture(pile.repository)],
         *["## Components", "", *_components(components), ""],
-        *["## Splits", "", *_splits(pile), ""],
+        *["## Splits", "", *_splits(pile, promoted), ""],
+        *_annotations(components),
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
         *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
@@ -77,6 +92,15 @@ def pile_card(pile: PileRecord, components: Sequence[PileComponent], configs: Se
         *card.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def _as_published(components: Sequence[PileComponent], as_published: str) -> list[str]:
+    """The pile's own totals against those of the published pile."""
+    if not as_published:
+        return []
+    tokens, sessions = (sum(getattr(component, what) for component in components) for what in ("tokens", "sessions"))
+    ours = f"{tokens:,} tokens, {sessions:,} sessions, {len(components):,} datasets"
+    return ["", f"In this pile: {ours}. As published by the authors of the neural pile: {as_published}."]
 
 
 def _licenses(components: Sequence[PileComponent]) -> list[str]:
@@ -101,6 +125,8 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
         )
     if partial := [f"{name} ({len(record.missing):,})" for name, record in records if record.missing]:
         lines += card.warning(f"Components with missing sessions, listed on their own cards: {named(partial)}.")
+    if uneven := [f"{name} ({record.bins_in_words})" for name, record in records if record.other_bin_widths_s]:
+        lines += card.warning(f"Components with sessions of different bin widths: {named(uneven)}.")
     if unknown := [component.name for component in components if component.record is None]:
         lines += card.warning(f"Repositories of other owners, merged as they are: {named(unknown)}.")
     if cut := [f"{c.name} ({', '.join(c.splits_left_out)})" for c in components if c.splits_left_out]:
@@ -109,7 +135,7 @@ def _warnings(components: Sequence[PileComponent]) -> list[str]:
 
 
 def _bin_width(records: Sequence[ComponentRecord]) -> str:
-    widths = sorted({record.bin_width_s for record in records})
+    widths = sorted({width for record in records for width in (record.bin_width_s, *record.other_bin_widths_s)})
     return f", in bins of {' and '.join(f'{width * 1000:g}' for width in widths)} ms" if widths else ""
 
 
@@ -125,21 +151,94 @@ def _components(components: Sequence[PileComponent]) -> list[str]:
     return table(header, [*rows, ["all", "", "", *sums]])
 
 
-def _splits(pile: PileRecord) -> list[str]:
+def _annotations(components: Sequence[PileComponent]) -> list[str]:
+    """Section on how many sessions of each component have intervals and metrics of units."""
+    rows: list[list[str | int]] = []
+    for component in components:
+        found = component.record.annotations if component.record else None
+        numbers = (found.sessions, sum(found.tables.values()), len(found.metrics)) if found else (0, 0, 0)
+        rows.append([text(component.name), f"{numbers[0]:,} of {component.sessions:,}", *numbers[1:]])
+    lines = table(["source_dataset", "annotated sessions", "intervals", "metrics of units"], rows)
+    return ["## Annotations", "", *lines, "", "What is not known of a session is null or missing.", ""]
+
+
+_HOW = {
+    "rows": "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
+    "has seen.",
+    "sessions": "by sessions: all segments of a session are in the same split.",
+    "subjects": "by subjects: all sessions of an animal are in the same split.",
+    "datasets": "by datasets: all sessions of a dataset are in the same split.",
+}
+
+
+def _splits(pile: PileRecord, promoted: Mapping[str, str]) -> list[str]:
     rows: list[list[str | int]] = [
         [split, sum(s.rows for s in shards), sum(s.tokens for s in shards), len(shards), sum(s.bytes for s in shards)]
         for split, shards in pile.shards.items()
     ]
-    if pile.split_by == "rows":
-        how = (
-            "by rows: segments of one session can be in both splits, so test scores are for sessions that the model "
-            "has seen."
-        )
-    else:
-        how = "by sessions: all segments of a session are in the same split."
+    sizes = f"test_size {pile.test_size:g}" + (
+        f", valid_size {pile.rules.valid_size:g}" if pile.rules.valid_size else ""
+    )
+    how = _HOW[pile.split_by].replace("in both splits", "in several splits" if len(rows) > 2 else "in both splits")
     return [
         *table(["split", "rows", "tokens", "files", "bytes"], rows),
         "",
-        f"Split {how} test_size {pile.test_size:g}, seed {pile.seed}, plan {text(pile.plan[:8])}: the same components "
+        *_what_splits_hold(pile),
+        f"Split {how} {sizes}, seed {pile.seed}, plan {text(pile.plan[:8])}: the same components "
         "and seed give the same files, byte for byte.",
+        *_rules(pile, promoted),
+        *_benchmarks(pile),
+    ]
+
+
+def _what_splits_hold(pile: PileRecord) -> list[str]:
+    if not pile.splits:
+        return []
+    rows: list[list[str | int]] = [
+        [
+            part.split,
+            part.sessions,
+            part.subjects,
+            part.datasets,
+            NOT_STATED if part.hours is None else f"{part.hours:,.1f}",
+        ]
+        for part in pile.splits
+    ]
+    return [*table(["split", "sessions", "subjects", "datasets", "recorded hours"], rows), ""]
+
+
+def _rules(pile: PileRecord, promoted: Mapping[str, str]) -> list[str]:
+    lines = []
+    if pile.rules.split_rule == "hash":
+        lines += [
+            "",
+            "The splits stay: each one's split depends on the hash of its own name (`u` in the `splits` config, see "
+            "docs/merge.md of neuralpile-dagster), so that sessions that come or go move no other.",
+        ]
+    if pile.rules.order == "hash":
+        lines += ["", "Rows lie in the order of a hash of their own names, so that an added session changes few files."]
+    if pile.rules.hold_out:
+        where = "are in test" if pile.rules.held_out_go_to == "test" else "are not in this pile"
+        lines += ["", f"Held out, so that they {where}: {', '.join(map(code, pile.rules.hold_out))}."]
+    if promoted:
+        named = ", ".join(f"{code(name)} ({split})" for name, split in promoted.items())
+        lines += ["", f"Moved to a split that would be empty without them: {named}."]
+    return lines
+
+
+def _benchmarks(pile: PileRecord) -> list[str]:
+    """Where the sessions of public benchmarks are; nothing where the pile has none."""
+    if not pile.benchmarks:
+        return []
+    splits = list(pile.shards)
+    rows: list[list[str | int]] = [
+        [code(name), counts["sessions"], *(counts[split] for split in splits)]
+        for name, counts in pile.benchmarks.items()
+    ]
+    return [
+        "",
+        "Sessions of public benchmarks in this pile, and how many have rows in each split (`benchmarks` in the "
+        "`splits` config names them):",
+        "",
+        *table(["benchmark", "sessions", *splits], rows),
     ]

@@ -124,5 +124,5 @@ def _require_positive(rest: np.ndarray, session: SessionId) -> None:
         raise TableError(
             f"the rows of {session[2]} of {session[0]} do not match its record",
             found=f"more tokens of value {int(np.flatnonzero(rest < 0)[0])} in a part of them than in the session",
-            remedy="materialize its spike_counts and hub_dataset again, then neural_pile/manifest and its shards",
+            remedy="materialize its spike_counts and hub_dataset again, then the pile's manifest and its shards",
         )

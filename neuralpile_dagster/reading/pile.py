@@ -50,6 +50,8 @@ class Pile:
         Folder or address.
     revision : str or None
         Commit on the Hugging Face Hub, version in a local hub.
+    is_remote : bool
+        Whether reading costs round trips over a network.
     segments : pyarrow.Table
         One row per row of the data, in the order of the files: ``source_dataset``, ``subject_id``, ``session_id``,
         ``segment_id``, ``split``, ``n_units``, ``n_bins``, ``start_bin`` and ``start_s`` (bins, and seconds, from the
@@ -60,6 +62,7 @@ class Pile:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self.name, self.place, self.revision = repository.name, repository.place, repository.revision
+        self.is_remote = repository.is_remote
         self._process = os.getpid()
         self._opened: dict[str, RangeFile] = {}
         self._latest: tuple[int, PackedCounts] | None = None
@@ -102,8 +105,10 @@ class Pile:
         path = f"{name}/{name}.parquet"
         if path not in self._repository.paths:
             return None
-        with self._repository.open(path) as file, damaged(f"{self.place}/{path}"):
-            content = file.read(file.size) if not self._repository.is_remote else _whole(file)
+        table = f"{self.place}/{path}"
+        with self._repository.open(path) as file, damaged(table):
+            content = bytearray(file.size)
+            _fill(file, 0, memoryview(content), table)
             # one thread: pyarrow's own may outlive the interpreter
             return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
@@ -272,7 +277,7 @@ class Pile:
 
     def packed_rows(self, segments: Sequence[int]) -> list[PackedCounts]:
         """Several rows as `packed`; from a remote repository with concurrent requests."""
-        if not self._repository.is_remote or len(segments) < 2:
+        if not self.is_remote or len(segments) < 2:
             return [self.packed(segment) for segment in segments]
         for segment in segments:
             self._file(self._index.place(segment)[0])
@@ -321,7 +326,7 @@ class Pile:
                 found=", ".join(sorted(self._repository.paths)) or "no Parquet files",
                 expected="data/<split>-*.parquet",
             )
-        if self._repository.is_remote:
+        if self.is_remote:
             with ThreadPoolExecutor(_REQUESTS) as pool:
                 footers = list(pool.map(self._footer, paths))
         else:
@@ -353,12 +358,6 @@ def _fill(file: RangeFile, start: int, target: memoryview, name: str) -> None:
             done += file.fill(start + done, target[done:])
         except OSError as error:
             raise TableError(f"{name} cannot be read", found=str(error)) from error
-
-
-def _whole(file: RangeFile) -> bytes:
-    content = bytearray(file.size)
-    _fill(file, 0, memoryview(content), "")
-    return bytes(content)
 
 
 def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) -> pa.Table:

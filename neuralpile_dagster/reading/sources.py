@@ -100,10 +100,11 @@ class _LocalFile(RangeFile):
 
     def fill(self, start: int, target: memoryview) -> int:
         # pread: processes that a fork made share the descriptor, and its position
-        done = os.preadv(self._descriptor, [target], start)
-        if not done:
+        found = os.pread(self._descriptor, len(target), start)
+        if not found:
             raise OSError(f"the file ends before byte {start:,}")
-        return done
+        target[: len(found)] = found
+        return len(found)
 
     def close(self) -> None:
         if not self.closed:

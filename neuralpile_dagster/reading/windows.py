@@ -163,7 +163,8 @@ class Windows:
         TableError, TransientError
             A row is damaged, or cannot be fetched now.
         """
-        return self.iterate(*_worker())
+        worker = _worker()
+        return self.iterate(worker.id, worker.num_workers) if worker else self.iterate()
 
     def iterate(self, worker: int = 0, workers: int = 1) -> Iterator[dict[str, Any]]:
         """Batches of one of a rank's workers; see `__iter__`. What ``workers`` give in turn is the rank's order."""
@@ -198,7 +199,7 @@ class Windows:
             ``format``, ``seed``, ``epoch``, ``samples`` (batches consumed in the epoch, by all ranks),
             ``selection`` (digest of the pile and the arguments that the order depends on).
         """
-        _require(_worker() == (0, 1), "state_dict is called in the training process, not in a worker")
+        _require(_worker() is None, "state_dict is called in the training process, not in a worker")
         place = (int(batch["epoch"]), int(batch["index"])) if batch is not None else self._yielded
         epoch, samples = (
             (self.epoch, self._consumed) if place is None else (place[0], place[1] + self.world - self.rank)
@@ -295,17 +296,18 @@ class _Buffer:
             self._rounds.pop(lane, None)  # free its memory first
             self._rounds[lane] = ((epoch, number), plan.batches(lane, number), {})
         _, batches, rows = self._rounds[lane]
-        needed = np.unique(batches[k].rows).tolist()
+        # over a network a round's rows are fetched together; from a disk each when it is needed
+        wanted = batches if self._pile.is_remote else [batches[k]]
+        needed = np.unique(np.concatenate([batch.rows for batch in wanted])).tolist()
         lacking = [row for row in needed if row not in rows]
         rows.update(zip(lacking, self._pile.packed_rows(lacking), strict=True))
         return batches[k], rows
 
 
-def _worker() -> tuple[int, int]:
-    """Number of this worker of a ``DataLoader``, and of all of them."""
+def _worker() -> Any:
+    """What torch says of the worker of a ``DataLoader`` that this process is; None when it is none."""
     data = _torch_data()
-    info = data.get_worker_info() if data else None
-    return (info.id, info.num_workers) if info else (0, 1)
+    return data.get_worker_info() if data else None
 
 
 def _torch_data() -> Any:

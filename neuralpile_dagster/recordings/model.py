@@ -108,6 +108,8 @@ class BinnedCounts:
         NaN bins, stored as 0.
     saturated_bins, lost_to_saturation : int
         Bins above 255, and the spikes above 255 in them.
+    bins_dropped : int
+        Last bins of the file that did not fill a bin.
     """
 
     counts: np.ndarray
@@ -116,6 +118,7 @@ class BinnedCounts:
     missing_bins: int = 0
     saturated_bins: int = 0
     lost_to_saturation: int = 0
+    bins_dropped: int = 0
 
     @property
     def n_units(self) -> int:

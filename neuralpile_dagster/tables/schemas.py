@@ -104,3 +104,72 @@ CLOCKED_SESSIONS_SCHEMA = pa.schema(
     ]
 )
 """Of repositories that hold a session whose record has a clock; the others keep the table that they have."""
+PUBLISHED_SESSIONS_SCHEMA = pa.schema(
+    [
+        *CLOCKED_SESSIONS_SCHEMA,  # whose observed_s is without the file's invalid_times where annotations are known
+        ("n_trials", pa.int64()),  # rows of the table trials
+        ("areas", pa.list_(pa.string())),  # the different brain areas of its units
+        ("mean_rate_hz", pa.float64()),  # spikes per unit and second observed
+        ("license", pa.string()),
+        ("doi", pa.string()),
+    ]
+)
+PUBLISHED_UNITS_SCHEMA = pa.schema(
+    [
+        *UNITS_SCHEMA,
+        ("x_um", pa.float64()),  # of the peak electrode, as its file states it
+        ("y_um", pa.float64()),
+        ("z_um", pa.float64()),
+        ("electrode", pa.int64()),  # its id
+        ("coordinate_note", pa.string()),  # how the electrode was found, and what the file says about coordinates
+        ("observed_s", pa.float64()),  # without the file's invalid_times where annotations are known
+        ("good", pa.list_(pa.string())),  # names of the rules (`good_units` of the catalog's row) that hold
+    ]
+)
+
+STORED_INTERVALS_SCHEMA = pa.schema(
+    [
+        ("table", pa.string()),
+        ("row", pa.int32()),
+        ("start_time", pa.float64()),  # seconds of the session's clock; may be NaN
+        ("stop_time", pa.float64()),
+        ("values", pa.string()),  # the other columns: a JSON object
+    ]
+)
+STORED_METRICS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),  # of spike_counts
+        ("name", pa.string()),
+        ("value", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+INTERVALS_SCHEMA = pa.schema(
+    [
+        ("session_id", pa.string()),
+        ("table", pa.string()),
+        ("row", pa.int32()),
+        ("start_time", pa.float64()),
+        ("stop_time", pa.float64()),
+        ("start_bin", pa.int64()),  # of the session, not of a segment; null where the time is NaN
+        ("stop_bin", pa.int64()),  # the first bin after it
+        ("inside", pa.bool_()),  # whether any of it lies within the session's bins
+        ("values", pa.string()),
+    ]
+)
+UNIT_METRICS_SCHEMA = pa.schema([("session_id", pa.string()), *STORED_METRICS_SCHEMA])
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("session_id", pa.string()),
+        ("segment_id", pa.string()),
+        ("start_bin", pa.int64()),  # in the session
+        ("stop_bin", pa.int64()),
+        ("start_s", pa.float64()),  # on the clock of the spike times
+        ("split", pa.string()),
+        ("file", pa.string()),  # in the repository
+        ("row_group", pa.int32()),  # of that file, which holds this segment alone
+        ("n_units", pa.int32()),
+        ("tokens", pa.int64()),
+        ("bytes", pa.int64()),  # compressed
+    ]
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,20 @@ def write_units_nwb(
     compression: str | None = None,
     chunks: tuple[int, ...] | None = None,
     file_fields: dict[str, Any] | None = None,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
     **units: Any,
 ) -> Path:
     """Write a file with these spike trains.
 
     ``trains`` holds one array per unit: spike times in seconds, float64, shape (n_spikes,).
-    ``units`` are the keywords of `nwb.add_units`, ``file_fields`` those of `nwb.new_file`. By default ``spike_times``
+    ``units`` are the keywords of `nwb.add_units`, ``file_fields`` those of `nwb.new_file`, ``intervals`` those of
+    `nwb.add_intervals` by name of the table. By default ``spike_times``
     is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
     """
     file = nwb.new_file(subject_id, **(file_fields or {}))
     nwb.add_units(file, trains, **units)
+    for name, table in (intervals or {}).items():
+        nwb.add_intervals(file, name, **table)
     nwb.save(file, path, contiguous=contiguous)
     layout = {"dtype": times_dtype, "compression": compression, "chunks": chunks}
     given = {name: value for name, value in layout.items() if value is not None}

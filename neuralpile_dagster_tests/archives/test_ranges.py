@@ -19,6 +19,8 @@ from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedR
 from neuralpile_dagster.net.connections import Connections
 from neuralpile_dagster.net.ranges import NoRanges, RemoteObject, require_bytes, require_whole
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
+from neuralpile_dagster.recordings.nwb.annotations import open_annotations
+from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import QUICK
 from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -355,3 +357,23 @@ def test_a_url_that_another_thread_renewed_is_not_renewed_again() -> None:
         remote._renew(seen)
         assert remote._url == url
     remote.close()
+
+
+def test_annotations_are_read_without_the_spikes_and_waveforms_beside_them(bucket_server: Server, bucket: Bucket):
+    columns = {f"metric_{k}": [float(k)] * 3 for k in range(25)}
+    trials = {name: [float(k) for k in range(500)] for name in ("contrast", "delay", "response")}
+    write_units_nwb(
+        bucket.path,
+        [np.linspace(0, 1_000, 500_000)] * 3,
+        columns={**columns, "waveform_mean": [np.zeros((500, 400))] * 3},
+        intervals={
+            name: {"start_time": trials["delay"], "stop_time": trials["delay"], "columns": trials}
+            for name in ("epochs", "trials", "flashes_presentations")
+        },
+    )
+    with ranged(bucket_server) as opened, open_annotations([opened]) as found:
+        assert sum(len(table.start_time) for table in found.intervals()) == 1_500
+        assert {metric.name for _, metric in found.unit_metrics()} == set(columns)
+    assert bucket.path.stat().st_size > 16_000_000
+    assert opened.cost.bytes_read < 3_000_000
+    assert opened.cost.requests < 10

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.catalog.load import check_user_catalog, get_dataset, load_catalog, read_user_catalog
+from neuralpile_dagster.catalog.beyond import BEYOND
+from neuralpile_dagster.catalog.load import (
+    PUBLISHED,
+    check_user_catalog,
+    find_dataset,
+    get_dataset,
+    load_catalog,
+    load_piles,
+    read_user_catalog,
+)
+from neuralpile_dagster.catalog.piles import BUILT_IN, NEURAL_PILE, PRIMATE_PILE
+from neuralpile_dagster.catalog.primate import PRIMATE
+from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
@@ -41,21 +54,21 @@ def complaint(home: Path, text: str | bytes) -> str:
     return str(caught.value)
 
 
-def test_without_a_file_the_catalog_is_the_25_datasets_in_order(tmp_path: Path):
-    assert list(load_catalog(settings(tmp_path)).values()) == list(RODENT)
+def test_without_a_file_the_catalog_is_the_datasets_of_the_published_piles_in_order(tmp_path: Path):
+    assert list(load_catalog(settings(tmp_path)).values()) == [*RODENT, *PRIMATE]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "datasets:\n", "datasets: []\n"])
 def test_a_file_without_rows_adds_none(tmp_path: Path, text: str):
     write(tmp_path, text)
-    assert len(load_catalog(settings(tmp_path))) == 25
+    assert len(load_catalog(settings(tmp_path))) == len(PUBLISHED)
 
 
 def test_a_row_of_the_user_comes_last(tmp_path: Path):
     write(tmp_path, GOOD)
     catalog = load_catalog(settings(tmp_path, "/data/dandisets"))
     assert list(catalog)[-1] == "mine"
-    assert len(catalog) == 26
+    assert len(catalog) == len(PUBLISHED) + 1
     assert catalog["mine"].source.id == "990001"
 
 
@@ -98,7 +111,9 @@ def test_every_row_of_the_package_can_be_written_as_yaml(tmp_path: Path):
 def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs" / "datasets" / "adding.md").read_text()
     (example,) = re.findall(r"```yaml\n(datasets:.*?)```", page, re.DOTALL)
-    simple, grouped, own = check_user_catalog(write(tmp_path, example))
+    simple, grouped, moved, rasters, own = check_user_catalog(write(tmp_path, example))
+    assert moved.reader_options == {"table": "/processing/ecephys/units"}
+    assert get_reader(rasters.reader).configured(rasters.reader_options).bins_of("sub-slow").sum_bins == 2
     assert (own.source.label, own.license, own.authors[0]) == ("folder 2021", "CC-BY-4.0", "Prefect, Ford")
     paths = ["sub-1/sub-1_ses-a_behavior+ecephys.nwb", "sub-1/sub-1_ses-a_test.nwb"]
     assert len(choose_sessions(simple, listing_of(*paths, source_id=simple.source.id), None).sessions) == 1
@@ -127,6 +142,8 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         ("source: {", "source: {archive: zenodo, ", ["field source.archive", "'zenodo'", "'dandi'"]),
         ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
         ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
+        ("title:", "reader_options: {tabel: /a}\n    title:", ["reader_options.tabel", "did you mean 'table'"]),
+        ("title:", "reader: binned_series\n    title:", ["row 1 ('mine')", "reader_options.", "Field required"]),
         (
             "title:",
             "reader: unit\n    titel: x\n    title:",
@@ -266,3 +283,70 @@ def test_the_pile_cannot_have_the_name_of_a_dataset(tmp_path: Path):
     ):
         load_catalog(Settings(home=tmp_path, store=str(tmp_path), pile_name="vbn"))
     assert load_catalog(Settings(home=tmp_path, store=str(tmp_path), pile_name="our-pile"))
+
+
+PILES = """\
+piles:
+  - {name: mine-too, title: Mine, components: [vbn, mine], tags: [primate], seed: 3, hold_out: ['dataset:vbn']}
+"""
+
+
+def test_a_pile_of_the_user_has_its_components_and_tags_and_comes_after_the_built_in_ones(tmp_path: Path):
+    write(tmp_path, GOOD + PILES)
+    catalog = load_catalog(settings(tmp_path))
+    *built_in, pile = load_piles(settings(tmp_path), catalog.values())
+    assert built_in == list(BUILT_IN)
+    assert [row.name for row in pile.members(catalog.values())] == ["vbn", *(row.name for row in PRIMATE), "mine"]
+    assert pile.planned_with == {"seed": 3, "hold_out": ["dataset:vbn"]}
+    assert load_piles(settings(tmp_path, "sample"), SAMPLE) == [NEURAL_PILE]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: mine-too", "name: vbn", ["pile 1 ('vbn'), field name: the name is taken"]),
+        ("name: mine-too", "name: kim", ["pile 1 ('kim'), field name: the name is taken"]),
+        ("name: mine-too", "name: neural-pile", ["the name is taken", "comes with the package"]),
+        ("name: mine-too", "name: mine", ["the name is taken", "row 1 ('mine') of the same file"]),
+        ("[vbn, mine]", "[vbm]", ["field components", "'vbm'", "did you mean 'vbn'?"]),
+        ("[primate]", "[primates]", ["field tags", "'primates'", "did you mean 'primate'?"]),
+        ("seed: 3", "sead: 3", ["field sead: unknown field", "did you mean 'seed'?"]),
+        ("components: [vbn, mine], tags: [primate], ", "", ["a pile needs `components` or `tags`"]),
+    ],
+)
+def test_a_wrong_pile_is_refused_by_file_pile_and_field(tmp_path: Path, old: str, new: str, said: list[str]):
+    message = complaint(tmp_path, GOOD + PILES.replace(old, new))
+    for words in said:
+        assert words in message
+
+
+def test_a_row_of_the_user_may_have_the_name_of_a_later_row_of_the_package_and_replaces_it(tmp_path: Path):
+    own = GOOD.replace("name: mine", "name: kim")
+    write(tmp_path, own)
+    catalog = load_catalog(settings(tmp_path))
+    assert (len(catalog), list(catalog)[-1], catalog["kim"].title) == (len(PUBLISHED), "kim", "My recordings")
+    assert catalog["kim"] in NEURAL_PILE.members(catalog.values()), "as before the package had one"
+    assert "kim" not in {row.name for row in PRIMATE_PILE.members(catalog.values())}
+
+
+@pytest.mark.parametrize(
+    ("catalog", "shown"),
+    [("all", {row.name for row in BEYOND}), ("icms", {"icms"}), ("published, icms mc-maze", {"icms", "mc-maze"})],
+)
+def test_further_datasets_are_shown_when_asked_for(tmp_path: Path, catalog: str, shown: set[str]):
+    chosen = replace(settings(tmp_path), catalog=catalog)
+    assert set(load_catalog(chosen)) - set(load_catalog(settings(tmp_path))) == shown
+
+
+def test_a_further_dataset_is_shown_when_a_pile_or_a_command_names_it(tmp_path: Path):
+    few = load_catalog(settings(tmp_path))
+    assert find_dataset(settings(tmp_path), few, "icms").source.id == "000774"
+    with pytest.raises(ConfigurationError, match="no dataset 'icms'"):
+        find_dataset(settings(tmp_path, "sample"), {row.name: row for row in SAMPLE}, "icms")
+    write(tmp_path, PILES.replace("[vbn, mine]", "[icms]"))
+    assert set(load_catalog(settings(tmp_path))) - set(few) == {"icms"}
+
+
+def test_a_wrong_choice_of_further_datasets_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=r"NEURALPILE_CATALOG is invalid; found: icm.*did you mean 'icms'\?"):
+        load_catalog(replace(settings(tmp_path), catalog="icm"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.catalog.describe import bibtex, code, rule_in_words
+from neuralpile_dagster.catalog.load import PACKAGE
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.pages import (
     BEGIN,
@@ -35,7 +36,7 @@ NEW = Dataset(
 
 
 def named(name: str) -> Dataset:
-    return next(dataset for dataset in (*RODENT, *SAMPLE) if dataset.name == name)
+    return next(dataset for dataset in (*PACKAGE, *SAMPLE) if dataset.name == name)
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_readme_and_pages_are_current():
-    assert stale(ROOT, RODENT) == [], "run `python -m neuralpile_dagster.catalog.pages`"
+    assert stale(ROOT, PACKAGE) == [], "run `python -m neuralpile_dagster.catalog.pages`"
 
 
 def test_every_dataset_has_a_page_that_the_readme_links_to():
     readme = (ROOT / "README.md").read_text("utf-8")
-    for dataset in RODENT:
+    for dataset in PACKAGE:
         assert f"[{dataset.name}](docs/datasets/{dataset.name}.md)" in readme
         assert (ROOT / "docs" / "datasets" / f"{dataset.name}.md").is_file()
 
@@ -72,7 +73,7 @@ def test_the_check_changes_nothing_and_says_what_is_old(copy: Path, capsys: pyte
 
 
 def test_one_more_row_gets_a_page_and_a_row_in_the_readme(copy: Path):
-    rows = [*RODENT, NEW]
+    rows = [*PACKAGE, NEW]
     page = copy / "docs" / "datasets" / "new-one.md"
     assert stale(copy, rows) == [copy / "README.md", page]
     assert write_pages(copy, rows) == [copy / "README.md", page]
@@ -86,8 +87,8 @@ def test_one_more_row_gets_a_page_and_a_row_in_the_readme(copy: Path):
 
 
 def test_the_page_of_a_dataset_that_is_gone_goes_and_pages_by_people_stay(copy: Path):
-    write_pages(copy, [*RODENT, NEW])
-    assert write_pages(copy, RODENT) == [copy / "README.md", copy / "docs" / "datasets" / "new-one.md"]
+    write_pages(copy, [*PACKAGE, NEW])
+    assert write_pages(copy, PACKAGE) == [copy / "README.md", copy / "docs" / "datasets" / "new-one.md"]
     assert not (copy / "docs" / "datasets" / "new-one.md").exists()
     assert (copy / "docs" / "datasets" / "adding.md").is_file()
 
@@ -116,17 +117,22 @@ def test_a_missing_readme_is_refused(tmp_path: Path):
 
 
 def test_the_table_says_the_totals():
-    assert "25 datasets, 1,884 sessions, 452,793,851,799 tokens" in readme_table(RODENT)
+    rodents, primates = readme_table(PACKAGE).split("### `neural-pile-primate`")
+    assert "25 datasets, 1,884 sessions, 452,793,851,799 tokens" in rodents
+    assert "23 datasets, " in primates.split("### In no pile")[1]
+    assert "18 datasets, 1,194 sessions, 34,152,054,193 tokens" in primates
 
 
-@pytest.mark.parametrize("dataset", RODENT, ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", PACKAGE, ids=lambda dataset: dataset.name)
 def test_a_page_says_where_from_which_files_how_many_and_how_to_cite(dataset: Dataset):
     page = dataset_page(dataset)
     assert f"({dataset.source.url})" in page
     for pattern in (*dataset.sessions.include, *dataset.sessions.exclude):
         assert f"`{pattern}`" in page
     for number in (dataset.tokens_published, dataset.sessions_due, dataset.subjects_published):
-        assert f"| {number:,} |" in page
+        assert number is None or f"| {number:,} |" in page
+    assert ("the session rule was not tried" in page) != dataset.rule_checked
+    assert ("none of its files was read yet" in page) != dataset.reader_checked
     assert f"neuralpile build {dataset.name}\n" in page
     assert page.count("@misc{") == 1
     assert page.count("\n- ") >= 5 + len(dataset.notes)

@@ -6,8 +6,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from neuralpile_dagster_tests.fixtures.cluster import Cluster, require_programs, wait_until, write_instance
+from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
@@ -28,11 +27,9 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of the same pile made by one process, with a folder as store."""
     require_programs()
     home = tmp_path_factory.mktemp("one-machine")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NEURALPILE_", "AWS_"))}
-    environment |= {"NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": "sample"}
     names = [dataset.replace("_", "-") for dataset in DATASETS]
-    command = [Path(sys.executable).with_name("neuralpile"), "build", *names, "--merge"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    built = neuralpile("build", *names, "--merge", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE="sample")
+    assert built.code == 0, built.err
     return home
 
 

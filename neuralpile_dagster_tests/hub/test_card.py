@@ -55,7 +55,7 @@ def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, load: Calla
     folder, card = make(tmp_path)
     infos = {info["config_name"]: info for info in metadata(card)["dataset_info"]}
     paths = {config["config_name"]: config["data_files"] for config in metadata(card)["configs"]}
-    assert set(infos) == set(paths) == {"default", "units", "sessions", "token_counts", "preview"}
+    assert set(infos) == set(paths) == {"default", "units", "sessions", "segments", "token_counts", "preview"}
     assert paths["default"] == [{"split": "train", "path": "data/train-*"}]
     for name, info in infos.items():
         files = sorted(folder.glob(paths[name][0]["path"]))

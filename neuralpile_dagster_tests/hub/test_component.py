@@ -15,7 +15,7 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
+from neuralpile_dagster.tables.schemas import PUBLISHED_SESSIONS_SCHEMA, PUBLISHED_UNITS_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.sessions import (
     DATASET,
@@ -63,10 +63,10 @@ def test_units_sessions_and_preview_are_configs_of_their_own(
 ):
     write(tmp_path / "mice", store, records)
     units = load(tmp_path / "mice", "units", split="train")
-    assert units.features == features(UNITS_SCHEMA)
+    assert units.features == features(PUBLISHED_UNITS_SCHEMA)
     assert [(u["session_id"], u["row"]) for u in units] == [(key, row) for key in KEYS for row in range(5)]
     sessions = load(tmp_path / "mice", "sessions", split="train")
-    assert sessions.features == features(SESSIONS_SCHEMA)
+    assert sessions.features == features(PUBLISHED_SESSIONS_SCHEMA)
     assert [(s["session_id"], s["tokens"], s["n_segments"]) for s in sessions] == [(key, 500, 3) for key in KEYS]
     assert sessions[0]["files"] == [{"path": "sub-1/s1.nwb", "file_id": "id-s1", "size": 9, "digest": "sha256:ab"}]
     preview = load(tmp_path / "mice", "preview", split="train")
@@ -170,6 +170,11 @@ def test_sessions_binned_differently_are_not_published_together(
     records["s2"] = put_session(store, "s2", bin_width_s=0.05)
     with pytest.raises(HubError, match="binned with different settings"):
         write(tmp_path / "mice", store, records)
+    allowed = DATASET.model_copy(update={"allow_bin_width": True})
+    component = write(tmp_path / "mice", store, records, dataset=allowed)
+    assert (component.bin_width_s, component.other_bin_widths_s) == (0.02, (0.05,))
+    card = (tmp_path / "mice" / "README.md").read_text()
+    assert "1 of 3 sessions are in bins of 50 ms, as their files hold them, not of 20 ms." in card
 
 
 def test_a_damaged_counts_file_is_named_and_nothing_is_published(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import yaml
 
 from neuralpile_dagster.errors import HubError, StoreError
-from neuralpile_dagster.publish.pile import PileSettings, hub_tables
-from neuralpile_dagster.records import ClockRecord, PileRecord, ShardRecord
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA
+from neuralpile_dagster.merge.split_table import splits_of_rows
+from neuralpile_dagster.publish.pile import PileSettings, PileSplits, hub_tables
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA, PUBLISHED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
 from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.fixtures.sessions import counts_of
@@ -51,16 +53,22 @@ def test_load_dataset_gives_train_and_test_with_the_contracts_features(
     assert len(list(load(folder, split="test", streaming=True))) == 3
 
 
-def test_sessions_of_before_and_after_clocks_are_merged_into_one_table(tmp_path: Path, load: Callable[..., Any]):
-    clock = ClockRecord(start_s=0.0, first_spike_s=0.5, last_spike_s=1.5, observed_s=1.0)
-    Pile(tmp_path / "old").write(tmp_path / "pile-of-before")
-    old = pq.read_schema(tmp_path / "pile-of-before" / "sessions" / "sessions.parquet")
-    Pile(tmp_path / "new", clocks={"r2": clock}).write(tmp_path / "pile")
+def test_tables_of_an_older_version_are_merged_with_null_in_newer_columns(
+    tmp_path: Path, pile: Pile, load: Callable[..., Any]
+):
+    before = {"units": UNITS_SCHEMA, "sessions": SESSIONS_SCHEMA}
+
+    def of_before(config: str) -> list[pa.Table]:
+        tables = hub_tables(pile.hub, "mice")(config)
+        return [table.select(before[config].names) for table in tables] if config in before else []
+
+    mice, rats = pile.components()
+    pile.write(tmp_path / "pile", components=[replace(mice, tables=of_before), rats])
     sessions = load(tmp_path / "pile", "sessions", split="train")
-    assert sessions.column_names == [*old.names[:-1], "origin_s", "first_spike_s", "observed_s", "source_dataset"]
-    assert sessions["first_spike_s"] == [None, None, None, 0.5]
-    assert sessions["observed_s"] == [None, None, None, 1.0]
+    assert sessions.column_names == [*PUBLISHED_SESSIONS_SCHEMA.names, "source_dataset"]
+    assert sessions["origin_s"] == [None, None, 0.0, 0.0]
     assert sessions["session_id"] == ["s1", "s2", "r1", "r2"]
+    assert load(tmp_path / "pile", "units", split="train").column_names[-2:] == ["good", "source_dataset"]
 
 
 def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
@@ -135,6 +143,15 @@ def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
     assert "SYNTHETIC" not in card and "not frozen" not in card
 
 
+def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Path, pile: Pile):
+    pile.write(tmp_path / "pile", settings=replace(pile.settings, title="Rodents", as_published="9 tokens, 2 sessions"))
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "\n# Rodents\n" in card
+    assert metadata(tmp_path / "pile")["pretty_name"] == "Rodents"
+    assert "In this pile: 2,200 tokens, 4 sessions, 2 datasets. As published by the authors" in card
+    assert "neural pile: 9 tokens, 2 sessions." in card
+
+
 def test_the_card_warns_of_what_its_components_are(tmp_path: Path):
     pile = Pile(tmp_path, frozen=False, synthetic=True)
     by_sessions = PileSettings(pile.settings.plan, 3, "sessions", 0.2)
@@ -162,9 +179,45 @@ def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, p
     }
     pile.write(tmp_path / "bare", components=foreign)
     assert {info["config_name"] for info in metadata(tmp_path / "bare")["dataset_info"]} == {
-        "default", "preview", "token_counts",
+        "default", "preview", "segments", "splits", "token_counts",
     }  # fmt: skip
     assert "units.parquet" not in (tmp_path / "bare" / "README.md").read_text()
+
+
+def test_the_splits_config_says_where_each_session_is(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
+    pile.write(tmp_path / "pile")
+    rows = list(load(tmp_path / "pile", "splits", split="train"))
+    assert [(row["source_dataset"], row["session_id"]) for row in rows] == [
+        ("mice", "s1"), ("mice", "s2"), ("rats", "r1"), ("rats", "r2"),
+    ]  # fmt: skip
+    ids = zip(*(pile.plan.rows[name].to_pylist() for name in ("session_id", "split")), strict=True)
+    splits = {(session, split) for session, split in ids}
+    for row in rows:
+        found = {split for session, split in splits if session == row["session_id"]}
+        assert row["split"] == (found.pop() if len(found) == 1 else None)
+        assert (row["subject"], row["benchmarks"], row["twin_of"]) == ("1", [], None)
+        assert row["tokens"] == (400 if row["source_dataset"] == "mice" else 700)
+        assert 0 <= row["u"] < 1
+    assert "- `splits`: one row per session" in (tmp_path / "pile" / "README.md").read_text()
+
+
+def test_the_card_says_how_splits_by_hash_were_made_and_where_benchmarks_are(tmp_path: Path, pile: Pile):
+    rules = SplitRules(split_rule="hash", valid_size=0.1, hold_out=("benchmark:neds_test",), held_out_go_to="leave_out")
+    settings = PileSettings(pile.settings.plan, 3, "subjects", 0.2, rules)
+    facts = (SplitFacts(split="train", rows=9, sessions=4, subjects=3, datasets=2, tokens=99, hours=1.25),)
+    lists = {"neds_test": {"sessions": 5, "train": 1, "valid": 2, "test": 3, "left_out": 1}}
+    table = splits_of_rows(pile.plan.record, pile.plan.rows, {})
+    record = pile.write(
+        tmp_path / "pile", settings=settings, splits=PileSplits(table, facts, lists, {"mice/s1": "valid"})
+    )
+    assert (record.rules, record.splits, record.benchmarks) == (rules, facts, lists)
+    card = (tmp_path / "pile" / "README.md").read_text()
+    assert "Split by subjects: all sessions of an animal are in the same split. test_size 0.2, valid_size 0.1" in card
+    assert "| train | 4 | 3 | 2 | 1.2 |" in card
+    assert "sessions that come or go move no other" in card
+    assert "Held out, so that they are not in this pile: `benchmark:neds_test`." in card
+    assert "Moved to a split that would be empty without them: `mice/s1` (valid)." in card
+    assert "| `neds_test` | 5 | 1 | 3 |" in card
 
 
 def test_sessions_that_a_component_got_after_the_plan_are_not_in_the_pile(tmp_path: Path, pile: Pile):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import PileDue, pile_due, published_components
 from neuralpile_dagster.merge.plan import save_plan
@@ -35,17 +36,18 @@ class Ledger:
         for dataset, record in zip(self.datasets, pile.records, strict=True):
             write_record(self.store, documents.published_path(dataset, self.settings), record)
         plan_id = pile.plan.record.plan_id
-        save_plan(self.store, piles.plan_path(self.settings, plan_id), pile.plan)
-        self.folder = piles.shards_folder(self.settings, plan_id)
+        save_plan(self.store, piles.plan_path(NEURAL_PILE, self.settings, plan_id), pile.plan)
+        self.folder = piles.shards_folder(NEURAL_PILE, self.settings, plan_id)
         for name in self.shards:
             build_shard(self.store, self.folder, pile.plan, name, self.store.open)
         inputs = piles.inputs_digest(published_components(self.store, self.datasets, self.settings))
         current = piles.CurrentPlan(plan_id=plan_id, inputs=inputs, repositories={}, left_out={}, synthetic=False)
-        write_record(self.store, piles.current_path(self.settings), current)
-        write_record(self.store, piles.published_path(self.settings), pile.write(home / "staging" / "neural-pile"))
+        write_record(self.store, piles.current_path(NEURAL_PILE, self.settings), current)
+        published = pile.write(home / "staging" / "neural-pile")
+        write_record(self.store, piles.published_path(NEURAL_PILE, self.settings), published)
 
     def due(self) -> PileDue | None:
-        return pile_due(self.store, self.datasets, self.settings)
+        return pile_due(self.store, NEURAL_PILE, self.datasets, self.settings)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_a_pile_that_was_made_from_everything_published_lacks_nothing(ledger: Le
 
 
 def test_a_pile_published_from_another_plan_is_published_again(ledger: Ledger):
-    key = piles.published_path(ledger.settings)
+    key = piles.published_path(NEURAL_PILE, ledger.settings)
     change(ledger, key, PileRecord, plan=OTHER)
     assert ledger.due() == PileDue(False, (), True, ledger.digest)
 
@@ -86,7 +88,7 @@ def test_a_shard_whose_file_was_cut_is_made_again(ledger: Ledger):
 
 
 def test_publications_that_changed_since_the_plan_are_planned_again(ledger: Ledger):
-    key = piles.current_path(ledger.settings)
+    key = piles.current_path(NEURAL_PILE, ledger.settings)
     change(ledger, key, piles.CurrentPlan, inputs=OTHER)
     due = ledger.due()
     assert due is not None

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
+from neuralpile_dagster.errors import ConfigurationError, HubError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.splits import held_out_sessions, session_identities
+from neuralpile_dagster.ledger.splits import (
+    held_out_sessions,
+    keep_earlier_splits,
+    read_earlier_splits,
+    read_published_splits,
+    session_identities,
+)
+from neuralpile_dagster.merge.plan import plan_pile
+from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.merge.splits import SessionId, SessionIdentity
 from neuralpile_dagster.records import ComponentRecord, FactsRecord
 from neuralpile_dagster.settings import Settings
@@ -160,3 +171,50 @@ def test_an_entry_that_names_nothing_is_refused_with_the_known_names(
 ):
     with pytest.raises(ConfigurationError, match=message):
         held_out_sessions(["dataset:rats", entry], PILE, lists)
+
+
+def publish_pile(made: Published, table: pa.Table, folder: Path) -> None:
+    (folder / "splits").mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "splits" / "splits.parquet")
+    made.hub.publish("neural-pile", folder, silent)
+
+
+def test_the_splits_published_before_are_kept_when_another_plan_replaces_them(tmp_path: Path):
+    made = Published(tmp_path, (None, None, None))
+    sources = [source_from_component("local/mice", made.record.sessions)]
+    old, new = (plan_pile(sources, seed=seed, test_size=0.3) for seed in (0, 1))
+    assert old.splits is not None
+    assert read_published_splits(made.hub, NEURAL_PILE, made.settings) is None
+    publish_pile(made, old.splits, tmp_path / "pile")
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, old.record)
+    assert read_earlier_splits(made.store, NEURAL_PILE, made.settings, old.record.plan_id) is None, (
+        "it is published again"
+    )
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, new.record)
+    kept = read_earlier_splits(made.store, NEURAL_PILE, made.settings, new.record.plan_id)
+    assert kept is not None and kept.equals(old.splits)
+    found = read_published_splits(made.hub, NEURAL_PILE, made.settings)
+    assert found is not None and found.where == f"local/neural-pile, plan {old.record.plan_id}"
+
+
+def test_damaged_splits_on_the_hub_stop_a_plan_that_follows_them_but_no_publication(tmp_path: Path):
+    made = Published(tmp_path, (None, None, None))
+    plan = plan_pile([source_from_component("local/mice", made.record.sessions)], seed=0, test_size=0.3)
+    assert plan.splits is not None
+    publish_pile(made, plan.splits, tmp_path / "pile")
+    held = made.hub.path("neural-pile").resolve() / "splits" / "splits.parquet"
+    content = bytearray(held.read_bytes())
+    content[len(content) // 2] ^= 1
+    held.unlink()  # not in the folder that it was published from, which shares the file
+    held.write_bytes(content)
+    with pytest.raises(HubError, match=r"splits/splits\.parquet of neural-pile is damaged"):
+        read_published_splits(made.hub, NEURAL_PILE, made.settings)
+    lines: list[str] = []
+    keep_earlier_splits(made.store, made.hub, NEURAL_PILE, made.settings, plan.record, lines.append)
+    assert "are not compared with these" in lines[0] and "is damaged" in lines[0]
+
+
+def test_a_table_of_another_form_is_not_followed(tmp_path: Path):
+    made = Published(tmp_path, (None, None, None))
+    publish_pile(made, pa.table({"session_id": ["a"], "split": ["test"]}), tmp_path / "pile")
+    assert read_published_splits(made.hub, NEURAL_PILE, made.settings) is None

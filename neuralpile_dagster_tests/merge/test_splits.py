@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from neuralpile_dagster_tests.fixtures.components import stored
 from neuralpile_dagster_tests.merge.test_plan import source
 
 HASH = SplitRules(split_rule="hash")
+PLACED = SplitRules(split_rule="hash", order="hash")
 SESSIONS = st.dictionaries(
     st.tuples(st.sampled_from(["mice", "rats", "voles"]), st.integers(0, 199)),
     st.integers(1, 3),
@@ -199,21 +201,36 @@ def test_twins_are_in_the_same_split(split_by: Any):
     assert named["mice", "ses-7"] is None
 
 
+@pytest.mark.parametrize("smaller", [True, False], ids=["a smaller key", "a larger key"])
 @pytest.mark.parametrize("group", [IN_TEST, IN_TRAIN], ids=["in test", "in train"])
-def test_a_new_session_follows_its_twin_of_the_published_pile_which_does_not_move(group: list[SessionId]):
-    old, other = group[0], (IN_TRAIN if group is IN_TEST else IN_TEST)
-    twin, rest = other[3], [*IN_TEST[5:8], *IN_TRAIN[5:8]]
+def test_a_new_session_follows_its_twin_of_the_published_pile_which_does_not_move(
+    group: list[SessionId], smaller: bool
+):
+    others = IN_TRAIN if group is IN_TEST else IN_TEST
+    old, twin = next((one, other) for one in group for other in others if (other[2] < one[2]) == smaller)
+    rest = [s for s in (*IN_TEST[5:9], *IN_TRAIN[5:9]) if s not in (old, twin)]
     before = by_hash(mice(old, *rest))
-    twins = {old: "same", twin: "same"}
     sources = mice(old, *rest, twin)
-    after = by_hash(sources, identities=known(sources, fingerprint=twins), earlier=published(before))
+    identities = known(sources, fingerprint={old: "same", twin: "same"})
+    after = by_hash(sources, identities=identities, earlier=published(before))
     assert {s: split_of(after)[s] for s in (old, *rest)} == split_of(before)
     assert split_of(after)[twin] == split_of(before)[old]
     assert after.splits is not None
+    named = {row["session_id"]: row["twin_of"] for row in after.splits.to_pylist()}
+    assert (named[twin[2]], named[old[2]]) == (f"mice/{old[2]}", None)
     assert after.record.follows == "local/neural-pile"
     alone = mice(twin, *rest)
     kept = by_hash(alone, identities=known(alone), earlier=published(after))
     assert split_of(kept)[twin] == split_of(before)[old], "also when the other one is gone"
+
+
+def test_two_published_sessions_that_become_twins_stay_where_they_are():
+    one, other = IN_TEST[0], IN_TRAIN[0]
+    sources = mice(one, other, *IN_TEST[5:7], *IN_TRAIN[5:7])
+    before = by_hash(sources)
+    twins = known(sources, fingerprint={one: "same", other: "same"})
+    after = by_hash(sources, identities=twins, earlier=published(before))
+    assert split_of(after) == split_of(before)
 
 
 def test_two_new_twins_take_the_hash_of_the_smaller_key():
@@ -385,6 +402,7 @@ def test_every_rule_changes_the_name_of_the_plan():
         HASH.model_copy(update={"valid_size": 0.1}),
         SplitRules(hold_out=("dataset:mice",)),
         SplitRules(held_out_go_to="leave_out"),
+        PLACED,
     ]
     ids = {by_hash(sources, rules=rule).record.plan_id for rule in rules}
     ids.add(by_hash(sources, rules=rules[4], held_out={NUMBERED[0]}).record.plan_id)
@@ -399,3 +417,77 @@ def test_a_published_pile_of_1_884_sessions_keeps_its_test_sessions_when_one_is_
     assert tests[0] <= tests[1] and len(tests[1] - tests[0]) <= 1
     assert abs(len(tests[0]) - 19) < 5 * math.sqrt(19)
     assert np.isclose(len(tests[0]) / 1_884, 0.01, atol=0.012)
+
+
+def rows_of_shards(plan: PilePlan) -> dict[str, list[tuple[str, str, int]]]:
+    """Rows of each shard, by its name without the plan's."""
+    return {
+        shard.name.removeprefix(plan.record.plan_id): [
+            (row["source_dataset"], row["session_id"], row["row"]) for row in plan.shard_rows(shard.name).to_pylist()
+        ]
+        for shard in plan.record.shards
+    }
+
+
+def changed(one: PilePlan, other: PilePlan) -> int:
+    """Shards that are not the same rows under the same name in both."""
+    few, many = rows_of_shards(one), rows_of_shards(other)
+    return sum(few.get(name) != many.get(name) for name in few.keys() | many.keys())
+
+
+@settings(deadline=None, max_examples=30)
+@given(lengths=SESSIONS, more=SESSIONS, split_by=st.sampled_from(["rows", "sessions"]))
+def test_added_rows_change_at_most_as_many_shards_as_they_are(lengths: Any, more: Any, split_by: Any):
+    lengths = {("mice", 200): 1, ("rats", 200): 1, ("voles", 200): 1, **lengths}
+    more = {name: length for name, length in more.items() if name not in lengths}
+    sources = pile_of(lengths)
+    first = by_hash(sources, split_by=split_by, rules=PLACED, test_size=0.3, shard_bytes=2_000_000)
+    large = pile_of({**lengths, **more})
+    second = by_hash(
+        large, split_by=split_by, rules=PLACED, test_size=0.3, shard_bytes=2_000_000, earlier=published(first)
+    )
+    assert first.splits is not None and second.splits is not None
+    before, after = settings_of(first.splits), settings_of(second.splits)
+    assert before is not None and after is not None
+    added = sum(more.values())
+    if before.n_shards == after.n_shards:
+        assert changed(first, second) <= added
+    assert all(after.n_shards[split] in (n, 2 * n, 4 * n, 8 * n, 16 * n) for split, n in before.n_shards.items())
+    back = by_hash(
+        sources, split_by=split_by, rules=PLACED, test_size=0.3, shard_bytes=2_000_000, earlier=published(second)
+    )
+    assert changed(second, back) <= added, "also when they go: the number of shards stays"
+
+
+def test_rows_lie_in_the_order_and_the_shard_of_the_documented_hash():
+    plan = by_hash(mice(*NUMBERED), rules=PLACED, test_size=0.2, shard_bytes=2_000_000)
+    assert plan.splits is not None
+    stated = settings_of(plan.splits)
+    assert stated is not None and stated.n_shards["train"] > 4
+    for split, n_shards in stated.n_shards.items():
+        assert n_shards & (n_shards - 1) == 0
+        own = plan.rows.filter(pc.equal(plan.rows["split"], split)).to_pylist()
+        hashes = [hash_of(0, "mice", row["session_id"], f"segment_{row['row']}") for row in own]
+        assert hashes == sorted(hashes)
+        shards = [shard for shard in plan.record.shards if shard.split == split]
+        assert (
+            sum(shard.bytes for shard in shards)
+            <= n_shards * 2_000_000
+            < 2 * sum(shard.bytes + 10_240 * shard.rows + 20_000 for shard in shards)
+        )
+        for shard in shards:
+            of_shard = plan.shard_rows(shard.name).to_pylist()
+            numbers = {
+                int(hash_of(0, "mice", row["session_id"], f"segment_{row['row']}") * n_shards) for row in of_shard
+            }
+            assert numbers == {int(shard.name[-5:])}
+    assert sum(shard.rows for shard in plan.record.shards) == plan.record.totals.rows == 80
+
+
+def test_an_order_by_hash_of_a_split_as_published_keeps_the_split():
+    sources = mice(*NUMBERED)
+    rules = (SplitRules(), SplitRules(order="hash"))
+    plain, placed = (plan_pile(sources, seed=0, test_size=0.2, rules=rule) for rule in rules)
+    found = [{(row["file"], row["row"]): row["split"] for row in plan.rows.to_pylist()} for plan in (plain, placed)]
+    assert found[0] == found[1]
+    assert plain.rows["file"].to_pylist() != placed.rows["file"].to_pylist()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster_tests.fixtures.house import House, house, write_mice
+from neuralpile_dagster_tests.fixtures.house import House, copy_of, house, write_mice
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +47,28 @@ def new_house(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[Calla
         yield make
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
-    """An instance on which the mice are built and published; tests only look."""
-    with house(tmp_path_factory.mktemp("built"), new_archive()) as made:
+@pytest.fixture(scope="session")
+def first_built(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+    """An instance on which the mice are built and published, for others to begin with; nobody changes it."""
+    with house(tmp_path_factory.mktemp("built") / "home", new_archive()) as made:
         made.build()
+        yield made
+
+
+@pytest.fixture
+def built_house(tmp_path: Path, first_built: House) -> Iterator[Callable[..., House]]:
+    """Opens instances on which the mice are built and published; keywords are those of `house.house`."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> House:
+            number = len(list(tmp_path.glob("built*")))
+            return stack.enter_context(copy_of(first_built, tmp_path / f"built{number}", **settings))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """An instance on which the mice are built and published; tests of a file share it and only look."""
+    with copy_of(first_built, tmp_path_factory.mktemp("built") / "copy") as made:
         yield made

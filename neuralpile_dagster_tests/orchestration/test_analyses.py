@@ -9,10 +9,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.analyses import ENTRY_POINTS, all_analyses
-from neuralpile_dagster.ledger.status import dataset_status
+from neuralpile_dagster.ledger.analyses import (
+    ENTRY_POINTS,
+    Analysis,
+    AnalysisStanding,
+    all_analyses,
+    analysis_standing,
+)
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -56,6 +62,17 @@ ROW = Analysis(
 FOURTH = "sub-C_ses-4"
 
 
+def row(name: str) -> Analysis:
+    """The analysis of that name."""
+    return next(analysis for analysis in all_analyses() if analysis.name == name)
+
+
+def standing_of(house: House) -> AnalysisStanding:
+    """State of the added analysis."""
+    manifest = documents.read_manifest(house.store, MICE)
+    return analysis_standing(house.store, MICE, house.settings, row("busiest_unit"), manifest)
+
+
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """A file with keys of sessions that the analysis refuses."""
@@ -74,7 +91,7 @@ def added(tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "busiest_unit_analysis", raising=False)
     all_analyses.cache_clear()
-    yield names.asset_key(MICE, all_analyses()[0])
+    yield names.asset_key(MICE, row("busiest_unit"))
     all_analyses.cache_clear()
 
 
@@ -96,13 +113,13 @@ def test_one_broken_session_of_four_costs_only_itself_and_is_made_alone_later(
     result = made.run(added, partitions=keys)
     assert made.made(added) == set(keys) - {keys[1]}
     assert "1 of 4 sessions of tiny-mice busiest_unit failed; the others are done" in failure_of(result)
-    (standing,) = dataset_status(made.store, MICE, made.settings).analyses
+    standing = standing_of(made)
     assert (standing.done, list(standing.failed), standing.due) == (3, [keys[1]], {})
     broken.unlink()
     again = made.run(added, partitions=[keys[1]])
     assert again.success
     assert made.made(added) == set(keys)
-    (standing,) = dataset_status(made.store, MICE, made.settings).analyses
+    standing = standing_of(made)
     assert (standing.done, standing.failed, standing.due) == (4, {}, {})
     assert documents.read_failures(made.store, MICE, made.settings) == {}, "a failed analysis is no failed session"
 
@@ -121,7 +138,7 @@ def test_the_numbers_of_a_record_are_in_the_ui_and_what_is_current_is_not_made_a
 def test_the_sensor_asks_for_what_is_missing(made: House, added: dg.AssetKey) -> None:
     resources = {"instance": InstanceResource.from_settings(made.settings)}
     with dg.build_sensor_context(instance=made.instance, resources=resources) as context:
-        result = current_sensor([MICE])(context)
+        result = current_sensor([MICE], [NEURAL_PILE])(context)
     assert isinstance(result, dg.SensorResult)
     assert result.run_requests is not None
     assert [added] in [request.asset_selection for request in result.run_requests]
@@ -164,7 +181,7 @@ def test_a_package_whose_analysis_cannot_be_used_is_named(
 def test_two_kinds_of_asset_of_one_name_are_refused(added: dg.AssetKey, monkeypatch: pytest.MonkeyPatch) -> None:
     from neuralpile_dagster.ledger import analyses
 
-    monkeypatch.setattr(analyses, "BUILT_IN", (all_analyses()[0],))
+    monkeypatch.setattr(analyses, "BUILT_IN", (row("busiest_unit"),))
     all_analyses.cache_clear()
     with pytest.raises(CatalogError, match="busiest_unit"):
         all_analyses()

@@ -12,11 +12,11 @@ from dagster import DagsterInvalidConfigError
 
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, PILE_MANIFEST, SESSIONS, House, cut, failure_of, house
 
 MANIFEST, SESSIONS_OP, PUBLISH = "neural_pile__manifest", "tiny_mice__sessions", "tiny_mice__hub_dataset"
 KEYS = {
-    MANIFEST: names.PILE_MANIFEST,
+    MANIFEST: PILE_MANIFEST,
     SESSIONS_OP: names.spike_counts_key(MICE),
     PUBLISH: names.hub_dataset_key(MICE),
 }

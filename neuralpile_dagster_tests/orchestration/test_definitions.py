@@ -16,15 +16,24 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, house, write_mice
+from neuralpile_dagster_tests.fixtures.house import (
+    MICE,
+    PILE_HUB_DATASET,
+    PILE_MANIFEST,
+    PILE_SHARDS,
+    SESSIONS,
+    House,
+    house,
+    write_mice,
+)
 
-LAYERS = ("manifest", "spike_trains", "spike_counts", "hub_dataset")
+LAYERS = ("manifest", "spike_trains", "spike_counts", "annotations", "hub_dataset")
 HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "PIL", "dandi", "huggingface_hub", "pandas", "torch")
 ROW = """\
 datasets:
@@ -53,7 +62,7 @@ def key(name: str, dataset: str = "tiny_mice") -> dg.AssetKey:
     return dg.AssetKey([dataset, name])
 
 
-def test_a_row_gets_its_four_assets_in_a_group_of_its_own(graph: dg.AssetGraph) -> None:
+def test_a_row_gets_its_five_assets_in_a_group_of_its_own(graph: dg.AssetGraph) -> None:
     assert {k for k in graph.get_all_asset_keys() if k.path[0] == "tiny_mice"} == {key(layer) for layer in LAYERS}
     assert {graph.get(key(layer)).group_name for layer in LAYERS} == {"tiny_mice"}
 
@@ -73,6 +82,7 @@ def test_data_only_moves_forward(graph: dg.AssetGraph) -> None:
         "manifest": set(),
         "spike_trains": {"manifest"},
         "spike_counts": {"spike_trains"},
+        "annotations": {"manifest"},
         "hub_dataset": {"manifest", "spike_counts"},
     }
     assert key("hub_dataset") in graph.get(dg.AssetKey(["neural_pile", "manifest"])).parent_keys
@@ -123,9 +133,11 @@ def test_a_users_row_with_a_severity_for_no_check_stops_the_definitions_and_says
 def test_all_datasets_of_the_catalog_have_the_assets_of_the_contract(settings: Settings) -> None:
     keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
     rows = load_catalog(settings)
-    assert len(rows) == 25
-    assert {key(layer, row.key) for row in rows.values() for layer in LAYERS} <= keys
-    assert {dg.AssetKey(["neural_pile", name]) for name in ("manifest", "shards", "hub_dataset")} <= keys
+    assert len(rows) == 43
+    expected = {key(layer, row.key) for row in rows.values() for layer in LAYERS}
+    assert expected - keys == {key("annotations", "steinmetz_2")}, "a MATLAB file states no intervals"
+    for pile in ("neural_pile", "neural_pile_primate"):
+        assert {dg.AssetKey([pile, name]) for name in ("manifest", "shards", "hub_dataset")} <= keys
 
 
 def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -141,14 +153,14 @@ def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
     """The last materialization of each asset of the built mice and of their pile."""
-    assert built.run(names.PILE_MANIFEST).success
-    for shard in piles.planned_shards(built.store, built.settings):
-        assert built.run(names.PILE_SHARDS, partitions=[shard]).success
-    assert built.run(names.PILE_HUB_DATASET).success
+    assert built.run(PILE_MANIFEST).success
+    for shard in piles.planned_shards(built.store, NEURAL_PILE, built.settings):
+        assert built.run(PILE_SHARDS, partitions=[shard]).success
+    assert built.run(PILE_HUB_DATASET).success
     keys = {layer: key(layer) for layer in LAYERS} | {
-        "neural_pile/manifest": names.PILE_MANIFEST,
-        "neural_pile/shards": names.PILE_SHARDS,
-        "neural_pile/hub_dataset": names.PILE_HUB_DATASET,
+        "neural_pile/manifest": PILE_MANIFEST,
+        "neural_pile/shards": PILE_SHARDS,
+        "neural_pile/hub_dataset": PILE_HUB_DATASET,
     }
     yield {name: built.instance.get_latest_materialization_event(asset) for name, asset in keys.items()}
 

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
@@ -92,7 +93,7 @@ def test_publishing_all_publishes_what_is_done_and_the_pile_and_leaves_the_rest(
     made = new_house(datasets=[MICE, MICE.model_copy(update={"name": "other-mice"})])
     assert made.batch(made.discover()).success
     assert launch(made, "publish_all").success
-    assert piles.require_published(made.store, made.settings).components == (MICE.name,)
+    assert piles.require_published(made.store, NEURAL_PILE, made.settings).components == (MICE.name,)
     before = runs(made)
     assert launch(made, "publish_all").success
     assert runs(made) == before + 1, "nothing was due"

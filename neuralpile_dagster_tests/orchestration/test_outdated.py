@@ -20,13 +20,12 @@ HUB_DATASET = names.hub_dataset_key(MICE)
 
 
 @pytest.fixture
-def changed(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[House]:
+def changed(built_house: Callable[..., House]) -> House:
     """A published dataset of which the archive then lists another first file."""
-    with house(tmp_path, new_archive()) as made:
-        made.build()
-        write_units_nwb(made.archive / MICE.source.folder / FILES[0], trains_of(9))
-        made.discover()
-        yield made
+    made = built_house()
+    write_units_nwb(made.archive / MICE.source.folder / FILES[0], trains_of(9))
+    made.discover()
+    return made
 
 
 def newest(made: House, check: str, key: object = COUNTS) -> dict[str | None, bool]:

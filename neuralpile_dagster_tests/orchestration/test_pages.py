@@ -8,6 +8,8 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
+from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
@@ -33,7 +35,7 @@ def tick(made: House, cursor: str | None = None) -> tuple[str, str | None]:
     context = dg.build_sensor_context(
         made.instance, cursor=cursor, resources={"instance": InstanceResource(made.settings)}
     )
-    result = pages_sensor(made.datasets)(context)
+    result = pages_sensor(made.datasets, [NEURAL_PILE])(context)
     assert isinstance(result, dg.SensorResult)
     assert result.run_requests == []
     assert isinstance(result.skip_reason, dg.SkipReason)
@@ -42,10 +44,12 @@ def tick(made: House, cursor: str | None = None) -> tuple[str, str | None]:
 
 def test_the_overview_is_filled_before_anything_is_built_and_says_what_to_do(new_house: NewHouse) -> None:
     made = new_house(datasets=[MICE, OTHERS])
-    assert refresh_pages(made.instance, made.settings, made.datasets)
+    assert refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
     assert "2 datasets not started: launch the job build of one, or list its sessions" in overview(made)["next"]
     assert overview(made)["not_started"].startswith("[tiny-mice](/assets/tiny_mice/manifest) · [other-mice](")
-    assert not refresh_pages(made.instance, made.settings, made.datasets), "an event for each tick would bury the log"
+    assert not refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE]), (
+        "an event for each tick would bury the log"
+    )
 
 
 def test_the_sensor_refreshes_once_when_a_run_has_ended(new_house: NewHouse) -> None:
@@ -64,7 +68,7 @@ def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_ses
     made = new_house()
     cut(made.archive / MICE.source.folder / FILES[1])
     made.batch(made.discover())
-    refresh_pages(made.instance, made.settings, made.datasets)
+    refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
     line = overview(made)["next"]
     assert line.startswith("- [tiny-mice](/assets/tiny_mice/spike_counts?view=partitions): not published: 1 of 3 sess")
     assert "tries them now" in line
@@ -73,9 +77,11 @@ def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_ses
 def test_a_tick_of_automation_that_requests_nothing_says_why_for_each_dataset(new_house: NewHouse) -> None:
     made = new_house(datasets=[MICE, OTHERS])
     cut(made.archive / MICE.source.folder / FILES[1])
-    made.batch(made.discover())
+    keys = made.discover()
+    made.batch(keys)
+    made.run(names.asset_key(MICE, ANNOTATIONS), partitions=keys)
     context = dg.build_sensor_context(made.instance, resources={"instance": InstanceResource(made.settings)})
-    skip = current_sensor(made.datasets)(context)
+    skip = current_sensor(made.datasets, [NEURAL_PILE])(context)
     assert isinstance(skip, dg.SkipReason)
     assert skip.skip_message is not None
     assert skip.skip_message.startswith("Nothing is due; tiny-mice: not published: 1 of 3 sessions failed and wait")
@@ -88,7 +94,7 @@ def test_a_dataset_that_is_published_is_up_to_date(built: House) -> None:
 
 def test_a_dataset_that_was_never_listed_has_a_partition_that_says_what_to_do(new_house: NewHouse) -> None:
     made = new_house()
-    refresh_pages(made.instance, made.settings, made.datasets)
+    refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
     partitions = session_partitions(MICE).name
     assert partitions is not None
     assert made.instance.get_dynamic_partitions(partitions) == ["_materialize_the_manifest_first"]
@@ -97,7 +103,7 @@ def test_a_dataset_that_was_never_listed_has_a_partition_that_says_what_to_do(ne
     assert "tiny-mice has no manifest yet" in message
     assert "materialize tiny_mice/manifest" in message
     assert made.discover() == list(SESSIONS), "listing the sessions removes it"
-    refresh_pages(made.instance, made.settings, made.datasets)
+    refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
     assert made.instance.get_dynamic_partitions(partitions) == list(SESSIONS)
 
 

@@ -37,7 +37,7 @@ with house(home, archive, hub="hf", namespace="lab") as made:
     shutil.rmtree(home / "store" / MICE.key / "spike_counts")
     result["hub"] = rows(merge_from="hub")
     rows(merge_from="hub", extra_repositories=["other-lab/their-rats"])
-    published = piles.require_published(made.store, made.settings)
+    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
     result["components"] = published.components
     result["rows"] = sum(shard.rows for shards in published.shards.values() for shard in shards)
 print(json.dumps(result))

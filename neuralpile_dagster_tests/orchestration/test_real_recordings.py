@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from pynwb import NWBHDF5IO
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import House, failure_of, house
@@ -42,7 +48,10 @@ def real(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Iterato
     home, archive = tmp_path_factory.mktemp("real"), shared_data / "recordings"
     row = row_of(home, archive, CATALOG)
     with house(home, archive, [row]) as made:
-        made.build(row)
+        keys = made.discover(row)
+        assert made.batch(keys, row).success
+        assert made.run(names.asset_key(row, ANNOTATIONS), partitions=keys).success
+        assert made.publish(row).success
         merge(made, split_by="sessions", test_size=0.5)
         yield made, row
 
@@ -68,7 +77,7 @@ def test_the_recording_without_units_is_counted_among_the_dropped_files(real: tu
 
 
 def test_the_pile_holds_all_tokens_of_the_component(real: tuple[House, Dataset]) -> None:
-    published = piles.require_published(real[0].store, real[0].settings)
+    published = piles.require_published(real[0].store, NEURAL_PILE, real[0].settings)
     tokens = sum(shard.tokens for shards in published.shards.values() for shard in shards)
     assert tokens == 15 * 59_999 + 3 * 54_368
 
@@ -89,3 +98,36 @@ def test_without_the_rule_it_fails_with_the_reason_and_the_rest_can_be_published
         published = documents.require_published(made.store, row, made.settings)
         assert list(published.missing) == [CALCIUM]
         assert published.totals.spikes == 98_794 + 21_354
+
+
+@pytest.mark.parametrize("repository", ["head-direction", "neural-pile"])
+def test_epochs_joined_to_counts_hold_the_spikes_that_pynwb_reads_between_their_times(
+    real: tuple[House, Dataset], repository: str, shared_data: Path
+) -> None:
+    made, _ = real
+    folder = made.hub_folder(repository)
+    intervals, segments = (
+        pq.read_table(folder / config / f"{config}.parquet").to_pylist() for config in ("intervals", "segments")
+    )
+    for path in sorted((shared_data / "recordings").rglob("*ecephys.nwb")):
+        with NWBHDF5IO(path, "r", load_namespaces=True) as io:
+            nwb = io.read()
+            spikes = [np.asarray(times) for times in nwb.units["spike_times"][:]]
+            tables = {name: table.to_dataframe() for name, table in nwb.intervals.items()}
+        (segment,) = [row for row in segments if row["session_id"] == path.stem]
+        group = pq.ParquetFile(folder / segment["file"]).read_row_group(segment["row_group"])
+        counts = np.array(group["spike_counts"][0].as_py(), np.uint8)
+        edges = np.arange(counts.shape[1] + 1) * 0.02
+        for name, table in tables.items():
+            mine = [row for row in intervals if row["session_id"] == path.stem and row["table"] == name]
+            assert [row["start_time"] for row in mine] == table["start_time"].tolist()
+            assert [json.loads(row["values"])["tags"] for row in mine] == [list(tags) for tags in table["tags"]]
+            for row in mine:
+                for bin_, time in ((row["start_bin"], row["start_time"]), (row["stop_bin"], row["stop_time"])):
+                    exact = np.searchsorted(edges, time, side="right") - 1 if time < edges[-1] else counts.shape[1]
+                    assert bin_ == exact
+                between = [
+                    np.count_nonzero((t >= edges[row["start_bin"]]) & (t < edges[row["stop_bin"]])) for t in spikes
+                ]
+                found = counts[:, row["start_bin"] : row["stop_bin"]].sum(axis=1)
+                assert abs(found - between).max() <= (row["stop_bin"] == counts.shape[1]), "the last bin is closed"

@@ -8,17 +8,17 @@ from dataclasses import replace
 import dagster as dg
 
 from neuralpile_dagster.build import trains_inputs
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import TRANSIENT_WAIT, dataset_due, pile_due
 from neuralpile_dagster.ledger.status import pile_status
-from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import MICE, House, cut, trains_of
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, House, cut, trains_of
 
 FIRST = "sub-A/sub-A_ses-1.nwb"
 
@@ -32,7 +32,7 @@ def ask(house: House, sensor: dg.SensorDefinition, cursor: str | None = None) ->
 
 def tick(house: House, succeed: bool = True) -> list[list[str]]:
     """One tick of automation and the runs that it asks for; gives what they made."""
-    result = ask(house, current_sensor(house.datasets))
+    result = ask(house, current_sensor(house.datasets, [NEURAL_PILE]))
     if isinstance(result, dg.SkipReason):
         return []
     made = []
@@ -57,13 +57,14 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
     steps = [step for _ in range(8) for step in tick(house)]
     assert steps == [
         ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
+        ["tiny_mice/annotations"],
         ["tiny_mice/hub_dataset"],
         ["neural_pile/manifest"],
         ["neural_pile/shards"],
         ["neural_pile/hub_dataset"],
     ]
-    assert piles.require_published(house.store, house.settings).components == (MICE.name,)
-    assert pile_due(house.store, house.datasets, house.settings) is None
+    assert piles.require_published(house.store, NEURAL_PILE, house.settings).components == (MICE.name,)
+    assert pile_due(house.store, NEURAL_PILE, house.datasets, house.settings) is None
 
 
 def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., House]):
@@ -71,7 +72,7 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
     house.discover()
     said = []
     for _ in range(8):
-        said.append(pile_status(house.store, house.datasets, house.settings).removeprefix("neural-pile: "))
+        said.append(pile_status(house.store, NEURAL_PILE, house.datasets, house.settings).removeprefix("neural-pile: "))
         tick(house)
     assert list(dict.fromkeys(words.rpartition("; ")[-1] for words in said)) == [
         "no component is published yet",
@@ -84,15 +85,14 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
     assert f"components: {MICE.name})" in said[-1]
 
 
-def test_only_the_session_whose_file_changed_is_made_anew(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_only_the_session_whose_file_changed_is_made_anew(built_house: Callable[..., House]):
+    house = built_house()
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
     assert tick(house)[:1] != [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]], "the manifest does not know yet"
     house.discover()
     due = dataset_due(house.store, MICE, house.settings, 1.0)
     assert list(due.sessions) == ["sub-A_ses-1"]
-    assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
     assert tick(house) == [["tiny_mice/hub_dataset"]]
 
 
@@ -102,41 +102,41 @@ def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(new
     whole = cut(damaged)
     house.discover()
     assert len(tick(house, succeed=False)) == 1
-    assert tick(house) == [], "neither tried again nor published without it"
+    assert tick(house) == [["tiny_mice/annotations"]], "neither tried again nor published without it"
+    assert tick(house) == []
     damaged.write_bytes(whole)
     house.discover()
     assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
-    assert tick(house) == [["tiny_mice/hub_dataset"]]
+    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/hub_dataset"]]
 
 
 def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable[..., House]):
     house = new_house()
     house.discover()
     for _ in range(TRIES):
-        result = ask(house, current_sensor(house.datasets))
+        result = ask(house, current_sensor(house.datasets, [NEURAL_PILE]))
         assert isinstance(result, dg.SensorResult)
         run = dg.DagsterRun(house.job.name, tags=result.run_requests[0].tags, status=dg.DagsterRunStatus.STARTED)
         house.instance.add_run(run)
-        assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason), "it is under way"
+        assert isinstance(ask(house, current_sensor(house.datasets, [NEURAL_PILE])), dg.SkipReason), "it is under way"
         house.instance.report_run_failed(run)
-    assert isinstance(ask(house, current_sensor(house.datasets)), dg.SkipReason)
+    assert isinstance(ask(house, current_sensor(house.datasets, [NEURAL_PILE])), dg.SkipReason)
 
 
 def test_both_sensors_are_off_until_a_person_turns_them_on():
-    for sensor in (version_sensor([MICE]), current_sensor([MICE])):
+    for sensor in (version_sensor([MICE]), current_sensor([MICE], [NEURAL_PILE])):
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(new_house: Callable[..., House]):
-    house = new_house()
-    house.build()
+def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(built_house: Callable[..., House]):
+    house = built_house()
     chosen = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
-    assert house.run(names.PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
+    assert house.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
     write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
     house.discover()
     steps = [step for _ in range(8) for step in tick(house)]
     assert ["neural_pile/manifest"] in steps
-    plan = piles.require_published(house.store, house.settings)
+    plan = piles.require_published(house.store, NEURAL_PILE, house.settings)
     assert (plan.seed, plan.split_by, plan.test_size) == (7, "sessions", 0.3)
 
 
@@ -145,6 +145,7 @@ def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable
     cut(house.archive / MICE.source.folder / FIRST)
     house.discover()
     assert tick(house, succeed=False) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
+    assert tick(house) == [["tiny_mice/annotations"]]
     assert tick(house) == []
     house.settings = replace(house.settings, min_session_share=0.6)
     assert tick(house) == [["tiny_mice/hub_dataset"]]

@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, failure_of, house
 from neuralpile_dagster_tests.orchestration.test_batches import NewHouse, contents
 
 RATES = next(dataset for dataset in SAMPLE if dataset.name == "sample-rates")
@@ -26,9 +27,8 @@ def variant_of(made: House) -> House:
     return House(settings, made.instance, made.datasets)
 
 
-def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(new_house: NewHouse) -> None:
-    made = new_house()
-    made.build()
+def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(built_house: NewHouse) -> None:
+    made = built_house()
     before = contents(made.store.root)
     other = variant_of(made)
     other.build()
@@ -44,9 +44,8 @@ def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(
     assert "0.01 s" in (finer / "README.md").read_text() or "10 ms" in (finer / "README.md").read_text()
 
 
-def test_the_data_version_of_counts_depends_on_the_bin_width(new_house: NewHouse) -> None:
-    made = new_house()
-    made.build()
+def test_the_data_version_of_counts_depends_on_the_bin_width(built_house: NewHouse) -> None:
+    made = built_house()
     (first, *_), other = versions(made), variant_of(made)
     other.build()
     assert versions(other)[0] != first
@@ -64,11 +63,11 @@ def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_l
         assert {failure.error for failure in failures.values()} == {"ConfigurationError"}
         assert "0 of 2 sessions done" in failure_of(made.publish(RATES))
         made.build(PROBES)
-        assert made.run(names.PILE_MANIFEST).success
-        current = piles.require_current(made.store, made.settings)
+        assert made.run(PILE_MANIFEST).success
+        current = piles.require_current(made.store, NEURAL_PILE, made.settings)
         assert list(current.repositories.values()) == ["sample-probes-bin10ms"]
         assert current.left_out.keys() == {"sample-rates"}
-        event = made.instance.get_latest_materialization_event(names.PILE_MANIFEST)
+        event = made.instance.get_latest_materialization_event(PILE_MANIFEST)
         assert event is not None
         assert event.asset_materialization is not None
         assert "sample-rates" in str(event.asset_materialization.metadata["left_out"].value)

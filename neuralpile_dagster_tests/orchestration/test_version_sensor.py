@@ -45,8 +45,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DandiServer]:
 def listed(server: DandiServer, tmp_path: Path) -> Iterator[House]:
     """An instance on which all manifests are made."""
     with house(tmp_path, "dandi", DATASETS) as made:
-        for dataset in DATASETS:
-            made.discover(dataset)
+        assert made.run(*map(names.manifest_key, DATASETS)).success
         yield made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,19 @@ def test_a_window_costs_its_row_and_not_its_file(server: HubServer, rows: list[R
     np.testing.assert_array_equal(pile.window(largest, 3, 20), rows[largest].counts[:, 3:23])
     ((*_, size),) = server.requests("GET", "/lfs/get/")
     assert size == pile.segments["bytes"][largest].as_py()
+
+
+def test_the_rows_of_a_round_are_fetched_together(server: HubServer, monkeypatch: pytest.MonkeyPatch):
+    fetched: list[list[int]] = []
+
+    def noted(self: Pile, rows: list[int], packed: Any = Pile.packed_rows) -> Any:
+        fetched.append(rows)
+        return packed(self, rows)
+
+    monkeypatch.setattr(Pile, "packed_rows", noted)
+    for _ in Windows(Pile.open("lab/neural-pile"), 25, buffer_rows=8, lanes=2):
+        pass
+    assert max(map(len, fetched)) == 4
 
 
 def test_a_cache_holds_the_files_that_were_read(

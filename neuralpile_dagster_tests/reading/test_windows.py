@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,15 @@ def test_what_is_held_out_is_left_out_and_is_what_evaluation_reads(pile: Pile):
         assert chosen(windows(pile, split=None, hold_out=hold_out, held_out=True)) == expected
     assert chosen(windows(pile, split=None, datasets=["mice"])) == {"s1", "s2", "s3"}
     assert chosen(windows(pile, split=None, exclude=["dataset:mice"])) == {"r1"}
+
+
+def test_a_benchmark_is_held_out_where_the_pile_publishes_its_splits(tmp_path: Path):
+    publish(tmp_path, tables=("units", "sessions", "splits"))
+    pile = Pile.open(tmp_path)
+    made = windows(pile, split=None, hold_out=["benchmark:maze"], held_out=True)
+    assert chosen(made) == {"s1", "r1"}
+    with pytest.raises(ConfigurationError, match=r"no benchmark 'mase'.*did you mean 'maze'"):
+        windows(pile, hold_out=["benchmark:mase"])
 
 
 @pytest.mark.parametrize(

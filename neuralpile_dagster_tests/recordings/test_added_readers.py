@@ -66,7 +66,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def test_an_added_reader_is_known_without_importing_what_it_reads_with(install: Callable[..., None]) -> None:
     install()
-    assert list(all_readers()) == ["units", "firing_rates", "eight_probe_mat", "text_spikes"]
+    assert list(all_readers()) == ["units", "binned_series", "firing_rates", "eight_probe_mat", "text_spikes"]
     assert "text_spikes" not in sys.modules
 
 
@@ -112,7 +112,7 @@ def test_an_unknown_reader_in_the_catalog_is_answered_with_those_there_are(
     ran = neuralpile("catalog", "--check", NEURALPILE_HOME=tmp_path)
     assert ran.code == 1
     assert "row 1 ('my-text'), field reader: there is no reader 'text_spike'" in ran.err
-    assert "expected: one of 'units', 'firing_rates', 'eight_probe_mat', 'text_spikes'" in ran.err
+    assert "expected: one of 'units', 'binned_series', 'firing_rates', 'eight_probe_mat', 'text_spikes'" in ran.err
     assert "did you mean 'text_spikes'?" in ran.err
 
 

@@ -14,11 +14,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pynwb import TimeSeries
 
 from neuralpile_dagster.archives.sample import nwb
+from neuralpile_dagster.catalog.readers import FIRING_RATES
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording
-from neuralpile_dagster.recordings.nwb import firing_rates
-from neuralpile_dagster.recordings.nwb.firing_rates import counts_of_rates
+from neuralpile_dagster.recordings.nwb import binned_series
+from neuralpile_dagster.recordings.nwb.binned_series import counts_of
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
 
@@ -86,8 +87,8 @@ def test_what_is_no_rate_is_refused_with_its_place(tmp_path: Path, wrong: float)
 )
 def test_counts_equal_the_formula_whatever_the_block_and_dtype(rates: np.ndarray, block: int):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(firing_rates, "BLOCK_TOKENS", block)
-        data = counts_of_rates(rates, "a.nwb")
+        patch.setattr(binned_series, "BLOCK_TOKENS", block)
+        data = counts_of(rates, FIRING_RATES, name="a.nwb")
     expected = np.round(rates.T / 50)
     np.testing.assert_array_equal(data.counts, np.minimum(expected, 255))
     assert data.spikes_read == expected.sum() == int(data.counts.sum(dtype=int)) + data.lost_to_saturation
@@ -108,7 +109,7 @@ def test_a_stated_rate_that_is_no_number_is_not_one(tmp_path: Path):
 
 
 def test_a_file_without_rates_says_so(tmp_path: Path):
-    with pytest.raises(NoUnits, match=r"a\.nwb has no firing rates"):
+    with pytest.raises(NoUnits, match=r"a\.nwb has no binned series"):
         read(write_nwb_without_units(tmp_path / "a.nwb"))
 
 

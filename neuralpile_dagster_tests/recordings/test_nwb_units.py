@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pynwb import NWBHDF5IO
 
+from neuralpile_dagster.errors import NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
 
 INDEX_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", ">u4")
@@ -150,3 +152,22 @@ def test_the_facts_of_the_session_are_those_of_the_file(tmp_path: Path):
     facts = read(write_units_nwb(tmp_path / "a.nwb", TRAINS, subject_id="M7", file_fields=fields)).facts
     assert (facts.subject, facts.sex, facts.age, facts.species) == ("M7", "F", "P70D", "Mus musculus")
     assert (facts.start_time, facts.description) == ("2020-01-01T12:00:00+00:00", "SYNTHETIC day")
+
+
+def test_a_table_elsewhere_in_the_file_gives_the_same_recording(shared_data: Path, tmp_path: Path):
+    path, place = tmp_path / "a.nwb", "/processing/ecephys/units"
+    original = shared_data / "recordings" / "990001" / "sub-A2929" / "sub-A2929_ses-200711_behavior+ecephys.nwb"
+    path.write_bytes(original.read_bytes())
+    expected = read(path)
+    with h5py.File(path, "r+") as file:
+        file.require_group("/processing/ecephys")
+        file.move("/units", place)
+    moved = read_session("units", [LocalFile("a.nwb", path)], {"table": place})
+    assert_same(trains_of(moved), trains_of(expected))
+    assert (moved.units, moved.facts) == (expected.units, expected.facts)
+    assert [note.replace(place, "/units") for note in moved.notes] == list(expected.notes)
+    with pytest.raises(NoUnits, match=rf"has no units table.*expected: a group /units.*table: {place}"):
+        read(path)
+    binned = neuralpile("bin", path, "-o", tmp_path / "rows.parquet", "--table", place)
+    assert binned.code == 0, binned.err
+    assert "15 units x 59,999 bins" in binned.out

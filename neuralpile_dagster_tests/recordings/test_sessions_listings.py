@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
@@ -32,6 +33,19 @@ def test_the_probe_files_of_lemerre_are_grouped_into_50_sessions(shared_data: Pa
         f"probe{probe}_behavior+ecephys.nwb" for probe in range(3)
     ]
     assert manifest.session("ses-518804-20220228").subject_id == "sub-518804-1"
+
+
+@pytest.mark.parametrize(("name", "source_id", "considered"), [("xiao", "000628", 2_037), ("even-chen", "000121", 15)])
+def test_rules_of_which_only_paths_are_known_choose_the_published_sessions(
+    shared_data: Path, name: str, source_id: str, considered: int
+):
+    """Paths alone: what else the archive states of these files is in no test, so that the rows say untested."""
+    dataset = next(row for row in PRIMATE if row.name == name)
+    manifest = choose_sessions(dataset, listing_of(*real_paths(shared_data, source_id)), None)
+    assert manifest.considered == considered
+    assert len(manifest.sessions) == dataset.sessions_published
+    assert len({session.subject_id for session in manifest.sessions}) == dataset.subjects_published
+    assert not dataset.rule_checked
 
 
 def test_vbn_takes_the_files_with_nothing_after_the_session():

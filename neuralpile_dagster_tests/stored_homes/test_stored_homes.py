@@ -7,8 +7,11 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
+from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster_tests.stored_homes.make import neuralpile
 
 HOMES = sorted(Path(__file__).parent.glob("*.tar.xz"))
@@ -51,9 +54,12 @@ def publications(root: Path) -> dict[str, str]:
     for path in sorted(store.glob("*/published.json")):
         content = json.loads(path.read_text())
         for record in (content, *content.get("sessions", ())):
-            record.pop("token_counts", None)
+            for name in ("token_counts", "subject", "fingerprint"):
+                record.pop(name, None)
         content = {
-            name: value for name, value in content.items() if name not in ("citations", "content_sha256", "form")
+            name: value
+            for name, value in content.items()
+            if name not in ("citations", "splits", "content_sha256", "form")
         }
         found[str(path.relative_to(store))] = json.dumps(content, sort_keys=True)
     return found
@@ -67,9 +73,23 @@ def published(root: Path) -> dict[str, str]:
     found = {}
     for link in sorted((root / "home" / "hub" / "local").glob("[!.]*")):
         for name, (digest, _) in contents(link.resolve()).items():
-            if name not in ("README.md", "raster.png", "preview/preview.parquet"):
+            if name in EXTENDED:
+                found[f"{link.name}/{name}"] = rows_of_before(link.resolve() / name)
+            elif name not in ("README.md", "raster.png", "preview/preview.parquet"):
                 found[f"{link.name}/{name}"] = digest
     return found
+
+
+EXTENDED = {"units/units.parquet": len(UNITS_SCHEMA), "sessions/sessions.parquet": len(SESSIONS_SCHEMA)}
+"""Tables that later versions add columns to, at their end, and the number of their first columns."""
+
+
+def rows_of_before(path: Path) -> str:
+    """The rows of a table in the columns that it always had."""
+    table = pq.read_table(path)
+    kept = table.schema.names[: EXTENDED["/".join(path.parts[-2:])]]
+    added = ["source_dataset"] if "source_dataset" in table.schema.names else []
+    return repr(table.select([*kept, *added]).to_pylist())
 
 
 def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
@@ -84,9 +104,11 @@ def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Pat
         name: digest for name, (digest, _) in before.items() if name not in said
     }
     assert publications(root) == publications_before, "but for what no earlier version counted or cited"
+    added = ("token_counts", "segments")
     assert {path for path in published(root) if path not in published_before} == {
         "neural-pile/CITATION.bib",
-        *(f"{name}/token_counts/token_counts.parquet" for name in ("old-mice", "old-rats", "neural-pile")),
+        "neural-pile/splits/splits.parquet",
+        *(f"{name}/{new}/{new}.parquet" for name in ("old-mice", "old-rats", "neural-pile") for new in added),
     }
     assert {path: published(root)[path] for path in published_before} == published_before
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
@@ -115,5 +137,5 @@ def test_the_sensor_finds_nothing_to_do_in_an_old_home(root: Path, monkeypatch: 
     )
     rows, store = list(load_catalog(settings).values()), open_store(settings.store)
     due = {row.name: dataset_due(store, row, settings, 1.0) for row in rows if row.name.startswith("old-")}
-    assert {name: (what.sessions, what.publish) for name, what in due.items() if what.sessions or what.publish} == {}
-    assert pile_due(store, rows, settings) is None
+    assert {name: what for name, what in due.items() if what.sessions or what.publish or what.analyses} == {}
+    assert pile_due(store, NEURAL_PILE, rows, settings) is None

@@ -146,6 +146,19 @@ def test_a_few_units_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert [bits(train) for train in found] == [bits(train) for train in trains[first : first + n_units]]
 
 
+@pytest.mark.parametrize(("on_a_clock", "codec"), [(True, "ZSTD"), (False, "UNCOMPRESSED")])
+def test_only_what_becomes_smaller_is_compressed(tmp_path: Path, on_a_clock: bool, codec: str):
+    times = np.sort(np.random.default_rng(0).uniform(0, 900, 5_000))
+    before = recording([np.rint(times * 30_000) / 30_000 if on_a_clock else times, np.zeros(0)])
+    after = there_and_back(tmp_path / "x.parquet", before)
+    assert isinstance(after.data, SpikeTrains)
+    assert bits(after.data.spike_times) == bits(before.data.spike_times)
+    group = pq.read_metadata(tmp_path / "x.parquet").row_group(0)
+    codecs = {group.column(k).path_in_schema: group.column(k).compression for k in range(group.num_columns)}
+    assert codecs.pop("ticks.list.element") == codec
+    assert set(codecs.values()) == {"ZSTD"}
+
+
 def test_the_same_recording_gives_the_same_bytes(tmp_path: Path):
     before = recording([np.arange(500) / 30_000, np.random.default_rng(0).uniform(0, 9, 300)])
     for name in ("a", "b"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from playwright.sync_api import Error, Page, expect
 
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.browser import browser_page, chromium
-from neuralpile_dagster_tests.fixtures.house import cut
-from neuralpile_dagster_tests.fixtures.ui import begin, served
+from neuralpile_dagster_tests.fixtures.house import cut, neuralpile
+from neuralpile_dagster_tests.fixtures.ui import served
 
 SESSIONS = ("sub-A_ses-1", "sub-A_ses-2", "sub-B_ses-3")
 GOOD, DAMAGED = SESSIONS[0], SESSIONS[1]
@@ -35,11 +34,11 @@ _PAGE = pytest.StashKey[Page]()
 
 @dataclass
 class Site:
-    """The UI at ``address`` as ``page`` sees it; ``pile`` builds and merges ``whole-mice`` meanwhile."""
+    """The UI at ``address`` as ``page`` sees it; ``built`` is what the build of ``whole-mice`` and the pile said."""
 
     address: str
     page: Page
-    pile: subprocess.Popen[str] = field(repr=False)
+    built: str = field(repr=False)
 
     def go(self, path: str) -> Page:
         """Open a page of the UI."""
@@ -74,8 +73,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     cut(archive / "990301" / "sub-A" / f"{DAMAGED}.nwb")
     with served(home, str(archive), folder / "ui.log") as address, browser_page() as page:
         request.config.stash[_PAGE] = page
-        with begin(home, str(archive), "build", "whole-mice", "--merge") as pile:
-            yield Site(address, page, pile)
+        built = neuralpile("build", "whole-mice", "--merge", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=archive)
+        assert built.code == 0, built.err
+        yield Site(address, page, built.out)
         del request.config.stash[_PAGE]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuralpile_dagster.catalog.model import Source
     from neuralpile_dagster.net.retry import RetryPolicy
 
-GENERATOR_VERSION = "1"  # changes whenever the generator would write other recordings
+GENERATOR_VERSION = "1"  # changes whenever the generator would write other spikes; homes keep the files that they have
 SAMPLES = ("sample-units", "sample-probes", "sample-rates", "sample-eight-probe")
 _WRITTEN_AT = 1577880000  # 2020-01-01T12:00:00Z: the same recordings look unchanged wherever they were made
 

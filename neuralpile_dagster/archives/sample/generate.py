@@ -32,6 +32,7 @@ def write_units(folder: Path) -> None:
         path = folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}T120000.nwb"
         file = _file(subject, day)
         nwb.add_units(file, trains, **_allen_columns(scene.rng, trains, names, duration_s))
+        nwb.add_intervals(file, "trials", **_trials(scene.onsets))
         nwb.save(file, path)
         nwb.rewrite(path, "units/spike_times_index", dtype=index_dtype)
     nwb.save(_file("S2", 5), folder / "sub-S2" / "sub-S2_ses-20200105T120000_image.nwb")
@@ -122,6 +123,7 @@ def _allen_columns(rng: np.random.Generator, trains: Trains, names: list[str], d
         ids=list(channels.values()),
         locations=areas,
         group_names=["probeA" if number < 2 else "probeB" for number in range(len(areas))],
+        positions=[(8_000.0 + 20 * number, 1_500.0 + 400 * number, 7_500.0) for number in range(len(areas))],
     )
     sizes = [len(train) for train in trains]
     columns = {
@@ -139,6 +141,20 @@ def _allen_columns(rng: np.random.Generator, trains: Trains, names: list[str], d
     }
     unit_ids = (950_000_000 + 3 * np.arange(n_units)).tolist()
     return {"unit_ids": unit_ids, "columns": columns, "electrodes": electrodes}
+
+
+def _trials(onsets: np.ndarray) -> dict[str, Any]:
+    """Keywords of `nwb.add_intervals`: a trial of a second from each stimulus on (``onsets``: shape (n_trials,))."""
+    numbers = np.arange(len(onsets))
+    return {
+        "start_time": onsets.tolist(),
+        "stop_time": (onsets + 1.0).tolist(),
+        "columns": {
+            "orientation": (45.0 * (numbers * 7 % 8)).tolist(),
+            "rewarded": (numbers % 3 > 0).tolist(),
+            "stimulus_name": ["drifting_gratings"] * len(onsets),
+        },
+    }
 
 
 STEP_S = 0.005
@@ -196,7 +212,7 @@ class Scene:
         self.rng = rng
         self.t = np.arange(0.0, duration_s, STEP_S)
         self.arousal = _slow_noise(rng, len(self.t), 12.0)
-        onsets = np.arange(1.0, duration_s - 1.0, STIMULUS_EVERY_S) + rng.uniform(0, 0.4)
+        self.onsets = onsets = np.arange(1.0, duration_s - 1.0, STIMULUS_EVERY_S) + rng.uniform(0, 0.4)
         since = self.t - onsets[np.clip(np.searchsorted(onsets, self.t, "right") - 1, 0, None)] - 0.04
         self.response = np.where(since > 0, (since / 0.06) * np.exp(1 - since / 0.06), 0.0)
 

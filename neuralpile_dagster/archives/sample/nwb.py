@@ -18,6 +18,7 @@ from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.device import Device
 from pynwb.ecephys import ElectrodeGroup
+from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
 from pynwb.misc import Units
 
@@ -29,13 +30,15 @@ START_TIME = datetime(2020, 1, 1, 12, 0, tzinfo=UTC)
 class Electrodes:
     """An electrodes table: one entry of each per electrode. Groups are made as they are named.
 
-    ``group_locations`` gives a group's own ``location`` ("unknown" where it has none).
+    ``group_locations`` gives a group's own ``location`` ("unknown" where it has none), ``positions`` the coordinates
+    x, y and z in micrometers.
     """
 
     ids: Sequence[int]
     locations: Sequence[str]
     group_names: Sequence[str]
     group_locations: Mapping[str, str] = field(default_factory=dict)
+    positions: Sequence[tuple[float, float, float]] = ()
 
 
 def new_file(
@@ -72,12 +75,16 @@ def add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeG
     device = Device(name="synthetic probe", description=SYNTHETIC)
     nwb.add_device(device)
     groups: dict[str, ElectrodeGroup] = {}
-    for number, location, name in zip(electrodes.ids, electrodes.locations, electrodes.group_names, strict=True):
+    places = [dict(zip("xyz", position, strict=True)) for position in electrodes.positions] or [{}] * len(
+        electrodes.ids
+    )
+    rows = zip(electrodes.ids, electrodes.locations, electrodes.group_names, places, strict=True)
+    for number, location, name, position in rows:
         if name not in groups:
             place = electrodes.group_locations.get(name, "unknown")
             groups[name] = ElectrodeGroup(name=name, description=SYNTHETIC, location=place, device=device)
             nwb.add_electrode_group(groups[name])
-        nwb.add_electrode(id=int(number), location=location, group=groups[name])
+        nwb.add_electrode(id=int(number), location=location, group=groups[name], **position)
     return groups
 
 
@@ -135,13 +142,7 @@ def add_units(
         Start and stop of observation, seconds, per unit.
     """
     groups = add_electrodes(nwb, electrodes) if electrodes else {}
-    written: list[VectorData] = [*ragged("spike_times", trains, np.empty(0))]
-    for name, values in (columns or {}).items():
-        if len(values) and isinstance(values[0], np.ndarray) and name != "waveform_mean":
-            written.extend(ragged(name, values, np.empty(0)))
-        else:
-            data = np.stack(values) if name == "waveform_mean" else list(values)
-            written.append(VectorData(name=name, description=f"synthetic {name}", data=data))
+    written: list[VectorData] = [*ragged("spike_times", trains, np.empty(0)), *_columns(columns or {})]
     if unit_electrodes is not None:
         rows, index = ragged("electrodes", unit_electrodes, np.empty(0, np.int64))
         region = DynamicTableRegion(
@@ -155,6 +156,48 @@ def add_units(
         written += ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
     ids = list(range(len(trains))) if unit_ids is None else [int(number) for number in unit_ids]
     nwb.units = Units(name="units", description="synthetic units", columns=written, id=ids)
+
+
+def _columns(columns: Mapping[str, Sequence[Any]]) -> list[VectorData]:
+    """Columns of one value per row, or ragged ones of one float array per row."""
+    written: list[VectorData] = []
+    for name, values in columns.items():
+        if len(values) and isinstance(values[0], np.ndarray) and name != "waveform_mean":
+            written.extend(ragged(name, values, np.empty(0)))
+        else:
+            data = np.stack(values) if name == "waveform_mean" else list(values)
+            written.append(VectorData(name=name, description=f"synthetic {name}", data=data))
+    return written
+
+
+def add_intervals(
+    nwb: NWBFile,
+    name: str,
+    start_time: Sequence[float],
+    stop_time: Sequence[float],
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    module: str | None = None,
+) -> None:
+    """Add a table of intervals: ``trials``, ``epochs``, ``invalid_times`` or one of another name.
+
+    Parameters
+    ----------
+    start_time, stop_time : sequence of float
+        Seconds.
+    columns : mapping, optional
+        As of `add_units`.
+    module : str, optional
+        Name of the processing module that gets it.
+    """
+    times = {"start_time": list(start_time), "stop_time": list(stop_time)}
+    written = [*_columns(times), *_columns(columns or {})]
+    table = TimeIntervals(name=name, description=SYNTHETIC, columns=written, id=list(range(len(start_time))))
+    if module is not None:
+        nwb.create_processing_module(module, SYNTHETIC).add(table)
+    elif name in ("trials", "epochs", "invalid_times"):
+        setattr(nwb, name, table)
+    else:
+        nwb.add_time_intervals(table)
 
 
 def rewrite(path: Path, dataset: str, values: Any = None, **create: Any) -> None:

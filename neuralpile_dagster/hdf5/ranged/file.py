@@ -79,6 +79,13 @@ class RangedFile:
         with self._remote.waiting():
             return self._reader.read(dataset, layout)
 
+    def read_part(self, dataset: h5py.Dataset, place: tuple[slice, ...]) -> np.ndarray:
+        """Read some values through blocks; see `OpenFile.read_part`."""
+        self.unverified |= not (self._remote.is_copied or has_checksums(dataset))
+        values: np.ndarray = dataset[place]
+        self.check()
+        return values
+
     def local_path(self) -> Path:
         """A complete, verified copy in the cache; see `OpenFile.local_path`."""
         return self._download()

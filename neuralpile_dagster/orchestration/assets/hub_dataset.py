@@ -10,6 +10,7 @@ from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, kinds
+from neuralpile_dagster.ledger.analyses import read_annotations
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
@@ -67,6 +68,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 records,
                 missing=missing,
                 repository=f"{settings.namespace}/{name}",
+                annotations=read_annotations(store, dataset, settings, records),
                 progress=tell,
             )
             publication = instance.open_hub().publish(name, documents.staging_folder(settings, name), tell)

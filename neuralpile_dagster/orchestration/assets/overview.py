@@ -12,8 +12,9 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.due import dataset_due
-from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, pile_status
+from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, piles_status
 from neuralpile_dagster.markdown import text
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import OWNERS
@@ -30,7 +31,7 @@ PATH = f"/assets/{'/'.join(OVERVIEW.path)}"
 _VERSION = "dagster/data_version"
 
 
-def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
+def overview_asset(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.AssetsDefinition:
     """Asset that reads every dataset's status from the store; `neuralpile status` shows the same."""
 
     @dg.asset(
@@ -40,22 +41,22 @@ def overview_asset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         kinds={"table"},
         tags={"layer": "overview"},
         description="Status of every dataset\n\nSessions known, done and failed, and tokens, of every dataset, the "
-        "missing parts of the pile, and what comes next. Builds and the sensor `refresh_the_overview` keep it up to "
+        "missing parts of piles, and what comes next. Builds and the sensor `refresh_the_overview` keep it up to "
         "date; it only reads records, so materialize it at any time. Numbers plot over time.",
     )
     def overview(instance: Instance) -> dg.MaterializeResult:
         with failing_in_words():
-            metadata = overview_metadata(instance.open_store(), datasets, instance.settings)
+            metadata = overview_metadata(instance.open_store(), datasets, some, instance.settings)
             return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_digest(metadata)))
 
     return overview
 
 
 def refresh_overview(
-    instance: dg.DagsterInstance, store: Store, datasets: Sequence[Dataset], settings: Settings
+    instance: dg.DagsterInstance, store: Store, datasets: Sequence[Dataset], some: Sequence[Pile], settings: Settings
 ) -> bool:
     """Report the overview as it is now, without a run; return whether anything in it has changed."""
-    metadata = overview_metadata(store, datasets, settings)
+    metadata = overview_metadata(store, datasets, some, settings)
     version = _digest(metadata)
     last = instance.get_latest_materialization_event(OVERVIEW)
     if (
@@ -68,7 +69,9 @@ def refresh_overview(
     return True
 
 
-def overview_metadata(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, Any]:
+def overview_metadata(
+    store: Store, datasets: Sequence[Dataset], some: Sequence[Pile], settings: Settings
+) -> dict[str, Any]:
     """Metadata of the overview; datasets of which the home has nothing come last."""
     statuses = sorted(
         (dataset_status(store, dataset, settings) for dataset in datasets), key=lambda status: status.untouched
@@ -84,7 +87,7 @@ def overview_metadata(store: Store, datasets: Sequence[Dataset], settings: Setti
         "next": dg.MetadataValue.md(_next(store, statuses, settings)),
         "datasets": table([_row(status) for status in statuses if status.known is not None]),
         "not_started": dg.MetadataValue.md(_not_started(statuses)),
-        "pile": pile_status(store, datasets, settings),
+        "pile": "\n".join(piles_status(store, some, datasets, settings)),
         "tokens": tokens,
         "sessions_done": done,
         "sessions_failed": failed,

@@ -1,4 +1,4 @@
-"""Assets ``neural_pile/*``: the components merged, shuffled, split and published.
+"""Assets ``<pile>/*``, e.g. ``neural_pile/*``: the components merged, shuffled, split and published.
 
 Wiring only: plans and shards are made in `merge`, the repository in `publish`.
 """
@@ -9,9 +9,10 @@ from enum import Enum
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.piles import CurrentPlan
@@ -20,7 +21,7 @@ from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN, Shar
 from neuralpile_dagster.orchestration.describe import pile_facts
 from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
 from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
-from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, register
+from neuralpile_dagster.orchestration.names import register
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
@@ -44,6 +45,13 @@ class SplitRuleChoice(Enum):
     hash = "hash"
 
 
+class OrderChoice(Enum):
+    """What the places of rows depend on."""
+
+    as_published = "as_published"
+    hash = "hash"
+
+
 class HeldOutChoice(Enum):
     """Where held-out sessions go."""
 
@@ -59,7 +67,7 @@ class MergeFrom(Enum):
 
 
 class PileConfig(dg.Config):
-    """Run configuration of ``neural_pile/manifest``."""
+    """Run configuration of a pile's manifest."""
 
     seed: int = Field(default=0, ge=0, description="Seed of split and shuffle: same seed and inputs, same bytes.")
     split_by: SplitByChoice = Field(
@@ -87,12 +95,17 @@ class PileConfig(dg.Config):
     held_out_go_to: HeldOutChoice = Field(
         default=HeldOutChoice.test, description="test: what is held out is in test. leave_out: it is not in the pile."
     )
+    order: OrderChoice = Field(
+        default=OrderChoice.as_published,
+        description="as_published: one shuffle of all rows; an added session changes every shard. hash: each row has "
+        "its place by its own name; an added session changes at most as many shards as it has rows.",
+    )
     components: list[str] = Field(default=[], description="Datasets to merge; empty: all that are published.")
     extra_repositories: list[str] = Field(
         default=[], description="Repositories of other owners (owner/name) with the same row schema, read from the hub."
     )
     extra_splits: list[str] = Field(
-        default=["train"], description="Splits of extra_repositories whose rows are merged: train, test, or both."
+        default=["train"], description="Splits of extra_repositories whose rows are merged: train, valid, test."
     )
     merge_from: MergeFrom = Field(
         default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
@@ -110,19 +123,33 @@ class PileConfig(dg.Config):
         )
 
 
-def pile_assets(datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
-    """The three assets of the pile."""
-    return [_manifest(datasets), _shards(), _hub_dataset(datasets)]
+def config_of(pile: Pile) -> type[PileConfig]:
+    """`PileConfig` with the defaults that a pile's row states."""
+    if not pile.planned_with:
+        return PileConfig
+    stated = PileConfig.model_validate(pile.planned_with)
+    fields: dict[str, Any] = {}
+    for name in pile.planned_with:
+        known = PileConfig.model_fields[name]
+        fields[name] = (known.annotation, known.merge_field_infos(known, default=getattr(stated, name)))
+    return create_model("PileConfig", __base__=PileConfig, **fields)
 
 
-def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
+def pile_assets(pile: Pile, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
+    """The three assets of a pile; ``datasets`` are its members."""
+    return [_manifest(pile, datasets), _shards(pile, datasets), _hub_dataset(pile, datasets)]
+
+
+def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     @dg.asset(
-        key=names.PILE_MANIFEST,
+        key=names.manifest_key(pile),
         deps=[names.hub_dataset_key(dataset) for dataset in datasets],
-        **pile_facts(kinds.PILE_MANIFEST),
+        **pile_facts(pile, kinds.PILE_MANIFEST, datasets),
     )
-    def neural_pile_manifest(
-        context: dg.AssetExecutionContext, config: PileConfig, instance: Instance
+    def pile_manifest(
+        context: dg.AssetExecutionContext,
+        config: config_of(pile),  # type: ignore[valid-type]
+        instance: Instance,
     ) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.piles import choose_components
         from neuralpile_dagster.ledger.splits import split_inputs
@@ -142,7 +169,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 merge_from=config.merge_from.value,
                 extra_splits=config.extra_splits,
             )
-            inputs = split_inputs(datasets, store, hub, settings, chosen, config.rules())
+            inputs = split_inputs(pile, datasets, store, hub, settings, chosen, config.rules())
             plan = plan_pile(
                 chosen.sources,
                 seed=config.seed,
@@ -153,7 +180,7 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 held_out=inputs.held_out,
                 earlier=inputs.earlier,
             )
-            record = save_plan(store, piles.plan_path(settings, plan.record.plan_id), plan)
+            record = save_plan(store, piles.plan_path(pile, settings, plan.record.plan_id), plan)
             published = published_components(store, datasets, settings)
             current = CurrentPlan(
                 plan_id=record.plan_id,
@@ -162,72 +189,75 @@ def _manifest(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 left_out=chosen.left_out,
                 synthetic=chosen.synthetic,
                 choices=config.choices(),
+                stated=pile.planned_with,
                 splits_left_out=chosen.splits_left_out,
             )
-            write_record(store, piles.current_path(settings), current)
-            register(context.instance, PILE_SHARDS_PARTITIONS, [shard.name for shard in record.shards])
-            progress_of(context)(f"pile {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards")
+            write_record(store, piles.current_path(pile, settings), current)
+            register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
+            progress_of(context)(
+                f"{pile.name} {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards"
+            )
             return dg.MaterializeResult(
                 metadata={
                     **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
                     **pile_metadata.split_metadata(*describe_plan(plan, inputs.identities)),
                     "seconds": round(time.monotonic() - started, 3),
-                    "dagster/uri": store.uri(f"{piles.plan_path(settings, record.plan_id)}.json"),
+                    "dagster/uri": store.uri(f"{piles.plan_path(pile, settings, record.plan_id)}.json"),
                 },
                 data_version=dg.DataVersion(record.digest),
             )
 
-    return neural_pile_manifest
+    return pile_manifest
 
 
-def _shards() -> dg.AssetsDefinition:
+def _shards(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     @dg.multi_asset(
-        name="neural_pile__shards",
+        name=f"{pile.key}__shards",
         specs=[
             dg.AssetSpec(
-                names.PILE_SHARDS,
-                deps=[names.PILE_MANIFEST],
+                names.pile_shards_key(pile),
+                deps=[names.manifest_key(pile)],
                 skippable=True,
-                **pile_facts(kinds.PILE_SHARDS),
+                **pile_facts(pile, kinds.PILE_SHARDS, datasets),
             )
         ],
-        partitions_def=PILE_SHARDS_PARTITIONS,
+        partitions_def=names.shard_partitions(pile),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
     )
-    def neural_pile_shards(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
+    def pile_shards(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
         with failing_in_words():
-            ShardBatch(context, instance).run()
+            ShardBatch(context, instance, pile).run()
         yield from ()  # every shard is recorded by then
 
-    return neural_pile_shards
+    return pile_shards
 
 
-def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
+def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     @dg.asset(
-        key=names.PILE_HUB_DATASET,
+        key=names.hub_dataset_key(pile),
         deps=[
-            dg.AssetDep(names.PILE_MANIFEST),
-            dg.AssetDep(names.PILE_SHARDS, partition_mapping=dg.AllPartitionMapping()),
+            dg.AssetDep(names.manifest_key(pile)),
+            dg.AssetDep(names.pile_shards_key(pile), partition_mapping=dg.AllPartitionMapping()),
         ],
         pool=HUB_POOL,
-        **pile_facts(kinds.PILE_HUB_DATASET),
+        **pile_facts(pile, kinds.PILE_HUB_DATASET, datasets),
     )
-    def neural_pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
+    def pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.publishing import publish_pile
 
         with failing_in_words(), forward_wait_warnings(context):
             started = time.monotonic()
             store, settings = instance.open_store(), instance.settings
             by_name = {documents.repository_name(dataset, settings): dataset for dataset in datasets}
-            done = publish_pile(store, settings, instance.open_hub(), by_name, progress_of(context))
-            folder = documents.staging_folder(settings, piles.repository_name(settings))
+            done = publish_pile(store, pile, settings, instance.open_hub(), by_name, progress_of(context))
+            folder = documents.staging_folder(settings, piles.repository_name(pile, settings))
             return dg.MaterializeResult(
                 metadata=pile_metadata.pile_metadata(
                     done.plan,
                     done.left_out,
                     published_components(store, datasets, settings),
                     done.publication,
-                    done.record.token_counts,
+                    done.record,
                     time.monotonic() - started,
                     done.synthetic,
                     folder_rasters(folder, done.synthetic, "the pile"),
@@ -235,4 +265,4 @@ def _hub_dataset(datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 data_version=dg.DataVersion(done.publication.version),
             )
 
-    return neural_pile_hub_dataset
+    return pile_hub_dataset

@@ -12,13 +12,15 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
+from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS, contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.names import contiguous_batches, session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import Instance
 
@@ -27,8 +29,8 @@ RUNS_PER_TICK = 20
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
-def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
-    """Sensor that requests sessions, publications and the pile as soon as their input hashes are out of date."""
+def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.SensorDefinition:
+    """Sensor that requests sessions, publications and piles as soon as their input hashes are out of date."""
     everything = [
         key
         for row in datasets
@@ -43,13 +45,13 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
     @dg.sensor(
         name="keep_the_pile_current",
         asset_selection=dg.AssetSelection.assets(
-            *everything, names.PILE_MANIFEST, names.PILE_SHARDS, names.PILE_HUB_DATASET
+            *everything, *(names.asset_key(pile, kind) for pile in some for kind in PILE_KINDS)
         ),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
         "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
-        "the pile, planned with the seed and split that a person chose last. Up-to-date data are skipped, and a "
+        "its piles, planned with the seed and split that a person chose last. Up-to-date data are skipped, and a "
         "failed session is retried only after its file, the code or a setting has changed.",
     )
     def keep_the_pile_current(
@@ -58,6 +60,7 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         store, settings = instance.open_store(), instance.settings
         requests: list[dg.RunRequest] = []
         whys: list[str] = []
+        of_piles: list[dg.RunRequest] = []
         for dataset in datasets:
             due = dataset_due(store, dataset, settings, settings.min_session_share)
             whys.append(f"{dataset.name}: {due.why}")
@@ -68,9 +71,11 @@ def current_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
                 requests += _session_requests(context.instance, dataset, due.sessions)
             elif due.publish:
                 requests.append(_publish_request(dataset, due.publish, settings.min_session_share))
-        pile = None if requests else pile_due(store, datasets, settings)
-        if pile is not None:
-            requests += _pile_requests(context.instance, pile, piles.plan_config(store, settings))
+        for pile in () if requests else some:
+            if (pile_lacks := pile_due(store, pile, datasets, settings)) is not None:
+                config = piles.plan_config(store, pile, settings)
+                of_piles += _pile_requests(context.instance, pile, pile_lacks, config)
+        requests += of_piles
         fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
         if not fresh:
             return dg.SkipReason(_nothing_to_do(whys, bool(requests)))
@@ -127,17 +132,21 @@ def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunReque
     )
 
 
-def _pile_requests(instance: dg.DagsterInstance, due: PileDue, plan_config: dict[str, Any]) -> list[dg.RunRequest]:
+def _pile_requests(
+    instance: dg.DagsterInstance, pile: Pile, due: PileDue, plan_config: dict[str, Any]
+) -> list[dg.RunRequest]:
+    manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
+    # keys of runs of before, so that what is under way is not requested twice
+    name = "pile" if pile.name == NEURAL_PILE.name else f"pile-{pile.name}"
     if due.plan:
-        run_key = f"pile-plan-{due.inputs[:24]}"
         run_config = {"ops": plan_config} if plan_config else {}
-        return [dg.RunRequest(run_key=run_key, asset_selection=[names.PILE_MANIFEST], run_config=run_config)]
+        run_key = f"{name}-plan-{due.inputs[:24]}"
+        return [dg.RunRequest(run_key=run_key, asset_selection=[manifest], run_config=run_config)]
     if due.shards:
         lacking = dict.fromkeys(due.shards, due.inputs)
-        return list(
-            _batches(instance, PILE_SHARDS_PARTITIONS, lacking, SHARDS_PER_RUN, [names.PILE_SHARDS], "pile-shards")
-        )
-    return [dg.RunRequest(run_key=f"pile-publish-{due.inputs[:24]}", asset_selection=[names.PILE_HUB_DATASET])]
+        partitions = names.shard_partitions(pile)
+        return list(_batches(instance, partitions, lacking, SHARDS_PER_RUN, [shards], f"{name}-shards"))
+    return [dg.RunRequest(run_key=f"{name}-publish-{due.inputs[:24]}", asset_selection=[hub_dataset])]
 
 
 TRIES = 3

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration.assets.overview import refresh_overview
 from neuralpile_dagster.orchestration.names import mark_untouched
@@ -23,7 +24,9 @@ from neuralpile_dagster.store import open_store
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
-def refresh_pages(instance: dg.DagsterInstance, settings: Settings, datasets: Sequence[Dataset]) -> bool:
+def refresh_pages(
+    instance: dg.DagsterInstance, settings: Settings, datasets: Sequence[Dataset], piles: Sequence[Pile]
+) -> bool:
     """Bring pages up to date that no run in progress does; return whether anything on them has changed.
 
     These are the overview, the newest verdict of each check of spike counts,
@@ -32,20 +35,24 @@ def refresh_pages(instance: dg.DagsterInstance, settings: Settings, datasets: Se
     store = open_store(settings.store)
     mark_untouched(instance, datasets)
     hidden = [name for dataset in datasets for name in keep_newest(instance, store, settings, dataset)]
-    return refresh_overview(instance, store, datasets, settings) or bool(hidden)
+    return refresh_overview(instance, store, datasets, piles, settings) or bool(hidden)
 
 
 def try_to_refresh(
-    instance: dg.DagsterInstance, settings: Settings, datasets: Sequence[Dataset], say: Progress
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    datasets: Sequence[Dataset],
+    piles: Sequence[Pile],
+    say: Progress,
 ) -> None:
     """Refresh pages, and say why where that is impossible: whoever calls has done or will do something else."""
     try:
-        refresh_pages(instance, settings, datasets)
+        refresh_pages(instance, settings, datasets, piles)
     except NeuralPileError as error:
         say(f"the overview could not be refreshed: {error}")
 
 
-def pages_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
+def pages_sensor(datasets: Sequence[Dataset], piles: Sequence[Pile]) -> dg.SensorDefinition:
     """Sensor that refreshes pages once runs have ended since it last did."""
 
     @dg.sensor(
@@ -65,7 +72,7 @@ def pages_sensor(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         if since is not None and not ended:
             return dg.SensorResult(skip_reason=dg.SkipReason("No run has ended since the last refresh."))
         try:
-            changed = refresh_pages(context.instance, instance.settings, datasets)
+            changed = refresh_pages(context.instance, instance.settings, datasets, piles)
         except NeuralPileError as error:
             context.log.warning(str(error))
             return dg.SensorResult(skip_reason=dg.SkipReason(f"To be tried again at the next tick: {error}"))

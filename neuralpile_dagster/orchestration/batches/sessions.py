@@ -85,7 +85,7 @@ class SessionBatch(PartitionBatch):
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure, for `neuralpile status` and automation."""
         known = {session.key: session for session in self.manifest.sessions}
-        inputs = build.trains_inputs(known[key], self.dataset.reader) if key in known else ""
+        inputs = build.session_inputs(known[key], self.dataset) if key in known else ""
         run_id = self.context.run.run_id
         documents.record_failure(
             self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
@@ -124,7 +124,7 @@ class SessionBatch(PartitionBatch):
         record = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
         if record is not None and record.unverified and self.access == "download":
             return None
-        inputs = build.trains_inputs(session, self.dataset.reader)
+        inputs = build.session_inputs(session, self.dataset)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
     def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
@@ -149,7 +149,7 @@ class SessionBatch(PartitionBatch):
             files = [
                 stack.enter_context(self.archive.open(self.dataset.source, file, self.access)) for file in session.files
             ]
-            recording = read_session(self.dataset.reader, files)
+            recording = read_session(self.dataset.reader, files, self.dataset.reader_options)
             for file in files:
                 cost.add(file.cost)
             unverified = any(file.unverified for file in files)
@@ -159,7 +159,7 @@ class SessionBatch(PartitionBatch):
             session,
             recording,
             manifest.version,
-            build.trains_inputs(session, self.dataset.reader),
+            build.session_inputs(session, self.dataset),
             unverified,
         )
         self._read = recording
@@ -204,7 +204,8 @@ class SessionBatch(PartitionBatch):
         recording, self._read = self._read, None
         if recording is None:
             recording = build.load_recording(self.store, trains)
-        return build.pack_recording(recording, session.key, self.settings, self.dataset.max_session_tokens)
+        row = self.dataset
+        return build.pack_recording(recording, session.key, self.settings, row.max_session_tokens, row.allow_bin_width)
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
@@ -214,7 +215,7 @@ class SessionBatch(PartitionBatch):
                 f"{session.key} has no spike counts to check yet",
                 remedy=f"materialize {self.dataset.key}/spike_trains and spike_counts",
             )
-        listed = trains.model_copy(update={"inputs": build.trains_inputs(session, self.dataset.reader)})
+        listed = trains.model_copy(update={"inputs": build.session_inputs(session, self.dataset)})
         inputs = build.counts_inputs(listed, self.settings)
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset, trains))
 

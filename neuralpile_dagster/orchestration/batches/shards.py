@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import dagster as dg
+
+from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.merge.model import PilePlan
@@ -22,15 +25,24 @@ SHARDS_PER_RUN = 10
 
 @dataclass
 class ShardBatch(PartitionBatch):
-    """The shards of one run of ``neural_pile/shards``."""
+    """The shards of one run of ``<pile>/shards``."""
 
+    pile: Pile
     thing = "shard"
-    whole = "the pile"
-    assets = (names.PILE_SHARDS,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.plan_of = lru_cache(maxsize=1)(self._load)
+
+    @property
+    def whole(self) -> str:
+        """Name of the pile."""
+        return self.pile.name
+
+    @property
+    def assets(self) -> tuple[dg.AssetKey, ...]:
+        """The shards."""
+        return (names.pile_shards_key(self.pile),)
 
     def label(self, key: str) -> str:
         """Name of the shard, which contains its plan's id."""
@@ -49,7 +61,7 @@ class ShardBatch(PartitionBatch):
     def _load(self, plan_id: str) -> PilePlan:
         from neuralpile_dagster.merge.plan import load_plan
 
-        return load_plan(self.store, piles.plan_path(self.settings, plan_id))
+        return load_plan(self.store, piles.plan_path(self.pile, self.settings, plan_id))
 
     def make(self, key: str) -> None:
         """Copy the rows of one shard."""
@@ -57,7 +69,7 @@ class ShardBatch(PartitionBatch):
 
         started, plan_id = time.monotonic(), key.split("-")[0]
         plan = self.plan_of(plan_id)
-        folder = piles.shards_folder(self.settings, plan_id)
+        folder = piles.shards_folder(self.pile, self.settings, plan_id)
         shard = build_shard(self.store, folder, plan, key, self._open_file, self._digest_of)
         self._record(plan, shard, time.monotonic() - started)
         self.log.info(f"shard {key}: {shard.rows:,} rows, {shard.tokens:,} tokens")
@@ -65,5 +77,6 @@ class ShardBatch(PartitionBatch):
     def _record(self, plan: PilePlan, shard: PileShard, seconds: float) -> None:
         uri = self.store.uri(shard.file.key)
         facts = pile_metadata.shard_metadata(plan, shard, uri, seconds)
-        tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, names.PILE_MANIFEST, plan.record.digest, None)
-        self.log_materialization(names.PILE_SHARDS, shard.name, facts, tags)
+        source = names.manifest_key(self.pile)
+        tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, source, plan.record.digest, None)
+        self.log_materialization(names.pile_shards_key(self.pile), shard.name, facts, tags)

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import Publication
-from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
-from neuralpile_dagster.merge.split_table import SplitFacts
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.orchestration.metadata.sessions import (
+    annotation_metadata,
     column_schema,
     counted,
     few_plots,
@@ -20,7 +20,7 @@ from neuralpile_dagster.orchestration.metadata.sessions import (
     table,
     token_metadata,
 )
-from neuralpile_dagster.records import ComponentRecord, SplitRules, TokenCounts
+from neuralpile_dagster.records import ComponentRecord, PileRecord, SplitFacts, SplitRules
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 
@@ -47,6 +47,9 @@ def plan_metadata(
             "split_by": plan.split_by,
             "test_size": plan.test_size,
             **_rules(plan),
+            "test_share_of_components": dg.MetadataValue.json(
+                {source.name: _test_share(source) for source in plan.sources}
+            ),
             "left_out": dg.MetadataValue.md(counted(left_out)),
             "components": table(
                 [
@@ -62,6 +65,12 @@ def plan_metadata(
             ),
         }
     )
+
+
+def _test_share(source: PlannedSource) -> float:
+    """Share of a component's tokens that is test: of a small one it may be none."""
+    test = source.splits.get("test")
+    return round(test.tokens / max(source.totals.tokens, 1), 6) if test else 0.0
 
 
 def _rules(plan: PlanRecord) -> dict[str, Any]:
@@ -146,7 +155,7 @@ def pile_metadata(
     left_out: Mapping[str, str],
     published: Mapping[str, ComponentRecord],
     publication: Publication,
-    token_counts: Sequence[TokenCounts],
+    record: PileRecord,
     seconds: float,
     synthetic: bool,
     pictures: Mapping[str, Any],
@@ -158,7 +167,9 @@ def pile_metadata(
             "summary": planned.pop("summary"),
             **pictures,
             **planned,
-            **token_metadata(token_counts),
+            **annotation_metadata([published[source.name] for source in plan.sources if source.name in published]),
+            **split_metadata(record.splits, record.benchmarks),
+            **token_metadata(record.token_counts),
             "dagster/row_count": plan.totals.rows,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
             **publication_metadata(publication, seconds),

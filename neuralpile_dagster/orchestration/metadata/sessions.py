@@ -180,6 +180,20 @@ def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
     }
 
 
+def annotation_metadata(components: Sequence[ComponentRecord]) -> dict[str, Any]:
+    """Metadata on how much of some components is annotated."""
+    sessions = sum(component.totals.sessions for component in components)
+    found = [component.annotations for component in components if component.annotations]
+    rows: Counter[str] = Counter()
+    for one in found:
+        rows.update(one.tables)
+    return {
+        "annotated_sessions": f"{sum(one.sessions for one in found):,} of {sessions:,}",
+        "intervals": ", ".join(f"{name} ({number:,})" for name, number in sorted(rows.items())) or "none",
+        "unit_metrics": ", ".join(sorted({name for one in found for name in one.metrics})) or "none",
+    }
+
+
 def component_metadata(
     component: ComponentRecord,
     publication: Publication,
@@ -221,6 +235,7 @@ def component_metadata(
             "dagster/column_schema": column_schema(),
             "source_version": component.source_version,
             "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
+            **annotation_metadata([component]),
             "sessions_table": table(rows),
             **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
             **publication_metadata(publication, seconds),

@@ -15,9 +15,9 @@ import numpy as np
 from neuralpile_dagster.hdf5.careful import find
 from neuralpile_dagster.hdf5.text import Labels, TooMuchText, bounded, joined, read_attribute, text_of
 from neuralpile_dagster.recordings.model import Unit
-from neuralpile_dagster.recordings.nwb.table import ELECTRODE_GROUPS, Table, open_table
+from neuralpile_dagster.recordings.nwb.electrodes import ElectrodeRows, electrode_rows
+from neuralpile_dagster.recordings.nwb.table import Table
 
-ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
 VOCABULARY = {
     "area": (
         *("location", "brain_region", "region", "brain_area"),
@@ -38,8 +38,6 @@ PHY_GROUPS = frozenset({"good", "mua", "noise", "unsorted"})  # what a person so
 LABEL_PLACEHOLDERS = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
 _STRUCTURE = frozenset({"id", "spike_times"})  # read by the reader itself
 MAX_NAMES = 20  # of unread columns in a note
-
-ElectrodeRows = list[np.ndarray]
 
 
 def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
@@ -187,38 +185,8 @@ class _LabelColumns:
     def _electrode_rows(self) -> dict[str, ElectrodeRows]:
         """Rows of the electrodes table per unit, by the units' column that refers to them."""
         if self._rows is None:
-            self._rows = {}
-            table = self.table
-            if table.dataset("electrodes") is None and table.dataset("peak_channel_id") is None:
-                return self._rows
-            self._electrodes = open_table(table.opened, table.file, ELECTRODES)
-            if self._electrodes is None:
-                table.notes.append(f"{ELECTRODES} is not there, though units refer to it")
-                return self._rows
-            self._electrodes.notes = table.notes
-            for way, rows in (("electrodes", table.region("electrodes")), ("peak_channel_id", self._peak_rows())):
-                if rows is not None and self._are_rows(way, rows, self._electrodes.n_rows):
-                    self._rows[way] = rows
+            self._electrodes, self._rows = electrode_rows(self.table)
         return self._rows
-
-    def _are_rows(self, way: str, rows: ElectrodeRows, n_electrodes: int) -> bool:
-        flat = np.concatenate(rows) if rows else np.empty(0, int)
-        wrong = flat[(flat < 0) | (flat >= n_electrodes)]
-        if len(wrong):
-            found = f"row {wrong[0]} of a table of {n_electrodes:,} electrodes"
-            self.table.notes.append(f"{self.table.path}/{way} is not used: {found}")
-        return not len(wrong)
-
-    def _peak_rows(self) -> ElectrodeRows | None:
-        peaks = self.table.numbers("peak_channel_id")
-        ids = self._electrodes.numbers("id") if self._electrodes and peaks is not None else None
-        if peaks is None or ids is None:
-            return None
-        # an id shared by several electrodes refers to all of them; their different areas are joined
-        order = np.argsort(ids, kind="stable")
-        ordered = ids[order]
-        first, last = np.searchsorted(ordered, peaks, "left"), np.searchsorted(ordered, peaks, "right")
-        return [order[start:stop] for start, stop in zip(first.tolist(), last.tolist(), strict=True)]
 
     def _group_paths(self) -> list[str | None] | None:
         dataset = self.table.dataset("electrode_group")

@@ -1,4 +1,4 @@
-"""Why an HDF5 file has no units table at ``/units``: an NWB 1 file, a MATLAB file, or units elsewhere in the file.
+"""Why an HDF5 file has no units table at a path: an NWB 1 file, a MATLAB file, or units elsewhere in the file.
 
 Only looked into once a reader has found none; reading units belongs in `units`.
 """
@@ -19,14 +19,16 @@ MAX_LOOKS = 1_000  # groups looked into; a file with more modules and tables tha
 _NWB_1 = re.compile(r"^(?:NWB-)?([01](?:\.\w+)*)")
 
 
-def no_units_table(file: h5py.File, name: str) -> NoUnits:
-    """The error for a file without ``/units``; its remedy fits what the file has instead.
+def no_units_table(file: h5py.File, name: str, path: str = "/units") -> NoUnits:
+    """The error for a file without a units table at ``path``; its remedy fits what the file has instead.
 
     Parameters
     ----------
     file : h5py.File
     name : str
         The file's, for messages.
+    path : str
+        Where the table was looked for.
     """
     what = f"{name} has no units table"
     stated = text_of(read_attribute(file, "nwb_version", name)) or read_text(file, "/nwb_version", name) or ""
@@ -50,14 +52,14 @@ def no_units_table(file: h5py.File, name: str) -> NoUnits:
         return NoUnits(
             what,
             found=f"spike times in {', '.join(elsewhere)}",
-            expected="a group /units",
-            remedy="in a copy of the file, link the table that you mean: with h5py, "
-            f"file['units'] = h5py.SoftLink('{elsewhere[0]}')",
+            expected=f"a group {path}",
+            remedy=f"state where it is: `reader_options: {{table: {elsewhere[0]}}}` in the dataset's row, "
+            f"or `neuralpile bin --table {elsewhere[0]}`",
         )
     return NoUnits(
         what,
         found=names_in(file, name),
-        expected="a group /units",
+        expected=f"a group {path}",
         remedy="exclude the file with the dataset's session rule, or choose another reader",
     )
 
@@ -69,15 +71,15 @@ def _is_matlab(file: h5py.File, name: str) -> bool:
 
 
 def _units_elsewhere(file: h5py.File, name: str) -> list[str]:
-    """Paths of groups that hold ``spike_times`` below `OTHER_PLACES`; those near the top are looked into first."""
+    """Paths of groups that hold ``spike_times``: ``/units``, and at most two levels below `OTHER_PLACES`."""
     found: list[str] = []
-    waiting = deque(OTHER_PLACES)
+    waiting = deque([("/units", 2), *((place, 0) for place in OTHER_PLACES)])
     for _ in range(MAX_LOOKS):
         if not waiting:
             break
-        path = waiting.popleft()
+        path, depth = waiting.popleft()
         if find(file, f"{path}/spike_times", name) is not None:
             found.append(path)
-        else:
-            waiting.extend(child_paths(file, path, name).values())
+        elif depth < 2:
+            waiting.extend((child, depth + 1) for child in child_paths(file, path, name).values())
     return found

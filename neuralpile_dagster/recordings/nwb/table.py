@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import wraps
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import h5py
 import numpy as np
@@ -69,19 +69,39 @@ class Unusable(Exception):
     """A column contradicts its table."""
 
 
+@dataclass(frozen=True)
+class Column:
+    """Values of a column as stored: numbers, or text (objects of type str); ``ends`` where several are of one row.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, number, bool or object, shape (n_values,)
+    ends : numpy.ndarray, int64, shape (n_rows,), or None
+        Where each row's values end.
+    """
+
+    values: np.ndarray
+    ends: np.ndarray | None = None
+
+
 Read = TypeVar("Read")
 
 
-def _or_none(read: Callable[[Table, str], Read]) -> Callable[[Table, str], Read | None]:
+Options = ParamSpec("Options")
+
+
+def _or_none(
+    read: Callable[Concatenate[Table, str, Options], Read],
+) -> Callable[Concatenate[Table, str, Options], Read | None]:
     """Return None for a missing column, and for an unusable one, with a note."""
 
     @wraps(read)
-    def read_or_note(table: Table, column: str) -> Read | None:
+    def read_or_note(table: Table, column: str, *args: Options.args, **options: Options.kwargs) -> Read | None:
         if table.dataset(column) is None:
             return None
         table.read.add(column)
         try:
-            return read(table, column)
+            return read(table, column, *args, **options)
         except (Unusable, TooMuchText) as reason:
             table.notes.append(f"{table.path}/{column} is not used: {reason}")
             return None
@@ -144,6 +164,42 @@ class Table:
         return values
 
     @_or_none
+    def values(self, column: str, max_per_row: int = 0) -> Column:
+        """A column of numbers, truth values, text or an enumeration (as text), exactly as stored.
+
+        Its form is looked at before any value is read: references, rows of another table, and columns of more than
+        ``max_per_row`` values per row (0: of several at all) are not read.
+        """
+        dataset = self.dataset(column)
+        assert dataset is not None  # `_or_none`
+        index = self.dataset(f"{column}_index")
+        if self.dataset(f"{column}_index_index") is not None or (index is not None and not max_per_row):
+            raise Unusable("several values per row")
+        with reading(self.opened.name, dataset.name):
+            is_reference = h5py.check_ref_dtype(dataset.dtype) is not None
+        if is_reference or not holds_labels(dataset.dtype):
+            raise Unusable("references" if is_reference else f"dtype {dataset.dtype}")
+        if read_attribute(dataset, "table", self.opened.name) is not None:
+            raise Unusable("rows of another table")
+        dataset = self._usable(column, n_dims=1, kinds="fiubSO")
+        spans = None if index is None else self._spans(column, dataset.size)
+        if spans is None and dataset.size != self.n_rows:
+            raise Unusable(f"{dataset.size:,} values for {self.n_rows:,} rows, and no index")
+        if spans and (most := max(stop - start for start, stop in spans)) > max_per_row:
+            raise Unusable(f"up to {most:,} values per row, more than {max_per_row}")
+        return Column(self._as_stored(dataset), None if spans is None else np.array([b for _, b in spans], np.int64))
+
+    def _as_stored(self, dataset: h5py.Dataset) -> np.ndarray:
+        if dataset.dtype.kind in "SO":
+            texts = [text.decode("utf-8", errors="replace") for text in read_texts(self.opened, dataset)]
+            return np.array([*texts, None], object)[:-1]  # never an array of fixed-length text
+        values = read_array(self.opened, dataset, max_values=MAX_VALUES)
+        names = self._names_of_numbers(dataset) if dataset.dtype.kind in "iu" else None
+        if names is None:
+            return values
+        return np.array([*(names.get(int(value)) or str(value) for value in values), None], object)[:-1]
+
+    @_or_none
     def region(self, column: str) -> list[np.ndarray]:
         """Row numbers (of another table) that each row refers to: several, or one per row.
 
@@ -189,7 +245,7 @@ class Table:
             return None
         if h5py.check_ref_dtype(dataset.dtype) is h5py.RegionReference:
             return self._region_ends(column, dataset)
-        return read_array(self.opened, dataset, max_values=MAX_ROWS)
+        return read_array(self.opened, dataset, max_values=max(MAX_ROWS, self.n_rows))
 
     def _region_ends(self, column: str, index: h5py.Dataset) -> np.ndarray:
         """Ends of regions that lie one after the other in a column; a null reference is an empty one."""
@@ -286,12 +342,12 @@ class Table:
         return paths
 
 
-def open_table(opened: OpenFile, file: h5py.File, path: str) -> Table | None:
+def open_table(opened: OpenFile, file: h5py.File, path: str, max_rows: int = MAX_ROWS) -> Table | None:
     """The table at a path; None when there is none. Raises `DamagedRecording` when it has no ids."""
     ids = find_dataset(file, f"{path}/id", opened.name)
     if ids is None:
         return None
-    (n_rows,) = shape_of(ids, opened.name, n_dims=1, max_values=MAX_ROWS)
+    (n_rows,) = shape_of(ids, opened.name, n_dims=1, max_values=max_rows)
     return Table(opened, file, path, n_rows)
 
 

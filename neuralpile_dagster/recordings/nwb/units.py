@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from neuralpile_dagster.catalog.readers import UnitsOptions
 from neuralpile_dagster.errors import DamagedRecording, NoUnits
 from neuralpile_dagster.hdf5.careful import find, find_dataset, names_in, read_array, require_plausible, shape_of
 from neuralpile_dagster.hdf5.opened import OpenFile
@@ -31,16 +32,16 @@ from neuralpile_dagster.recordings.nwb.table import (
 
 MAX_SPIKES = 2_000_000_000  # of one session, 16 GB; the largest session seen has 131 million
 
-UNITS = "/units"
 
-
-def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
+def read_nwb_units(files: Sequence[OpenFile], options: UnitsOptions) -> Recording:
     """Read a session's files, units of one after units of the other.
 
     Parameters
     ----------
     files : sequence of OpenFile
         The session's NWB files in order; all of them must be readable.
+    options : UnitsOptions
+        Where each of them has its units table.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def read_nwb_units(files: Sequence[OpenFile]) -> Recording:
         A file cannot be read, or its index is invalid; the message names both.
     """
     with ExitStack() as stack:
-        parts = [_find_units(file, stack.enter_context(file.hdf5())) for file in files]
+        parts = [_find_units(file, stack.enter_context(file.hdf5()), options.table) for file in files]
         n_spikes = sum(part.n_spikes for part in parts)
         if n_spikes > MAX_SPIKES:
             raise DamagedRecording(
@@ -98,20 +99,20 @@ class _Small:
     notes: list[str]
 
 
-def _find_units(opened: OpenFile, file: h5py.File) -> _Part:
+def _find_units(opened: OpenFile, file: h5py.File, path: str) -> _Part:
     name = opened.name
-    units = find(file, UNITS, name)
+    units = find(file, path, name)
     if not isinstance(units, h5py.Group):
-        raise no_units_table(file, name)
-    spike_times = find_dataset(file, f"{UNITS}/spike_times", name)
+        raise no_units_table(file, name, path)
+    spike_times = find_dataset(file, f"{path}/spike_times", name)
     if spike_times is None:
         raise NoUnits(
             f"{name} has units without spike times",
             found=f"columns {names_in(units, name)}",
-            expected="a column /units/spike_times",
+            expected=f"a column {path}/spike_times",
             remedy="exclude the file with the dataset's session rule",
         )
-    table = open_table(opened, file, UNITS)
+    table = open_table(opened, file, path)
     if table is None:
         raise _damaged(name, "the column id is missing")
     (n_spikes,) = shape_of(spike_times, name, n_dims=1, max_values=MAX_SPIKES)
@@ -139,7 +140,9 @@ def _read_small(part: _Part) -> _Small:
         raise _damaged(name, f"the id {ids.max():,} is not a 64-bit number")
     units = read_units(part.table, ids)
     if part.spike_times.dtype.kind in "iu":
-        part.table.notes.append(f"{UNITS}/spike_times are whole numbers ({part.spike_times.dtype}), read as seconds")
+        part.table.notes.append(
+            f"{part.table.path}/spike_times are whole numbers ({part.spike_times.dtype}), read as seconds"
+        )
     notes = [f"{name}: {note}" for note in part.table.notes]
     return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
 

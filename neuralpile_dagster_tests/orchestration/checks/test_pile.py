@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.rodent import PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.published import hub_equals_record
@@ -21,12 +22,18 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.names import PILE_SHARDS_PARTITIONS
 from neuralpile_dagster.records import PileRecord, TokenCounts
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import MICE, House, house
+from neuralpile_dagster_tests.fixtures.house import (
+    MICE,
+    PILE_HUB_DATASET,
+    PILE_MANIFEST,
+    PILE_SHARDS,
+    PILE_SHARDS_PARTITIONS,
+    House,
+    house,
+)
 
 RATS = MICE.model_copy(
     update={"name": "tiny-rats", "source": MICE.source.model_copy(update={"id": "990200"}), "species": "rat"}
@@ -48,17 +55,17 @@ class Pile:
 def merge(made: House, **config: Any) -> Pile:
     """Plan, make and publish the pile of what is published."""
     ops = {"neural_pile__manifest": {"config": config}} if config else None
-    assert made.run(names.PILE_MANIFEST, ops=ops).success
-    due = piles.planned_shards(made.store, made.settings)
+    assert made.run(PILE_MANIFEST, ops=ops).success
+    due = piles.planned_shards(made.store, NEURAL_PILE, made.settings)
     assert PILE_SHARDS_PARTITIONS.name is not None
     known = [key for key in made.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name) if key in due]
-    assert made.run(names.PILE_SHARDS, partitions=known).success
-    assert made.run(names.PILE_HUB_DATASET).success
-    published = piles.require_published(made.store, made.settings)
-    plan = load_plan(made.store, piles.plan_path(made.settings, published.plan[:8]))
+    assert made.run(PILE_SHARDS, partitions=known).success
+    assert made.run(PILE_HUB_DATASET).success
+    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
+    plan = load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, published.plan[:8]))
     hub = open_hub(made.settings)
     assert isinstance(hub, LocalHub)
-    return Pile(made, plan, published, hub, piles.repository_name(made.settings))
+    return Pile(made, plan, published, hub, piles.repository_name(NEURAL_PILE, made.settings))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def doctored(plan: PilePlan, rows: pa.Table) -> PilePlan:
 
 
 def test_a_right_pile_passes_every_check(pile: Pile) -> None:
-    verdicts = judge_pile(pile.house.store, pile.house.settings, pile.hub)
+    verdicts = judge_pile(pile.house.store, NEURAL_PILE, pile.house.settings, pile.hub)
     assert {name: v.passed for name, v in verdicts.items()} == {
         name: True for name, check in CHECKS.items() if check.layer == "pile"
     }
@@ -84,7 +91,7 @@ def test_a_right_pile_passes_every_check(pile: Pile) -> None:
 
 def test_the_checks_ran_with_the_run_that_published(pile: Pile) -> None:
     for name in (name for name, check in CHECKS.items() if check.layer == "pile"):
-        assert [said.passed for said in pile.house.checks(names.PILE_HUB_DATASET, name)] == [True], name
+        assert [said.passed for said in pile.house.checks(PILE_HUB_DATASET, name)] == [True], name
 
 
 def test_tokens_that_are_not_the_sum_of_the_components_fail_with_both_numbers(pile: Pile) -> None:

@@ -57,6 +57,8 @@ SEVERITIES = {
         "every_row_exactly_once": ("error", True),
         "train_and_test_disjoint": ("error", True),
         "split_sizes": ("error", True),
+        "split_is_stable": ("error", True),
+        "benchmarks_in_train": ("warn", False),
         "shuffled": ("warn", False),
         "card_counts_equal_pile": ("error", True),
         "pile_is_as_published": ("error", True),

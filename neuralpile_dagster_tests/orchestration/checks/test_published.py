@@ -13,7 +13,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.records import ShardRecord
-from neuralpile_dagster_tests.fixtures.house import MICE, House, house
+from neuralpile_dagster_tests.fixtures.house import MICE, House
 
 
 @pytest.fixture
@@ -88,14 +88,13 @@ def test_a_flipped_byte_in_a_published_shard_fails(hub: LocalHub, shards: tuple[
     assert verdict.remedy.startswith("materialize hub_dataset again: it compares every file")
 
 
-def test_what_the_remedy_says_repairs_a_damaged_repository(tmp_path: Path, new_archive: Callable[[], Path]) -> None:
-    with house(tmp_path, new_archive()) as made:
-        made.build()
-        shard = next((made.hub_folder("tiny-mice") / "data").iterdir())
-        right = shard.read_bytes()
-        shard.write_bytes(right[:-1] + b"?")
-        assert made.publish().success
-        assert next((made.hub_folder("tiny-mice") / "data").iterdir()).read_bytes() == right
+def test_what_the_remedy_says_repairs_a_damaged_repository(built_house: Callable[..., House]) -> None:
+    made = built_house()
+    shard = next((made.hub_folder("tiny-mice") / "data").iterdir())
+    right = shard.read_bytes()
+    shard.write_bytes(right[:-1] + b"?")
+    assert made.publish().success
+    assert next((made.hub_folder("tiny-mice") / "data").iterdir()).read_bytes() == right
 
 
 def test_a_shard_that_somebody_added_fails_and_is_named(hub: LocalHub, shards: tuple[ShardRecord, ...]) -> None:

@@ -1,0 +1,111 @@
+"""The schema of a pile, and the piles that come with the package: which datasets each merges, and how.
+
+A user's own piles are rows of ``piles`` in ``catalog.yaml`` (`load`). Which of its components are published, and what a
+pile was planned with, belongs in `ledger.piles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from neuralpile_dagster.catalog.model import Dataset, Row, Tag, Text, Title
+
+
+class Pile(Row):
+    """A pile: the datasets that one repository merges.
+
+    Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
+    that have no tag at all. ``extra_repositories`` to ``order`` are what it is planned with until somebody
+    chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
+    """
+
+    PLANNED_WITH: ClassVar[frozenset[str]] = frozenset(
+        {
+            "extra_repositories",
+            "seed",
+            "split_by",
+            "split_rule",
+            "test_size",
+            "valid_size",
+            "hold_out",
+            "held_out_go_to",
+        }
+    )
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
+    title: Title
+    description: Text = ""
+    components: tuple[Title, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    untagged: bool = False
+    extra_repositories: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    split_by: Literal["rows", "sessions", "subjects", "datasets"] = "rows"
+    split_rule: Literal["permutation", "hash"] = "permutation"
+    test_size: float = Field(default=0.01, gt=0, lt=1)
+    valid_size: float = Field(default=0, ge=0, lt=1)
+    hold_out: tuple[str, ...] = ()
+    held_out_go_to: Literal["test", "leave_out"] = "test"
+    order: Literal["as_published", "hash"] = "as_published"
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Pile:
+        if not (self.components or self.tags or self.untagged):
+            raise ValueError("a pile needs `components` or `tags`")
+        return self
+
+    @property
+    def key(self) -> str:
+        """First part of its asset keys, its group, and its folder in the store (``-`` becomes ``_``)."""
+        return self.name.replace("-", "_")
+
+    @property
+    def planned_with(self) -> dict[str, Any]:
+        """The fields of run configuration that it states, as JSON values."""
+        return self.model_dump(mode="json", include=self.model_fields_set & self.PLANNED_WITH)
+
+    def members(self, datasets: Iterable[Dataset]) -> list[Dataset]:
+        """Its datasets among these, in their order."""
+        return [
+            row
+            for row in datasets
+            if row.name in self.components or set(row.tags) & set(self.tags) or (self.untagged and not row.tags)
+        ]
+
+
+def as_published(datasets: Iterable[Dataset]) -> str:
+    """What these datasets have in the published piles, in words; empty when none of them is known to be in one."""
+    known = [row for row in datasets if row.tokens_published]
+    if not known:
+        return ""
+    tokens = sum(row.tokens_published or 0 for row in known)
+    sessions = sum(row.sessions_published or 0 for row in known)
+    return f"{tokens:,} tokens, {sessions:,} sessions, {len(known):,} datasets"
+
+
+NEURAL_PILE = Pile(
+    name="neural-pile",
+    title="Neural pile",
+    description="All datasets of rodents, and your own and synthetic ones that have no tags.",
+    tags=("rodent",),
+    untagged=True,
+)
+PRIMATE_PILE = Pile(
+    name="neural-pile-primate",
+    title="Neural pile of primates",
+    description=(
+        "The 18 datasets of monkeys and humans of the published primate pile that are on DANDI: 34,152,054,193 of its "
+        "40,280,725,744 tokens. Seven datasets of other archives are not in it."
+    ),
+    tags=("primate",),
+)
+BUILT_IN: tuple[Pile, ...] = (NEURAL_PILE, PRIMATE_PILE)
+
+
+def piles_of(piles: Iterable[Pile], datasets: Iterable[Dataset]) -> list[Pile]:
+    """The piles that have a member among these datasets."""
+    rows = list(datasets)
+    return [pile for pile in piles if pile.members(rows)]
