@@ -189,7 +189,8 @@ def test_building_again_makes_no_file_and_runs_no_session(demo: Demo) -> None:
 def test_status_shows_done_sessions_and_tokens(demo: Demo) -> None:
     shown = demo("status")
     assert shown.code == 0
-    (line,) = [line for line in shown.out.splitlines() if line.startswith("sample-units ")]
+    line, annotations = [line for line in shown.out.splitlines() if line.startswith("sample-units ")]
+    assert annotations == "sample-units annotations: 4 done, 0 failed, 0 to do"
     assert line.split()[:5] == ["sample-units", "4", "4", "0", "0"]
     assert f"{stated_tokens(demo, 'sample-units'):,}" in line
 

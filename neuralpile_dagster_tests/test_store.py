@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.files import DigestWriter
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import (
     Store,
@@ -23,6 +25,7 @@ from neuralpile_dagster.store import (
     map_items,
     open_store,
     put_file,
+    put_stream,
     read_record,
     write_record,
 )
@@ -184,6 +187,25 @@ def test_nothing_appears_when_the_writer_is_killed_in_the_middle(
     s3.front.faults.clear()
     put(store, "a/b", b"again")
     assert store.read("a/b") == b"again"
+
+
+def test_a_stream_is_stored_with_the_digest_of_what_was_written_or_not_at_all(store: Store):
+    def write(stream: DigestWriter) -> int:
+        stream.write(b"a")
+        return stream.write(memoryview(b"bc"))
+
+    stored, returned = put_stream(store, "a/b", write)
+    assert returned == 2
+    assert (stored.size, stored.sha256) == (3, hashlib.sha256(b"abc").hexdigest())
+    assert store.read("a/b") == b"abc"
+
+    def fail(stream: DigestWriter) -> None:
+        stream.write(b"half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        put_stream(store, "a/b", fail)
+    assert store.read("a/b") == b"abc"
 
 
 def test_a_file_is_stored_with_its_size_and_digest(store: Store):

@@ -250,6 +250,26 @@ def test_a_file_that_does_not_open_does_not_crash_the_interpreter_at_its_exit(
     assert finished.returncode == 1
 
 
+def test_annotations_are_read_without_the_spikes_and_waveforms_beside_them(bucket_server: Server, bucket: Bucket):
+    columns = {f"metric_{k}": [float(k)] * 3 for k in range(25)}
+    trials = {name: [float(k) for k in range(500)] for name in ("contrast", "delay", "response")}
+    write_units_nwb(
+        bucket.path,
+        [np.linspace(0, 1_000, 500_000)] * 3,
+        columns={**columns, "waveform_mean": [np.zeros((500, 400))] * 3},
+        intervals={
+            name: {"start_time": trials["delay"], "stop_time": trials["delay"], "columns": trials}
+            for name in ("epochs", "trials", "flashes_presentations")
+        },
+    )
+    with ranged(bucket_server) as opened, open_annotations([opened]) as found:
+        assert sum(len(table.start_time) for table in found.intervals()) == 1_500
+        assert {metric.name for _, metric in found.unit_metrics()} == set(columns)
+    assert bucket.path.stat().st_size > 16_000_000
+    assert opened.cost.bytes_read < 3_000_000
+    assert opened.cost.requests < 10
+
+
 def response(status: int, **headers: str) -> urllib3.HTTPResponse:
     """A response with these headers; ``_`` stands for ``-``."""
     return urllib3.HTTPResponse(status=status, headers={name.replace("_", "-"): text for name, text in headers.items()})
@@ -357,23 +377,3 @@ def test_a_url_that_another_thread_renewed_is_not_renewed_again() -> None:
         remote._renew(seen)
         assert remote._url == url
     remote.close()
-
-
-def test_annotations_are_read_without_the_spikes_and_waveforms_beside_them(bucket_server: Server, bucket: Bucket):
-    columns = {f"metric_{k}": [float(k)] * 3 for k in range(25)}
-    trials = {name: [float(k) for k in range(500)] for name in ("contrast", "delay", "response")}
-    write_units_nwb(
-        bucket.path,
-        [np.linspace(0, 1_000, 500_000)] * 3,
-        columns={**columns, "waveform_mean": [np.zeros((500, 400))] * 3},
-        intervals={
-            name: {"start_time": trials["delay"], "stop_time": trials["delay"], "columns": trials}
-            for name in ("epochs", "trials", "flashes_presentations")
-        },
-    )
-    with ranged(bucket_server) as opened, open_annotations([opened]) as found:
-        assert sum(len(table.start_time) for table in found.intervals()) == 1_500
-        assert {metric.name for _, metric in found.unit_metrics()} == set(columns)
-    assert bucket.path.stat().st_size > 16_000_000
-    assert opened.cost.bytes_read < 3_000_000
-    assert opened.cost.requests < 10

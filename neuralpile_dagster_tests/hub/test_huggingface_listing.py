@@ -112,7 +112,7 @@ def test_a_tree_of_another_form_is_not_understood(
 
 
 def test_folders_and_the_hubs_own_file_are_no_files_of_ours(lists: tuple[Lists, HuggingFaceHub, Server]) -> None:
-    application, _, _ = lists
+    application, _hub, _ = lists
     folder = {"type": "directory", "oid": "b" * 40, "size": 0, "path": "data"}
     rows = [folder, entry(1), entry(2) | {"path": ".gitattributes"}]
     application.page = lambda request: json_response(rows)

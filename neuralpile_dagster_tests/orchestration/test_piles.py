@@ -13,6 +13,7 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import kinds, piles
+from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.ledger.due import pile_due
 from neuralpile_dagster.ledger.status import piles_status
 from neuralpile_dagster.orchestration import names
@@ -40,7 +41,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     (home / "catalog.yaml").write_text(CATALOG)
     with house(home, "sample", (UNITS, PROBES)) as opened:
         for dataset in opened.datasets:
-            opened.build(dataset)
+            keys = opened.discover(dataset)
+            require(opened.batch(keys, dataset))
+            require(opened.run(names.asset_key(dataset, ANNOTATIONS), partitions=keys))  # else the sensor asks for them
+            require(opened.publish(dataset))
         for name in ("both-samples", "units-again"):
             merge(opened, piles_in(opened)[name])
         yield opened

@@ -71,11 +71,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             path = archive / dataset / session.split("_")[0] / f"{session}.nwb"
             write_units_nwb(path, poisson_trains(20, 60.0, seed=seed + number))
     cut(archive / "990301" / "sub-A" / f"{DAMAGED}.nwb")
-    with served(home, str(archive), folder / "ui.log") as address, browser_page() as page:
-        request.config.stash[_PAGE] = page
+    with served(home, str(archive), folder / "ui.log") as address:
+        # before there is a browser: Playwright keeps an event loop running in this thread
         built = neuralpile("build", "whole-mice", "--merge", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=archive)
         assert built.code == 0, built.err
-        yield Site(address, page, built.out)
+        with browser_page() as page:
+            request.config.stash[_PAGE] = page
+            yield Site(address, page, built.out)
         del request.config.stash[_PAGE]
 
 

@@ -71,15 +71,15 @@ def _is_matlab(file: h5py.File, name: str) -> bool:
 
 
 def _units_elsewhere(file: h5py.File, name: str) -> list[str]:
-    """Paths of groups that hold ``spike_times``: ``/units``, and at most two levels below `OTHER_PLACES`."""
+    """Paths of groups that hold ``spike_times``: ``/units`` and below `OTHER_PLACES`; those near the top first."""
     found: list[str] = []
-    waiting = deque([("/units", 2), *((place, 0) for place in OTHER_PLACES)])
+    waiting = deque(["/units", *OTHER_PLACES])
     for _ in range(MAX_LOOKS):
         if not waiting:
             break
-        path, depth = waiting.popleft()
+        path = waiting.popleft()
         if find(file, f"{path}/spike_times", name) is not None:
             found.append(path)
-        elif depth < 2:
-            waiting.extend((child, depth + 1) for child in child_paths(file, path, name).values())
+        else:
+            waiting.extend(child_paths(file, path, name).values())
     return found
