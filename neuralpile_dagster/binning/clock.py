@@ -30,23 +30,32 @@ def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -
     threads : int
         Threads that share the units; no number depends on it.
     """
-    length = source.n_bins * source.bin_width_s
+    start: float | None
+    stated = _stated(recording.units)
     if isinstance(recording.data, BinnedCounts):
         active = np.flatnonzero(recording.data.counts.any(axis=0))
-        first, last = (float(active[0]), float(active[-1] + 1)) if len(active) else (0.0, float(source.n_bins))
-        first, last = first * source.bin_width_s, last * source.bin_width_s
-        per_unit = _within(_stated(recording.units), 0.0, length)
-        return ClockRecord(
-            start_s=None,
-            first_spike_s=first,
-            last_spike_s=last,
-            observed_s=_observed(per_unit, (first, last)),
-            intervals_stated=any(len(unit) for unit in per_unit),
-        )
-    trains = recording.data
-    from_zero = trains.bin_rule == "histogram"
-    units = _units_of(trains)
-    sizes = np.array([len(times) for times in units], np.int64)
+        bins = (int(active[0]), int(active[-1]) + 1) if len(active) else (0, source.n_bins)
+        first, last = (source.bin_width_s * edge for edge in bins)
+        start, order = None, {}
+    else:
+        from_zero = recording.data.bin_rule == "histogram"
+        units = _units_of(recording.data)
+        first, last = _extent(units, from_zero, threads)
+        start, order = 0.0 if from_zero else first, _order(units, stated, threads)
+    begin = start or 0.0
+    per_unit = _within(stated, begin, begin + source.n_bins * source.bin_width_s)
+    return ClockRecord(
+        start_s=start,
+        first_spike_s=first,
+        last_spike_s=last,
+        observed_s=_observed(per_unit, (first, last)),
+        intervals_stated=any(len(unit) for unit in per_unit),
+        **order,
+    )
+
+
+def _extent(units: Sequence[np.ndarray], from_zero: bool, threads: int) -> tuple[float, float]:
+    """First and last spike of all units."""
 
     def extents(some: slice) -> np.ndarray:
         extent = np.array([math.inf, -math.inf])
@@ -54,11 +63,12 @@ def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -
             scan_extent(times, from_zero, extent)
         return extent
 
-    found = np.array(over_units(extents, sizes, threads))
-    first, last = float(found[:, 0].min()), float(found[:, 1].max())
-    start = 0.0 if from_zero else first
-    stated = _stated(recording.units)
-    per_unit = _within(stated, start, start + length)
+    found = np.array(over_units(extents, _sizes(units), threads))
+    return float(found[:, 0].min()), float(found[:, 1].max())
+
+
+def _order(units: Sequence[np.ndarray], stated: Sequence[np.ndarray], threads: int) -> dict[str, Any]:
+    """Fields of `ClockRecord` about the order of spikes and about their units' intervals."""
 
     def orders(some: slice) -> tuple[np.ndarray, int, float]:
         tally, largest, falling = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1), 0
@@ -68,20 +78,19 @@ def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -
             falling += int(tally[FALLS] > before)
         return tally, falling, float(largest[0])
 
-    tallies, falling, falls = zip(*over_units(orders, sizes, threads), strict=True)
+    tallies, falling, falls = zip(*over_units(orders, _sizes(units), threads), strict=True)
     tally = sum(tallies, np.zeros(TALLY_WIDTH, np.int64))
-    return ClockRecord(
-        start_s=start,
-        first_spike_s=first,
-        last_spike_s=last,
-        observed_s=_observed(per_unit, (first, last)),
-        intervals_stated=any(len(unit) for unit in per_unit),
-        outside_intervals=int(tally[OUTSIDE]),
-        falls=int(tally[FALLS]),
-        falling_units=sum(falling),
-        largest_fall_s=max(falls),
-        whole_times=int(tally[WHOLE]),
-    )
+    return {
+        "outside_intervals": int(tally[OUTSIDE]),
+        "falls": int(tally[FALLS]),
+        "falling_units": sum(falling),
+        "largest_fall_s": max(falls),
+        "whole_times": int(tally[WHOLE]),
+    }
+
+
+def _sizes(units: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([len(times) for times in units], np.int64)
 
 
 def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -> np.ndarray:

@@ -126,3 +126,9 @@ def test_an_invalid_address_is_refused_by_the_name_of_its_variable(address: str)
         with pytest.raises(ConfigurationError, match=f"{variable} is invalid") as error:
             send_alert("a", "b", {variable: address})
         assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("query", ["", "?from=a@b.org", "?to=a@b.org"])
+def test_a_mail_needs_a_sender_and_a_recipient(query: str) -> None:
+    with pytest.raises(ConfigurationError, match="no sender or no recipient"):
+        send_alert("s", "t", {MAIL: f"smtp://127.0.0.1:9/{query}"})

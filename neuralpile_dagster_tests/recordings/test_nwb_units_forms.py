@@ -218,7 +218,7 @@ def test_only_so_many_groups_are_searched_for_units_elsewhere(path: Path, monkey
     with pytest.raises(NoUnits, match=r"spike times in /processing/a/b/c/sorted"):
         read(path)
     monkeypatch.setattr(no_units, "MAX_LOOKS", 5)
-    with pytest.raises(NoUnits, match=r"found: .*processing"):
+    with pytest.raises(NoUnits, match=r"found: (?!spike times).*processing"):
         read(path)
 
 
@@ -226,7 +226,7 @@ def test_an_nwb_file_with_an_attribute_of_matlab_s_is_no_matlab_file(tmp_path: P
     path = write_nwb_without_units(tmp_path / "a.nwb")
     with h5py.File(path, "r+") as file:
         file["session_description"].attrs["MATLAB_class"] = np.bytes_(b"char")
-    with pytest.raises(NoUnits, match=r"a\.nwb has no units table; found: .*session_description"):
+    with pytest.raises(NoUnits, match=r"a\.nwb has no units table; found: (?!a MATLAB).*session_description"):
         read(path)
 
 
