@@ -250,6 +250,7 @@ def build(
     more.
     """
     from neuralpile_dagster.definitions import whole_job
+    from neuralpile_dagster.ledger.splits import require_known_benchmarks
     from neuralpile_dagster.orchestration.launch import build as launch
 
     if allow_missing and min_session_share is not None:
@@ -259,8 +260,10 @@ def build(
         raise click.UsageError(f"--{next(iter(choices)).replace('_', '-')} is for --merge")
     if "hold_out" in choices:
         choices["hold_out"] = [entry for entry in choices["hold_out"] if entry]
+    settings = Settings.from_environment()
+    require_known_benchmarks(choices.get("hold_out", ()), settings)
     outcome = launch(
-        Settings.from_environment(),
+        settings,
         list(datasets),
         whole_job,
         pattern=pattern,

@@ -34,6 +34,7 @@ from neuralpile_dagster.tables.footer import damaged
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 _SHOWN = 10
+_KINDS = ("benchmark", "dataset", "session", "subject")
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,24 @@ def _animals(facts: Facts, same_subject: str | None) -> Callable[[str], str]:
         return name or subject_id.removeprefix("sub-")
 
     return animal
+
+
+def require_known_benchmarks(hold_out: Sequence[str], settings: Settings) -> None:
+    """Refuse what ``hold_out`` can name in no pile, before datasets are built for it.
+
+    Raises
+    ------
+    ConfigurationError
+        An entry is of no known kind, or its benchmark is unknown or has no ids.
+    CatalogError
+        A list of the user's in ``benchmarks/`` is invalid.
+    """
+    benchmarks = load_benchmarks(settings)
+    for entry in hold_out:
+        kind, _, name = entry.partition(":")
+        listed = benchmarks.get(name)
+        if kind not in _KINDS or (kind == "benchmark" and (listed is None or not listed.ids)):
+            raise _nothing_held_out(entry, {}, benchmarks)
 
 
 def held_out_sessions(

@@ -20,6 +20,7 @@ from neuralpile_dagster.ledger.splits import (
     keep_earlier_splits,
     read_earlier_splits,
     read_published_splits,
+    require_known_benchmarks,
     session_identities,
 )
 from neuralpile_dagster.merge.plan import plan_pile
@@ -218,3 +219,20 @@ def test_a_table_of_another_form_is_not_followed(tmp_path: Path):
     made = Published(tmp_path, (None, None, None))
     publish_pile(made, pa.table({"session_id": ["a"], "split": ["test"]}), tmp_path / "pile")
     assert read_published_splits(made.hub, NEURAL_PILE, made.settings) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("benchmark:bwb_evil", r"benchmark:bwb_evil names nothing.*did you mean 'bwb_eval'"),
+        ("bwb_eval", "hold_out: bwb_eval is invalid"),
+        ("benchmark:ibl_bwm", "ibl_bwm"),
+    ],
+)
+def test_what_no_pile_can_hold_out_is_refused_before_anything_is_built(
+    entry: str, message: str, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, store=str(tmp_path))
+    require_known_benchmarks(["benchmark:bwb_eval", "dataset:mice", "session:x/*", "subject:x/y"], settings)
+    with pytest.raises(ConfigurationError, match=message):
+        require_known_benchmarks([entry], settings)
