@@ -226,7 +226,7 @@ def test_a_table_of_another_form_is_not_followed(tmp_path: Path):
     [
         ("benchmark:bwb_evil", r"benchmark:bwb_evil names nothing.*did you mean 'bwb_eval'"),
         ("bwb_eval", "hold_out: bwb_eval is invalid"),
-        ("benchmark:ibl_bwm", "ibl_bwm"),
+        ("benchmark:bwm_2022_10", "cannot be held out.*bwm_2022_10.yaml"),
     ],
 )
 def test_what_no_pile_can_hold_out_is_refused_before_anything_is_built(
