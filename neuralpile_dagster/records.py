@@ -367,6 +367,21 @@ class AnnotationTotals(Model):
     metrics: tuple[str, ...]
 
 
+class SpikesRecord(Model):
+    """The repository of a component's spike times.
+
+    ``repository`` is ``namespace/name``, ``url`` its web page (None where the hub has none), ``sessions`` have spike
+    times, in files of ``bytes`` together. ``bin_width_s`` is that of the counts made from them.
+    """
+
+    repository: str
+    url: str | None
+    sessions: int
+    spikes: int
+    bytes: int
+    bin_width_s: float
+
+
 class ComponentRecord(Model):
     """Record of a published component.
 
@@ -374,7 +389,7 @@ class ComponentRecord(Model):
     ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
     maps the keys of sessions that are not in it to the reason. ``annotations`` are not among the ``inputs``: the pile
     is not planned again for them. ``bin_width_s`` is that of the first session, ``other_bin_widths_s`` are those of
-    sessions that have another (`Dataset.allow_bin_width`).
+    sessions that have another (`Dataset.allow_bin_width`). ``spikes`` are its published spike times, where asked for.
     """
 
     dataset: str
@@ -393,6 +408,7 @@ class ComponentRecord(Model):
     missing: dict[str, str]
     annotations: AnnotationTotals | None = Field(default=None, exclude_if=lambda totals: totals is None)
     other_bin_widths_s: tuple[float, ...] = Field(default=(), exclude_if=lambda widths: not widths)
+    spikes: SpikesRecord | None = Field(default=None, exclude_if=lambda spikes: spikes is None)
 
     @property
     def bins_in_words(self) -> str:

@@ -205,14 +205,15 @@ class Dataset(Row):
     ``paper_url`` is for a paper without a known DOI; ``areas`` and ``task`` say in words where and during what was
     recorded. ``good_units`` are rules by name (`catalog.unit_rules`): the published ``units`` name for each unit those
     that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
-    animal, which has several folders then. ``hold_out``: no pile trains on it.
+    animal, which has several folders then. ``hold_out``: no pile trains on it. ``publish_spike_times``: a repository of
+    its spike times is published with it.
     """
 
     added_later = frozenset(
         {
             *("license", "authors", "citation", "paper_url", "areas", "task"),
             *("reader_options", "allow_bin_width", "tags"),
-            *("good_units", "same_subject", "hold_out"),
+            *("good_units", "same_subject", "hold_out", "publish_spike_times"),
         }
     )
 
@@ -243,6 +244,7 @@ class Dataset(Row):
     max_session_tokens: int = Field(default=MAX_SESSION_TOKENS, ge=1)
     same_subject: PathPattern | None = None
     hold_out: bool = False
+    publish_spike_times: bool = False
     synthetic: bool = False
     tags: tuple[Tag, ...] = ()
     rule_checked: bool = True

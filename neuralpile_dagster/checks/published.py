@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
@@ -14,8 +15,13 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Hub, LoadableHub, list_folder
-from neuralpile_dagster.records import ShardRecord
+from neuralpile_dagster.publish.configs import open_published
+from neuralpile_dagster.publish.spikes import spikes_path
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, ShardRecord, SpikesRecord
+from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.tables.footer import read_footer
+from neuralpile_dagster.tables.rows import RowReader
+from neuralpile_dagster.tables.spike_trains import read_recording
 
 _FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
 
@@ -114,3 +120,69 @@ def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdi
         found=capped(differences, 5) or "all of it",
         remedy=f"{_REPAIR}; find out who else writes to the repository",
     )
+
+
+BINNED_SESSIONS = 3
+"""Sessions whose published spike times are binned again: the first, the last, and one between."""
+
+
+def spike_times_give_the_counts(hub: Hub, component: ComponentRecord, max_session_tokens: int) -> Verdict:
+    """Published spike times of some sessions, binned, give their published counts, byte for byte."""
+    expected = f"spike times of {BINNED_SESSIONS} sessions that, binned, give the published counts"
+    if component.spikes is None:
+        return Verdict(True, expected, "not compared: spike times are not published (nobody asked for them)")
+    remedy = f"{_REPAIR}; if that does not help, materialize the session's spike_trains and spike_counts again"
+    try:
+        paths = {file.path for file in hub.files(_name(component.spikes.repository))}
+        there = [session for session in component.sessions if spikes_path(session.key) in paths]
+        if len(there) != component.spikes.sessions:
+            return Verdict(False, f"{component.spikes.sessions} sessions", f"files of {len(there)}", remedy)
+        chosen = {s.key: s for s in (there[0], there[len(there) // 2], there[-1])}
+        wrong = [key for key, s in chosen.items() if not _binned_alike(hub, component, s, max_session_tokens)]
+    except TransientError:
+        raise  # says nothing about the dataset
+    except (NeuralPileError, ValueError) as error:  # ValueError: fewer bins than were published
+        return Verdict(False, expected, str(error), remedy)
+    return Verdict(
+        passed=not wrong,
+        expected=expected,
+        found=f"other counts from the spike times of {capped(wrong)}"
+        if wrong
+        else f"the counts of {capped([*chosen])}",
+        remedy=remedy,
+    )
+
+
+def _name(repository: str) -> str:
+    return repository.rpartition("/")[2]
+
+
+def _binned_alike(hub: Hub, component: ComponentRecord, session: ComponentSession, max_session_tokens: int) -> bool:
+    """Whether a session's published spike times give all of its published counts."""
+    from neuralpile_dagster.binning.source import count_source
+
+    assert isinstance(component.spikes, SpikesRecord)
+    path = spikes_path(session.key)
+    with open_published(hub, _name(component.spikes.repository), path) as file:
+        recording = read_recording(file, path)
+    threads = ProcessSettings.from_environment().threads
+    source = count_source(recording, component.spikes.bin_width_s, path, max_session_tokens, threads)
+    del recording
+    if source.n_bins != sum(row.n_bins for row in session.rows):
+        return False
+    start = 0
+    for row, counts in zip(session.rows, _published_counts(hub, component, session), strict=True):
+        if not np.array_equal(counts, source.counts(start, start + row.n_bins)):
+            return False
+        start += row.n_bins
+    return True
+
+
+def _published_counts(hub: Hub, component: ComponentRecord, session: ComponentSession) -> Iterator[np.ndarray]:
+    """A session's rows as the shards on the hub hold them, one at a time."""
+    places = ((shard.path, group) for shard in component.shards for group in range(shard.rows))
+    owners = (other.key for other in component.sessions for _ in other.rows)
+    for owner, (path, group) in zip(owners, places, strict=True):
+        if owner == session.key:
+            with open_published(hub, _name(component.repository), path) as file, RowReader(file, path) as reader:
+                yield reader.row(group).counts

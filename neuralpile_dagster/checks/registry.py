@@ -219,6 +219,14 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
     Check(
+        "spike_times_give_the_counts",
+        "hub_dataset",
+        "error",
+        False,
+        "Published spike times are those that the published counts were made from, or users compare two datasets.",
+        lambda e: published.spike_times_give_the_counts(e.hub, e.published, e.dataset.max_session_tokens),
+    ),
+    Check(
         "hub_dataset_is_current",
         "hub_dataset",
         "warn",

@@ -173,3 +173,8 @@ def staging_folder(settings: Settings, repository: str) -> Path:
 def repository_name(owner: Dataset | Pile, settings: Settings) -> str:
     """Name of a component's repository, or of a pile's; settings that differ from the defaults are part of it."""
     return f"{settings.pile_name if owner.name == NEURAL_PILE.name else owner.name}{settings.variant}"
+
+
+def spikes_name(dataset: Dataset, settings: Settings) -> str:
+    """Name of the repository of a dataset's spike times."""
+    return f"{repository_name(dataset, settings)}-spikes"

@@ -147,6 +147,9 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     if ANNOTATIONS.name not in analyses and digest != (published.annotations.digest if published.annotations else ""):
         both = hashlib.sha256(f"{inputs}\n{digest}".encode()).hexdigest()
         return DatasetDue({}, both, analyses, "to publish with its annotations")
+    if dataset.publish_spike_times and published.spikes is None:
+        with_spikes = hashlib.sha256(f"{inputs}\n{digest}\nspike times".encode()).hexdigest()
+        return DatasetDue({}, with_spikes, analyses, "to publish with its spike times")
     return DatasetDue({}, None, analyses, f"published without some sessions: {wait}" if wait else "up to date")
 
 

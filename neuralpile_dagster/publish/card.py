@@ -58,26 +58,28 @@ def component_card(
     default = next(config for config in configs if config.name == "default")
     lines = [
         *[f"# {text(dataset.title)}", ""],
-        *_warnings(manifest, component),
+        *warnings_section(manifest, component),
         *_species_warning(dataset, counts),
         *_bin_width_warning(component, counts),
         *_summary(dataset, component, species),
         *["", *_numbers(component), ""],
         *picture(component.repository),
-        *["## Source", "", *_source(dataset, manifest, counts), ""],
+        *["## Source", "", *source_section(dataset, manifest, counts), ""],
         *["## Use", "", *loading(component.repository, "train", units=True), ""],
         *["## Columns", "", *columns(default.schema), "", "More configs of this repository:", ""],
         *[*config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
+        *_spike_times(component),
         *_annotations(dataset, component),
-        *_verification(counts),
+        *verification_section(counts),
         *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
-        *_missing(component),
+        *missing_section(component),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 
 
-def _warnings(manifest: Manifest, component: ComponentRecord) -> list[str]:
+def warnings_section(manifest: Manifest, component: ComponentRecord) -> list[str]:
+    """Warnings about the source and about what is missing."""
     lines = []
     if component.synthetic:
         lines += warning(
@@ -157,7 +159,8 @@ def _numbers(component: ComponentRecord) -> list[str]:
     return table(["", ""], rows)
 
 
-def _source(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]) -> list[str]:
+def source_section(dataset: Dataset, manifest: Manifest, counts: Sequence[CountsRecord]) -> list[str]:
+    """Section on the source: archive, version, license, authors, and how to cite it."""
     citation = manifest.citation
     address = citation.url or dataset.source.url
     versions = sorted({record.source_version for record in counts})
@@ -210,6 +213,21 @@ def _binning(component: ComponentRecord, counts: Sequence[CountsRecord]) -> list
     ]
 
 
+def _spike_times(component: ComponentRecord) -> list[str]:
+    """Section that names the repository of spike times, where there is one."""
+    spikes = component.spikes
+    if spikes is None:
+        return []
+    return [
+        "## Spike times",
+        "",
+        f"The spike times that these counts were made from are in {link(spikes.repository, spikes.url)}: "
+        f"{spikes.spikes:,} spikes of {spikes.sessions:,} of {component.totals.sessions:,} sessions "
+        f"({spikes.bytes:,} bytes), to the last bit as the source has them, e.g. for bins of another width.",
+        "",
+    ]
+
+
 def _most_dropped(counts: Sequence[CountsRecord]) -> list[str]:
     """Sessions that lost more than `DROPPED_NAMED` of their spikes, the worst first."""
     shares = {record.session_id: record.stats.dropped / max(record.stats.spikes_read, 1) for record in counts}
@@ -234,7 +252,7 @@ def _observation(counts: Sequence[CountsRecord]) -> list[str]:
     ]
 
 
-def _verification(counts: Sequence[CountsRecord]) -> list[str]:
+def verification_section(counts: Sequence[CountsRecord]) -> list[str]:
     """Section on sessions whose values nothing verified."""
     unverified = sum(record.unverified for record in counts)
     if not unverified:
@@ -276,7 +294,8 @@ _NOT_ANNOTATED = "trials, stimuli, metrics and positions of units were not read"
 _MASK = "The column `good` of `units` names the rules that hold for a unit; no unit is left out for them."
 
 
-def _missing(component: ComponentRecord) -> list[str]:
+def missing_section(component: ComponentRecord) -> list[str]:
+    """Section on sessions that are missing; nothing where none is."""
     if not component.missing:
         return []
     return ["## Missing sessions", "", *missing_table(component.missing)]

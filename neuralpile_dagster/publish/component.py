@@ -29,7 +29,14 @@ from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES
 from neuralpile_dagster.publish.shards import ShardWriter
 from neuralpile_dagster.publish.token_counts import component_token_counts, write_token_counts
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, PublishedTotals, ShardRecord
+from neuralpile_dagster.records import (
+    ComponentRecord,
+    ComponentSession,
+    CountsRecord,
+    PublishedTotals,
+    ShardRecord,
+    SpikesRecord,
+)
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import (
@@ -45,10 +52,10 @@ FORMAT = 1
 
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
-_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out"} | {
+_NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out", "publish_spike_times"} | {
     *("tags", "rule_checked", "reader_checked"),
 }
-"""Fields of a catalog row that do not, or only with annotations (`annotations_digest`)."""
+"""Fields of a catalog row that do not, or only with annotations (`annotations_digest`) or spike times."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -91,6 +98,7 @@ def write_component(
     missing: Mapping[str, str],
     repository: str,
     annotations: Mapping[str, AnnotationsRecord] | None = None,
+    spikes: SpikesRecord | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = print,
 ) -> ComponentRecord:
@@ -117,6 +125,8 @@ def write_component(
         ``namespace/name``.
     annotations : mapping of str to AnnotationsRecord, optional
         Of the sessions that have any, by key; those of other archive files than were counted are not used.
+    spikes : SpikesRecord, optional
+        The repository of spike times that the card names (`publish.spikes`).
     max_shard_bytes : int
         See `sharding.plan_shards`.
     progress : callable
@@ -139,7 +149,7 @@ def write_component(
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
         configs = [
             _default_config(sessions.values(), shards),
-            *_tables(folder, store, dataset, manifest, pairs, used),
+            *session_configs(folder, store, dataset, manifest, pairs, used),
             write_config(folder, "segments", SEGMENTS_SCHEMA, [_segments(store, dataset, pairs, sessions, shards)]),
             write_token_counts(folder, [component_token_counts(repository, sessions.values(), totals)]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
@@ -161,6 +171,7 @@ def write_component(
             totals=totals,
             missing=dict(missing),
             annotations=annotated.totals(dataset, used),
+            spikes=spikes,
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
@@ -177,7 +188,7 @@ def write_component(
     return component
 
 
-def _tables(
+def session_configs(
     folder: Path,
     store: Store,
     dataset: Dataset,
@@ -206,10 +217,13 @@ def _segments(
     sessions: Mapping[str, ComponentSession],
     shards: Sequence[ShardRecord],
 ) -> pa.Table:
-    clocks = [
-        Clock(AnnotatedSession(store, dataset, record, None).origin_s, record.stats.bin_width_s) for _, record in pairs
-    ]
+    clocks = [clock_of(store, dataset, record) for _, record in pairs]
     return component_segments(zip(sessions.values(), clocks, strict=True), shards)
+
+
+def clock_of(store: Store, dataset: Dataset, record: CountsRecord) -> Clock:
+    """When the bins of a session are."""
+    return Clock(AnnotatedSession(store, dataset, record, None).origin_s, record.stats.bin_width_s)
 
 
 def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:

@@ -158,6 +158,20 @@ INTERVALS_SCHEMA = pa.schema(
     ]
 )
 UNIT_METRICS_SCHEMA = pa.schema([("session_id", pa.string()), *STORED_METRICS_SCHEMA])
+SPIKE_SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("session_id", pa.string()),
+        ("file", pa.string()),  # in the repository: the spike times of the session
+        ("segment_id", pa.string()),  # as in the repository of spike counts
+        ("start_bin", pa.int64()),  # in the session
+        ("stop_bin", pa.int64()),
+        ("start_s", pa.float64()),  # on the clock of the spike times; null where the origin is
+        ("origin_s", pa.float64()),  # when bin 0 begins; null where the record of an earlier version does not say
+        ("bin_width_s", pa.float64()),
+        ("bin_rule", pa.string()),  # histogram or from_first_spike
+    ]
+)
+"""Segments in a repository of spike times: how the counts were made from them."""
 SEGMENTS_SCHEMA = pa.schema(
     [
         ("session_id", pa.string()),

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.recordings.model import BinnedCounts, BinRule, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.units import UNIT_FIELDS, unit_columns, units_of
 
@@ -172,6 +172,16 @@ def read_units_near(file: Path | pa.NativeFile, name: str, unit: int, most: int)
         else:
             data = BinnedCounts(values.reshape(len(table), facts.pop("n_bins")), **facts)
     return first, Recording(data, units_of(table), session, notes)
+
+
+def read_bin_rule(file: Path, name: str) -> BinRule:
+    """The rule by which stored spike times are binned; only the file's footer is read.
+
+    Raises `TableError`, naming the file ``name``, when it is damaged, another table, or holds ready-made counts.
+    """
+    with _understood(name):
+        rule: BinRule = _open(file, name)[1]["bin_rule"]
+        return rule
 
 
 def _rows_near(parquet: pq.ParquetFile, row: int, most: int, name: str) -> tuple[int, pa.RecordBatch]:

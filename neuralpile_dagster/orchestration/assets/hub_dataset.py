@@ -12,6 +12,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.analyses import read_annotations
 from neuralpile_dagster.ledger.due import publishable_records
+from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
@@ -32,6 +33,11 @@ class PublishConfig(dg.Config):
         le=1,
         description="Least share of the manifest's sessions that must have spike counts, from 0 to 1. "
         "With less than 1 the card names the sessions that are missing.",
+    )
+    publish_spike_times: bool | None = Field(
+        default=None,
+        description="Whether the spike times are published too, in a repository of their own. By default as the "
+        "catalog's row says, or as in the last publication. A row that says so wins.",
     )
 
 
@@ -55,11 +61,13 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
 
         with failing_in_words(), forward_wait_warnings(context):
             started, tell = time.monotonic(), progress_of(context)
-            store, settings = instance.open_store(), instance.settings
+            store, settings, hub = instance.open_store(), instance.settings, instance.open_hub()
             manifest = documents.read_manifest(store, dataset)
             records, reasons = publishable_records(store, dataset, settings, manifest)
             missing = publishable(manifest, list(records), reasons, config.min_session_share)
             name = documents.repository_name(dataset, settings)
+            annotations = read_annotations(store, dataset, settings, records)
+            spikes = spike_times_wanted(store, dataset, settings, hub, records, config.publish_spike_times)
             component = write_component(
                 documents.staging_folder(settings, name),
                 store,
@@ -68,10 +76,16 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 records,
                 missing=missing,
                 repository=f"{settings.namespace}/{name}",
-                annotations=read_annotations(store, dataset, settings, records),
+                annotations=annotations,
+                spikes=spikes.record if spikes else None,
                 progress=tell,
             )
-            publication = instance.open_hub().publish(name, documents.staging_folder(settings, name), tell)
+            spikes_publication = None
+            if spikes:  # before the card that links to them
+                spikes_publication = publish_spike_times(
+                    store, dataset, settings, hub, manifest, component, records, spikes, annotations, tell
+                )
+            publication = hub.publish(name, documents.staging_folder(settings, name), tell)
             write_record(store, documents.published_path(dataset, settings), component)
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
             return dg.MaterializeResult(
@@ -81,6 +95,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                     records,
                     time.monotonic() - started,
                     folder_rasters(documents.staging_folder(settings, name), component.synthetic, dataset.name),
+                    spikes_publication,
                 ),
                 data_version=dg.DataVersion(publication.version),
             )

@@ -200,8 +200,9 @@ def component_metadata(
     records: Mapping[str, CountsRecord],
     seconds: float,
     pictures: Mapping[str, Any],
+    spikes: Publication | None = None,
 ) -> dict[str, Any]:
-    """Metadata of a published component; missing sessions come first in its table."""
+    """Metadata of a published component, and of its spike times; missing sessions come first in its table."""
     totals = component.totals
     published = [records[session.key] for session in component.sessions]
     stats = [record.stats for record in published]
@@ -239,5 +240,6 @@ def component_metadata(
             "sessions_table": table(rows),
             **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
             **publication_metadata(publication, seconds),
+            **({"spike_times": place(spikes.url), "spike_times_version": spikes.version} if spikes else {}),
         }
     )
