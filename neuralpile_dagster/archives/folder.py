@@ -62,7 +62,8 @@ class FolderArchive:
         version = str(metadata["version"]) if metadata.get("version") else None
         note = None
         if version is None and not self.holds_one_source:
-            note = f"a local folder of unknown version (no {DANDISET_FILE})"
+            # in the hashed inputs of every publication: other words would make all of them due
+            note = f"a local folder that does not say its version (no {DANDISET_FILE})"
         elif version is not None and source.version not in ("latest", version):
             note = f"the local folder holds version {version}, the catalog names {source.version}"
         return Listing(

@@ -52,7 +52,7 @@ def readme_table(datasets: Sequence[Dataset]) -> str:
             lines += ["", f"### `{pile.name}`", "", text(pile.description, 2000), "", *_table(members)]
             left = [row for row in left if row not in members]
     if left:
-        lines += ["", "### In no pile", "", text(BEYOND_TEXT, 2000), "", *_table(left)]
+        lines += ["", "### In no pile", "", BEYOND_TEXT, "", *_table(left)]
     return "\n".join(lines)
 
 
@@ -71,7 +71,8 @@ def _table(datasets: Sequence[Dataset]) -> list[str]:
         for dataset in datasets
     ]
     header = ("dataset", "title", "source", "species", "sessions", "tokens as published")
-    total = f"{len(datasets)} datasets, {sessions:,} sessions, {tokens:,} tokens as published."
+    published = f", {tokens:,} tokens as published" if tokens else ""
+    total = f"{len(datasets)} datasets, {sessions:,} sessions{published}."
     return [total, "", *table(header, rows)]
 
 

@@ -32,6 +32,7 @@ class Pile(Row):
             "valid_size",
             "hold_out",
             "held_out_go_to",
+            "order",
         }
     )
 

@@ -287,7 +287,7 @@ def test_the_pile_cannot_have_the_name_of_a_dataset(tmp_path: Path):
 
 PILES = """\
 piles:
-  - {name: mine-too, title: Mine, components: [vbn, mine], tags: [primate], seed: 3, hold_out: ['dataset:vbn']}
+  - {name: mine-too, title: Mine, components: [vbn, mine], tags: [primate], seed: 3, hold_out: ['dataset:vbn'], order: hash}
 """
 
 
@@ -297,7 +297,7 @@ def test_a_pile_of_the_user_has_its_components_and_tags_and_comes_after_the_buil
     *built_in, pile = load_piles(settings(tmp_path), catalog.values())
     assert built_in == list(BUILT_IN)
     assert [row.name for row in pile.members(catalog.values())] == ["vbn", *(row.name for row in PRIMATE), "mine"]
-    assert pile.planned_with == {"seed": 3, "hold_out": ["dataset:vbn"]}
+    assert pile.planned_with == {"seed": 3, "hold_out": ["dataset:vbn"], "order": "hash"}
     assert load_piles(settings(tmp_path, "sample"), SAMPLE) == [NEURAL_PILE]
 
 

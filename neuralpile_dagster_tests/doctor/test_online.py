@@ -192,7 +192,7 @@ def test_a_folder_of_dandisets_is_tried_instead_of_dandi(tmp_path: Path) -> None
     write_units_nwb(tmp_path / "archive" / IURILLI.source.id / PATH, poisson_trains(5, 10.0))
     visit = doctor(tmp_path / "home", "--json", environment={"NEURALPILE_ARCHIVE": tmp_path / "archive"})
     assert visit.statuses["archive listing"] == visit.statuses["archive reading"] == "ok"
-    assert "of unknown version" in visit.lines["archive listing"]["found"]
+    assert "does not say its version" in visit.lines["archive listing"]["found"]
     assert (visit.code, visit.statuses["figshare"]) == (0, "not needed")
 
 

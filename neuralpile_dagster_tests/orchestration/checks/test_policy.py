@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.checks.model import Layer, Verdict
@@ -76,7 +77,7 @@ def test_severities_and_what_blocks_are_those_that_operators_rely_on(layer: Laye
 
 @pytest.mark.parametrize("layer", SEVERITIES)
 def test_dagster_is_told_which_checks_block_and_why_each_is_made(layer: Layer) -> None:
-    specs = checks.specs(None if layer == "pile" else MICE, layer)
+    specs = checks.specs(NEURAL_PILE if layer == "pile" else MICE, layer)
     assert {spec.name: spec.blocking for spec in specs} == {
         name: blocking for name, (_, blocking) in SEVERITIES[layer].items()
     }
@@ -85,7 +86,7 @@ def test_dagster_is_told_which_checks_block_and_why_each_is_made(layer: Layer) -
 
 def test_a_failed_check_has_the_severity_of_its_row() -> None:
     for layer, rows in SEVERITIES.items():
-        said = checks.results(dict.fromkeys(rows, Verdict(False, 0, 1)), None if layer == "pile" else MICE)
+        said = checks.results(dict.fromkeys(rows, Verdict(False, 0, 1)), NEURAL_PILE if layer == "pile" else MICE)
         assert {result.check_name: result.severity.value.lower() for result in said} == {
             name: severity for name, (severity, _) in rows.items()
         }
