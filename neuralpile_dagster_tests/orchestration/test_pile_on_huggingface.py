@@ -15,15 +15,17 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster_tests.fixtures.house import MICE, House
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 MERGES = """
 import json, shutil, sys
 from pathlib import Path
+from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster_tests.fixtures.house import MICE, house
 from neuralpile_dagster_tests.orchestration.test_pile_sources import merge
 
@@ -34,6 +36,10 @@ with house(home, archive, hub="hf", namespace="lab") as made:
         merge(made, test_size=0.4, seed=3, **config)
         return [file.sha256 for file in open_hub(made.settings).files("neural-pile") if file.path.startswith("data/")]
     result = {"store": rows()}
+    assert made.publish(publish_spike_times=True).success
+    result["spikes"] = [file.path for file in open_hub(made.settings).files("tiny-mice-spikes")]
+    said = made.checks(names.hub_dataset_key(MICE), "spike_times_give_the_counts")[0]
+    result["binned"] = said.metadata["found"].value
     shutil.rmtree(home / "store" / MICE.key / "spike_counts")
     result["hub"] = rows(merge_from="hub")
     rows(merge_from="hub", extra_repositories=["other-lab/their-rats"])
@@ -71,3 +77,10 @@ def test_the_pile_has_the_same_bytes_from_the_store_and_from_a_hugging_face_hub(
 def test_a_repository_of_somebody_else_on_a_hugging_face_hub_can_be_merged(merged: dict[str, Any]) -> None:
     assert merged["components"] == [MICE.name, "their-rats"]
     assert merged["rows"] == 6
+
+
+def test_spike_times_on_a_hugging_face_hub_give_the_counts_there(merged: dict[str, Any]) -> None:
+    assert [path for path in merged["spikes"] if path.startswith("spikes/")] == [
+        f"spikes/{key}.parquet" for key in SESSIONS
+    ]
+    assert merged["binned"] == f"the counts of {', '.join(SESSIONS)}"

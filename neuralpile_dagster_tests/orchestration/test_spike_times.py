@@ -15,12 +15,16 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.model import Verdict
 from neuralpile_dagster.checks.published import spike_times_give_the_counts
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.hub.verify import verify_publication
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.reading import spike_times
+from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import ComponentRecord
 from neuralpile_dagster.store import read_record, write_record
 from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
@@ -107,10 +111,16 @@ def with_spikes(built_house: Callable[..., House]) -> House:
 def test_the_card_s_code_without_this_package_reads_them(with_spikes: House) -> None:
     card = (repository(with_spikes) / "README.md").read_text()
     file = repository(with_spikes) / "spikes" / f"{SESSIONS[0]}.parquet"
-    found: dict[str, Any] = {"file": file}
-    exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1], found)
-    for read, written in zip(found["trains"], trains_of(0), strict=True):
-        assert np.asarray(read).tobytes() == written.tobytes()
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    of_a_clock = with_spikes.settings.home / "clock.parquet"
+    data = SpikeTrains(np.arange(7) / 30_000.0, np.array([3, 7]))
+    write_recording(of_a_clock, Recording(data, (Unit(0, "a"), Unit(1, "a")), SessionFacts(), ()))
+    for path in (file, of_a_clock):
+        found: dict[str, Any] = {"file": path}
+        exec(code, found)
+        for read, ours in zip(found["trains"], spike_times(path), strict=True):
+            assert np.asarray(read).tobytes() == ours.tobytes()
+    assert set(pq.read_table(of_a_clock)["ticks_per_s"].to_pylist()) == {30_000.0}
     assert "10.48324/tiny.mice" in card
     assert "ticks.view(numpy.float64)" in card
 
@@ -126,6 +136,28 @@ def test_one_spike_in_another_bin_fails_the_check(with_spikes: House) -> None:
     assert (verdict.passed, verdict.found) == (False, f"other counts from the spike times of {SESSIONS[1]}")
     file.write_bytes(file.read_bytes()[:-9])
     assert not judged(with_spikes).passed
+
+
+def test_a_failure_before_the_card_that_links_to_them_leaves_the_component_as_it_was(
+    built_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = built_house()
+    before, publish = published(house), LocalHub.publish
+
+    def fail(hub: LocalHub, name: str, *rest: Any) -> Publication:
+        if name == "tiny-mice":
+            raise HubError("the disk is gone")
+        return publish(hub, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalHub, "publish", fail)
+        assert "the disk is gone" in failure_of(house.publish(publish_spike_times=True))
+    assert published(house) == before
+    assert "Spike times" not in (house.hub_folder("tiny-mice") / "README.md").read_text()
+    made = repository(house).resolve()
+    assert house.publish(publish_spike_times=True).success
+    assert repository(house).resolve() == made
+    assert judged(house).found == f"the counts of {', '.join(SESSIONS)}"
 
 
 def test_a_row_that_asks_makes_one_publication_due_and_no_plan(built_house: Callable[..., House]) -> None:

@@ -20,6 +20,7 @@ from neuralpile_dagster.tables import spike_trains as tables
 from neuralpile_dagster.tables.spike_trains import (
     RATES_HZ,
     from_ticks,
+    read_bin_rule,
     read_recording,
     read_units_near,
     to_ticks,
@@ -232,3 +233,13 @@ def test_another_table_is_refused_by_name(tmp_path: Path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(TableError, match=r"other\.parquet is not a stored recording"):
         read_recording(tmp_path / "other.parquet")
+
+
+def test_the_rule_of_binning_is_read_from_a_footer_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    trains = SpikeTrains(np.array([1.0, 2.0]), np.array([2]), "from_first_spike")
+    write_recording(file, recording([trains.spike_times], data=trains))
+    assert read_bin_rule(file, "a.parquet") == "from_first_spike"
+    write_recording(file, recording([np.zeros(3)], data=BinnedCounts(np.zeros((1, 3), np.uint8), 0.02, 0)))
+    with pytest.raises(TableError, match=r"a\.parquet"):
+        read_bin_rule(file, "a.parquet")
