@@ -67,7 +67,7 @@ class Home:
                 build.build_spike_trains(self.store, place, session, files, MICE.reader, "draft", inputs)
         self.count(documents.counts_folder(MICE, self.settings))
         self.publish()
-        self.merge(piles.PILE)
+        self.merge(NEURAL_PILE.key)
         publish_pile(self.store, NEURAL_PILE, self.settings, self.hub, {NAME: MICE}, silent)
 
     def count(self, folder: str) -> None:
@@ -128,7 +128,7 @@ class Home:
             again.append(lambda: self.count("again"))
         if "/spike_counts/" in place or "/neural_pile/" in place:
             again.append(lambda: self.merge("again"))
-        return [pile, *again, self.publish, lambda: self.merge(piles.PILE), pile]
+        return [pile, *again, self.publish, lambda: self.merge(NEURAL_PILE.key), pile]
 
     def files(self) -> dict[Path, File]:
         """Every file of the home."""

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 SESSION = "sub-S1_ses-20200101T120000"
 LOCATION = "neuralpile_dagster.definitions"
 PAGES = {
-    "asset_graph": (f"/locations/{LOCATION}/asset-groups/sample_units/lineage", "spike_counts", 480),
+    "asset_graph": (f"/locations/{LOCATION}/asset-groups/sample_units/lineage", "spike_counts", 640),
     "session": (f"/assets/sample_units/spike_counts?view=partitions&partition={SESSION}", "tokens", 1100),
 }
 """Picture: page, a text that is there when the page is, height in pixels."""

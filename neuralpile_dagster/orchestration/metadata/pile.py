@@ -47,9 +47,7 @@ def plan_metadata(
             "split_by": plan.split_by,
             "test_size": plan.test_size,
             **_rules(plan),
-            "test_share_of_components": dg.MetadataValue.json(
-                {source.name: _test_share(source) for source in plan.sources}
-            ),
+            "test_shares": dg.MetadataValue.json({source.name: _test_share(source) for source in plan.sources}),
             "left_out": dg.MetadataValue.md(counted(left_out)),
             "components": table(
                 [
