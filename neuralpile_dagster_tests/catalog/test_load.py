@@ -287,8 +287,8 @@ def test_the_pile_cannot_have_the_name_of_a_dataset(tmp_path: Path):
 
 PILES = """\
 piles:
-  - {name: mine-too, title: Mine, components: [vbn, mine], tags: [primate],
-     seed: 3, hold_out: ['dataset:vbn'], order: hash}
+  - {name: mine-too, title: Mine, components: [vbn, mine], tags: [primate], seed: 3,
+     hold_out: ['dataset:vbn'], order: hash}
 """
 
 

@@ -118,7 +118,7 @@ def _refused(what: str, api_url: str, error: requests.HTTPError, has_key: bool) 
     status = 404 if error.response is None else error.response.status_code
     if status in (401, 403):
         return ArchiveError(
-            f"{api_url} refuses access to {what}",
+            f"access to {what} was refused by {api_url}",
             found=f"HTTP status {status}, {'with' if has_key else 'without'} an API key",
             expected="a public dandiset, or an API key with access to it",
             remedy="set DANDI_API_KEY to a key of an owner of the dandiset",
