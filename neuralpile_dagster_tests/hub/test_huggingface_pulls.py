@@ -45,7 +45,7 @@ def test_a_commit_that_slips_in_before_a_merge_is_seen_after_it_and_planned_for(
         return merge(repository, number)
 
     server.store.merge = slip_in_once  # type: ignore[method-assign]
-    with pytest.raises(HubConflict, match=r"changed while it was published.*left: \['notes.txt'\]"):
+    with pytest.raises(HubConflict, match=r"changed while it was published.*not deleted: \['notes.txt'\]"):
         hub_for(server, plans=1, files_per_commit=3).publish("x", folder, quiet)
     publication = hub_for(server, files_per_commit=3).publish("x", folder, quiet)
     assert published(server, revision=publication.version) == contents(folder)
