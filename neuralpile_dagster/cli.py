@@ -191,7 +191,7 @@ _SPLIT_OPTIONS = (
         multiple=True,
         metavar="WHAT",
         help="With --merge, repeatable: benchmark:NAME, dataset:NAME, session:DATASET/GLOB or subject:DATASET/SUBJECT "
-        "that no model may train on; '' holds out nothing.",
+        "that no model may train on, besides what a pile's row in the catalog names; '' holds out nothing else.",
     ),
     click.option(
         "--held-out-go-to",
@@ -250,7 +250,6 @@ def build(
     more.
     """
     from neuralpile_dagster.definitions import whole_job
-    from neuralpile_dagster.ledger.splits import require_known_benchmarks
     from neuralpile_dagster.orchestration.launch import build as launch
 
     if allow_missing and min_session_share is not None:
@@ -260,10 +259,8 @@ def build(
         raise click.UsageError(f"--{next(iter(choices)).replace('_', '-')} is for --merge")
     if "hold_out" in choices:
         choices["hold_out"] = [entry for entry in choices["hold_out"] if entry]
-    settings = Settings.from_environment()
-    require_known_benchmarks(choices.get("hold_out", ()), settings)
     outcome = launch(
-        settings,
+        Settings.from_environment(),
         list(datasets),
         whole_job,
         pattern=pattern,

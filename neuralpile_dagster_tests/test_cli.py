@@ -17,7 +17,7 @@ from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
 from neuralpile_dagster_tests.fixtures.row_files import write_rows
 
-COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "raster", "ui", "doctor")
+COMMANDS = ("demo", "catalog", "sessions", "build", "status", "bin", "export", "raster", "ui", "doctor")
 ROW = """\
 datasets:
   - name: my-mice

@@ -236,7 +236,7 @@ def test_many_small_things_are_read_in_their_order_and_a_failure_is_raised(store
     for key in keys:
         put(store, key, key.encode())
     assert map_items(store, store.read, reversed(keys)) == [key.encode() for key in reversed(keys)]
-    with pytest.raises(StoreError, match="not a key"):
+    with pytest.raises(StoreError, match="not a valid key"):
         map_items(store, store.read, [*keys, "../a"])
 
 

@@ -73,6 +73,8 @@ def plan_config(
     if current:
         choices |= {name: value for name, value in pile.planned_with.items() if current.stated.get(name) != value}
     choices |= changes or {}
+    if changes and "hold_out" in changes:  # which are for all piles of a dataset: none loses what its own row names
+        choices["hold_out"] = list(dict.fromkeys([*pile.hold_out, *changes["hold_out"]]))
     if named := choices.get("components"):
         choices["components"] = list(dict.fromkeys([*named, *also]))
     return {manifest_op(pile): {"config": choices}} if choices else {}

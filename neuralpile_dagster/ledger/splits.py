@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,8 @@ from neuralpile_dagster.errors import ConfigurationError, HubError, TableError, 
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.order import check_sizes
+from neuralpile_dagster.merge.plan import check_rule
 from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
 from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
 from neuralpile_dagster.progress import Progress, silent
@@ -228,21 +231,31 @@ def _animals(facts: Facts, same_subject: str | None) -> Callable[[str], str]:
     return animal
 
 
-def require_known_benchmarks(hold_out: Sequence[str], settings: Settings) -> None:
-    """Refuse what ``hold_out`` can name in no pile, before datasets are built for it.
+def require_possible_choices(choices: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse what is possible in no pile, before datasets are built for one.
+
+    Parameters
+    ----------
+    choices : mapping
+        Fields of the run configuration of a pile's manifest; those not given have its defaults.
+    settings : Settings
 
     Raises
     ------
+    MergeError
+        The shares leave nothing to train on, or ``split_by`` needs another rule.
     ConfigurationError
-        An entry is of no known kind, or its benchmark is unknown or has no ids.
+        An entry of ``hold_out`` is of no known kind, or its benchmark is unknown or has no ids.
     CatalogError
         A list of the user's in ``benchmarks/`` is invalid.
     """
+    check_rule(choices.get("split_by", "rows"), choices.get("split_rule", "permutation"))
+    check_sizes(choices.get("test_size", 0.01), choices.get("valid_size", 0.0))
     benchmarks = load_benchmarks(settings)
-    for entry in hold_out:
+    for entry in choices.get("hold_out", ()):
         kind, _, name = entry.partition(":")
         listed = benchmarks.get(name)
-        if kind not in _KINDS or (kind == "benchmark" and (listed is None or not listed.ids)):
+        if kind not in _KINDS or (kind == "benchmark" and (listed is None or _lacks_ids(listed))):
             raise _nothing_held_out(entry, {}, benchmarks)
 
 
@@ -268,6 +281,11 @@ def held_out_sessions(
     return frozenset(found)
 
 
+def _lacks_ids(listed: Benchmark) -> bool:
+    """Whether the list is only named: its ids are not part of this package."""
+    return bool(listed.not_included) and not listed.ids
+
+
 def _nothing_held_out(
     entry: str, identities: Mapping[SessionId, SessionIdentity], benchmarks: Mapping[str, Benchmark]
 ) -> ConfigurationError:
@@ -276,7 +294,7 @@ def _nothing_held_out(
     datasets = sorted({known.dataset for known in identities.values()})
     inside = {session: known for session, known in identities.items() if dataset in (known.dataset, session[0])}
     listed = benchmarks.get(name) if kind == "benchmark" else None
-    if listed is not None and listed.not_included and not listed.ids:
+    if listed is not None and _lacks_ids(listed):
         return ConfigurationError(
             f"hold_out: {entry} cannot be held out",
             found="a list whose ids are not part of this package",

@@ -212,14 +212,19 @@ def _check(sources: Sequence[PileSource], split_by: str, shard_bytes: int, rules
             expected="at least one, and each source_dataset from one of them: it distinguishes the rows of components",
             remedy="correct the list of components and extra repositories",
         )
+    check_rule(split_by, rules.split_rule)
+    if shard_bytes <= FILE_OVERHEAD:
+        raise MergeError("shard_bytes is invalid", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
+
+
+def check_rule(split_by: str, split_rule: str) -> None:
+    """Raise `MergeError` when the rule cannot split by that."""
     if split_by not in get_args(SplitBy):
         raise MergeError("split_by is invalid", found=str(split_by), expected=f"one of {', '.join(get_args(SplitBy))}")
-    if split_by in ("subjects", "datasets") and rules.split_rule == "permutation":
+    if split_by in ("subjects", "datasets") and split_rule == "permutation":
         raise MergeError(
             f"split_by: {split_by} needs the hash rule", found="split_rule: permutation", remedy="set split_rule: hash"
         )
-    if shard_bytes <= FILE_OVERHEAD:
-        raise MergeError("shard_bytes is invalid", found=f"{shard_bytes:,}", expected=f"more than {FILE_OVERHEAD:,}")
 
 
 def _planned_sources(

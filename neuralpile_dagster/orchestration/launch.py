@@ -29,6 +29,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_s
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
+from neuralpile_dagster.ledger.splits import require_possible_choices
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
@@ -116,7 +117,8 @@ class Launcher:
     ) -> None:
         """Discover, build and publish one dataset; a ``share`` of the sessions is enough, None: all chosen ones.
 
-        Analyses that are made on request are made with ``annotations``.
+        Analyses that are made on request are made with ``annotations``, and where the last publication has them:
+        sessions that are made again do not lose theirs.
 
         Raises `ConfigurationError` when no session matches ``pattern``.
         """
@@ -130,8 +132,10 @@ class Launcher:
         failures = documents.read_failures(self.store, dataset, self.settings)
         failed = reasons | {s.key: failures[s.key].message for s in chosen if s.key in failures}
         self.outcome.sessions |= {f"{dataset.name} {key}": reason for key, reason in failed.items()}
+        published = documents.read_published(self.store, dataset, self.settings)
+        published_with = published is not None and published.annotations is not None
         for analysis in analyses_of(dataset):
-            if annotations or not analysis.on_request:
+            if annotations or published_with or not analysis.on_request:
                 self._analyse(dataset, analysis, {session.key for session in chosen})
         hub_dataset = names.hub_dataset_key(dataset)
         left = wanted - failed.keys() - self._finished(dataset, chosen)
@@ -250,6 +254,12 @@ class Launcher:
         """URL or folder of a repository."""
         return f"in {open_hub(self.settings).path(repository.split('/')[-1])}"
 
+    def require_possible(self, pile: Pile, choices: Mapping[str, Any] | None) -> None:
+        """Refuse choices that are possible in no pile, before anything is built; see `require_possible_choices`."""
+        config = piles.plan_config(self.store, pile, self.settings, (), choices)
+        planned = config[piles.manifest_op(pile)]["config"] if config else {}
+        require_possible_choices({**pile.planned_with, **planned}, self.settings)
+
     def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
         """Plan, make and publish a pile with its last choices, but for these.
 
@@ -327,6 +337,8 @@ def build(
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
         launcher = Launcher(settings, instance, job_of(settings))
+        for pile in piles_of(all_piles, chosen) if merge else ():
+            launcher.require_possible(pile, choices)
         for dataset in chosen:
             try:
                 launcher.dataset(dataset, pattern, limit, min_session_share, annotations)

@@ -157,9 +157,11 @@ def _annotations(components: Sequence[PileComponent]) -> list[str]:
     for component in components:
         found = component.record.annotations if component.record else None
         numbers = (found.sessions, sum(found.tables.values()), len(found.metrics)) if found else (0, 0, 0)
-        rows.append([text(component.name), f"{numbers[0]:,} of {component.sessions:,}", *numbers[1:]])
+        sessions = component.record.totals.sessions if component.record else component.sessions
+        rows.append([text(component.name), f"{numbers[0]:,} of {sessions:,}", *numbers[1:]])
     lines = table(["source_dataset", "annotated sessions", "intervals", "metrics of units"], rows)
-    return ["## Annotations", "", *lines, "", "What is not known of a session is null or missing.", ""]
+    note = "Numbers of the components; sessions that are held out of this pile are not in its tables."
+    return ["## Annotations", "", *lines, "", f"What is not known of a session is null or missing. {note}", ""]
 
 
 _HOW = {

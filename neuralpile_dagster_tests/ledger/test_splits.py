@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,15 +13,16 @@ import pytest
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
-from neuralpile_dagster.errors import ConfigurationError, HubError
+from neuralpile_dagster.errors import ConfigurationError, HubError, MergeError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.piles import plan_config
 from neuralpile_dagster.ledger.splits import (
     held_out_sessions,
     keep_earlier_splits,
     read_earlier_splits,
     read_published_splits,
-    require_known_benchmarks,
+    require_possible_choices,
     session_identities,
 )
 from neuralpile_dagster.merge.plan import plan_pile
@@ -233,6 +235,31 @@ def test_what_no_pile_can_hold_out_is_refused_before_anything_is_built(
     entry: str, message: str, tmp_path: Path
 ) -> None:
     settings = Settings(home=tmp_path, store=str(tmp_path))
-    require_known_benchmarks(["benchmark:bwb_eval", "dataset:mice", "session:x/*", "subject:x/y"], settings)
+    known = ["benchmark:bwb_eval", "benchmark:falcon", "benchmark:nlb", "dataset:mice", "session:x/*", "subject:x/y"]
+    require_possible_choices({"hold_out": known}, settings)
     with pytest.raises(ConfigurationError, match=message):
-        require_known_benchmarks([entry], settings)
+        require_possible_choices({"hold_out": [entry]}, settings)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"split_by": "subjects"}, "needs the hash rule"),
+        ({"test_size": 0.6, "valid_size": 0.5}, "leave nothing to train on"),
+    ],
+)
+def test_a_split_that_no_pile_can_have_is_refused_before_anything_is_built(
+    choices: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, store=str(tmp_path))
+    with pytest.raises(MergeError, match=message):
+        require_possible_choices(choices, settings)
+    require_possible_choices({**choices, "split_rule": "hash", "valid_size": 0.1}, settings)
+
+
+def test_what_the_row_of_a_pile_holds_out_stays_held_out_whatever_a_build_adds(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, store=str(tmp_path / "store"))
+    pile = NEURAL_PILE.model_copy(update={"hold_out": ("dataset:x",)})
+    for given, expected in (["session:y/*"], ["dataset:x", "session:y/*"]), ([], ["dataset:x"]):
+        config = plan_config(LocalStore(tmp_path / "store"), pile, settings, changes={"hold_out": given})
+        assert config["neural_pile__manifest"]["config"]["hold_out"] == expected

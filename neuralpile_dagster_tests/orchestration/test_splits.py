@@ -165,7 +165,7 @@ def test_a_permutation_that_draws_another_split_is_only_warned_of(made: House) -
     verdict = checks.split_is_stable(now, before.splits)
     assert (verdict.passed, verdict.severity) == (False, "warn")
     assert "set split_rule: hash" in verdict.remedy
-    (result,) = results({"split_is_stable": verdict}, None)
+    (result,) = results({"split_is_stable": verdict}, NEURAL_PILE)
     assert result.severity == dg.AssetCheckSeverity.WARN
     by_rows = [plan_pile([one], seed=0, test_size=0.2) for one in rows]
     assert "not compared: split by rows" in checks.split_is_stable(by_rows[1], by_rows[0].splits).found

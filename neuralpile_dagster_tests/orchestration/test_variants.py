@@ -58,7 +58,7 @@ def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_l
         message = failure_of(result)
         assert "2 of 2 sessions of sample-rates failed" in message
         assert "bins of 0.02 s in the file, 0.01 s requested" in message
-        assert "set such a bin width, or leave this dataset out" in message
+        assert "set such a bin width, leave this dataset out, or state `allow_bin_width: true`" in message
         failures = documents.read_failures(made.store, RATES, made.settings)
         assert {failure.error for failure in failures.values()} == {"ConfigurationError"}
         assert "0 of 2 sessions done" in failure_of(made.publish(RATES))

@@ -72,8 +72,9 @@ def read_binned_series(opened: OpenFile, options: SeriesOptions) -> Recording:
             )
         facts = read_facts(file, name)
         notes = _clock_notes(opened, file, path, bins)
-        if dataset.dtype.kind not in KINDS or n_bins * n_units * dataset.dtype.itemsize <= WHOLE_BYTES:
-            values = read_array(opened, dataset, kinds=KINDS, n_dims=2, max_values=MAX_VALUES)
+        kinds = KINDS if options.scale == 1 else KINDS.replace("b", "")  # a rate that is true is no rate
+        if dataset.dtype.kind not in kinds or n_bins * n_units * dataset.dtype.itemsize <= WHOLE_BYTES:
+            values = read_array(opened, dataset, kinds=kinds, n_dims=2, max_values=MAX_VALUES)
             counts = counts_of(values, options, bins, name)
         else:
 
