@@ -115,14 +115,14 @@ def tokens_published(dataset: Dataset, record: ComponentRecord) -> Verdict:
 
 
 def no_twin_sessions(records: Mapping[str, CountsRecord]) -> Verdict:
-    """No two sessions hold the same spikes."""
+    """No two sessions have as many bins, and as many spikes in each unit: those hold the same spikes."""
     twins: dict[str, list[str]] = defaultdict(list)
     for key, record in records.items():
         twins[record.stats.fingerprint].append(key)
     found = [" = ".join(keys) for keys in twins.values() if len(keys) > 1]
     return Verdict(
         passed=not found,
-        expected="every session's spikes differ",
+        expected="no two sessions with equal bins and equal numbers of spikes in every unit",
         found=capped(found, 5) or "no twins",
         remedy="exclude one file of each pair in the dataset's session rule",
     )

@@ -314,7 +314,7 @@ def _nothing_held_out(
             f"hold_out: {entry} is invalid",
             expected="benchmark:<name>, dataset:<name>, session:<dataset>/<glob> or subject:<dataset>/<subject>",
         )
-    close = did_you_mean(rest if inside and kind in ("session", "subject") else dataset, names)
+    close = "" if listed else did_you_mean(rest if inside and kind in ("session", "subject") else dataset, names)
     shown = names if kind in ("benchmark", "dataset") else names[:_SHOWN]
     more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
     return ConfigurationError(

@@ -121,7 +121,12 @@ class Windows:
         self.n_rows, self.n_too_short = len(self._rows), int(np.sum(lengths < n_bins))
         if not self.n_rows:
             found = f"the longest has {lengths.max():,} bins" if len(lengths) else "no row is chosen"
-            raise ConfigurationError(f"no row of {pile.place} has a window of {n_bins:,} bins", found=found)
+            raise ConfigurationError(
+                f"no row of {pile.place} has a window of {n_bins:,} bins",
+                found=found,
+                expected=f"rows of {split or 'any split'} that have such units, of such datasets and sessions",
+                remedy="check units, datasets, exclude and hold_out; split=None reads the rows of all splits",
+            )
         self._units = chosen.units
         self._rules = Rules(n_bins, batch_size, batch_by == "session", lanes, buffer_rows // lanes, shuffle)
         self._start_s = _seconds(pile.segments["start_s"].to_pylist())

@@ -50,6 +50,17 @@ def test_the_command_exports_every_row(pile: Pile, tmp_path: Path, layout: str, 
     assert "is up to date" in CliRunner().invoke(main, command).output
 
 
+@pytest.mark.parametrize("name", ["mine", "local/mine"])
+def test_a_pile_of_the_local_hub_is_known_by_its_name(
+    pile: Pile, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NEURALPILE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "hub" / "local").mkdir(parents=True)
+    (tmp_path / "home" / "hub" / "local" / "mine").symlink_to(pile.place)
+    done = CliRunner().invoke(main, ["export", name, str(tmp_path / "out"), "--layout", "time-major"])
+    assert done.exit_code == 0, done.output
+
+
 def test_a_split_without_some_datasets_and_a_sample_are_what_was_asked_for(pile: Pile, tmp_path: Path):
     segments = pile.segments.to_pylist()
     wanted = [k for k, line in enumerate(segments) if line["split"] == "train" and line["source_dataset"] != "rats"]
