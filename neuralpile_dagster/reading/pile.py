@@ -109,8 +109,8 @@ class Pile:
         with self._repository.open(path) as file, damaged(table):
             content = bytearray(file.size)
             _fill(file, 0, memoryview(content), table)
-            # one thread: pyarrow's own may outlive the interpreter
-            return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+            # in this thread: one of pyarrow's own that still holds a Python object while Python exits aborts the process
+            return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
 
     @cached_property
     def sessions(self) -> pa.Table:
@@ -314,7 +314,7 @@ class Pile:
     def _by_pyarrow(self, path: str, group: int) -> np.ndarray:
         name = f"{self.place}/{path}"
         with self._repository.open(path, whole=True) as file, damaged(name):
-            parquet = open_parquet(pa.PythonFile(io.BufferedReader(file)), name)
+            parquet = open_parquet(pa.PythonFile(io.BufferedReader(file)), name, pre_buffer=False)
             column = parquet.read_row_group(group, columns=["spike_counts"], use_threads=False)["spike_counts"]
         return np.ascontiguousarray(counts_matrix(column.combine_chunks(), name))
 

@@ -38,10 +38,13 @@ def damaged(name: str) -> Iterator[None]:
         ) from error
 
 
-def open_parquet(file: Path | str | pa.NativeFile, name: str) -> pq.ParquetFile:
-    """Open for reading with page checksums verified; raises `TableError` when it is not Parquet."""
+def open_parquet(file: Path | str | pa.NativeFile, name: str, pre_buffer: bool = True) -> pq.ParquetFile:
+    """Open for reading with page checksums verified; raises `TableError` when it is not Parquet.
+
+    Without ``pre_buffer`` nothing is read ahead, by no thread of pyarrow's.
+    """
     with damaged(name):
-        return pq.ParquetFile(file, page_checksum_verification=True)
+        return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=pre_buffer)
 
 
 def read_footer(file: Path | str | pa.NativeFile, name: str) -> Footer:

@@ -51,6 +51,7 @@ SEVERITIES = {
         "card_counts_equal_footers": ("error", True),
         "hub_equals_record": ("error", True),
         "component_reads_back": ("error", False),
+        "spike_times_give_the_counts": ("error", False),
         "hub_dataset_is_current": ("warn", False),
     },
     "pile": {
