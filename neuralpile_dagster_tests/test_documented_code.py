@@ -31,11 +31,21 @@ assert np.shares_memory(counts, row["spike_counts"].values.values.to_numpy()), "
 np.save("counts.npy", counts)
 """
 NO_READER_LEFT = """
-import os, threading
-python = {thread.native_id for thread in threading.enumerate()}
-left = [t for t in os.listdir("/proc/self/task") if int(t) not in python]
-names = [open(f"/proc/self/task/{t}/comm").read().strip() for t in left]
-assert sum("jemalloc" not in name for name in names) <= 1, names  # the one of the CPU pool, which reads no file
+import os, threading, time
+for attempt in range(50):  # Python's own threads take a moment to end
+    python = {thread.native_id for thread in threading.enumerate()}
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            names += [] if int(task) in python else [open(f"/proc/self/task/{task}/comm").read().strip()]
+        except OSError:
+            pass  # it has ended
+    left = [name for name in names if "jemalloc" not in name]
+    if len(left) <= 1:  # the one of the CPU pool, which reads no file
+        break
+    time.sleep(0.1)
+else:
+    raise AssertionError(names)
 """
 """A thread that still holds a file while Python exits aborts the process, once in 50 runs on a busy machine."""
 

@@ -109,7 +109,7 @@ class Pile:
         with self._repository.open(path) as file, damaged(table):
             content = bytearray(file.size)
             _fill(file, 0, memoryview(content), table)
-            # in this thread: one of pyarrow's own that still holds a Python object while Python exits aborts the process
+            # by no thread of pyarrow's: one that holds a Python object while Python exits aborts the process
             return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
 
     @cached_property
