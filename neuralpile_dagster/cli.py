@@ -471,10 +471,14 @@ def export(
     PILE is the name of a pile or dataset on the local hub, a folder, a repository of the Hugging Face Hub (owner/name),
     or s3://bucket/prefix. Needs a byte per token of disk. Run the same command again to resume.
     """
+    from neuralpile_dagster.hub import open_hub
+    from neuralpile_dagster.hub.local import LocalHub
     from neuralpile_dagster.reading.export import export_pile
     from neuralpile_dagster.reading.pile import Pile
 
-    with Pile.open(_on_local_hub(pile) or pile, revision) as opened:
+    hub = open_hub(Settings.from_environment())
+    named = hub.find(pile) if isinstance(hub, LocalHub) and not Path(pile).exists() else None
+    with Pile.open(named or pile, revision) as opened:
         meta = export_pile(
             opened,
             folder,
@@ -486,15 +490,6 @@ def export(
             progress=partial(click.echo, err=True),
         )
     click.echo(f"{folder}: {meta['rows']:,} rows, {meta['tokens']:,} tokens, {layout}")
-
-
-def _on_local_hub(name: str) -> Path | None:
-    """The folder of a repository of this home's local hub, where ``name`` (with or without its owner) is one."""
-    settings = Settings.from_environment()
-    owner, _, repository = name.rpartition("/")
-    folder = settings.home / "hub" / settings.namespace / repository
-    is_ours = settings.hub == "local" and owner in ("", settings.namespace) and not Path(name).exists()
-    return folder if is_ours and folder.is_dir() else None
 
 
 @main.command()

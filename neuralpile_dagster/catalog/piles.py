@@ -22,19 +22,8 @@ class Pile(Row):
     chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
     """
 
-    PLANNED_WITH: ClassVar[frozenset[str]] = frozenset(
-        {
-            "extra_repositories",
-            "seed",
-            "split_by",
-            "split_rule",
-            "test_size",
-            "valid_size",
-            "hold_out",
-            "held_out_go_to",
-            "order",
-        }
-    )
+    ABOUT: ClassVar[frozenset[str]] = frozenset({"name", "title", "description", "components", "tags", "untagged"})
+    """Fields that do not say how it is planned."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
     title: Title
@@ -66,7 +55,7 @@ class Pile(Row):
     @property
     def planned_with(self) -> dict[str, Any]:
         """The fields of run configuration that it states, as JSON values."""
-        return self.model_dump(mode="json", include=self.model_fields_set & self.PLANNED_WITH)
+        return self.model_dump(mode="json", include=self.model_fields_set - self.ABOUT)
 
     def members(self, datasets: Iterable[Dataset]) -> list[Dataset]:
         """Its datasets among these, in their order."""

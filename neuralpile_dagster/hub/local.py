@@ -51,6 +51,14 @@ class LocalHub:
         namespace, slash, short = name.rpartition("/")
         return self.root / check_repository_name(namespace if slash else self.namespace) / check_repository_name(short)
 
+    def find(self, name: str) -> Path | None:
+        """The folder of a repository; None where there is none of that name."""
+        try:
+            path = self.path(name)
+        except HubError:
+            return None
+        return path if path.is_dir() else None
+
     def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
         """See `Hub.publish`. Waits while another process publishes to the same repository.
 

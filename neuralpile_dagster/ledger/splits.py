@@ -29,7 +29,8 @@ from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
 from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.publish.configs import config_path
-from neuralpile_dagster.publish.pile import PileSplits, hub_tables, open_config
+from neuralpile_dagster.publish.hub_tables import hub_tables, open_config
+from neuralpile_dagster.publish.pile import PileSplits
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, put_file, read_record
@@ -237,7 +238,7 @@ def require_possible_choices(choices: Mapping[str, Any], settings: Settings) -> 
     Parameters
     ----------
     choices : mapping
-        Fields of the run configuration of a pile's manifest; those not given have its defaults.
+        All fields of the run configuration of a pile's manifest.
     settings : Settings
 
     Raises
@@ -249,10 +250,10 @@ def require_possible_choices(choices: Mapping[str, Any], settings: Settings) -> 
     CatalogError
         A list of the user's in ``benchmarks/`` is invalid.
     """
-    check_rule(choices.get("split_by", "rows"), choices.get("split_rule", "permutation"))
-    check_sizes(choices.get("test_size", 0.01), choices.get("valid_size", 0.0))
+    check_rule(choices["split_by"], choices["split_rule"])
+    check_sizes(choices["test_size"], choices["valid_size"])
     benchmarks = load_benchmarks(settings)
-    for entry in choices.get("hold_out", ()):
+    for entry in choices["hold_out"]:
         kind, _, name = entry.partition(":")
         listed = benchmarks.get(name)
         if kind not in _KINDS or (kind == "benchmark" and (listed is None or _lacks_ids(listed))):

@@ -31,6 +31,7 @@ from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.splits import require_possible_choices
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
@@ -258,7 +259,7 @@ class Launcher:
         """Refuse choices that are possible in no pile, before anything is built; see `require_possible_choices`."""
         config = piles.plan_config(self.store, pile, self.settings, (), choices)
         planned = config[piles.manifest_op(pile)]["config"] if config else {}
-        require_possible_choices({**pile.planned_with, **planned}, self.settings)
+        require_possible_choices(config_of(pile)(**planned).choices(), self.settings)
 
     def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
         """Plan, make and publish a pile with its last choices, but for these.

@@ -5,8 +5,7 @@ The order of rows and the bytes of shards are decided in `merge`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -14,39 +13,33 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from neuralpile_dagster.errors import HubError, TableError
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
-from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.card_metadata import Config, Split
 from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import (
     EXTRA_SCHEMAS,
-    config_path,
-    open_published,
     read_preview,
     write_config,
     write_preview,
 )
+from neuralpile_dagster.publish.hub_tables import SOURCE, STREAMED
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
-from neuralpile_dagster.publish.segments import Clock, PlacedSegment, pile_segments
+from neuralpile_dagster.publish.segments import Clock, pile_segments
+from neuralpile_dagster.publish.shard_scan import ShardScan, scan_shard
 from neuralpile_dagster.publish.token_counts import write_token_counts
 from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
-from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 SPLITS = ("train", "valid", "test")
-STREAMED = ("intervals", "unit_metrics")
-"""Configs that are too large to be held, of all components at a time."""
-_SOURCE = pa.field("source_dataset", pa.string())
 
 
 class StoredShard(Protocol):
@@ -104,50 +97,6 @@ class PileSplits:
     facts: tuple[SplitFacts, ...]
     benchmarks: Mapping[str, Mapping[str, int]]
     promoted: Mapping[str, str] = field(default_factory=dict)
-
-
-def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:
-    """Open the table of a published repository's extra config; None where it is missing. Raises `HubError`."""
-    path = config_path(config)
-    digests = {file.path: file.sha256 for file in hub.files(repository)}
-    if path not in digests:
-        return None
-    with hub.open(repository, path) as file:
-        content = file.read()  # some 200 bytes a unit
-    if (found := hashlib.sha256(content).hexdigest()) != digests[path]:
-        raise HubError(
-            f"{path} of {repository} is damaged",
-            found=f"sha256 {found}",
-            expected=digests[path],
-            remedy="materialize hub_dataset of that dataset again, then this",
-        )
-    return open_parquet(pa.BufferReader(content), f"{repository}/{path}")
-
-
-def hub_tables(hub: Hub, repository: str) -> Callable[[str], Iterator[pa.Table]]:
-    """Reader of a published repository's tables in `EXTRA_SCHEMAS`; yields nothing where one is missing.
-
-    Those of a pile have a column ``source_dataset``. Tables in `STREAMED` are read one row group at a time; the others
-    are small, and compared with their digest.
-    """
-
-    def tables(config: str) -> Iterator[pa.Table]:
-        name = f"{repository}/{config_path(config)}"
-        if config not in STREAMED:
-            yield from _known_tables(open_config(hub, repository, config), config, name)
-        elif config_path(config) in {file.path for file in hub.files(repository)}:
-            with open_published(hub, repository, config_path(config)) as file:
-                yield from _known_tables(open_parquet(file, name), config, name)
-
-    return tables
-
-
-def _known_tables(parquet: pq.ParquetFile | None, config: str, name: str) -> Iterator[pa.Table]:
-    """Row groups of a table, if it has one of the schemas of its config."""
-    known = EXTRA_SCHEMAS[config]
-    if parquet and parquet.schema_arrow in (*known, *(schema.append(_SOURCE) for schema in known)):
-        with damaged(name):
-            yield from (parquet.read_row_group(group) for group in range(parquet.num_row_groups))
 
 
 def write_pile(
@@ -279,9 +228,9 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
 
 def _of_component(table: pa.Table, name: str) -> pa.Table:
     """Rows of a component, with its name as ``source_dataset``."""
-    if _SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
-        table = table.filter(pc.equal(table[_SOURCE.name], name)).drop_columns(_SOURCE.name)
-    return table.append_column(_SOURCE, pa.array([name] * table.num_rows, pa.string()))
+    if SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
+        table = table.filter(pc.equal(table[SOURCE.name], name)).drop_columns(SOURCE.name)
+    return table.append_column(SOURCE, pa.array([name] * table.num_rows, pa.string()))
 
 
 def _write_streamed(
@@ -303,7 +252,7 @@ def _write_streamed(
     for config in STREAMED:
         tables = rows(config)
         if (first := next(tables, None)) is not None:
-            yield write_config(folder, config, EXTRA_SCHEMAS[config][-1].append(_SOURCE), chain([first], tables))
+            yield write_config(folder, config, EXTRA_SCHEMAS[config][-1].append(SOURCE), chain([first], tables))
 
 
 def _write_segments(
@@ -371,7 +320,7 @@ def _only(tables: Iterable[pa.Table], sessions: set[SessionId]) -> list[pa.Table
 
 def _write_extra(folder: Path, name: str, tables: Sequence[pa.Table]) -> Config:
     """Write the tables with the columns of the newest schema among them, null where a component lacks them."""
-    known = [schema.append(_SOURCE) for schema in EXTRA_SCHEMAS[name]]
+    known = [schema.append(SOURCE) for schema in EXTRA_SCHEMAS[name]]
     schema = known[max(known.index(table.schema) for table in tables)]
     missing = [pa.Table.from_batches([], schema)]  # first, so that its order of columns is the result's
     aligned = (pa.concat_tables([*missing, table], promote_options="default") for table in tables)
@@ -397,91 +346,3 @@ def _rows(paths: Iterable[Path]) -> Iterator[Row]:
         with RowReader(path) as reader:
             for number in range(reader.n_rows):
                 yield read_preview(reader, number)
-
-
-_TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
-
-
-@dataclass(frozen=True)
-class ShardScan:
-    """What is known of each row of a shard, and sums; ``arrow_bytes`` as `datasets` counts them."""
-
-    row_sessions: tuple[SessionId, ...]
-    row_segments: tuple[str, ...]
-    row_units: tuple[int, ...]
-    row_tokens: tuple[int, ...]
-    row_bytes: tuple[int, ...]
-    arrow_bytes: int
-
-    def placed(self, split: str, path: str) -> Iterator[PlacedSegment]:
-        """Its rows as segments that lie in ``path``."""
-        rows = zip(self.row_sessions, self.row_segments, self.row_units, self.row_tokens, self.row_bytes, strict=True)
-        yield from (PlacedSegment(*row, split, path, number) for number, row in enumerate(rows))
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.row_sessions)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(self.row_tokens)
-
-    @property
-    def sessions(self) -> frozenset[SessionId]:
-        """Sessions that have rows in it."""
-        return frozenset(self.row_sessions)
-
-
-def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan:
-    """Read footer and ids of a shard with one row in each row group.
-
-    Parameters
-    ----------
-    path : Path
-    n_units : mutable mapping of SessionId to int
-        Units of each session. What is not known yet is found by decoding one
-        row of the session, and added.
-
-    Raises
-    ------
-    TableError
-        The file is damaged or is not a shard of the pile.
-    """
-    parquet = open_parquet(path, str(path))
-    require_schema(parquet.schema_arrow, PILE_SCHEMA, str(path))
-    groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
-    if any(group.num_rows != 1 for group in groups):
-        raise TableError(f"{path} has row groups of several rows", expected="one row in each")
-    with damaged(str(path)):
-        ids = parquet.read(columns=_TEXTS)
-    arrow_bytes = 0
-    sessions: list[SessionId] = []
-    segments: list[str] = []
-    row_units: list[int] = []
-    for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
-        subject, session_id, segment, source = texts
-        session = (source, subject, session_id)
-        sessions.append(session)
-        segments.append(segment)
-        if session not in n_units:
-            n_units[session] = _count_units(path, row)
-        units = n_units[session]
-        row_units.append(units)
-        arrow_bytes += row_arrow_bytes(units, groups[row].column(0).num_values // units if units else 0, texts)
-    return ShardScan(
-        row_sessions=tuple(sessions),
-        row_segments=tuple(segments),
-        row_units=tuple(row_units),
-        row_tokens=tuple(group.column(0).num_values for group in groups),
-        row_bytes=tuple(
-            sum(group.column(number).total_compressed_size for number in range(group.num_columns)) for group in groups
-        ),
-        arrow_bytes=arrow_bytes,
-    )
-
-
-def _count_units(path: Path, row: int) -> int:
-    with RowReader(path) as reader:
-        return reader.shape(row)[0]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FOLDERS = (
     "data",
-    "annotations",
     "intervals",
     "segments",
     "sessions",

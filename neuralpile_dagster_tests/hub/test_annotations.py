@@ -21,7 +21,8 @@ from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.publish.annotations import AnnotatedSession, interval_rows
 from neuralpile_dagster.publish.citations import cite_dataset
 from neuralpile_dagster.publish.component import component_inputs, write_component
-from neuralpile_dagster.publish.pile import STREAMED, PileSettings, hub_tables, write_pile
+from neuralpile_dagster.publish.hub_tables import STREAMED, hub_tables
+from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.nwb.intervals import IntervalTable
 from neuralpile_dagster.recordings.nwb.metrics import Metric

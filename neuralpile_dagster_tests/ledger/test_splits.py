@@ -28,6 +28,7 @@ from neuralpile_dagster.ledger.splits import (
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.merge.splits import SessionId, SessionIdentity
+from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.records import ComponentRecord, FactsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record
@@ -155,6 +156,9 @@ def test_an_entry_names_its_sessions(lists: dict[str, Benchmark], entry: str, ex
     assert held_out_sessions([entry], PILE, lists) == {list(PILE)[number] for number in expected}
 
 
+AS_PUBLISHED = PileConfig().choices()
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -236,9 +240,9 @@ def test_what_no_pile_can_hold_out_is_refused_before_anything_is_built(
 ) -> None:
     settings = Settings(home=tmp_path, store=str(tmp_path))
     known = ["benchmark:bwb_eval", "benchmark:falcon", "benchmark:nlb", "dataset:mice", "session:x/*", "subject:x/y"]
-    require_possible_choices({"hold_out": known}, settings)
+    require_possible_choices({**AS_PUBLISHED, "hold_out": known}, settings)
     with pytest.raises(ConfigurationError, match=message):
-        require_possible_choices({"hold_out": [entry]}, settings)
+        require_possible_choices({**AS_PUBLISHED, "hold_out": [entry]}, settings)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +257,8 @@ def test_a_split_that_no_pile_can_have_is_refused_before_anything_is_built(
 ) -> None:
     settings = Settings(home=tmp_path, store=str(tmp_path))
     with pytest.raises(MergeError, match=message):
-        require_possible_choices(choices, settings)
-    require_possible_choices({**choices, "split_rule": "hash", "valid_size": 0.1}, settings)
+        require_possible_choices({**AS_PUBLISHED, **choices}, settings)
+    require_possible_choices({**AS_PUBLISHED, **choices, "split_rule": "hash", "valid_size": 0.1}, settings)
 
 
 def test_what_the_row_of_a_pile_holds_out_stays_held_out_whatever_a_build_adds(tmp_path: Path) -> None:

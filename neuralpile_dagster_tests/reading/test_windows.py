@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import subprocess
+import sys
+import zlib
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -214,3 +218,37 @@ def test_windows_longer_than_all_rows_are_refused(pile: Pile):
     with pytest.raises(ConfigurationError, match="the longest has 620 bins"):
         Windows(pile, 621)
     assert len(SESSIONS) == 5
+
+
+JOB = """
+import json, os, signal, sys, zlib
+from neuralpile_dagster.reading import Pile, Windows
+
+place, saved, killed_after = sys.argv[1:]
+windows = Windows(Pile.open(place), 25, batch_size=4, buffer_rows=4, lanes=2, seed=3, epochs=2)
+if os.path.exists(saved):
+    windows.load_state_dict(json.load(open(saved)))
+for number, batch in enumerate(windows, 1):
+    print(batch["epoch"], batch["index"], zlib.crc32(batch["counts"].tobytes()), flush=True)
+    with open(saved + "~", "w") as file:
+        json.dump(windows.state_dict(batch), file)
+    os.replace(saved + "~", saved)
+    if number == int(killed_after):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_job_that_is_killed_and_started_again_sees_what_an_undisturbed_one_sees(pile: Pile, tmp_path: Path):
+    def job(killed_after: int) -> tuple[int, list[str]]:
+        command = [sys.executable, "-c", JOB, pile.place, str(tmp_path / "state.json"), str(killed_after)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout.splitlines()
+
+    expected = [
+        f"{batch['epoch']} {batch['index']} {zlib.crc32(batch['counts'].tobytes())}"
+        for batch in windows(pile, epochs=2)
+    ]
+    killed, resumed = job(7), job(0)
+    assert (killed[0], resumed[0]) == (-signal.SIGKILL, 0)
+    assert len(killed[1]) == 7
+    assert killed[1] + resumed[1] == expected

@@ -12,7 +12,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.analyses import read_annotations
 from neuralpile_dagster.ledger.due import publishable_records
-from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
+from neuralpile_dagster.ledger.spike_times import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import asset_facts
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
