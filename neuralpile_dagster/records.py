@@ -442,6 +442,13 @@ class ComponentCitation(Model):
     foreign: bool = False
 
 
+SplitBy = Literal["rows", "sessions", "subjects", "datasets"]
+"""What is wholly in one split."""
+SplitRule = Literal["permutation", "hash"]
+Order = Literal["as_published", "hash"]
+HeldOutGoTo = Literal["test", "leave_out"]
+
+
 class SplitRules(Model):
     """How a pile is split and ordered, beyond ``split_by``, ``test_size`` and seed. The defaults: as published.
 
@@ -449,11 +456,11 @@ class SplitRules(Model):
     sessions and subjects that go to ``test`` or are left out.
     """
 
-    split_rule: Literal["permutation", "hash"] = "permutation"
-    order: Literal["as_published", "hash"] = "as_published"
+    split_rule: SplitRule = "permutation"
+    order: Order = "as_published"
     valid_size: float = 0.0
     hold_out: tuple[str, ...] = ()
-    held_out_go_to: Literal["test", "leave_out"] = "test"
+    held_out_go_to: HeldOutGoTo = "test"
 
 
 class SplitFacts(Model):

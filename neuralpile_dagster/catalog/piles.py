@@ -7,11 +7,12 @@ pile was planned with, belongs in `ledger.piles`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from neuralpile_dagster.catalog.model import Dataset, Row, Tag, Text, Title
+from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
 
 
 class Pile(Row):
@@ -33,13 +34,13 @@ class Pile(Row):
     untagged: bool = False
     extra_repositories: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
-    split_by: Literal["rows", "sessions", "subjects", "datasets"] = "rows"
-    split_rule: Literal["permutation", "hash"] = "permutation"
+    split_by: SplitBy = "rows"
+    split_rule: SplitRule = "permutation"
     test_size: float = Field(default=0.01, gt=0, lt=1)
     valid_size: float = Field(default=0, ge=0, lt=1)
     hold_out: tuple[str, ...] = ()
-    held_out_go_to: Literal["test", "leave_out"] = "test"
-    order: Literal["as_published", "hash"] = "as_published"
+    held_out_go_to: HeldOutGoTo = "test"
+    order: Order = "as_published"
 
     @model_validator(mode="after")
     def _has_members(self) -> Pile:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pydantic import Field
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.records import Model, SplitRules, StoredFile
+from neuralpile_dagster.records import Model, SplitBy, SplitRules, StoredFile
 
 if TYPE_CHECKING:
     from neuralpile_dagster.tables.copying.copy import RowRef
 
-SplitBy = Literal["rows", "sessions", "subjects", "datasets"]
 SPLITS = ("train", "valid", "test")
 """In the order of their rows in a plan; ``valid`` only where it was asked for."""
 

@@ -24,7 +24,6 @@ from neuralpile_dagster.merge.model import (
     PlannedSource,
     PlanRecord,
     SourceFile,
-    SplitBy,
     Totals,
 )
 from neuralpile_dagster.merge.order import arrange, count_shards, cut, cut_by_hash, permutation
@@ -40,7 +39,7 @@ from neuralpile_dagster.merge.splits import (
     settings_of,
     share_of,
 )
-from neuralpile_dagster.records import SplitRules, StoredFile
+from neuralpile_dagster.records import SplitBy, SplitRules, StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged
 

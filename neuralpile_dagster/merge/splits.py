@@ -17,9 +17,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.model import SPLITS, SplitBy
+from neuralpile_dagster.merge.model import SPLITS
 from neuralpile_dagster.merge.order import LEFT_OUT, TEST, TRAIN, VALID, check_sizes, draw_splits
-from neuralpile_dagster.records import Model, SplitRules
+from neuralpile_dagster.records import Model, SplitBy, SplitRules
 
 SessionId = tuple[str, str, str]
 """source_dataset, subject_id, session_id."""

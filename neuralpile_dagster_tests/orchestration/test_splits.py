@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 import pyarrow as pa
@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.catalog.benchmarks.lists import load_benchmarks
-from neuralpile_dagster.catalog.piles import NEURAL_PILE
+from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.registry import CHECKS
+from neuralpile_dagster.cli import main
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import PilePlan
@@ -26,6 +27,7 @@ from neuralpile_dagster.orchestration import launch
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
 from neuralpile_dagster.orchestration.launch import Launcher, Outcome
+from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
 from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
@@ -249,6 +251,17 @@ def test_options_of_the_command_line_are_the_run_configuration(monkeypatch: pyte
     assert given["choices"] == {"hold_out": []}
     refused = neuralpile("build", "li", "--valid-size", "0.1", NEURALPILE_HOME=tmp_path)
     assert refused.code == 2 and "--valid-size is for --merge" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("split_by", SplitBy), ("split_rule", SplitRule), ("order", Order), ("held_out_go_to", HeldOutGoTo)],
+)
+def test_the_launchpad_the_command_line_and_rows_offer_the_same_choices(name: str, values: Any) -> None:
+    in_launchpad = [choice.value for choice in PileConfig.model_fields[name].annotation]
+    (option,) = [parameter for parameter in main.commands["build"].params if parameter.name == name]
+    assert in_launchpad == list(option.type.choices) == list(get_args(values))
+    assert Pile.model_fields[name].annotation == values
 
 
 def test_what_is_held_out_of_the_pile_is_in_no_row_of_it(made: House) -> None:
