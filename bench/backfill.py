@@ -6,7 +6,7 @@ daemon, and run processes started by the default launcher, one at a time (the
 instance's own dagster.yaml but for that). A second dataset's scattered sessions
 become runs of one. Measured is the time from a run's launch to its end, imports
 included and waiting for the daemon's ticks not; less what the same sessions
-cost by direct calls of `neuralpile_dagster.build` in one warm process.
+cost by direct calls of `neuralpile_dagster.session` in one warm process.
 """
 
 from __future__ import annotations

@@ -45,11 +45,11 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
 def direct(folder: Path, name: str) -> dict[str, Any]:
     """All sessions of a dataset by direct calls, in this process, after one to warm up."""
     from neuralpile_dagster.archives import open_archive
-    from neuralpile_dagster.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.recordings.manifest import Session
     from neuralpile_dagster.recordings.readers import read_session
     from neuralpile_dagster.recordings.sessions import choose_sessions
+    from neuralpile_dagster.session.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store
 

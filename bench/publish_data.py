@@ -14,7 +14,6 @@ from pathlib import Path
 
 from bench.recordings import spike_trains
 from neuralpile_dagster.archives.model import ArchiveFile
-from neuralpile_dagster.build import build_spike_counts, store_recording
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
@@ -27,6 +26,7 @@ from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.session.build import build_spike_counts, store_recording
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 

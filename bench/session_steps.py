@@ -10,7 +10,7 @@ from pathlib import Path
 
 def ours(recording: str, out: str) -> None:
     """NWB file -> rows, as ``neuralpile bin`` does."""
-    from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.session.own_files import bin_files
 
     stats = bin_files([Path(recording)], Path(out)).stats
     print(json.dumps({"tokens": stats.tokens, "spikes": stats.spikes_read}))
@@ -23,13 +23,13 @@ def store(recording: str, folder: str) -> None:
     """
     from bench.common import Laps
     from neuralpile_dagster.archives.model import ArchiveFile
-    from neuralpile_dagster.build import build_spike_counts, pack_recording, store_recording, trains_inputs
     from neuralpile_dagster.checks.registry import judge_session
     from neuralpile_dagster.checks.session import SessionEvidence
     from neuralpile_dagster.hdf5.opened import LocalFile
     from neuralpile_dagster.ledger.samples import session_sample
     from neuralpile_dagster.recordings.manifest import Session
     from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.session.build import build_spike_counts, pack_recording, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore
 

@@ -108,7 +108,7 @@ def direct(archive: Path, processes: int, sessions: int) -> float:
 
 def bin_all(files: Sequence[str]) -> float:
     """Bin files in this process; seconds of all but the first."""
-    from neuralpile_dagster.build import bin_files
+    from neuralpile_dagster.session.own_files import bin_files
 
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"

@@ -10,16 +10,16 @@ TYPE_CHECKING = False  # type checkers take it as true; importing `typing` would
 if TYPE_CHECKING:
     from typing import Any
 
-    from neuralpile_dagster.build import bin_files
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.session.own_files import bin_files
 
     __version__: str
 
 __all__ = ["__version__", "bin_files", "load_catalog", "read_session"]
 
 _HOMES = {
-    "bin_files": "neuralpile_dagster.build",
+    "bin_files": "neuralpile_dagster.session.own_files",
     "load_catalog": "neuralpile_dagster.catalog.load",
     "read_session": "neuralpile_dagster.recordings.readers",
 }

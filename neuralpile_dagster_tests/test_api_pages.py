@@ -18,6 +18,6 @@ def test_every_room_has_a_page_with_signatures_shapes_and_errors(tmp_path: Path)
     assert "counts(start: int, stop: int) -> np.ndarray" in pages["binning"]
     assert "*numpy.ndarray, uint8, shape (n_units, stop - start)*" in pages["binning"]
     assert "*numpy.ndarray, float64, shape (n_spikes,)*" in pages["binning"]
-    assert "**Raises**" in pages["build"]
+    assert "**Raises**" in pages["session"]
     assert ">>> partition_key(" in pages["recordings"]
-    assert "_digest" not in pages["build"], "private functions are not shown"
+    assert "_digest" not in pages["session"], "private functions are not shown"

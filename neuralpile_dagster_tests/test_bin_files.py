@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts

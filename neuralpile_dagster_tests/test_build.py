@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.binning import measures
-from neuralpile_dagster.build import (
+from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, DiskFull, EmptyRecording, NeuralPileError
+from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.manifest import Session
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
+from neuralpile_dagster.records import CountsRecord, TrainsRecord, document
+from neuralpile_dagster.session import build
+from neuralpile_dagster.session.build import (
     build_spike_counts,
     build_spike_trains,
     counts_inputs,
@@ -22,11 +27,6 @@ from neuralpile_dagster.build import (
     store_recording,
     trains_inputs,
 )
-from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, DiskFull, EmptyRecording, NeuralPileError
-from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
-from neuralpile_dagster.records import CountsRecord, TrainsRecord, document
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster.tables.rows import RowReader

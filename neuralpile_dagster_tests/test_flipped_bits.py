@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster import build
 from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
@@ -31,6 +30,7 @@ from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import neuralpile_dagster
-from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.session.own_files import bin_files
 
 
 def modules_after(code: str) -> set[str]:

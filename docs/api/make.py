@@ -21,7 +21,7 @@ ROOMS = (
     "recordings",
     "tables",
     "merge",
-    "build",
+    "session",
     "catalog",
     "archives.model",
     "store",

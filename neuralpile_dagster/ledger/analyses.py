@@ -17,7 +17,6 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.errors import CatalogError
@@ -26,6 +25,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import AnalysisRecord, CountsRecord
+from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics

@@ -2,7 +2,7 @@
 
 Dagster's staleness ignores edges with 100 or more partitions, and knows
 nothing of source digests or settings; records do. The command line, the checks
-and the automation sensor all use this module; making things belongs in `build`, `publish` and `merge`.
+and the automation sensor all use this module; making things belongs in `session`, `publish` and `merge`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
@@ -32,6 +31,7 @@ from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, read_record
 

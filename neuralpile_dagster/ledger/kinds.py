@@ -1,8 +1,8 @@
 """The kinds of asset as rows: description, code version, and place of its records in the store.
 
 Keys, descriptions, store paths, `neuralpile status`, `neuralpile build` and automation derive from these rows. What is
-stored beside a record, and how it is made, belongs in `build`, `publish` and `merge`; a per-session asset that somebody
-adds is a row of its own kind (`ledger.analyses`).
+stored beside a record, and how it is made, belongs in `session`, `publish` and `merge`; a per-session asset that
+somebody adds is a row of its own kind (`ledger.analyses`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from neuralpile_dagster.build import BINNING_VERSION, TRAINS_VERSION
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.session.build import BINNING_VERSION, TRAINS_VERSION
 from neuralpile_dagster.settings import Settings
 
 Pool = Literal["archive", "sessions", "hub"]

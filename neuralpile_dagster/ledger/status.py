@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 
-from neuralpile_dagster import build
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
@@ -18,6 +17,7 @@ from neuralpile_dagster.ledger.documents import STOPPED, done_records
 from neuralpile_dagster.ledger.due import PileDue, pile_due
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record
 

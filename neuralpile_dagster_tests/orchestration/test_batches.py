@@ -12,11 +12,11 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from neuralpile_dagster import build
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import dagster as dg
 
-from neuralpile_dagster.build import trains_inputs
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.ledger import documents, piles
@@ -16,6 +15,7 @@ from neuralpile_dagster.ledger.status import pile_status
 from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.session.build import trains_inputs
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, House, cut, trains_of

@@ -15,7 +15,6 @@ from pynwb import TimeSeries
 
 from neuralpile_dagster.archives.sample import nwb
 from neuralpile_dagster.binning.source import count_source
-from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import FIRING_RATES, SeriesOptions, get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
@@ -24,6 +23,7 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
 from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
 
 PATH = "/acquisition/binned"

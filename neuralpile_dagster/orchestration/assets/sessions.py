@@ -1,6 +1,6 @@
 """Assets partitioned by session: ``<dataset>/spike_trains`` with ``<dataset>/spike_counts``, and its analyses.
 
-Wiring only: the loops over sessions are in `batches.sessions` and `batches.analyses`, reading and binning in `build`,
+Wiring only: the loops over sessions are in `batches.sessions` and `batches.analyses`, reading and binning in `session`,
 the rows of analyses in `ledger.analyses`.
 """
 

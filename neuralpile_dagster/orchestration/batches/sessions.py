@@ -1,7 +1,7 @@
 """Batch of sessions of one dataset: spike trains, then counts, with the checks of each.
 
 Results that are up to date in the store are skipped. How a session is read and binned belongs in
-`build`, what a check finds in `checks`, what a batch does with failures in `base`.
+`session`, what a check finds in `checks`, what a batch does with failures in `base`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import cached_property
 
 import dagster as dg
 
-from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.session import SessionEvidence, file_is_as_recorded
@@ -31,6 +30,7 @@ from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster.build import bin_files
 from neuralpile_dagster.checks.model import Verdict
 from neuralpile_dagster.checks.plausibility import PLAUSIBILITY, UNKNOWN, sessions_resemble_each_other
 from neuralpile_dagster.records import CountsRecord, CountsStats
+from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster import build
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.checks import session as checks
@@ -24,6 +23,7 @@ from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.records import CountsRecord, RowRecord
+from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowWriter
