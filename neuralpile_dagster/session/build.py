@@ -1,4 +1,4 @@
-"""Build one session: recording in, files and records out, for Dagster, the command line and the benches alike.
+"""Build one session in a store: recording in, files and records out, for Dagster and the benches alike.
 
 Pure of Dagster. A record is written after its files, so that it commits them:
 what was interrupted leaves no record and is made again.
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
@@ -24,9 +24,6 @@ from neuralpile_dagster.records import ClockRecord, CountsRecord, FactsRecord, T
 from neuralpile_dagster.session.rows import WrittenRows, require_room_for_rows, write_session_rows
 from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
-
-if TYPE_CHECKING:
-    pass
 
 TRAINS_VERSION = "trains-1"
 """Code version of stored spike trains (`tables.spike_trains`); a new one makes all of them out of date."""

@@ -22,7 +22,6 @@ from neuralpile_dagster.tables.rows import Row
 if TYPE_CHECKING:
     from neuralpile_dagster.binning.measures import CountsMeasure
 
-
 _BYTES_PER_TOKEN = 0.3
 """Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), 0.28 at a spike per token."""
 LOG_EVERY_S = 10.0
