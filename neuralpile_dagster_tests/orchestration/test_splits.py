@@ -26,7 +26,8 @@ from neuralpile_dagster.merge.splits import settings_of, share_of
 from neuralpile_dagster.orchestration import launch
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
-from neuralpile_dagster.orchestration.launch import Launcher, Outcome
+from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.outcome import Outcome
 from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
 from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import (
