@@ -13,8 +13,8 @@ import sqlalchemy
 from click.testing import CliRunner
 
 from neuralpile_dagster import files
-from neuralpile_dagster.cli import _plain_errors as plain_errors
 from neuralpile_dagster.cli import main
+from neuralpile_dagster.cli.common import plain_errors
 from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.files import (
     ABANDONED_AFTER_S,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +21,7 @@ from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.cli import main
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
-from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.plan import load_plan, plan_pile
 from neuralpile_dagster.merge.splits import settings_of, share_of
 from neuralpile_dagster.orchestration import launch
@@ -101,9 +102,17 @@ def test_three_sessions_fill_three_splits_and_the_plan_says_which_was_moved(made
     assert "Moved to a split that would be empty" in card and "data/valid-00000" not in card
 
 
-def test_a_home_without_a_plan_goes_on_with_the_splits_on_the_hub_when_a_session_comes(
-    made: House, new_archive: Callable[[], Path]
-) -> None:
+@dataclass(frozen=True)
+class Grown:
+    """The pile after a twin of its test session came and the home lost its plan; ``before``, ``earlier``: as it was."""
+
+    made: House
+    before: dict[str, str]
+    earlier: PlanRecord
+
+
+@pytest.fixture(scope="module")
+def grown(made: House) -> Grown:
     before, earlier = published_splits(made), planned(made).record
     shutil.rmtree(made.settings.home / "store" / "neural_pile")
     extra = made.archive / MICE.source.folder / "sub-B" / "sub-B_ses-4.nwb"
@@ -112,10 +121,15 @@ def test_a_home_without_a_plan_goes_on_with_the_splits_on_the_hub_when_a_session
     write_units_nwb(extra, trains_of(number), subject_id="B")
     made.build()
     assert plan(made, **RULES).success
+    publish(made)
+    return Grown(made, before, earlier)
+
+
+def test_a_home_without_a_plan_goes_on_with_the_splits_on_the_hub_when_a_session_comes(grown: Grown) -> None:
+    made, before, earlier = grown.made, grown.before, grown.earlier
     record = planned(made).record
     assert record.follows == f"local/neural-pile, plan {earlier.plan_id}"
     assert record.promoted.items() >= earlier.promoted.items()
-    publish(made)
     after = published_splits(made)
     assert {session: after[session] for session in before} == before
     assert after["sub-B_ses-4"] == "test"
@@ -174,8 +188,8 @@ def test_a_permutation_that_draws_another_split_is_only_warned_of(made: House) -
     assert "not compared: split by rows" in checks.split_is_stable(by_rows[1], by_rows[0].splits).found
 
 
-def test_twins_and_animals_in_two_splits_are_named(made: House) -> None:
-    plan = planned(made)
+def test_twins_and_animals_in_two_splits_are_named(grown: Grown) -> None:
+    plan = planned(grown.made)
     assert checks.train_and_test_disjoint(plan).passed
     assert plan.splits is not None
     twin = next(row for row in plan.splits.to_pylist() if row["twin_of"])

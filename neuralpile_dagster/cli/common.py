@@ -1,0 +1,52 @@
+"""What commands share: errors in words, and values that options have in common."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from neuralpile_dagster.errors import NeuralPileError
+
+DEMO_HOME = "~/.neuralpile-demo"
+LOCALHOST = "127.0.0.1"
+PORT = click.IntRange(1, 65535)
+INTERRUPTED = 130
+"""Exit code of a command stopped by Ctrl-C, as in shells."""
+
+
+def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Show our own errors, and what this machine lacks (memory, files), as one paragraph with exit code 1.
+
+    Any other error is a defect and keeps its traceback.
+    """
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NeuralPileError as error:
+            raise click.ClickException(str(error)) from error
+        except Exception as error:
+            from neuralpile_dagster.files import resource_error
+
+            lacking = resource_error(error)
+            if lacking is None:
+                raise
+            raise click.ClickException(str(lacking)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Completed work is kept; run the same command again to resume.", err=True)
+            sys.exit(INTERRUPTED)
+
+    return wrapped
+
+
+def not_nan(context: click.Context, parameter: click.Parameter, share: float | None) -> float | None:
+    """Refuse NaN, which click takes to be in every range."""
+    if share is not None and math.isnan(share):
+        raise click.BadParameter("nan is not in the range 0<=x<=1.", context, parameter)
+    return share
