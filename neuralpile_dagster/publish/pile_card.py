@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
-from neuralpile_dagster.publish import card
+from neuralpile_dagster.publish import card, usage
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.citations import cite_lines
@@ -87,9 +87,9 @@ def pile_card(
         *_annotations(components),
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
-        *["## Use", "", *card.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
-        *["## Columns", "", *card.columns(default.schema), "", "More configs of this repository:", ""],
-        *card.config_lines(sorted(config.name for config in configs)),
+        *["## Use", "", *usage.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
+        *["## Columns", "", *usage.columns(default.schema), "", "More configs of this repository:", ""],
+        *usage.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 

@@ -19,7 +19,6 @@ from neuralpile_dagster.markdown import link, text
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish import annotations as annotated
 from neuralpile_dagster.publish.card import (
-    CONFIG_TEXTS,
     PROGRAM,
     missing_section,
     source_section,
@@ -29,6 +28,7 @@ from neuralpile_dagster.publish.card import (
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
+from neuralpile_dagster.publish.usage import CONFIG_TEXTS
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, SpikesRecord, TrainsRecord
 from neuralpile_dagster.store import Store
