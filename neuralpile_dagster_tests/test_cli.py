@@ -152,6 +152,22 @@ def test_a_good_user_catalog_passes_its_check(home: Path) -> None:
     assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all valid\n")
 
 
+@pytest.mark.parametrize(
+    ("pile", "message"),
+    [
+        ("split_by: subjects", "the pile mine, split_by: subjects needs the hash rule"),
+        ("test_size: 0.6, valid_size: 0.6", "the pile mine, test_size and valid_size leave nothing to train on"),
+        ("hold_out: ['benchmark:zzz']", "the pile mine, hold_out: benchmark:zzz names nothing"),
+    ],
+)
+def test_a_pile_that_can_never_be_planned_fails_the_check_of_the_catalog(home: Path, pile: str, message: str) -> None:
+    with (home / "catalog.yaml").open("a") as file:
+        file.write(f"piles: [{{name: mine, title: Mine, components: [my-mice], {pile}}}]\n")
+    ran = neuralpile("catalog", "--check", NEURALPILE_HOME=home)
+    assert ran.code == 1
+    assert message in ran.err
+
+
 def test_an_absent_user_catalog_passes_its_check_and_is_said_to_be_absent(tmp_path: Path) -> None:
     ran = neuralpile("catalog", "--check", NEURALPILE_HOME=tmp_path)
     assert ran.code == 0

@@ -17,18 +17,27 @@ from neuralpile_dagster.settings import Settings
 @plain_errors
 def catalog(check: bool) -> None:
     """List the datasets, their sources, and the published sessions and tokens."""
-    from neuralpile_dagster.catalog.load import check_user_catalog, load_catalog, user_catalog_path
+    from neuralpile_dagster.catalog.load import (
+        check_user_catalog,
+        load_catalog,
+        read_user_catalog,
+        user_catalog_path,
+    )
     from neuralpile_dagster.terminal import print_catalog
 
     settings = Settings.from_environment()
     if check:
         from neuralpile_dagster.checks.registry import require_known_checks
+        from neuralpile_dagster.ledger.splits import require_possible_pile
 
         path = user_catalog_path(settings)
-        rows = check_user_catalog(path)
+        rows, piles = check_user_catalog(path), read_user_catalog(path).piles
         for row in rows:
             require_known_checks(row)
-        verdict = f"{len(rows)} rows, all valid" if path.exists() else "does not exist: no rows of yours"
+        for pile in piles:
+            require_possible_pile(pile, settings)
+        found = f"{len(rows) + len(piles):,} rows, all valid"
+        verdict = found if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return
     print_catalog(list(load_catalog(settings).values()))

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.errors import ConfigurationError, HubError, TableError, TransientError, did_you_mean
+from neuralpile_dagster.errors import (
+    CatalogError,
+    ConfigurationError,
+    HubError,
+    MergeError,
+    TableError,
+    TransientError,
+    did_you_mean,
+)
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
@@ -258,6 +266,16 @@ def require_possible_choices(choices: Mapping[str, Any], settings: Settings) -> 
         listed = benchmarks.get(name)
         if kind not in _KINDS or (kind == "benchmark" and (listed is None or _lacks_ids(listed))):
             raise _nothing_held_out(entry, {}, benchmarks)
+
+
+def require_possible_pile(pile: Pile, settings: Settings) -> None:
+    """As `require_possible_choices`, of what the row of a pile says; raises `CatalogError` naming the pile."""
+    try:
+        require_possible_choices(pile.model_dump(mode="json"), settings)
+    except (MergeError, ConfigurationError) as error:
+        raise CatalogError(
+            f"the pile {pile.name}, {error.what}", found=error.found, expected=error.expected, remedy=error.remedy
+        ) from error
 
 
 def held_out_sessions(
