@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from neuralpile_dagster.errors import ConfigurationError, did_you_mean
 from neuralpile_dagster.reading.pile import Pile
@@ -151,7 +152,15 @@ def _units_by_session(pile: Pile, units: pc.Expression | np.ndarray | None) -> d
     else:
         numbered = table.append_column("unit_index", [numbers(np.arange(len(table)))])
         mask = np.zeros(len(table), bool)
-        mask[numbered.filter(units)["unit_index"].to_numpy()] = True
+        try:
+            chosen = numbered.filter(units)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ConfigurationError(
+                "the condition on units does not fit the table of units",
+                found=str(error).splitlines()[0],
+                expected=f"a condition on the columns {', '.join(table.column_names)}",
+            ) from error
+        mask[chosen["unit_index"].to_numpy()] = True
     found = {session: np.flatnonzero(mask[pile.unit_index(session)]) for session in range(len(n_units))}
     return {session: rows for session, rows in found.items() if len(rows)}
 

@@ -204,6 +204,8 @@ def test_a_benchmark_is_held_out_where_the_pile_publishes_its_splits(tmp_path: P
         ({"split": "valid"}, r"no split 'valid'.*test, train"),
         ({"units": pc.field("brain_area") == "LP"}, "no row is chosen"),
         ({"units": np.ones(3, bool)}, "does not fit the table of units"),
+        ({"units": pc.field("area") == "LP"}, r"condition on units does not fit.*area.*brain_area"),
+        ({"units": pc.field("brain_area") > 3}, "condition on units does not fit"),
         ({"lanes": 8}, "buffer_rows is at least lanes"),
         ({"rank": 1}, "rank is from 0"),
         ({"batch_by": "row"}, "'session' or 'padded'"),
