@@ -199,8 +199,10 @@ Facts = dict[tuple[str, str], tuple[str | None, str | None, float | None]]
 
 def _of_record(store: Store, published: ComponentRecord) -> Facts:
     stated = map_items(store, partial(_stated, store), published.sessions)
+    # the record does not say which session has which width where there are several
+    width = None if published.other_bin_widths_s else published.bin_width_s
     return {
-        (s.subject_id, s.session_id): (*facts, sum(row.n_bins for row in s.rows) * published.bin_width_s)
+        (s.subject_id, s.session_id): (*facts, width and sum(row.n_bins for row in s.rows) * width)
         for s, facts in zip(published.sessions, stated, strict=True)
     }
 

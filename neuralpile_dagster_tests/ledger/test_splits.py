@@ -89,6 +89,12 @@ def test_the_animal_is_what_all_files_of_its_folder_state_else_the_folder(
     assert {identity.seconds for identity in found.values()} == {2.0}
 
 
+def test_lengths_are_not_known_where_sessions_have_bins_of_several_widths(tmp_path: Path):
+    made = Published(tmp_path, ("Alice", "Alice", "Bob"))
+    made.say(made.record.model_copy(update={"other_bin_widths_s": (1 / 60,)}))
+    assert {identity.seconds for identity in made.identities().values()} == {None}
+
+
 def test_a_rows_same_subject_joins_folders_of_one_animal(tmp_path: Path):
     made = Published(tmp_path, ("Alice", "Alice", "Bob"))
     row = DATASET.model_copy(update={"same_subject": r"^(?P<subject>sub)-\d$"})
