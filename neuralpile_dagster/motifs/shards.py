@@ -56,10 +56,12 @@ def token_schema(tokenizer: Tokenizer) -> pa.Schema:
 
 def writer_settings(schema: pa.Schema) -> dict[str, Any]:
     """Arguments of pyarrow's ``ParquetWriter``."""
+    # bytes of tokens apart from each other: two thirds of the size of a dictionary's indices, and faster to read
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": True,
+        "use_dictionary": list(_IDS),
+        "column_encoding": {"tokens.list.element.list.element": "BYTE_STREAM_SPLIT"},
         "write_statistics": [name for name in schema.names if name != "tokens"],
         "write_page_index": True,
         "write_page_checksum": True,
