@@ -103,7 +103,7 @@ def build_map(
         without: list[np.ndarray] = []
         for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
             some = len(batch) - batch["key"].null_count
-            if done > n_keys and some:
+            if (done > n_keys and some) or batch["key"].slice(0, some).null_count:
                 raise _invalid(name, "keys after motifs without key")
             batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
             rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
