@@ -29,6 +29,7 @@ from neuralpile_dagster.records.publications import (
     SplitRule,
     SplitRules,
     TokenCounts,
+    UnitOrderTotals,
 )
 from neuralpile_dagster.records.sessions import (
     AnalysisRecord,
@@ -70,6 +71,7 @@ __all__ = [
     "StoredFile",
     "TokenCounts",
     "TrainsRecord",
+    "UnitOrderTotals",
     "content_digest",
     "document",
     "read_document",

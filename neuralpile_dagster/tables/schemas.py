@@ -20,6 +20,31 @@ ROW_SCHEMA = pa.schema(
 )
 PILE_SCHEMA = ROW_SCHEMA.append(pa.field("source_dataset", pa.string()))
 
+MOTIFS_SCHEMA = pa.schema(
+    [
+        ("bucket", pa.uint8()),
+        ("key", pa.uint64()),  # null: a motif without a key
+        ("patch", pa.binary()),  # of a motif without a key: a byte per cell, unit after unit
+        ("count", pa.int64()),
+    ]
+)
+MOTIF_TABLE_SCHEMA = pa.schema(
+    [
+        ("patch", pa.list_(pa.uint8())),  # spikes in each cell, unit after unit
+        ("frequency", pa.int64()),  # patches like it
+        ("probability", pa.float64()),  # their share of all patches
+    ]
+)
+MOTIF_TAIL_SCHEMA = pa.schema(
+    [
+        ("least_frequency", pa.int64()),
+        ("greatest_frequency", pa.int64()),
+        ("motifs", pa.int64()),  # with a frequency from least to greatest
+        ("patches", pa.int64()),  # sum of their frequencies
+        ("probability", pa.float64()),
+    ]
+)
+
 UNITS_SCHEMA = pa.schema(
     [
         ("subject_id", pa.string()),
@@ -114,7 +139,7 @@ PUBLISHED_SESSIONS_SCHEMA = pa.schema(
         ("doi", pa.string()),
     ]
 )
-PUBLISHED_UNITS_SCHEMA = pa.schema(
+ANNOTATED_UNITS_SCHEMA = pa.schema(
     [
         *UNITS_SCHEMA,
         ("x_um", pa.float64()),  # of the peak electrode, as its file states it
@@ -124,6 +149,19 @@ PUBLISHED_UNITS_SCHEMA = pa.schema(
         ("coordinate_note", pa.string()),  # how the electrode was found, and what the file says about coordinates
         ("observed_s", pa.float64()),  # without the file's invalid_times where annotations are known
         ("good", pa.list_(pa.string())),  # names of the rules (`good_units` of the catalog's row) that hold
+    ]
+)
+"""Of repositories that an earlier version published."""
+PUBLISHED_UNITS_SCHEMA = pa.schema(
+    [
+        *ANNOTATED_UNITS_SCHEMA,
+        ("order", pa.int32()),  # place of the unit among those of its session, alike ones side by side (`unit_order`)
+    ]
+)
+UNIT_ORDER_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),  # of spike_counts
+        ("order", pa.int32()),
     ]
 )
 
