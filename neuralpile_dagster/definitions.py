@@ -17,6 +17,7 @@ from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asse
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
 from neuralpile_dagster.orchestration.assets.pile import pile_assets
+from neuralpile_dagster.orchestration.assets.pile_analyses import pile_analysis_assets
 from neuralpile_dagster.orchestration.assets.sessions import analysis_assets, sessions_asset
 from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
 from neuralpile_dagster.orchestration.automation.current import current_sensor
@@ -48,7 +49,9 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
     """All definitions of an instance; ``datasets`` replaces its catalog."""
     rows = list(load_catalog(settings).values() if datasets is None else datasets)
     piles = load_piles(settings, rows)
-    of_piles = [asset for pile in piles for asset in pile_assets(pile, pile.members(rows))]
+    members = {pile.name: pile.members(rows) for pile in piles}
+    of_piles = [asset for pile in piles for asset in pile_assets(pile, members[pile.name])]
+    of_piles += [asset for pile in piles for asset in pile_analysis_assets(pile, members[pile.name])]
 
     def job_of_all() -> dg.JobDefinition:
         return build_definitions(settings, rows).resolve_implicit_global_asset_job_def()
