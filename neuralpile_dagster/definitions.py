@@ -33,14 +33,12 @@ from neuralpile_dagster.settings import Settings
 def dataset_definitions(dataset: Dataset) -> dg.Definitions:
     """The assets of one dataset."""
     return dg.Definitions(
-        assets=dg.with_source_code_references(
-            [
-                manifest_asset(dataset),
-                sessions_asset(dataset),
-                *analysis_assets(dataset),
-                hub_dataset_asset(dataset),
-            ]
-        ),
+        assets=[
+            manifest_asset(dataset),
+            sessions_asset(dataset),
+            *analysis_assets(dataset),
+            hub_dataset_asset(dataset),
+        ],
         asset_checks=[manifest_checks(dataset), component_checks(dataset)],
     )
 
@@ -57,7 +55,7 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
         return build_definitions(settings, rows).resolve_implicit_global_asset_job_def()
 
     shared = dg.Definitions(
-        assets=dg.with_source_code_references([overview_asset(rows, piles), *of_piles]),
+        assets=[overview_asset(rows, piles), *of_piles],
         asset_checks=[pile_checks(pile) for pile in piles],
         jobs=named_jobs(rows, piles, job_of_all),
         sensors=[version_sensor(rows), current_sensor(rows, piles), pages_sensor(rows, piles), alert_sensor(settings)],

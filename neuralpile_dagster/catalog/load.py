@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralpile_dagster.catalog.beyond import BEYOND
-from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.model import Dataset, Everywhere, SessionRule, Source
 from neuralpile_dagster.catalog.piles import BUILT_IN, Pile, piles_of
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
@@ -55,22 +55,35 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
     A row of the user replaces one of the package's of that name but for the rodents': a home may have had it first.
     Of `BEYOND` there are those that ``NEURALPILE_CATALOG`` or a pile of the user names.
 
+    Each has the ``motif_shapes`` of the piles that it is a member of, and those that its row states.
+
     With the sample archive these are the synthetic rows alone. Raises
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
     there are no rows of the user. Raises `ConfigurationError` when the pile has the name of a dataset.
     """
+    own = read_user_catalog(path := user_catalog_path(settings))
+    _raise(path, own.problems)
     if settings.archive == "sample":
         rows: Sequence[Dataset] = SAMPLE
     else:
-        own = read_user_catalog(path := user_catalog_path(settings))
-        _raise(path, own.problems)
         replaced = {dataset.name for dataset in own.datasets}
         ours = (*PUBLISHED, *_beyond(settings, own.piles, replaced))
         rows = (*(row for row in ours if row.name not in replaced), *own.datasets)
-    catalog = {dataset.name: dataset for dataset in rows}
+    piles = _all_piles(own)
+    catalog = {dataset.name: _with_motifs(dataset, piles) for dataset in rows}
     if settings.pile_name in {*catalog, *(pile.name for pile in BUILT_IN[1:])}:
         raise _taken_pile_name(settings)
     return catalog
+
+
+def _all_piles(own: UserCatalog) -> list[Pile]:
+    return [*(pile.with_lines(own.everywhere) for pile in BUILT_IN), *own.piles]
+
+
+def _with_motifs(dataset: Dataset, piles: Iterable[Pile]) -> Dataset:
+    shapes = [shape for pile in piles if pile.members([dataset]) for shape in pile.motif_shapes]
+    every = tuple(dict.fromkeys([*dataset.motif_shapes, *shapes]))
+    return dataset if every == dataset.motif_shapes else dataset.model_copy(update={"motif_shapes": every})
 
 
 def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Dataset]:
@@ -112,7 +125,7 @@ def load_piles(settings: Settings, datasets: Iterable[Dataset]) -> list[Pile]:
     _raise(user_catalog_path(settings), own.problems)
     if settings.pile_name in {pile.name for pile in own.piles}:
         raise _taken_pile_name(settings)
-    return piles_of((*BUILT_IN, *own.piles), datasets)
+    return piles_of(_all_piles(own), datasets)
 
 
 def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
@@ -129,8 +142,9 @@ def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
 
 @dataclass
 class UserCatalog:
-    """Contents of a ``catalog.yaml``: its valid rows and piles, and errors of the others."""
+    """Contents of a ``catalog.yaml``: its valid rows, piles and lines that hold for all, and errors of the others."""
 
+    everywhere: Everywhere = field(default_factory=Everywhere)
     datasets: list[Dataset] = field(default_factory=list)
     piles: list[Pile] = field(default_factory=list)
     problems: list[CatalogError] = field(default_factory=list)
@@ -160,10 +174,15 @@ def read_user_catalog(path: Path) -> UserCatalog:
     if not path.exists():
         return result
     try:
-        rows, piles = _rows(path, "datasets"), _rows(path, "piles")
+        content = _top_level(path)
+        rows, piles = _rows(path, content, "datasets"), _rows(path, content, "piles")
     except CatalogError as error:
         result.problems.append(error)
         return result
+    lines = {name: value for name, value in content.items() if name in Everywhere.model_fields and value is not None}
+    if not (wrong := list(_problems(path, "", lines, Everywhere))):
+        result.everywhere = Everywhere.model_validate(lines)
+    result.problems.extend(wrong)
     taken = {dataset.name: "a dataset of that name comes with the package" for dataset in (*RODENT, *SAMPLE)}
     for number, content in enumerate(rows, 1):
         if (dataset := _row(path, f"row {number}", content, Dataset, taken, result.problems)) is not None:
@@ -175,8 +194,12 @@ def read_user_catalog(path: Path) -> UserCatalog:
     for number, content in enumerate(piles, 1):
         pile = _row(path, f"pile {number}", content, Pile, taken, result.problems)
         if pile is not None:
-            result.problems.extend(_unknown_members(path, f"pile {number} ({pile.name!r})", pile, known, tags))
-            result.piles.append(pile)
+            label = f"pile {number} ({pile.name!r})"
+            result.problems.extend(_unknown_members(path, label, pile, known, tags))
+            try:
+                result.piles.append(pile if wrong else pile.with_lines(result.everywhere))
+            except ValueError as error:
+                result.problems.append(CatalogError(f"{path}, {label}: {error}"))
     return result
 
 
@@ -211,16 +234,24 @@ def _unknown_members(path: Path, label: str, pile: Pile, known: set[str], tags: 
                 )
 
 
-def _rows(path: Path, key: str) -> list[Any]:
+def _top_level(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if content is None:
-        return []
-    if not isinstance(content, dict) or not content or not set(content) <= {"datasets", "piles"}:
+        return {}
+    known = ["datasets", "piles", *Everywhere.model_fields]
+    if not isinstance(content, dict) or not content or not set(content) <= set(known):
+        unknown = [str(key) for key in content if key not in known] if isinstance(content, dict) else []
         raise CatalogError(
             f"{path} is not a catalog",
             found=f"top-level keys {', '.join(map(repr, content))}" if isinstance(content, dict) else _shown(content),
-            expected="one top-level key `datasets` with a list of rows (and `piles`, if you want your own)",
+            expected="one top-level key `datasets` with a list of rows (and `piles`, if you want your own, and lines "
+            f"that hold for all of them: {', '.join(Everywhere.model_fields)})",
+            remedy=did_you_mean(unknown[0], known) if unknown else "",
         )
+    return content
+
+
+def _rows(path: Path, content: dict[str, Any], key: str) -> list[Any]:
     rows = content.get(key)
     if rows is not None and not isinstance(rows, list):
         raise CatalogError(f"{path}, field {key}", found=_shown(rows), expected="a list of rows, each after a `-`")
@@ -249,7 +280,8 @@ def _problems(path: Path, label: str, content: Any, kind: type[BaseModel]) -> It
 def _problem(path: Path, label: str, error: Any, kind: type[BaseModel]) -> CatalogError:
     """Convert a pydantic error."""
     location = tuple(error["loc"])
-    where = f"{path}, {label}" + (f", field {'.'.join(map(str, location))}" if location else "")
+    field_name = f"field {'.'.join(map(str, location))}" if location else ""
+    where = ", ".join(part for part in (str(path), label, field_name) if part)
     if error["type"] == "missing":
         return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...` to the row")
     if error["type"] == "extra_forbidden":

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -28,6 +29,11 @@ RESERVED_NAMES = frozenset({"neural-pile", "neural-pile-primate"})
 Severity = Literal["warn", "error"]
 MAX_SESSION_TOKENS = 20_000_000_000
 """Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
+
+MAX_MOTIF_CELLS = 64
+MAX_VOCABULARY_CELLS = 32
+"""Cells of a motif that can be a token: scores are compared exactly in 64 bits."""
+MAX_VOCABULARY = 1_000_000
 
 
 def _one_line(text: str) -> str:
@@ -68,6 +74,28 @@ def _is_rule(expression: str) -> str:
     return expression
 
 
+def _shape(value: Any) -> Any:
+    """Refuse in words what is no shape; pydantic's errors are about the parts of a tuple."""
+    numbers = [int(part) for part in value if re.fullmatch(r"\d{1,9}", str(part))] if _is_list(value) else []
+    if len(numbers) != 2 or len(value) != 2:
+        shown = f"[{', '.join(map(str, value))}]" if _is_list(value) else str(value)
+        raise ValueError(f"{shown[:60]} is not a shape of motifs; expected: [units, bins], e.g. [1, 15]")
+    if not 1 <= numbers[0] * numbers[1] <= MAX_MOTIF_CELLS:
+        raise ValueError(f"{numbers} is not a shape of motifs; expected: units x bins of 1 to {MAX_MOTIF_CELLS}")
+    return tuple(numbers)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{list(value) if _is_list(value) else value} is there twice")
+    return values
+
+
 ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
@@ -75,6 +103,13 @@ Title = Annotated[Text, AfterValidator(_not_blank)]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 UnitRuleText = Annotated[Title, AfterValidator(_is_rule)]
 Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
+
+Shape = Annotated[tuple[int, int], BeforeValidator(_shape)]
+Shapes = Annotated[tuple[Shape, ...], AfterValidator(_each_once)]
+"""Shapes of motifs, (units, bins) each; `neuralpile_dagster.motifs`."""
+VocabularySize = Annotated[int, Field(ge=3, le=MAX_VOCABULARY)]
+VocabularySizes = Annotated[tuple[VocabularySize, ...], AfterValidator(_each_once)]
+"""Numbers of token ids, the separator among them."""
 
 
 class Row(BaseModel):
@@ -90,6 +125,33 @@ class Row(BaseModel):
     @model_serializer(mode="wrap")
     def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in dump(self).items() if value or name not in self.added_later}
+
+
+def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...]) -> None:
+    """Raise `ValueError` when vocabularies of these sizes cannot be made of motifs of these shapes."""
+    if sizes and not shapes:
+        raise ValueError("vocabulary_sizes needs motif_shapes, e.g. [[1, 15]]")
+    for n_units, n_bins in shapes if sizes else ():
+        if n_units * n_bins > MAX_VOCABULARY_CELLS:
+            raise ValueError(
+                f"a vocabulary of motifs of [{n_units}, {n_bins}] is impossible; expected: shapes of at most "
+                f"{MAX_VOCABULARY_CELLS} cells where there are vocabulary_sizes"
+            )
+
+
+class Everywhere(Row):
+    """Lines of a ``catalog.yaml`` that hold for all of an instance, whatever its archive.
+
+    ``motif_shapes`` and ``vocabulary_sizes`` are those of every pile that states none of its own.
+    """
+
+    motif_shapes: Shapes = ()
+    vocabulary_sizes: VocabularySizes = ()
+
+    @model_validator(mode="after")
+    def _vocabularies_are_possible(self) -> Everywhere:
+        require_vocabularies(self.motif_shapes, self.vocabulary_sizes)
+        return self
 
 
 class Source(Row):
@@ -206,14 +268,15 @@ class Dataset(Row):
     recorded. ``good_units`` are rules by name (`catalog.unit_rules`): the published ``units`` name for each unit those
     that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
     animal, which has several folders then. ``hold_out``: no pile trains on it. ``publish_spike_times``: a repository of
-    its spike times is published with it.
+    its spike times is published with it. ``motif_shapes``: motifs of its sessions are counted; `load_catalog` adds
+    those of its piles.
     """
 
     added_later = frozenset(
         {
             *("license", "authors", "citation", "paper_url", "areas", "task"),
             *("reader_options", "allow_bin_width", "tags"),
-            *("good_units", "same_subject", "hold_out", "publish_spike_times"),
+            *("good_units", "same_subject", "hold_out", "publish_spike_times", "motif_shapes"),
         }
     )
 
@@ -245,6 +308,7 @@ class Dataset(Row):
     same_subject: PathPattern | None = None
     hold_out: bool = False
     publish_spike_times: bool = False
+    motif_shapes: Shapes = ()
     synthetic: bool = False
     tags: tuple[Tag, ...] = ()
     rule_checked: bool = True

@@ -11,7 +11,17 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from neuralpile_dagster.catalog.model import Dataset, Row, Tag, Text, Title
+from neuralpile_dagster.catalog.model import (
+    Dataset,
+    Everywhere,
+    Row,
+    Shapes,
+    Tag,
+    Text,
+    Title,
+    VocabularySizes,
+    require_vocabularies,
+)
 from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
 
 
@@ -21,9 +31,13 @@ class Pile(Row):
     Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
     that have no tag at all. ``extra_repositories`` to ``order`` are what it is planned with until somebody
     chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
+    Motifs of each of ``motif_shapes`` (units, bins) are counted in what it trains on; with ``vocabulary_sizes`` its
+    rows are tokenized with vocabularies of so many ids.
     """
 
-    ABOUT: ClassVar[frozenset[str]] = frozenset({"name", "title", "description", "components", "tags", "untagged"})
+    ABOUT: ClassVar[frozenset[str]] = frozenset(
+        {"name", "title", "description", "components", "tags", "untagged", "motif_shapes", "vocabulary_sizes"}
+    )
     """Fields that do not say how it is planned."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
@@ -41,12 +55,28 @@ class Pile(Row):
     hold_out: tuple[str, ...] = ()
     held_out_go_to: HeldOutGoTo = "test"
     order: Order = "as_published"
+    motif_shapes: Shapes = ()
+    vocabulary_sizes: VocabularySizes = ()
 
     @model_validator(mode="after")
     def _has_members(self) -> Pile:
         if not (self.components or self.tags or self.untagged):
             raise ValueError("a pile needs `components` or `tags`")
         return self
+
+    def with_lines(self, lines: Everywhere) -> Pile:
+        """Take the lines of ``catalog.yaml`` that the pile does not state itself.
+
+        Raises `ValueError` when its vocabularies are impossible then.
+        """
+        stated = self if "motif_shapes" in self.model_fields_set else lines
+        shapes, sizes = stated.motif_shapes, self.vocabulary_sizes
+        if "vocabulary_sizes" not in self.model_fields_set:
+            sizes = lines.vocabulary_sizes if shapes else ()
+        require_vocabularies(shapes, sizes)
+        if (shapes, sizes) == (self.motif_shapes, self.vocabulary_sizes):
+            return self
+        return self.model_copy(update={"motif_shapes": shapes, "vocabulary_sizes": sizes})
 
     @property
     def key(self) -> str:

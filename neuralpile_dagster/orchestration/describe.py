@@ -6,7 +6,7 @@ Descriptions of the kinds themselves belong in `ledger.kinds`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -62,9 +62,20 @@ def _published(dataset: Dataset) -> str:
     return " ".join(words)
 
 
-def asset_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
-    """Keyword arguments for the asset decorators of a dataset."""
-    return {**spec_facts(dataset, kind), "group_name": dataset.key}
+def code_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Metadata that links an asset to the function that defines it.
+
+    `dagster.with_source_code_references` reads and splits the source of every asset's function into tokens, which took
+    a tenth of the time in which the code location loads.
+    """
+    code = factory.__code__
+    place = dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+
+
+def asset_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments for the asset decorators of a dataset, in ``factory``."""
+    return {**spec_facts(dataset, kind, factory), "group_name": dataset.key}
 
 
 def freshness_of_manifest(dataset: Dataset) -> dg.FreshnessPolicy | None:
@@ -72,8 +83,8 @@ def freshness_of_manifest(dataset: Dataset) -> dg.FreshnessPolicy | None:
     return None if dataset.synthetic else dg.FreshnessPolicy.time_window(STALE_AFTER, FRESH_FOR)
 
 
-def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
-    """Keyword arguments for an `AssetSpec`, whose group is passed separately."""
+def spec_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments for an `AssetSpec` in ``factory``; its group is passed separately."""
     links = {"source": dg.MetadataValue.url(dataset.source.url)} if dataset.source.url else {}
     if dataset.paper:
         links["paper"] = dg.MetadataValue.url(dataset.paper)
@@ -88,7 +99,11 @@ def spec_facts(dataset: Dataset, kind: AssetKind) -> dict[str, Any]:
         "code_version": kind.version,
         "owners": OWNERS,
         "tags": {"dataset": dataset.name, "layer": kind.name, "species": _tag(dataset.species or "unknown")},
-        "metadata": {**links, **{name: value for name, value in numbers.items() if value is not None}},
+        "metadata": {
+            **links,
+            **{name: value for name, value in numbers.items() if value is not None},
+            **code_of(factory),
+        },
     }
 
 
@@ -97,8 +112,8 @@ def _tag(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:63].strip("_.-") or "unknown"
 
 
-def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset]) -> dict[str, Any]:
-    """Keyword arguments for the asset decorators of a pile; ``datasets`` are its members."""
+def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset], factory: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments for the asset decorators of a pile, in ``factory``; ``datasets`` are its members."""
     published = as_published(datasets)
     about = f"{text(pile.title)}: {text(pile.description, 2000)}"
     about += f" As published: {published}." if published else ""
@@ -109,5 +124,5 @@ def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset]) -> dict
         "owners": OWNERS,
         "tags": {"dataset": pile.name, "layer": kind.name},
         "group_name": pile.key,
-        "metadata": {"in_the_published_pile": published} if published else {},
+        "metadata": {**({"in_the_published_pile": published} if published else {}), **code_of(factory)},
     }

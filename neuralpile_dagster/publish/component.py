@@ -53,7 +53,7 @@ FORMAT = 1
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
 _NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out", "publish_spike_times"} | {
-    *("tags", "rule_checked", "reader_checked"),
+    *("motif_shapes", "tags", "rule_checked", "reader_checked"),
 }
 """Fields of a catalog row that do not, or only with annotations (`annotations_digest`) or spike times."""
 

@@ -52,7 +52,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             dg.AssetDep(names.spike_counts_key(dataset), partition_mapping=dg.AllPartitionMapping()),
         ],
         pool=HUB_POOL,
-        **asset_facts(dataset, kinds.HUB_DATASET),
+        **asset_facts(dataset, kinds.HUB_DATASET, hub_dataset_asset),
     )
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: Instance

@@ -34,7 +34,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         key=key,
         pool=ARCHIVE_POOL,
         freshness_policy=freshness_of_manifest(dataset),
-        **asset_facts(dataset, kinds.MANIFEST),
+        **asset_facts(dataset, kinds.MANIFEST, manifest_asset),
     )
     def manifest(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         with failing_in_words(), forward_wait_warnings(context):

@@ -17,7 +17,7 @@ from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, piles_status
 from neuralpile_dagster.markdown import text
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.describe import OWNERS
+from neuralpile_dagster.orchestration.describe import OWNERS, code_of
 from neuralpile_dagster.orchestration.metadata.sessions import table
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import OVERVIEW
@@ -40,6 +40,7 @@ def overview_asset(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Asse
         owners=OWNERS,
         kinds={"table"},
         tags={"layer": "overview"},
+        metadata=code_of(overview_asset),
         description="Status of every dataset\n\nSessions known, done and failed, and tokens, of every dataset, the "
         "missing parts of piles, and what comes next. Builds and the sensor `refresh_the_overview` keep it up to "
         "date; it only reads records, so materialize it at any time. Numbers plot over time.",

@@ -144,7 +144,7 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
     @dg.asset(
         key=names.manifest_key(pile),
         deps=[names.hub_dataset_key(dataset) for dataset in datasets],
-        **pile_facts(pile, kinds.PILE_MANIFEST, datasets),
+        **pile_facts(pile, kinds.PILE_MANIFEST, datasets, _manifest),
     )
     def pile_manifest(
         context: dg.AssetExecutionContext,
@@ -218,7 +218,7 @@ def _shards(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 names.pile_shards_key(pile),
                 deps=[names.manifest_key(pile)],
                 skippable=True,
-                **pile_facts(pile, kinds.PILE_SHARDS, datasets),
+                **pile_facts(pile, kinds.PILE_SHARDS, datasets, _shards),
             )
         ],
         partitions_def=names.shard_partitions(pile),
@@ -240,7 +240,7 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
             dg.AssetDep(names.pile_shards_key(pile), partition_mapping=dg.AllPartitionMapping()),
         ],
         pool=HUB_POOL,
-        **pile_facts(pile, kinds.PILE_HUB_DATASET, datasets),
+        **pile_facts(pile, kinds.PILE_HUB_DATASET, datasets, _hub_dataset),
     )
     def pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         from neuralpile_dagster.ledger.publishing import publish_pile

@@ -53,14 +53,14 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 deps=[names.manifest_key(dataset)],
                 skippable=True,
                 group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_TRAINS),
+                **spec_facts(dataset, kinds.SPIKE_TRAINS, sessions_asset),
             ),
             dg.AssetSpec(
                 counts,
                 deps=[trains],
                 skippable=True,
                 group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_COUNTS),
+                **spec_facts(dataset, kinds.SPIKE_COUNTS, sessions_asset),
             ),
         ],
         check_specs=checks.specs(dataset, "spike_counts"),
@@ -90,7 +90,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         deps=[names.upstream_key(dataset, analysis)],
         skippable=True,
         group_name=dataset.key,
-        **spec_facts(dataset, analysis),
+        **spec_facts(dataset, analysis, _analysis_asset),
     )
 
     @dg.multi_asset(
