@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
+import numpy as np
+
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
-from neuralpile_dagster.errors import CatalogError
+from neuralpile_dagster.errors import CatalogError, TableError
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
+from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord
+from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import AnalysisRecord, CountsRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics
+from neuralpile_dagster.tables.rows import RowReader
 
 __all__ = ["ANNOTATIONS", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
 
@@ -165,6 +170,62 @@ ANNOTATIONS = Analysis(
 BUILT_IN: tuple[Analysis, ...] = (ANNOTATIONS,)
 
 
+def count_motifs(task: AnalysisTask, shape: MotifShape) -> HistogramRecord:
+    """Count the motifs of a session's rows; see `motifs.histogram`.
+
+    Raises `TableError` when its counts file does not hold what its record says.
+    """
+    from neuralpile_dagster.motifs.histogram import write_histogram
+
+    counts = task.counts
+    assert counts is not None
+    name = task.store.uri(counts.file.key)
+
+    def rows() -> Iterator[np.ndarray]:
+        with task.store.open(counts.file.key) as opened, RowReader(opened, name) as reader:
+            yield from (reader.row(number).counts for number in range(reader.n_rows))
+
+    path = f"{task.folder}/{task.session.key}.parquet"
+    file, found = put_file(task.store, path, lambda target: write_histogram(target, rows(), shape))
+    patches = sum(shape.n_patches(counts.stats.n_units, row.n_bins) for row in counts.rows)
+    if (found.patches, found.spikes) != (patches, counts.stats.spikes_kept):
+        raise TableError(
+            f"{name} does not hold what its record says",
+            found=f"{found.spikes:,} spikes in {found.patches:,} patches of {shape.name}",
+            expected=f"{counts.stats.spikes_kept:,} spikes in {patches:,} patches",
+            remedy=f"materialize {task.dataset.key}/spike_counts of {task.session.key} again",
+        )
+    return HistogramRecord(inputs=task.inputs, session_id=task.session.session_id, file=file, histogram=found)
+
+
+def _motif_numbers(record: HistogramRecord) -> dict[str, int | float]:
+    found = record.histogram
+    silent = found.silent / max(found.patches, 1)
+    numbers: dict[str, int | float] = {"patches": found.patches, "silent_share": silent, "motifs": found.motifs}
+    return numbers | {"spikes": found.spikes, "bytes": sum(file.size for file in record.files)}
+
+
+@cache
+def motif_analysis(shape: MotifShape) -> Analysis:
+    """The row that counts motifs of a shape."""
+    return Analysis(
+        name=f"motifs_{shape.name}",
+        text=(
+            f"How often each motif occurs in a session: each patch of {shape.n_units} x {shape.n_bins} counts (units x "
+            "bins) that its rows are cut into. The motif table of a pile is the sum of these, over what the pile "
+            "trains on. Turned on by `motif_shapes` in catalog.yaml."
+        ),
+        badges=frozenset({"parquet", "numpy"}),
+        version=MOTIFS_VERSION,
+        pool="sessions",
+        made_from="spike_counts",
+        record=HistogramRecord,
+        make=partial(count_motifs, shape=shape),
+        numbers=_motif_numbers,
+        wanted=lambda dataset: (shape.n_units, shape.n_bins) in dataset.motif_shapes,
+    )
+
+
 @cache
 def all_analyses() -> tuple[Analysis, ...]:
     """Every row; raises `CatalogError` when two have one name, or one cannot be loaded."""
@@ -198,8 +259,9 @@ def _load(point: EntryPoint) -> Analysis:
 
 
 def analyses_of(dataset: Dataset) -> tuple[Analysis, ...]:
-    """The analyses that a dataset wants."""
-    return tuple(row for row in all_analyses() if row.wanted(dataset))
+    """The analyses that a dataset wants: rows, and one for each of its shapes of motifs."""
+    counted = (motif_analysis(MotifShape(*shape)) for shape in dataset.motif_shapes)
+    return (*(row for row in all_analyses() if row.wanted(dataset)), *counted)
 
 
 def read_analysis(
@@ -219,7 +281,12 @@ def analysis_inputs(
         source = counts.file.sha256
     else:
         source = build.session_inputs(session, dataset)
-    parts = [analysis.name, analysis.version, source, analysis.options(dataset)]
+    return inputs_of(analysis, source, analysis.options(dataset))
+
+
+def inputs_of(analysis: Analysis, source: str, options: Any = None) -> str:
+    """Hash of the inputs of a record that is made from ``source``: the sha256 of a counts file, or of a session."""
+    parts = [analysis.name, analysis.version, source, options]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

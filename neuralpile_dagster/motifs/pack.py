@@ -81,11 +81,11 @@ def take(counts: np.ndarray, shape: MotifShape, places: np.ndarray | None = None
     rows, columns = shape.grid(*counts.shape)
     if places is not None:
         row, column = np.divmod(places, max(columns, 1))
-        found = np.zeros((len(places), shape.n_units, shape.n_bins), np.uint8)
-        for number, (first_unit, first_bin) in enumerate(zip(row * shape.n_units, column * shape.n_bins, strict=True)):
-            patch = counts[first_unit : first_unit + shape.n_units, first_bin : first_bin + shape.n_bins]
-            found[number, : patch.shape[0], : patch.shape[1]] = patch
-        return found.reshape(-1, shape.cells)
+        units = (row * shape.n_units)[:, None, None] + np.arange(shape.n_units)[:, None]
+        bins = (column * shape.n_bins)[:, None, None] + np.arange(shape.n_bins)
+        inside = (units < counts.shape[0]) & (bins < counts.shape[1])
+        found = counts[np.minimum(units, counts.shape[0] - 1), np.minimum(bins, counts.shape[1] - 1)]
+        return np.where(inside, found, np.uint8(0)).reshape(-1, shape.cells)
     missing = (rows * shape.n_units - counts.shape[0], columns * shape.n_bins - counts.shape[1])
     padded = np.pad(counts, ((0, missing[0]), (0, missing[1]))) if any(missing) else counts
     cut = padded.reshape(rows, shape.n_units, columns, shape.n_bins)

@@ -20,6 +20,31 @@ ROW_SCHEMA = pa.schema(
 )
 PILE_SCHEMA = ROW_SCHEMA.append(pa.field("source_dataset", pa.string()))
 
+MOTIFS_SCHEMA = pa.schema(
+    [
+        ("bucket", pa.uint8()),
+        ("key", pa.uint64()),  # null: a motif without a key
+        ("patch", pa.binary()),  # of a motif without a key: a byte per cell, unit after unit
+        ("count", pa.int64()),
+    ]
+)
+MOTIF_TABLE_SCHEMA = pa.schema(
+    [
+        ("patch", pa.list_(pa.uint8())),  # spikes in each cell, unit after unit
+        ("frequency", pa.int64()),  # patches like it
+        ("probability", pa.float64()),  # their share of all patches
+    ]
+)
+MOTIF_TAIL_SCHEMA = pa.schema(
+    [
+        ("least_frequency", pa.int64()),
+        ("greatest_frequency", pa.int64()),
+        ("motifs", pa.int64()),  # with a frequency from least to greatest
+        ("patches", pa.int64()),  # sum of their frequencies
+        ("probability", pa.float64()),
+    ]
+)
+
 UNITS_SCHEMA = pa.schema(
     [
         ("subject_id", pa.string()),

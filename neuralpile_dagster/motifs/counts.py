@@ -1,0 +1,202 @@
+"""Motifs with the number of times that each occurs, in order; sums and differences of them.
+
+Counting patches belongs in `counter`, files of motifs in `files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numba import njit
+
+from neuralpile_dagster.motifs.pack import keys_of, patches_of
+from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
+
+
+@dataclass(frozen=True, eq=False)
+class MotifCounts:
+    """How often each motif occurs; silence is not among them.
+
+    Attributes
+    ----------
+    shape : MotifShape
+    keys : numpy.ndarray, uint64, shape (n,)
+        Motifs that have a key, ascending.
+    key_counts : numpy.ndarray, int64, shape (n,)
+    patches : numpy.ndarray, uint8, shape (m, n_cells)
+        Motifs without a key, ascending as bytes: those with a count above 15, and all of a shape above 16 cells.
+    patch_counts : numpy.ndarray, int64, shape (m,)
+    """
+
+    shape: MotifShape
+    keys: np.ndarray
+    key_counts: np.ndarray
+    patches: np.ndarray
+    patch_counts: np.ndarray
+
+    @classmethod
+    def none(cls, shape: MotifShape) -> MotifCounts:
+        """No motif."""
+        no_counts = np.zeros(0, np.int64)
+        return cls(shape, np.zeros(0, np.uint64), no_counts, np.zeros((0, shape.cells), np.uint8), no_counts)
+
+    def __len__(self) -> int:
+        """Number of different motifs."""
+        return len(self.keys) + len(self.patches)
+
+    @cached_property
+    def total(self) -> int:
+        """Number of patches."""
+        return int(self.key_counts.sum() + self.patch_counts.sum())
+
+    @cached_property
+    def spikes(self) -> int:
+        """Spikes in all patches."""
+        of_keys = spikes_of_keys(self.keys).astype(np.int64) @ self.key_counts
+        return int(of_keys + self.patches.sum(axis=1, dtype=np.int64) @ self.patch_counts)
+
+    @property
+    def all_patches(self) -> np.ndarray:
+        """Counts of every motif, those with a key first: uint8, shape (n + m, n_cells)."""
+        return np.concatenate([patches_of(self.keys, self.shape.cells), self.patches])
+
+    @property
+    def all_counts(self) -> np.ndarray:
+        """How often each of `all_patches` occurs: int64."""
+        return np.concatenate([self.key_counts, self.patch_counts])
+
+    def plus(self, other: MotifCounts) -> MotifCounts:
+        """Sum of both."""
+        keys, key_counts = _plus_keys(self, other)
+        patches, patch_counts = self.patches, self.patch_counts
+        if len(other.patches):
+            patches, patch_counts = summed_patches(
+                np.concatenate([patches, other.patches]), np.concatenate([patch_counts, other.patch_counts])
+            )
+        return MotifCounts(self.shape, keys, key_counts, patches, patch_counts)
+
+    def minus(self, other: MotifCounts) -> MotifCounts:
+        """Without what ``other`` counts; raises `ValueError` when it counts more of a motif than there are."""
+        both = self.plus(MotifCounts(other.shape, other.keys, -other.key_counts, other.patches, -other.patch_counts))
+        if np.any(both.key_counts < 0) or np.any(both.patch_counts < 0):
+            raise ValueError("a motif would occur less than 0 times")
+        keys, patches = both.key_counts > 0, both.patch_counts > 0
+        return MotifCounts(
+            self.shape, both.keys[keys], both.key_counts[keys], both.patches[patches], both.patch_counts[patches]
+        )
+
+
+def counts_of_patches(patches: np.ndarray, counts: np.ndarray, shape: MotifShape) -> MotifCounts:
+    """Order motifs and give keys to those that have one.
+
+    Parameters
+    ----------
+    patches : numpy.ndarray, uint8, shape (n, n_cells)
+        None of them silent; a motif may be there several times.
+    counts : numpy.ndarray, int64, shape (n,)
+    shape : MotifShape
+    """
+    keyed = np.all(patches <= MAX_KEY_COUNT, axis=1) if shape.has_keys else np.zeros(len(patches), np.bool_)
+    keys, inverse = np.unique(keys_of(patches[keyed]), return_inverse=True)
+    key_counts = np.zeros(len(keys), np.int64)
+    np.add.at(key_counts, inverse, counts[keyed])
+    return MotifCounts(shape, keys, key_counts, *summed_patches(patches[~keyed], counts[~keyed]))
+
+
+def total_of(parts: Iterable[MotifCounts], shape: MotifShape) -> MotifCounts:
+    """Sum of all parts, taken one by one.
+
+    Sums wait until another of about their size is there, so that each motif is copied as often as the number of parts
+    has digits (base 2); memory is that of the sum, twice.
+    """
+    waiting: list[MotifCounts] = []
+    for part in parts:
+        waiting.append(part)
+        while len(waiting) > 1 and len(waiting[-2]) <= 2 * len(waiting[-1]):
+            last = waiting.pop()
+            waiting[-1] = waiting[-1].plus(last)
+    total = MotifCounts.none(shape)
+    while waiting:
+        total = waiting.pop().plus(total)
+    return total
+
+
+def as_texts(patches: np.ndarray) -> np.ndarray:
+    """Patches as byte strings of one length, which sort as their bytes: dtype S<n_cells>, shape (n,)."""
+    cells = patches.shape[1]
+    return np.ascontiguousarray(patches).view(f"S{cells}").reshape(len(patches))
+
+
+def summed_patches(patches: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different patches, ascending as bytes, and the sum of the counts of each."""
+    texts, inverse = np.unique(as_texts(patches), return_inverse=True)
+    sums = np.zeros(len(texts), np.int64)
+    np.add.at(sums, inverse, counts)
+    return texts.view(np.uint8).reshape(len(texts), patches.shape[1]), sums
+
+
+def spikes_of_keys(keys: np.ndarray) -> np.ndarray:
+    """Spikes in the patch of each key: the sum of its 16 digits, uint64."""
+    digits = np.uint64(0x0F0F0F0F0F0F0F0F)
+    pairs = (keys & digits) + ((keys >> np.uint64(4)) & digits)
+    return (pairs * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+def _plus_keys(one: MotifCounts, other: MotifCounts) -> tuple[np.ndarray, np.ndarray]:
+    if not len(other.keys) or not len(one.keys):
+        some = one if len(one.keys) else other
+        return some.keys, some.key_counts
+    keys = np.empty(len(one.keys) + len(other.keys), np.uint64)
+    counts = np.empty(len(keys), np.int64)
+    n = _merge(
+        _read_only(one.keys),
+        _read_only(one.key_counts),
+        _read_only(other.keys),
+        _read_only(other.key_counts),
+        keys,
+        counts,
+    )
+    if 2 * n < len(keys):  # do not keep the memory of what was equal
+        return keys[:n].copy(), counts[:n].copy()
+    return keys[:n], counts[:n]
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    """A view as Arrow's arrays are: numba would compile for each mixture of both kinds."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(cache=True, nogil=True)
+def _merge(
+    keys: np.ndarray,
+    counts: np.ndarray,
+    other_keys: np.ndarray,
+    other_counts: np.ndarray,
+    merged: np.ndarray,
+    merged_counts: np.ndarray,
+) -> int:
+    i, j, n = 0, 0, 0
+    while i < len(keys) and j < len(other_keys):
+        if keys[i] < other_keys[j]:
+            merged[n], merged_counts[n] = keys[i], counts[i]
+            i += 1
+        elif keys[i] > other_keys[j]:
+            merged[n], merged_counts[n] = other_keys[j], other_counts[j]
+            j += 1
+        else:
+            merged[n], merged_counts[n] = keys[i], counts[i] + other_counts[j]
+            i += 1
+            j += 1
+        n += 1
+    for k in range(i, len(keys)):
+        merged[n], merged_counts[n] = keys[k], counts[k]
+        n += 1
+    for k in range(j, len(other_keys)):
+        merged[n], merged_counts[n] = other_keys[k], other_counts[k]
+        n += 1
+    return n

@@ -1,0 +1,89 @@
+"""Records of what is made of motifs. They need neither numba nor Arrow, so that deciding what is due stays light."""
+
+from __future__ import annotations
+
+from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile
+
+MOTIFS_VERSION = "motifs-1"
+"""Code version of histograms and of sums of them; a new one makes all of them out of date."""
+
+
+class HistogramNumbers(Model):
+    """Numbers of a histogram: what was counted, and what was found.
+
+    ``patches`` are all, ``silent`` those without a spike, which are not in the file; ``motifs`` the different others,
+    of which ``without_key`` have no key. ``spikes`` is the sum over patches.
+    """
+
+    shape: tuple[int, int]
+    rows: int
+    tokens: int
+    patches: int
+    silent: int
+    spikes: int
+    motifs: int
+    without_key: int
+
+
+class HistogramRecord(AnalysisRecord):
+    """Record of a session's histogram."""
+
+    histogram: HistogramNumbers
+
+
+class BucketRecord(Model):
+    """Record of one bucket of a pile; ``patches`` and ``spikes`` are sums over its ``motifs``, silence not included."""
+
+    inputs: str
+    bucket: int
+    shape: tuple[int, int]
+    file: StoredFile
+    histograms: int
+    motifs: int
+    without_key: int
+    patches: int
+    spikes: int
+
+
+class Trained(Model):
+    """What a pile trains on, as motifs: numbers that its table must agree with.
+
+    ``patches``, ``silent`` and ``spikes`` are sums over histograms. ``expected_patches`` and ``expected_spikes`` are
+    the same from the records of the sessions and the counts of single rows, without packing a patch.
+    """
+
+    histograms: int
+    rows: int
+    tokens: int
+    patches: int
+    silent: int
+    spikes: int
+    expected_patches: int
+    expected_spikes: int
+
+
+class TableRecord(Model):
+    """Record of a pile's motif table.
+
+    ``rows`` are those of the table; ``motifs`` all different ones, silence among them if there is any. ``patches`` and
+    ``spikes`` are sums over all motifs, ``silent`` the patches without a spike. ``coverage`` is, for numbers of motifs
+    in order, the share of all patches that are one of them.
+    """
+
+    inputs: str
+    shape: tuple[int, int]
+    top: int
+    file: StoredFile
+    tail_file: StoredFile
+    rows: int
+    motifs: int
+    patches: int
+    silent: int
+    spikes: int
+    coverage: tuple[tuple[int, float], ...]
+    trained: Trained
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files in the store."""
+        return self.file, self.tail_file

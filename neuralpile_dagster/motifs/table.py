@@ -1,0 +1,245 @@
+"""The motif table of a pile: its most frequent motifs, the tail of the others, and how much the first ones cover.
+
+Which buckets it is made of is decided in `ledger.motifs`.
+
+    build_table(store, prefix, shape, inputs=..., buckets=..., trained=..., top=1_000_000) -> TableRecord
+        writes <prefix>.parquet (`MOTIF_TABLE_SCHEMA`), <prefix>.tail.parquet (`MOTIF_TAIL_SCHEMA`), <prefix>.json
+    read_top(store, record, n) -> (patches, frequencies, probabilities) of the first n motifs, for the figure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neuralpile_dagster.motifs.buckets import read_bucket
+from neuralpile_dagster.motifs.counts import MotifCounts, as_texts
+from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.records import BucketRecord, TableRecord, Trained
+from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
+from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
+
+TOP = 1_000_000
+"""Motifs of a published table."""
+COVERAGE = (1_000, 4_000, 16_000, 32_000, 64_000, 128_000)
+"""Numbers of motifs whose cumulative probability is stated."""
+_GROUP_ROWS = 100_000
+
+
+def build_table(
+    store: Store,
+    prefix: str,
+    shape: MotifShape,
+    *,
+    inputs: str,
+    buckets: Sequence[BucketRecord],
+    trained: Trained,
+    top: int = TOP,
+) -> TableRecord:
+    """Write the most frequent motifs of all buckets in order, unless that is done; the record is written last.
+
+    Frequency descending, then the patch's bytes ascending. Silence is a motif like others. The same buckets give the
+    same bytes. Memory: a part of a bucket (50 MB), and about 200 bytes for each of ``top``.
+
+    Parameters
+    ----------
+    store : Store
+    prefix : str
+        Store key of the results, without ending.
+    shape : MotifShape
+    inputs : str
+        Hash of everything that the result depends on.
+    buckets : sequence of BucketRecord
+        Of all buckets.
+    trained : Trained
+    top : int
+        Rows of the table at most.
+
+    Raises
+    ------
+    StoreError, TableError
+        The file of a bucket is missing or damaged.
+    """
+    present = read_record(store, f"{prefix}.json", TableRecord)
+    if present is not None and present.inputs == inputs and all(is_intact(store, file) for file in present.files):
+        return present
+    tail = _Tail()
+    best = _Best(shape, top)
+    if trained.silent:
+        tail.add(np.array([trained.silent]))
+        best.add_patches(np.zeros((1, shape.cells), np.uint8), np.array([trained.silent]))
+    for bucket in buckets:
+        for part in read_bucket(store, bucket.file, shape):
+            tail.add(part.all_counts)
+            best.add(part)
+    patches, frequencies = best.in_order()
+    total = max(tail.patches, 1)
+    file, _ = put_file(store, f"{prefix}.parquet", lambda path: _write_table(path, patches, frequencies, total))
+    tail_file, _ = put_file(store, f"{prefix}.tail.parquet", lambda path: _write_tail(path, tail))
+    sums = np.cumsum(frequencies)
+    record = TableRecord(
+        inputs=inputs,
+        shape=(shape.n_units, shape.n_bins),
+        top=top,
+        file=file,
+        tail_file=tail_file,
+        rows=len(frequencies),
+        motifs=tail.motifs,
+        patches=tail.patches,
+        silent=trained.silent,
+        spikes=sum(bucket.spikes for bucket in buckets),
+        coverage=tuple((n, float(sums[min(n, len(sums)) - 1] / total) if len(sums) else 0.0) for n in COVERAGE),
+        trained=trained,
+    )
+    write_record(store, f"{prefix}.json", record)
+    return record
+
+
+def read_top(store: Store, record: TableRecord, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first ``n`` motifs of a table, or all if it has fewer.
+
+    Returns
+    -------
+    patches : numpy.ndarray, uint8, shape (n, n_units, n_bins)
+    frequencies : numpy.ndarray, int64, shape (n,)
+    probabilities : numpy.ndarray, float64, shape (n,)
+    """
+    name = store.uri(record.file.key)
+    with store.open(record.file.key) as opened:
+        parquet = open_parquet(opened, name)
+        require_schema(parquet.schema_arrow, MOTIF_TABLE_SCHEMA, name)
+        parts, rows = [MOTIF_TABLE_SCHEMA.empty_table()], 0
+        with damaged(name):
+            while rows < n and len(parts) <= parquet.num_row_groups:
+                parts.append(parquet.read_row_group(len(parts) - 1, use_threads=False))
+                rows += parts[-1].num_rows
+    table = pa.concat_tables(parts).slice(0, n).combine_chunks()
+    patches = np.asarray(table["patch"].combine_chunks().flatten()).astype(np.uint8, copy=False)
+    return (
+        patches.reshape(table.num_rows, *record.shape),
+        table["frequency"].to_numpy(),
+        table["probability"].to_numpy(),
+    )
+
+
+class _Best:
+    """The most frequent motifs added so far: at most ``top`` with a key, and as many without.
+
+    They are compared apart, since keys and bytes sort in different ways, and together at the end.
+    """
+
+    def __init__(self, shape: MotifShape, top: int) -> None:
+        self._shape, self._top = shape, top
+        none = MotifCounts.none(shape)
+        self._keys, self._key_counts = none.keys, none.key_counts
+        self._patches, self._patch_counts = none.patches, none.patch_counts
+
+    def add(self, motifs: MotifCounts) -> None:
+        keys, counts = np.concatenate([self._keys, motifs.keys]), np.concatenate([self._key_counts, motifs.key_counts])
+        chosen = _most_frequent(counts, self._top, lambda some: _as_bytes_sort(keys[some], self._shape.cells))
+        self._keys, self._key_counts = keys[chosen], counts[chosen]
+        self.add_patches(motifs.patches, motifs.patch_counts)
+
+    def add_patches(self, patches: np.ndarray, counts: np.ndarray) -> None:
+        if not len(patches):
+            return
+        patches, counts = np.concatenate([self._patches, patches]), np.concatenate([self._patch_counts, counts])
+        chosen = _most_frequent(counts, self._top, lambda some: as_texts(patches[some]))
+        self._patches, self._patch_counts = patches[chosen], counts[chosen]
+
+    def in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Patches and frequencies of the table."""
+        patches = np.concatenate([patches_of(self._keys, self._shape.cells), self._patches])
+        counts = np.concatenate([self._key_counts, self._patch_counts])
+        order = np.argsort(as_texts(patches), kind="stable")
+        order = order[np.argsort(-counts[order], kind="stable")][: self._top]
+        return patches[order], counts[order]
+
+
+def _most_frequent(counts: np.ndarray, top: int, ranks: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Places of the ``top`` largest counts; of equal ones those with the smallest ranks.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, int64, shape (n,)
+    top : int
+    ranks : callable
+        Gives different, sortable ranks of the places that it is called with.
+    """
+    if len(counts) <= top:
+        return np.arange(len(counts))
+    least = np.partition(counts, len(counts) - top)[len(counts) - top]
+    more, equal = np.flatnonzero(counts > least), np.flatnonzero(counts == least)
+    return np.concatenate([more, equal[np.argsort(ranks(equal))[: top - len(more)]]])
+
+
+def _as_bytes_sort(keys: np.ndarray, n_cells: int) -> np.ndarray:
+    """Numbers that are ordered as the patches' bytes: a key's digits the other way round, its first cell foremost."""
+    turned = np.zeros_like(keys)
+    for cell in range(n_cells):
+        turned = (turned << np.uint64(4)) | ((keys >> np.uint64(4 * cell)) & np.uint64(15))
+    return turned
+
+
+class _Tail:
+    """Motifs and patches by frequency: 1, 2, 3 to 10, 11 to 100, 101 to 1,000, and so on."""
+
+    _GREATEST = np.array([0, 1, 2, *(10**power for power in range(1, 19))])
+
+    def __init__(self) -> None:
+        self._motifs = np.zeros(len(self._GREATEST), np.int64)
+        self._patches = np.zeros(len(self._GREATEST), np.int64)
+
+    def add(self, frequencies: np.ndarray) -> None:
+        places = np.searchsorted(self._GREATEST, frequencies)
+        self._motifs += np.bincount(places, minlength=len(self._motifs))
+        np.add.at(self._patches, places, frequencies)
+
+    @property
+    def motifs(self) -> int:
+        return int(self._motifs.sum())
+
+    @property
+    def patches(self) -> int:
+        return int(self._patches.sum())
+
+    def table(self) -> pa.Table:
+        """As far as there are motifs."""
+        some = slice(1, int(np.flatnonzero(self._motifs)[-1]) + 1) if self.motifs else slice(1, 1)
+        least = self._GREATEST[some.start - 1 : some.stop - 1] + 1
+        return pa.table(
+            {
+                "least_frequency": pa.array(least.tolist(), pa.int64()),
+                "greatest_frequency": pa.array(self._GREATEST[some].tolist(), pa.int64()),
+                "motifs": pa.array(self._motifs[some].tolist(), pa.int64()),
+                "patches": pa.array(self._patches[some].tolist(), pa.int64()),
+                "probability": pa.array((self._patches[some] / max(self.patches, 1)).tolist(), pa.float64()),
+            },
+            schema=MOTIF_TAIL_SCHEMA,
+        )
+
+
+def _write_table(path: Path, patches: np.ndarray, frequencies: np.ndarray, total: int) -> None:
+    with pq.ParquetWriter(path, MOTIF_TABLE_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        for start in range(0, max(len(frequencies), 1), _GROUP_ROWS):
+            part = slice(start, start + _GROUP_ROWS)
+            values = np.ascontiguousarray(patches[part])
+            ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+            cells = pa.Array.from_buffers(pa.uint8(), values.size, [None, pa.py_buffer(values)])
+            offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
+            columns = [
+                pa.ListArray.from_arrays(offsets, cells, type=MOTIF_TABLE_SCHEMA.field("patch").type),
+                pa.array(frequencies[part].tolist(), pa.int64()),
+                pa.array((frequencies[part] / total).tolist(), pa.float64()),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA))
+
+
+def _write_tail(path: Path, tail: _Tail) -> None:
+    pq.write_table(tail.table(), path, compression="zstd", write_page_checksum=True)
