@@ -47,7 +47,11 @@ class AssetKind:
 
     def folder(self, owner: Dataset | Pile, settings: Settings) -> str:
         """Store prefix of the kind's files, of a dataset or of a pile."""
-        return f"{owner.key}/{self.name}{settings.variant if self.of_settings else ''}"
+        return self.folder_of(owner.key, settings)
+
+    def folder_of(self, owner_key: str, settings: Settings) -> str:
+        """Store prefix of the kind's files, of the dataset or pile with that key."""
+        return f"{owner_key}/{self.name}{settings.variant if self.of_settings else ''}"
 
 
 MANIFEST = AssetKind(

@@ -167,11 +167,16 @@ class Chosen:
     splits_left_out: dict[str, tuple[str, ...]]
 
 
+def is_on_hub(name: str) -> bool:
+    """Whether a planned file is read from the hub, not from the store."""
+    return name.startswith(_ON_HUB)
+
+
 def file_opener(store: Store, hub: Hub) -> Callable[[str], pa.NativeFile]:
     """Opener of planned files by name, from the store or the hub."""
 
     def open_file(name: str) -> pa.NativeFile:
-        return _open_planned(hub, name) if name.startswith(_ON_HUB) else store.open(name)
+        return _open_planned(hub, name) if is_on_hub(name) else store.open(name)
 
     return open_file
 
@@ -189,7 +194,7 @@ def file_digests(store: Store, hub: Hub) -> Callable[[str], str]:
 
     @cache
     def digest(name: str) -> str:
-        if name.startswith(_ON_HUB):
+        if is_on_hub(name):
             repository, path = name.removeprefix(_ON_HUB).split(":", 1)
             return published(repository).get(path, "of no file that is listed now")
         key = f"{name.removesuffix('.parquet')}.json"

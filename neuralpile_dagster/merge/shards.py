@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.files import atomic_write, require_free
-from neuralpile_dagster.merge.model import PilePlan, PileShard
+from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
 from neuralpile_dagster.tables.copying.copy import CopyReport, copy_rows
 from neuralpile_dagster.tables.copying.sources import FileOpener
@@ -54,7 +54,17 @@ def write_shard(
     """
     shard = plan.record.shard(shard_name)
     require_free(path.parent, shard.bytes, f"the shard {shard_name}")
-    planned = {file.name: file for file in plan.record.files}
+    open_unchanged = opener_of_unchanged(plan.record, open_file, digest_of)
+
+    with atomic_write(path) as aside:
+        report = copy_rows(plan.refs(shard_name), open_unchanged, aside, PILE_SCHEMA)
+        _require_match_plan(aside, plan.shard_rows(shard_name))
+    return report
+
+
+def opener_of_unchanged(plan: PlanRecord, open_file: FileOpener, digest_of: DigestOf | None = None) -> FileOpener:
+    """Opener of a plan's source files that raises `MergeError` for one that is not as planned; see `write_shard`."""
+    planned = {file.name: file for file in plan.files}
     compared: set[str] = set()
 
     def open_unchanged(name: str) -> pa.NativeFile:
@@ -72,10 +82,7 @@ def write_shard(
             raise
         return file
 
-    with atomic_write(path) as aside:
-        report = copy_rows(plan.refs(shard_name), open_unchanged, aside, PILE_SCHEMA)
-        _require_match_plan(aside, plan.shard_rows(shard_name))
-    return report
+    return open_unchanged
 
 
 def _sha256(file: pa.NativeFile) -> str:

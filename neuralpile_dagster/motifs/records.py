@@ -31,6 +31,19 @@ class HistogramRecord(AnalysisRecord):
     histogram: HistogramNumbers
 
 
+class RowsRecord(Model):
+    """Record of the histogram of some rows of a plan's files.
+
+    ``expected_patches`` and ``expected_spikes`` are from the counts themselves, without packing a patch.
+    """
+
+    inputs: str
+    file: StoredFile
+    histogram: HistogramNumbers
+    expected_patches: int
+    expected_spikes: int
+
+
 class BucketRecord(Model):
     """Record of one bucket of a pile; ``patches`` and ``spikes`` are sums over its ``motifs``, silence not included."""
 

@@ -28,7 +28,7 @@ from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCH
 TOP = 1_000_000
 """Motifs of a published table."""
 COVERAGE = (1_000, 4_000, 16_000, 32_000, 64_000, 128_000)
-"""Numbers of motifs whose cumulative probability is stated."""
+"""Numbers of motifs whose cumulative probability is stated, as far as a table holds so many or all."""
 _GROUP_ROWS = 100_000
 
 
@@ -94,7 +94,7 @@ def build_table(
         patches=tail.patches,
         silent=trained.silent,
         spikes=sum(bucket.spikes for bucket in buckets),
-        coverage=tuple((n, float(sums[min(n, len(sums)) - 1] / total) if len(sums) else 0.0) for n in COVERAGE),
+        coverage=tuple((n, _covered(sums, n, total)) for n in COVERAGE if n <= len(sums) or len(sums) == tail.motifs),
         trained=trained,
     )
     write_record(store, f"{prefix}.json", record)
@@ -126,6 +126,11 @@ def read_top(store: Store, record: TableRecord, n: int) -> tuple[np.ndarray, np.
         table["frequency"].to_numpy(),
         table["probability"].to_numpy(),
     )
+
+
+def _covered(sums: np.ndarray, n: int, total: int) -> float:
+    """Share of the first ``n`` motifs (or of all, if there are fewer), given the cumulative frequencies."""
+    return float(sums[min(n, len(sums)) - 1] / total) if len(sums) else 0.0
 
 
 class _Best:

@@ -8,7 +8,7 @@ copied without decoding. How rows are encoded is decided in `copying.encoded`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from neuralpile_dagster.tables.copying.row_file import RowFile
 from neuralpile_dagster.tables.copying.sources import Sources, damaged_row
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.packed import PackedCounts
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA, ROW_SCHEMA
 
 __all__ = [
     "COUNTS_COLUMN",
@@ -36,6 +36,7 @@ __all__ = [
     "RowWriter",
     "counts_array",
     "counts_matrix",
+    "read_counts",
     "write_rows",
     "write_rows_to",
 ]
@@ -238,3 +239,42 @@ class RowReader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_counts(file: pa.NativeFile, name: str, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """Spike counts of rows of any file that can be merged, ours or foreign; memory is that of one row.
+
+    Parameters
+    ----------
+    file : pyarrow.NativeFile
+    name : str
+        How errors call the file.
+    rows : sequence of int
+        Numbers of rows in the file; they come in ascending order.
+
+    Raises
+    ------
+    TableError
+        The file is damaged, or has no such rows.
+    """
+    parquet = open_parquet(file, name)
+    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    wanted = sorted(rows)
+    if COUNTS_COLUMN not in parquet.schema_arrow.names or (wanted and wanted[-1] >= sum(sizes)):
+        raise TableError(
+            f"{name} has no such rows",
+            found=f"{sum(sizes):,} rows of {', '.join(parquet.schema_arrow.names)}",
+            expected=f"row {wanted[-1]:,} of {COUNTS_COLUMN}",
+        )
+    if set(sizes) <= {1} and any(parquet.schema_arrow.equals(schema) for schema in (ROW_SCHEMA, PILE_SCHEMA)):
+        with RowReader(file, name) as reader:
+            yield from (reader.row(row).counts for row in wanted)
+        return
+    first, chosen = 0, set(wanted)
+    for group, size in enumerate(sizes):
+        if chosen.intersection(range(first, first + size)):
+            with damaged(name):  # row by row: a row group of many rows may not fit into memory
+                for number, batch in enumerate(parquet.iter_batches(1, [group], [COUNTS_COLUMN], use_threads=False)):
+                    if first + number in chosen:
+                        yield counts_matrix(batch[0].cast(COUNTS), name)
+        first += size
