@@ -60,12 +60,12 @@ class MotifCounts:
 
     @property
     def all_patches(self) -> np.ndarray:
-        """Counts of every motif, those with a key first: uint8, shape (n + m, n_cells)."""
+        """Cells of every motif, those with a key first: uint8, shape (n + m, n_cells)."""
         return np.concatenate([patches_of(self.keys, self.shape.cells), self.patches])
 
     @property
     def all_counts(self) -> np.ndarray:
-        """How often each of `all_patches` occurs: int64."""
+        """How often each of `all_patches` occurs: int64, shape (n + m,)."""
         return np.concatenate([self.key_counts, self.patch_counts])
 
     def plus(self, other: MotifCounts) -> MotifCounts:
@@ -131,7 +131,19 @@ def as_texts(patches: np.ndarray) -> np.ndarray:
 
 
 def summed_patches(patches: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Different patches, ascending as bytes, and the sum of the counts of each."""
+    """Sum the counts of equal patches.
+
+    Parameters
+    ----------
+    patches : numpy.ndarray, uint8, shape (n, n_cells)
+    counts : numpy.ndarray, int64, shape (n,)
+
+    Returns
+    -------
+    patches : numpy.ndarray, uint8, shape (m, n_cells)
+        The different ones, ascending as bytes.
+    counts : numpy.ndarray, int64, shape (m,)
+    """
     texts, inverse = np.unique(as_texts(patches), return_inverse=True)
     sums = np.zeros(len(texts), np.int64)
     np.add.at(sums, inverse, counts)
@@ -139,7 +151,7 @@ def summed_patches(patches: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray,
 
 
 def spikes_of_keys(keys: np.ndarray) -> np.ndarray:
-    """Spikes in the patch of each key: the sum of its 16 digits, uint64."""
+    """Spikes in the patch of each key (the sum of its 16 digits): uint64, shape (n,)."""
     digits = np.uint64(0x0F0F0F0F0F0F0F0F)
     pairs = (keys & digits) + ((keys >> np.uint64(4)) & digits)
     return (pairs * np.uint64(0x0101010101010101)) >> np.uint64(56)

@@ -252,6 +252,10 @@ def read_counts(file: pa.NativeFile, name: str, rows: Sequence[int]) -> Iterator
     rows : sequence of int
         Numbers of rows in the file; they come in ascending order.
 
+    Yields
+    ------
+    numpy.ndarray, uint8, shape (n_units, n_bins)
+
     Raises
     ------
     TableError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,9 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
 from neuralpile_dagster.motifs.buckets import read_bucket
 from neuralpile_dagster.motifs.histogram import count_silent
+from neuralpile_dagster.motifs.pack import keys_of
 from neuralpile_dagster.motifs.records import TableRecord
-from neuralpile_dagster.motifs.shape import BUCKETS, MotifShape
+from neuralpile_dagster.motifs.shape import BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.motifs.table import read_top
 from neuralpile_dagster.records import CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings
@@ -38,6 +42,8 @@ from neuralpile_dagster_tests.fixtures.row_files import synthetic_rows, write_fo
 from neuralpile_dagster_tests.fixtures.sessions import DATASET, manifest_of
 
 SHAPE = MotifShape(1, 15)
+SOME = BUCKETS[5:11]
+NUMBERS = count()
 LENGTHS = {"mice": [3, 1, 7, 2, 4], "rats": [5, 6, 1]}
 FOREIGN = "hub:somebody/other-pile:data/train-00000.parquet"
 
@@ -99,17 +105,47 @@ class World:
         columns = (plan.rows[name].to_pylist() for name in ("split", "file", "row"))
         return [self.rows[file][row].counts for split, file, row in zip(*columns, strict=True) if split == "train"]
 
+    def copied_to(self, folder: Path) -> World:
+        """An equal world of its own."""
+        other = copy.copy(self)
+        other.folder, other.store = shutil.copytree(self.folder, folder), LocalStore(folder / "store")
+        other.settings, other.rows = Settings(home=folder, store=str(other.store.root)), dict(self.rows)
+        return other
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, PilePlan]:
+    """A world with all buckets of a plan; not to be changed."""
+    world = World(tmp_path_factory.mktemp("motifs"))
+    plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.2)
+    summed(world, plan, BUCKETS)
+    return world, plan
+
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(whole: tuple[World, PilePlan], tmp_path: Path) -> World:
+    """One to change."""
+    return whole[0].copied_to(tmp_path / "world")
 
 
-def summed(world: World, plan: PilePlan, folder: str = "pile/motif_buckets_1x15") -> Counter[bytes]:
-    """All buckets of a plan."""
+def summed(world: World, plan: PilePlan, buckets: Sequence[str]) -> Counter[bytes]:
+    """Some buckets of a plan."""
     task = world.task(plan)
-    records = [make_bucket(task, folder, bucket) for bucket in BUCKETS]
+    records = [make_bucket(task, "buckets", bucket) for bucket in buckets]
     return as_counter(part for r in records for part in read_bucket(world.store, r.file, world.shape))
+
+
+def expected_in(world: World, plan: PilePlan, buckets: Sequence[str]) -> Counter[bytes]:
+    """The motifs of some buckets, by a Counter."""
+    found = oracle(world.trained(plan), world.shape)
+    del found[bytes(world.shape.cells)]
+    return Counter({patch: n for patch, n in found.items() if BUCKETS[bucket_of(patch, world.shape)] in buckets})
+
+
+def bucket_of(patch: bytes, shape: MotifShape) -> int:
+    cells = np.frombuffer(patch, np.uint8)[None]
+    with_key = shape.has_keys and cells.max() <= 15
+    return int((bucket_of_keys(keys_of(cells)) if with_key else bucket_of_patches(cells))[0])
 
 
 HELD_OUT = {("mice", "sub-0", "ses-2"), ("rats", "sub-1", "ses-1")}
@@ -126,13 +162,12 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("foreign", [False, True])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("name", "foreign"), list(zip(PLANS, [False, False, True, True], strict=True)))
 def test_the_buckets_hold_the_motifs_of_the_rows_in_train(world: World, name: str, foreign: bool):
     plan = plan_pile(world.sources(foreign), seed=5, **PLANS[name])
+    assert summed(world, plan, SOME) == expected_in(world, plan, SOME)
     expected = oracle(world.trained(plan), SHAPE)
     silent = expected.pop(bytes(15))
-    assert summed(world, plan) == expected
     found = trained_numbers(world.task(plan))
     assert found.silent == silent == sum(count_silent(row, SHAPE) for row in world.trained(plan))
     assert found.patches == found.expected_patches == expected.total() + silent
@@ -140,12 +175,15 @@ def test_the_buckets_hold_the_motifs_of_the_rows_in_train(world: World, name: st
     assert (found.rows, found.tokens) == (plan.record.splits["train"].rows, plan.record.splits["train"].tokens)
 
 
+def test_all_buckets_together_hold_every_motif(whole: tuple[World, PilePlan]):
+    world, plan = whole
+    assert summed(world, plan, BUCKETS) == expected_in(world, plan, BUCKETS)
+
+
 def test_shapes_without_keys_are_summed_as_well(tmp_path: Path):
     world = World(tmp_path, MotifShape(2, 10))
     plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.3)
-    expected = oracle(world.trained(plan), world.shape)
-    del expected[bytes(20)]
-    assert summed(world, plan) == expected
+    assert summed(world, plan, SOME) == expected_in(world, plan, SOME)
 
 
 def test_what_is_read_back_from_the_hub_is_counted_from_there(world: World):
@@ -162,34 +200,30 @@ def test_what_is_read_back_from_the_hub_is_counted_from_there(world: World):
     plan = plan_pile(sources, seed=1, test_size=0.2)
     for record in world.records["mice"]:
         world.store.delete(f"mice/motifs_1x15/{record.session_id}.json")
-    expected = oracle(world.trained(plan), SHAPE)
-    del expected[bytes(15)]
-    assert summed(world, plan) == expected
+    assert summed(world, plan, SOME) == expected_in(world, plan, SOME)
 
 
-def test_any_order_and_number_of_workers_give_the_same_bytes(tmp_path: Path):
-    alone, others = World(tmp_path / "alone"), World(tmp_path / "others")
-    plan = plan_pile(alone.sources(foreign=True), seed=5, test_size=0.2)
-    for bucket in BUCKETS:
-        make_bucket(alone.task(plan), "buckets", bucket)
+def test_any_order_and_number_of_workers_give_the_same_bytes(whole: tuple[World, PilePlan], tmp_path: Path):
+    (alone, plan), others = whole, whole[0].copied_to(tmp_path / "others")
+    for key in [*others.store.keys("buckets"), *others.store.keys("neural_pile")]:
+        others.store.delete(key)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda bucket: make_bucket(others.task(plan), "buckets", bucket), reversed(BUCKETS)))
-    tables = [make_table(world.task(plan), "table", "buckets", 50) for world in (alone, others)]
-    assert tables[0] == tables[1]
-    for world in (alone, others):
-        assert len(list(world.store.keys("buckets"))) == 2 * len(BUCKETS)
-    for key in alone.store.keys("buckets"):
-        assert alone.store.read(key) == others.store.read(key)
-    for file in tables[0].files:
-        assert alone.store.read(file.key) == others.store.read(file.key)
+        list(pool.map(lambda bucket: make_bucket(others.task(plan), "buckets", bucket), reversed(SOME)))
+    assert len(list(others.store.keys("buckets"))) == 2 * len(SOME)
+    for key in [*others.store.keys("buckets"), *others.store.keys("neural_pile")]:
+        assert others.store.read(key) == alone.store.read(key)
 
 
 def test_what_is_current_is_not_made_again_and_single_rows_serve_later_plans(world: World):
-    plan = plan_pile(world.sources(foreign=True), seed=5, split_by="sessions", test_size=0.3)
-    made = make_bucket(world.task(plan), "buckets", "07")
+    plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.2)
     world.open_file = lambda name: pytest.fail(f"{name} was opened")  # type: ignore[method-assign]
-    assert make_bucket(world.task(plan), "buckets", "07") == made
-    assert make_bucket(world.task(plan), "buckets", "08").bucket == 8, "the foreign rows are counted already"
+    made = (world.store.root / "buckets/07.parquet").stat()
+    assert make_bucket(world.task(plan), "buckets", "07").bucket == 7
+    assert (world.store.root / "buckets/07.parquet").stat() == made
+    later = replace(plan, record=plan.record.model_copy(update={"digest": "of a later plan"}))
+    assert (
+        make_bucket(world.task(later), "buckets", "08").inputs != make_bucket(world.task(plan), "buckets", "09").inputs
+    )
 
 
 def test_a_session_without_a_histogram_is_named(world: World):
@@ -214,7 +248,7 @@ def test_a_session_whose_histogram_is_of_other_counts_is_named(world: World):
 
 
 def test_a_foreign_file_that_changed_is_refused(world: World):
-    plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.2)
+    plan = plan_pile(world.sources(foreign=True), seed=8, test_size=0.2)
     path = world.folder / "other.parquet"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -231,9 +265,7 @@ def test_counts_that_are_not_what_their_record_says_have_no_histogram(world: Wor
 
 
 def test_a_table_waits_for_all_buckets_of_its_plan(world: World):
-    plan = plan_pile(world.sources(), seed=5, test_size=0.2)
-    for bucket in BUCKETS:
-        make_bucket(world.task(plan), "buckets", bucket)
+    plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.2)
     other = plan_pile(world.sources(), seed=6, test_size=0.2)
     make_bucket(world.task(other), "buckets", "03")
     with pytest.raises(
@@ -244,13 +276,12 @@ def test_a_table_waits_for_all_buckets_of_its_plan(world: World):
 
 
 @pytest.fixture
-def tabled(world: World) -> Callable[[int], tuple[TableRecord, list[dict[str, Any]], Counter[bytes]]]:
+def tabled(whole: tuple[World, PilePlan]) -> Callable[[int], tuple[TableRecord, list[dict[str, Any]], Counter[bytes]]]:
     """Makes a table of so many rows; gives its record, its rows, and all motifs with silence."""
-    plan = plan_pile(world.sources(foreign=True), seed=5, test_size=0.2)
-    summed(world, plan, "buckets")
+    world, plan = whole
 
     def make(top: int) -> tuple[TableRecord, list[dict[str, Any]], Counter[bytes]]:
-        record = make_table(world.task(plan), f"tables/{top}", "buckets", top)
+        record = make_table(world.task(plan), f"tables/{next(NUMBERS)}", "buckets", top)
         with world.store.open(record.file.key) as file:
             return record, pq.read_table(file).to_pylist(), oracle(world.trained(plan), SHAPE)
 
@@ -268,9 +299,9 @@ def test_the_table_is_in_order_of_frequency_and_then_of_bytes(tabled: Any, top: 
     assert record.spikes == sum(sum(patch) * count for patch, count in expected.items())
 
 
-def test_the_tail_holds_every_motif_by_its_frequency(world: World, tabled: Any):
+def test_the_tail_holds_every_motif_by_its_frequency(whole: tuple[World, PilePlan], tabled: Any):
     record, _, expected = tabled(5)
-    with world.store.open(record.tail_file.key) as file:
+    with whole[0].store.open(record.tail_file.key) as file:
         tail = pq.read_table(file).to_pylist()
     assert [(row["least_frequency"], row["greatest_frequency"]) for row in tail][:4] == [
         (1, 1),
@@ -297,9 +328,9 @@ def test_coverage_is_the_share_of_the_first_motifs_as_far_as_the_table_goes(
     assert list(tabled(19)[0].coverage) == shares[:2]
 
 
-def test_the_first_motifs_are_read_for_the_figure(world: World, tabled: Any):
+def test_the_first_motifs_are_read_for_the_figure(whole: tuple[World, PilePlan], tabled: Any):
     record, rows, _ = tabled(1_000)
-    patches, frequencies, probabilities = read_top(world.store, record, 16)
+    patches, frequencies, probabilities = read_top(whole[0].store, record, 16)
     assert patches.shape == (16, 1, 15)
     assert patches.reshape(16, 15).tolist() == [row["patch"] for row in rows[:16]]
     assert frequencies.tolist() == [row["frequency"] for row in rows[:16]]
