@@ -13,6 +13,7 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
 from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
@@ -23,7 +24,7 @@ from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.automation.pages import pages_sensor
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
-from neuralpile_dagster.orchestration.checks import component_checks, manifest_checks, pile_checks
+from neuralpile_dagster.orchestration.checks import checks_of_made, component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.jobs import named_jobs
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -56,7 +57,15 @@ def build_definitions(settings: Settings, datasets: Iterable[Dataset] | None = N
 
     shared = dg.Definitions(
         assets=[overview_asset(rows, piles), *of_piles],
-        asset_checks=[pile_checks(pile) for pile in piles],
+        asset_checks=[
+            *(pile_checks(pile) for pile in piles),
+            *(
+                checks_of_made(pile, members[pile.name], row)
+                for pile in piles
+                for row in pile_analyses_of(pile)
+                if row.checks
+            ),
+        ],
         jobs=named_jobs(rows, piles, job_of_all),
         sensors=[version_sensor(rows), current_sensor(rows, piles), pages_sensor(rows, piles), alert_sensor(settings)],
         resources={"instance": InstanceResource(settings).definition()},

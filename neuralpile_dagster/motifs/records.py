@@ -7,6 +7,9 @@ from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile
 MOTIFS_VERSION = "motifs-1"
 """Code version of histograms and of sums of them; a new one makes all of them out of date."""
 
+TOP = 1_000_000
+"""Motifs of a published table."""
+
 
 class HistogramNumbers(Model):
     """Numbers of a histogram: what was counted, and what was found.
@@ -57,6 +60,11 @@ class BucketRecord(Model):
     patches: int
     spikes: int
 
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its file in the store."""
+        return (self.file,)
+
 
 class Trained(Model):
     """What a pile trains on, as motifs: numbers that its table must agree with.
@@ -100,3 +108,8 @@ class TableRecord(Model):
     def files(self) -> tuple[StoredFile, ...]:
         """Its files in the store."""
         return self.file, self.tail_file
+
+    @property
+    def stated_coverage(self) -> tuple[tuple[int, float], ...]:
+        """``coverage`` of numbers of motifs that the table has; of all where it has fewer than the first."""
+        return tuple(pair for pair in self.coverage if pair[0] < self.rows) or ((self.rows, self.coverage[0][1]),)

@@ -315,15 +315,15 @@ class Launcher:
                     if analysis.name in needed:
                         self._analyse(dataset, analysis, sessions)
         for row in rows:
-            self._make(pile, row, [f"{pile.key}/{upstream.name}" for upstream in rows])
+            self._make(pile, row)
 
-    def _make(self, pile: Pile, row: PileAnalysis, names_of_rows: Sequence[str]) -> None:
+    def _make(self, pile: Pile, row: PileAnalysis) -> None:
         """Make the missing partitions of something made of a pile."""
         standings = pile_standings(self.store, pile, self.datasets, self.settings)
         standing = next(standing for standing in standings if standing.analysis.name == row.name)
         asset, wanted = names.asset_key(pile, row), set(standing.due) | set(standing.failed)
-        if standing.waits and standing.waits not in names_of_rows:
-            self.outcome.failed[asset.to_user_string()] = f"not made: it waits for {standing.waits}"
+        if standing.waits and not standing.behind:
+            self.outcome.failed[asset.to_user_string()] = f"not made: {standing.waits}"
         if (partitions := analysis_partitions(pile, row)) is not None:
             known = partition_keys(self.instance, partitions)
             reasons = [self.run([asset], batch) for batch in contiguous_batches(known, wanted, row.per_run)]

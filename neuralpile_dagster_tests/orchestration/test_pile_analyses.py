@@ -130,14 +130,14 @@ def test_a_partition_that_failed_costs_only_itself_and_is_made_alone_later(merge
     assert merged.made(asset) == set(shards) - {shards[1]}
     state = standings(merged)["spikes_of_shards"]
     assert (state.done, list(state.failed), state.due) == (2, [shards[1]], {}), "not due until something changes"
-    assert standings(merged)["spikes_of_all"].waits == "neural_pile/spikes_of_shards"
+    assert standings(merged)["spikes_of_all"].behind == "spikes_of_shards"
     total = merged.run(names.asset_key(NEURAL_PILE, rows.total))
-    assert "it waits for neural_pile/spikes_of_shards" in failure_of(total)
+    assert "found: neural_pile/spikes_of_shards is not complete" in failure_of(total)
     lines = piles_status(merged.store, [NEURAL_PILE], merged.datasets, merged.settings)
     assert lines[1:] == [
         "neural-pile spikes_of_shards: 2 of 3 done, 1 failed, 0 to do",
         f"failed neural-pile spikes_of_shards {shards[1]}: the disk is loud.",
-        "neural-pile spikes_of_all: 0 done, 0 failed, 1 to do, waiting for neural_pile/spikes_of_shards",
+        "neural-pile spikes_of_all: 0 done, 0 failed, 1 to do: neural_pile/spikes_of_shards is not complete",
     ]
 
     rows.refused.clear()

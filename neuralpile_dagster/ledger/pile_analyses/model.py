@@ -7,9 +7,9 @@ partition. Which rows a pile has is in `rows`, their state in `standing`; what a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
@@ -43,6 +43,7 @@ ALL = "all"
 """Key of the only part of what has no partitions: the name of its record."""
 Partitions = Literal["none", "buckets", "shards"]
 Number = int | float | str
+Kept = TypeVar("Kept")
 Rows = Sequence[Mapping[str, Number]]
 """A table for the UI: all rows have the same columns."""
 
@@ -68,6 +69,13 @@ class PlannedPile:
     settings: Settings
     current: piles.CurrentPlan
     plan: PlanRecord
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False)
+
+    def kept(self, name: object, make: Callable[[], Kept]) -> Kept:
+        """What ``make`` gave when it was first asked for under that name: partitions of one run share it."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(Kept, self._kept[name])
 
     @cached_property
     def planned(self) -> PilePlan:
@@ -104,20 +112,15 @@ class PlannedPile:
         """Record of one partition, or None; of the row's own type."""
         return read_record(self.store, row.record_key(self.pile, self.settings, key), row.record)
 
+    def upstream(self, row: PileAnalysis, key: str = ALL) -> Any:
+        """`record` of something that is made before what asks for it, read once."""
+        return self.kept((row.name, key), lambda: self.record(row, key))
+
     def records(self, row: PileAnalysis) -> dict[str, Any]:
         """Records of all partitions that have one, by key."""
         keys = self.keys(row)
         found = zip(keys, map_items(self.store, lambda key: self.record(row, key), keys), strict=True)
         return {key: record for key, record in found if record is not None}
-
-    def require_record(self, row: PileAnalysis, key: str = ALL) -> Any:
-        """Record of one partition, of the row's own type; raises `ConfigurationError` when there is none."""
-        record = self.record(row, key)
-        if record is None:
-            raise ConfigurationError(
-                f"{self.pile.name} has no {row.name} yet", remedy=f"materialize {self.pile.key}/{row.name}"
-            )
-        return record
 
 
 def planned_pile(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PlannedPile | None:
@@ -127,6 +130,14 @@ def planned_pile(store: Store, pile: Pile, datasets: Sequence[Dataset], settings
         return None
     plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
     return None if plan is None else PlannedPile(store, pile, pile.members(datasets), settings, current, plan)
+
+
+def require_planned(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PlannedPile:
+    """`planned_pile`; raises `ConfigurationError` while the pile is not planned."""
+    of = planned_pile(store, pile, datasets, settings)
+    if of is None:
+        raise ConfigurationError(f"{pile.name} is not planned yet", remedy=f"materialize {pile.key}/manifest")
+    return of
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,7 @@ class PileAnalysis(AssetKind):
     tables, pictures : callable
         Tables and pictures (Markdown) for the UI, by name.
     waits : callable
-        Why no partition can be made yet, in words; empty when each can. Asked only where something is due.
+        Why no partition can be made yet, in words; empty when each can be. Asked only where something is due.
     says : callable
         What the command line says once it is made, of a row without partitions; empty for nothing.
     checks : str

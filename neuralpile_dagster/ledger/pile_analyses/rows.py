@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
+from neuralpile_dagster.ledger.pile_analyses.motifs import motif_rows
 
-FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = ()
+FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows,)
 """Each gives the rows that a pile's configuration asks for, upstream rows first."""
 
 

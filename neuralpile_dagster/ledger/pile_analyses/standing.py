@@ -37,7 +37,9 @@ class PileAnalysisStanding:
     failed : dict of str to str
         Reasons of partitions whose last attempt failed; those after a transient error are due again after a while.
     waits : str
-        What the others wait for, in words; empty when they wait for nothing.
+        Why the others cannot be made yet, in words; empty when they can.
+    behind : str
+        The other kind of asset that must be complete before; empty when that is not why.
     """
 
     analysis: PileAnalysis
@@ -46,6 +48,7 @@ class PileAnalysisStanding:
     due: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     waits: str = ""
+    behind: str = ""
 
     @property
     def complete(self) -> bool:
@@ -55,7 +58,7 @@ class PileAnalysisStanding:
     def in_words(self, pile: Pile) -> list[str]:
         """Lines for `neuralpile status`."""
         name, left = f"{pile.name} {self.analysis.name}", self.partitions - self.done - len(self.failed)
-        waits = f", waiting for {self.waits}" if left and self.waits else ""
+        waits = f": {self.waits}" if left and self.waits else ""
         done = f"{self.done:,} of {self.partitions:,} done" if self.partitions > 1 else f"{self.done} done"
         lines = [f"{name}: {done}, {len(self.failed):,} failed, {left:,} to do{waits}"]
         named = list(self.failed.items())[:REASONS_SHOWN]
@@ -96,24 +99,25 @@ def require_upstream(of: PlannedPile, row: PileAnalysis) -> None:
             break
         if _standing(of, upstream, complete).complete:
             complete.add(upstream.name)
-    if waits := _waits(of, row, complete):
+    if waits := _behind(of, row, complete)[0] or row.waits(of):
         raise ConfigurationError(
             f"{row.name} of {of.pile.name} cannot be made yet",
-            found=f"it waits for {waits}",
+            found=waits,
             remedy="neuralpile build NAME --merge makes what is missing, in order (neuralpile status shows it)",
         )
 
 
-def _waits(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> str:
-    lacking = [upstream.name for upstream in row.upstream_rows() if upstream.name not in complete]
-    return f"{of.pile.key}/{lacking[0]}" if lacking else row.waits(of)
+def _behind(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> tuple[str, str]:
+    """The first row upstream that is not complete, in words, and its name."""
+    name = next((upstream.name for upstream in row.upstream_rows() if upstream.name not in complete), "")
+    return (f"{of.pile.key}/{name} is not complete", name) if name else ("", "")
 
 
 def _standing(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> PileAnalysisStanding:
     keys = of.keys(row)
-    lacking = [upstream.name for upstream in row.upstream_rows() if upstream.name not in complete]
-    if lacking:
-        return PileAnalysisStanding(row, len(keys), waits=f"{of.pile.key}/{lacking[0]}")
+    waits, behind = _behind(of, row, complete)
+    if behind:
+        return PileAnalysisStanding(row, len(keys), waits=waits, behind=behind)
     failures = documents.read_failures(of.store, of.pile, of.settings, row.name)
 
     def look(key: str) -> tuple[str | None, bool]:
@@ -135,5 +139,5 @@ def _standing(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> PileAna
             due[key] = inputs
     waits = row.waits(of) if due else ""
     if not due and done + len(failed) < len(keys):
-        waits = f"{of.pile.key}/{row.upstream[0].name}"
+        waits = f"{of.pile.key}/{row.upstream[0].name} is not complete"
     return PileAnalysisStanding(row, len(keys), done, {} if waits else due, failed, waits)

@@ -35,7 +35,7 @@ def _asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.Ass
                 names.asset_key(pile, row),
                 deps=[*_of_pile(pile, row), *_of_members(datasets, row)],
                 skippable=True,
-                **pile_facts(pile, row, datasets),
+                **pile_facts(pile, row, datasets, _asset),
             )
         ],
         partitions_def=analysis_partitions(pile, row),
@@ -44,8 +44,9 @@ def _asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.Ass
     )
     def partitions(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
         with failing_in_words():
-            PileAnalysisBatch(context, instance, pile, datasets, row).run()
-        yield from ()  # every partition is recorded by then
+            batch = PileAnalysisBatch(context, instance, pile, datasets, row)
+            batch.run()
+        yield from batch.results  # every partition is recorded by then
 
     return partitions
 

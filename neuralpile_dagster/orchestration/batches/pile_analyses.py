@@ -6,8 +6,8 @@ What is computed is in the rows (`ledger.pile_analyses`); nothing here depends o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
     PileAnalysis,
     PileTask,
     PlannedPile,
-    planned_pile,
+    require_planned,
 )
 from neuralpile_dagster.ledger.pile_analyses.standing import is_current, require_upstream
 from neuralpile_dagster.orchestration import names
@@ -42,6 +42,8 @@ class PileAnalysisBatch(PartitionBatch):
     pile: Pile
     datasets: Sequence[Dataset]
     analysis: PileAnalysis
+    results: list[dg.MaterializeResult] = field(default_factory=list, init=False)
+    """For the asset's function to give to Dagster: of the part without partition, whose checks run after its output."""
     thing = "partition"
 
     @property
@@ -66,15 +68,20 @@ class PileAnalysisBatch(PartitionBatch):
         """Dagster's partition of a key."""
         return None if key == ALL else key
 
+    def log_materialization(
+        self, asset: dg.AssetKey, partition: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Log a partition's materialization at once; that of the one part without partition is a result of the run."""
+        if partition == ALL and isinstance(self.context, dg.AssetExecutionContext):
+            version = dg.DataVersion(tags[_DATA_VERSION])
+            self.results.append(dg.MaterializeResult(asset, metadata=dict(metadata), data_version=version))
+        else:
+            super().log_materialization(asset, partition, metadata, tags)
+
     @cached_property
     def of(self) -> PlannedPile:
         """The pile as it is planned at the start of the run."""
-        of = planned_pile(self.store, self.pile, self.datasets, self.settings)
-        if of is None:
-            raise ConfigurationError(
-                f"{self.pile.name} is not planned yet", remedy=f"materialize {self.pile.key}/manifest"
-            )
-        return of
+        return require_planned(self.store, self.pile, self.datasets, self.settings)
 
     @cached_property
     def _upstream_is_complete(self) -> bool:
