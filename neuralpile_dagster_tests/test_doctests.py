@@ -9,7 +9,11 @@ import pytest
 
 from neuralpile_dagster_tests.fixtures.documented import ROOT
 
-MODULES = ("neuralpile_dagster.binning.segments", "neuralpile_dagster.recordings.sessions")
+MODULES = (
+    "neuralpile_dagster.binning.segments",
+    "neuralpile_dagster.motifs.tokens",
+    "neuralpile_dagster.recordings.sessions",
+)
 
 
 def test_the_binning_rule_is_as_its_page_shows() -> None:

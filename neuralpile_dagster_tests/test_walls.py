@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "publish": {"archives", "binning", "catalog", "hub", "motifs", "plots", "recordings", "store", "tables"},
     "plots": set(),
     "motifs": {"store", "tables"},
-    "reading": {"hub", "net", "recordings", "store", "tables"},
+    "reading": {"hub", "motifs", "net", "recordings", "store", "tables"},
     "testing": {"archives", "catalog", "recordings"},
     "ledger": {
         "session",

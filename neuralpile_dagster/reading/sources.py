@@ -135,7 +135,7 @@ class _Folder:
         except FileNotFoundError as error:
             raise HubError(
                 f"{self.place}/{path} is missing",
-                found="the folder was replaced or removed while it was read",
+                found="no such file, or the folder was replaced or removed while it was read",
                 remedy="open the pile again; to keep a version while others are published, read a copy of the folder",
             ) from error
 
@@ -172,6 +172,8 @@ class _OnTheHub:
         return frozenset(path for path in self._pinned.sizes if _is_read(path))
 
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
+        if path not in self._pinned.sizes:
+            raise HubError(f"{self.place}/{path} is missing", found="no such file in this repository")
         return _LocalFile(self._pinned.download(path)) if self.cache and whole else self._pinned.open(path)
 
 

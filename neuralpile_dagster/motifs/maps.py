@@ -1,0 +1,284 @@
+"""Token of every motif of a pile, in 64 bucket files that are mapped into memory; unknown motifs belong to `nearest`.
+
+``build_map(store, folder, bucket, motifs, vocabulary, inputs=)`` makes the files of one bucket; `Maps` looks motifs up
+in the files of all. They are Arrow IPC without compression: ``<bucket>.arrow`` has ``key`` (ascending) and ``id``,
+``<bucket>.patches.arrow`` the motifs without key: ``patch`` (ascending) and ``id``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.motifs.vocabulary import Vocabulary
+from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.store import LocalStore, Store, put_file
+from neuralpile_dagster.store.fetching import fetch, open_verified
+from neuralpile_dagster.tables.footer import damaged, open_parquet
+
+_ROWS = 1 << 17
+"""Motifs whose patches are in memory at a time."""
+
+
+class MapRecord(Model):
+    """Record of one bucket's map, and what the vocabulary makes of the bucket's patches.
+
+    ``motifs`` are all of the bucket, ``tail_motifs`` those that are not in the vocabulary, ``patches`` and
+    ``tail_patches`` how often they occur. ``silenced_patches`` of the tail overlap with no motif of the vocabulary.
+    ``spikes`` are in all patches, ``spikes_decoded`` in what their tokens decode to; ``tail_difference`` is the sum of
+    absolute differences of counts between patches of the tail and what their tokens decode to.
+    """
+
+    inputs: str
+    bucket: str
+    vocabulary_sha256: str
+    file: StoredFile
+    patches_file: StoredFile
+    motifs: int = 0
+    tail_motifs: int = 0
+    patches: int = 0
+    tail_patches: int = 0
+    silenced_patches: int = 0
+    spikes: int = 0
+    spikes_decoded: int = 0
+    tail_difference: int = 0
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Both files."""
+        return self.file, self.patches_file
+
+
+def build_map(
+    store: Store,
+    folder: str,
+    bucket: str,
+    motifs: StoredFile,
+    vocabulary: Vocabulary,
+    *,
+    inputs: str,
+    threads: int = 1,
+) -> MapRecord:
+    """Make ``<folder>/<bucket>.arrow`` and ``<folder>/<bucket>.patches.arrow``.
+
+    Memory: about 12 bytes for each motif of the bucket.
+
+    Parameters
+    ----------
+    store : Store
+    folder : str
+        Store prefix.
+    bucket : str
+        One of `shape.BUCKETS`.
+    motifs : StoredFile
+        Parquet with the bucket's motifs: ``key`` (uint64, ascending) of those that have one, then ``patch`` (binary,
+        ascending) of the others, and ``count``, how often they occur.
+    vocabulary : Vocabulary
+    inputs : str
+        For the record.
+    threads : int
+        Threads that compare motifs; the files do not depend on them.
+
+    Raises
+    ------
+    TableError
+        ``motifs`` is damaged, or is not such a file.
+    """
+    name = store.uri(motifs.key)
+    sums: Counter[str] = Counter()
+    with open_verified(store, motifs) as source, damaged(name):
+        parquet = open_parquet(source, name)
+        n_motifs = parquet.metadata.num_rows
+        keys, tokens = np.empty(n_motifs, np.uint64), np.empty(n_motifs, vocabulary.dtype)
+        done, n_keys = 0, 0
+        without: list[np.ndarray] = []
+        for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
+            some = len(batch) - batch["key"].null_count
+            if done > n_keys and some:
+                raise _invalid(name, "keys after motifs without key")
+            batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
+            rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
+            patches = np.concatenate([patches_of(batch_keys, vocabulary.shape.cells), rest])
+            place = slice(done, done + len(batch))
+            tokens[place] = vocabulary.tokens_of(patches, threads)
+            keys[n_keys : n_keys + some] = batch_keys
+            without.append(rest)
+            n_keys, done = n_keys + some, place.stop
+            sums.update(_sums(patches, tokens[place], np.asarray(batch["count"], np.int64), vocabulary))
+    keyless = np.concatenate(without) if without else np.zeros((0, vocabulary.shape.cells), np.uint8)
+    keys, texts = keys[:n_keys], as_bytes(keyless)
+    if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
+        raise _invalid(name, "motifs that are not ascending")
+    if np.any(bucket_of_keys(keys) != int(bucket)) or np.any(bucket_of_patches(keyless) != int(bucket)):
+        raise _invalid(name, f"motifs of another bucket than {bucket}")
+    about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
+    stems = {f"{bucket}": ("key", _array(keys, pa.uint64()), tokens[:n_keys])}
+    stems[f"{bucket}.patches"] = ("patch", _array(keyless, pa.binary(keyless.shape[1])), tokens[n_keys:])
+    files = []
+    for stem, (column, values, ids) in stems.items():
+        token = _array(ids, pa.from_numpy_dtype(ids.dtype))
+        batch = pa.record_batch([values, token], [column, "id"]).replace_schema_metadata(about)
+        files.append(put_file(store, f"{folder}/{stem}.arrow", partial(_write, batch))[0])
+    return MapRecord(
+        inputs=inputs,
+        bucket=bucket,
+        vocabulary_sha256=vocabulary.document.vocabulary_sha256,
+        file=files[0],
+        patches_file=files[1],
+        **sums,
+    )
+
+
+def _sums(patches: np.ndarray, tokens: np.ndarray, counts: np.ndarray, vocabulary: Vocabulary) -> dict[str, int]:
+    """The numbers of a `MapRecord`, of some motifs."""
+    decoded = vocabulary.patches[tokens]
+    difference = np.abs(patches.astype(np.int16) - decoded).sum(axis=1, dtype=np.int64)
+    spikes, after = (each.sum(axis=1, dtype=np.int64) for each in (patches, decoded))
+    tail = difference > 0
+    silenced = tail & (tokens == vocabulary.document.silent_id)
+    return {
+        "motifs": len(patches),
+        "tail_motifs": int(tail.sum()),
+        "patches": int(counts.sum()),
+        "tail_patches": int(counts[tail].sum()),
+        "silenced_patches": int(counts[silenced].sum()),
+        "spikes": int(counts @ spikes),
+        "spikes_decoded": int(counts @ after),
+        "tail_difference": int(counts @ difference),
+    }
+
+
+def _invalid(name: str, found: str) -> TableError:
+    return TableError(
+        f"{name} is not a bucket of motifs",
+        found=found,
+        expected="keys in ascending order, then patches without key in ascending order, of one bucket",
+        remedy="delete it and materialize the asset that makes it",
+    )
+
+
+def _bytes_as_rows(column: pa.BinaryArray, n_cells: int, name: str) -> np.ndarray:
+    content = column.to_pylist()
+    if any(patch is None or len(patch) != n_cells for patch in content):
+        raise _invalid(name, f"a motif with neither a key nor a patch of {n_cells} counts")
+    return np.frombuffer(b"".join(content), np.uint8).reshape(-1, n_cells)
+
+
+def as_bytes(patches: np.ndarray) -> np.ndarray:
+    """Patches as byte strings, which numpy compares and sorts.
+
+    Parameters
+    ----------
+    patches : numpy.ndarray, uint8, shape (n, n_cells)
+
+    Returns
+    -------
+    numpy.ndarray, bytes (S), shape (n,)
+    """
+    return np.ascontiguousarray(patches).view(f"S{patches.shape[1]}").reshape(-1)
+
+
+def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])
+
+
+def _write(batch: pa.RecordBatch, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+class Maps:
+    """The maps of all buckets; each is mapped into memory when it is first needed.
+
+    Parameters
+    ----------
+    store : Store
+        On S3, files are copied to the folder for temporary files first, for as long as this object lives.
+    records : sequence of MapRecord
+        Of all buckets.
+
+    Raises
+    ------
+    ValueError
+        A bucket is missing, or they are of several vocabularies.
+    """
+
+    def __init__(self, store: Store, records: Sequence[MapRecord]) -> None:
+        self._store, self._records = store, {int(record.bucket): record for record in records}
+        sources = {record.vocabulary_sha256 for record in records}
+        if len(self._records) != N_BUCKETS or len(sources) != 1:
+            raise ValueError(
+                f"{len(self._records)} buckets of {len(sources)} vocabularies; expected {N_BUCKETS} of one"
+            )
+        self.vocabulary_sha256 = sources.pop()
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._opened = cache(self._open)
+
+    def of_keys(self, keys: np.ndarray, missing: int) -> np.ndarray:
+        """Tokens of motifs by key.
+
+        Parameters
+        ----------
+        keys : numpy.ndarray, uint64, shape (n,)
+        missing : int
+            Stands for a motif that is not in the maps.
+
+        Returns
+        -------
+        numpy.ndarray, int64, shape (n,)
+        """
+        return self._find(keys, bucket_of_keys(keys), missing, "key")
+
+    def of_patches(self, patches: np.ndarray, missing: int) -> np.ndarray:
+        """Tokens of motifs without key.
+
+        Parameters
+        ----------
+        patches : numpy.ndarray, uint8, shape (n, n_cells)
+        missing : int
+            Stands for a motif that is not in the maps.
+
+        Returns
+        -------
+        numpy.ndarray, int64, shape (n,)
+        """
+        return self._find(as_bytes(patches), bucket_of_patches(patches), missing, "patch")
+
+    def _find(self, motifs: np.ndarray, buckets: np.ndarray, missing: int, column: str) -> np.ndarray:
+        found = np.full(len(motifs), missing, np.int64)
+        for bucket in np.unique(buckets).tolist():
+            known, tokens = self._opened(bucket, column)
+            if not len(known):
+                continue
+            here = np.flatnonzero(buckets == bucket)
+            place = np.minimum(np.searchsorted(known, motifs[here]), len(known) - 1)
+            found[here] = np.where(known[place] == motifs[here], tokens[place], missing)
+        return found
+
+    def _open(self, bucket: int, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Motifs and tokens of a file, views of the mapped memory."""
+        record = self._records[bucket]
+        file = record.file if column == "key" else record.patches_file
+        if isinstance(self._store, LocalStore):
+            path = Path(self._store.uri(file.key))
+            open_verified(self._store, file).close()
+        else:
+            self._copies = self._copies or tempfile.TemporaryDirectory(prefix="neuralpile-maps-")
+            path = Path(self._copies.name) / file.key.rpartition("/")[2]
+            fetch(self._store, file, path)
+        with damaged(self._store.uri(file.key)):
+            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        motifs, tokens = batch.columns
+        kind = np.dtype(np.uint64) if column == "key" else np.dtype(f"S{motifs.type.byte_width}")
+        values = np.frombuffer(motifs.buffers()[1], kind, len(batch)) if len(batch) else np.zeros(0, kind)
+        return values, tokens.to_numpy()

@@ -1,0 +1,264 @@
+"""Spike counts as tokens and back: every patch of a row becomes the number of a motif.
+
+Public functions for training code; they need numpy, pyarrow and numba. How a token is chosen is in
+`vocabulary.Vocabulary.tokens_of`, files of tokens in `shards`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralpile_dagster.motifs.maps import Maps, as_bytes
+from neuralpile_dagster.motifs.pack import pack, patches_of, take
+from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
+
+
+class Tokenizer:
+    """A motif vocabulary, and what it takes to encode with it.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    maps : Maps, optional
+        Known tokens of motifs outside of the vocabulary. Without them these are compared with the vocabulary, which
+        gives the same tokens and takes longer.
+
+    Examples
+    --------
+    Of motifs of 1 unit x 3 bins, in the order of their tokens:
+
+    >>> tokenizer = Tokenizer.of([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 2, 1]], shape=(1, 3))
+    >>> tokenizer
+    Tokenizer(1x3, 4 motifs, separator 4)
+    >>> tokenizer.size, tokenizer.silent_id, tokenizer.dtype
+    (5, 0, dtype('uint16'))
+    """
+
+    def __init__(self, vocabulary: Vocabulary, maps: Maps | None = None) -> None:
+        if maps is not None and maps.vocabulary_sha256 != vocabulary.document.vocabulary_sha256:
+            raise ValueError("the maps are of another vocabulary")
+        self.vocabulary, self._maps = vocabulary, maps
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """Load a published tokenizer: a folder with ``tokenizer.json`` and ``vocabulary.parquet``.
+
+        `neuralpile_dagster.reading.open_tokenizer` also opens repositories of the Hugging Face Hub and S3. Raises
+        `DocumentError` or `TableError` where the files are missing, damaged, or of a newer version.
+        """
+        return cls(load_vocabulary(folder))
+
+    @classmethod
+    def of(cls, motifs: Sequence[Sequence[int]] | np.ndarray, shape: tuple[int, int]) -> Tokenizer:
+        """A tokenizer of given motifs, in the order of their tokens.
+
+        Parameters
+        ----------
+        motifs : numpy.ndarray or sequence, uint8, shape (n_motifs, n_cells)
+            Counts of each motif, unit after unit; one must be silent.
+        shape : (int, int)
+            Units and bins of a motif.
+
+        Raises
+        ------
+        ValueError
+            No motif is silent, or they are of another shape.
+        """
+        return cls(vocabulary_of(motifs, MotifShape(*shape)))
+
+    @property
+    def shape(self) -> MotifShape:
+        """Units and bins of a motif: ``shape.n_units``, ``shape.n_bins``."""
+        return self.vocabulary.shape
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, with the separator."""
+        return self.vocabulary.document.size
+
+    @property
+    def sep_id(self) -> int:
+        """The separator, which `interleave` puts before every time step; the last token."""
+        return self.vocabulary.document.sep_id
+
+    @property
+    def silent_id(self) -> int:
+        """Token of the patch without spikes."""
+        return self.vocabulary.document.silent_id
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of tokens: uint16 or uint32."""
+        return self.vocabulary.dtype
+
+    @property
+    def motifs(self) -> np.ndarray:
+        """Motifs by token.
+
+        Returns
+        -------
+        numpy.ndarray, uint8, shape (n_motifs, n_cells)
+            Counts of each motif, unit after unit.
+        """
+        return self.vocabulary.patches
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.shape.name}, {len(self.motifs):,} motifs, separator {self.sep_id})"
+
+    def encode_row(self, counts: np.ndarray) -> tuple[np.ndarray, int]:
+        """`encode`, and how many of the tokens are of patches that are in the vocabulary.
+
+        Parameters
+        ----------
+        counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+
+        Returns
+        -------
+        tokens : numpy.ndarray, uint16 or uint32, shape (n_patches along units, n_patches along bins)
+        n_exact : int
+        """
+        if counts.dtype != np.uint8 or counts.ndim != 2:
+            raise ValueError(f"{counts.dtype} of shape {counts.shape}; expected uint8, units x bins")
+        grid = self.shape.grid(*counts.shape)
+        tokens = np.empty(grid[0] * grid[1], self.dtype)
+        lookup, missing = self.vocabulary.lookup, self.sep_id  # which is the token of no patch
+        if self.shape.has_keys:
+            keys, without = pack(np.ascontiguousarray(counts), self.shape)
+            unknown = lookup.of_keys(keys.reshape(-1), tokens, missing)
+            patches = take(counts, self.shape, without)
+        else:
+            without, patches, unknown = np.arange(len(tokens)), take(counts, self.shape), 0
+        if unknown:
+            places = np.flatnonzero(tokens == missing)
+            tokens[places] = self._of_tail_keys(keys.reshape(-1)[places])
+        if len(without):
+            found = np.empty(len(without), self.dtype)
+            if others := lookup.of_patches(patches, found, missing):
+                places = np.flatnonzero(found == missing)
+                found[places] = self._of_tail_patches(patches[places])
+                unknown += others
+            tokens[without] = found
+        return tokens.reshape(grid), len(tokens) - unknown
+
+    def _of_tail_keys(self, keys: np.ndarray) -> np.ndarray:
+        """Tokens of motifs outside of the vocabulary, by key."""
+        distinct, which = np.unique(keys, return_inverse=True)
+        known = self._maps.of_keys(distinct, self.sep_id) if self._maps else None
+        return self._of_tail(known, patches_of(distinct, self.shape.cells))[which]
+
+    def _of_tail_patches(self, patches: np.ndarray) -> np.ndarray:
+        """Tokens of motifs outside of the vocabulary, by their counts."""
+        distinct, which = np.unique(as_bytes(patches), return_inverse=True)
+        rows = distinct.view(np.uint8).reshape(-1, self.shape.cells)
+        known = self._maps.of_patches(rows, self.sep_id) if self._maps else None
+        return self._of_tail(known, rows)[which]
+
+    def _of_tail(self, known: np.ndarray | None, patches: np.ndarray) -> np.ndarray:
+        if known is None:
+            return self.vocabulary.tokens_of(patches)
+        others = np.flatnonzero(known == self.sep_id)
+        known[others] = self.vocabulary.tokens_of(patches[others])
+        return known
+
+
+def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Tokens of a row of spike counts.
+
+    The row is padded with silence to a multiple of the motifs' shape. A patch that is a motif of the vocabulary gets
+    its token; any other that of the most similar motif (`vocabulary.Vocabulary.tokens_of`), never the separator.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, uint8, shape (n_units, n_bins)
+    tokenizer : Tokenizer
+
+    Returns
+    -------
+    numpy.ndarray, uint16 or uint32, shape (ceil(n_units / shape.n_units), ceil(n_bins / shape.n_bins))
+
+    Raises
+    ------
+    ValueError
+        Another dtype or other dimensions.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer.of([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 2, 1]], shape=(1, 3))
+    >>> counts = np.array([[0, 1, 0, 0, 2, 1, 0], [0, 0, 0, 3, 0, 0, 0]], np.uint8)
+    >>> encode(counts, tokenizer)  # 3 0 0 is not in the vocabulary; 1 0 0 is most similar
+    array([[2, 3, 0],
+           [0, 1, 0]], dtype=uint16)
+    """
+    return tokenizer.encode_row(counts)[0]
+
+
+def decode(tokens: np.ndarray, tokenizer: Tokenizer, n_bins: int, n_units: int | None = None) -> np.ndarray:
+    """Spike counts that tokens stand for: those that were encoded, where all patches were in the vocabulary.
+
+    Parameters
+    ----------
+    tokens : numpy.ndarray, integers, shape (n_patches along units, n_patches along bins)
+        As `encode` gives them, without separators.
+    tokenizer : Tokenizer
+    n_bins : int
+        Bins of the row, without padding.
+    n_units : int, optional
+        Units of the row; needed where motifs have several units and the last ones are padding.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (n_units, n_bins)
+
+    Raises
+    ------
+    ValueError
+        Some tokens are not those of motifs, or there are more or fewer than such a row has.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer.of([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 2, 1]], shape=(1, 3))
+    >>> decode(np.array([[2, 3, 0], [0, 1, 0]]), tokenizer, n_bins=7)
+    array([[0, 1, 0, 0, 2, 1, 0],
+           [0, 0, 0, 1, 0, 0, 0]], dtype=uint8)
+    """
+    shape = tokenizer.shape
+    units = n_units if n_units is not None else len(tokens) * shape.n_units
+    if tokens.ndim != 2 or tokens.shape != shape.grid(units, n_bins):
+        raise ValueError(f"tokens of shape {tokens.shape} for {units} units x {n_bins} bins in patches of {shape.name}")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(tokenizer.motifs):
+        raise ValueError(f"tokens {tokens.min()} to {tokens.max()}; expected 0 to {len(tokenizer.motifs) - 1}")
+    rows, columns = tokens.shape
+    patches = tokenizer.motifs[tokens].reshape(rows, columns, shape.n_units, shape.n_bins)
+    counts = patches.transpose(0, 2, 1, 3).reshape(rows * shape.n_units, columns * shape.n_bins)
+    return np.ascontiguousarray(counts[:units, :n_bins])
+
+
+def interleave(tokens: np.ndarray, sep: int) -> np.ndarray:
+    """Tokens of a row as one sequence: for every time step the separator, then the tokens of units 0 to n-1.
+
+    Parameters
+    ----------
+    tokens : numpy.ndarray, uint16 or uint32, shape (n_units, n_steps)
+        As `encode` gives them.
+    sep : int
+        The separator, `Tokenizer.sep_id`.
+
+    Returns
+    -------
+    numpy.ndarray, uint16 or uint32, shape (n_steps * (n_units + 1),)
+
+    Examples
+    --------
+    >>> interleave(np.array([[2, 3, 0], [0, 1, 0]], np.uint16), sep=4)
+    array([4, 2, 0, 4, 3, 1, 4, 0, 0], dtype=uint16)
+    """
+    n_units, n_steps = tokens.shape
+    sequence = np.empty((n_steps, n_units + 1), tokens.dtype)
+    sequence[:, 0] = sep
+    sequence[:, 1:] = tokens.T
+    return sequence.reshape(-1)

@@ -1,0 +1,158 @@
+"""Encoding rows as tokens and back: exact for motifs of the vocabulary, total for all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import neuralpile_dagster.motifs
+from neuralpile_dagster.motifs import Tokenizer, decode, encode, interleave
+from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster_tests.fixtures.tokens import (
+    as_patches,
+    bursty_counts,
+    counted,
+    patches_by_loops,
+    put_vocabulary,
+    scores,
+    upstream_nearest,
+)
+from neuralpile_dagster_tests.test_public_names import modules_after
+
+SHAPES = [MotifShape(1, 15), MotifShape(1, 1), MotifShape(2, 3), MotifShape(4, 8), MotifShape(3, 7)]
+PUBLISHED = MotifShape(1, 15)
+
+
+def tokenizer_of(rows: list[np.ndarray], shape: MotifShape, size: int | None = None) -> Tokenizer:
+    """Of silence and the most frequent other motifs of rows."""
+    motifs = counted(rows, shape)
+    del motifs[bytes(shape.cells)]
+    chosen = [bytes(shape.cells), *(motif for motif, _ in motifs.most_common(size))]
+    return Tokenizer.of(as_patches(chosen, shape), (shape.n_units, shape.n_bins))
+
+
+counts = st.builds(
+    lambda seed, n_units, n_bins, largest: (
+        np.random.default_rng(seed).poisson(0.3, (n_units, n_bins)) * largest
+    ).astype(np.uint8),
+    st.integers(0, 2**32),
+    st.integers(0, 7),
+    st.integers(0, 40),
+    st.sampled_from([1, 3, 16, 60]),
+)
+
+
+@settings(max_examples=60)
+@given(counts, st.sampled_from(SHAPES))
+def test_motifs_of_the_vocabulary_decode_to_what_was_encoded(row: np.ndarray, shape: MotifShape) -> None:
+    tokenizer = tokenizer_of([row], shape)
+    tokens = encode(row, tokenizer)
+    assert tokens.shape == shape.grid(*row.shape)
+    assert tokens.dtype == np.uint16
+    decoded = decode(tokens, tokenizer, row.shape[1], row.shape[0])
+    np.testing.assert_array_equal(decoded, row)
+    assert decoded.dtype == np.uint8
+
+
+@settings(max_examples=60)
+@given(counts, counts, st.sampled_from(SHAPES), st.integers(0, 9))
+def test_any_row_can_be_encoded_with_any_vocabulary(
+    row: np.ndarray, other: np.ndarray, shape: MotifShape, size: int
+) -> None:
+    tokenizer = tokenizer_of([other], shape, size)
+    tokens, n_exact = tokenizer.encode_row(row)
+    assert tokens.max(initial=0) < tokenizer.sep_id
+    known = {motif.tobytes() for motif in tokenizer.motifs}
+    patches = patches_by_loops(row, shape)
+    assert n_exact == sum(patch in known for patch in patches)
+    again = encode(decode(tokens, tokenizer, *row.shape[::-1]), tokenizer)
+    grid = shape.grid(*row.shape)
+    whole = (row.shape[0] // shape.n_units, row.shape[1] // shape.n_bins)
+    assert again.shape == grid
+    np.testing.assert_array_equal(again[: whole[0], : whole[1]], tokens[: whole[0], : whole[1]])
+
+
+def test_a_row_of_upstream_shape_has_a_token_per_unit_and_15_bins() -> None:
+    row = bursty_counts(9, 2003)
+    assert encode(row, tokenizer_of([row], PUBLISHED)).shape == (9, -(-2003 // 15))
+
+
+def test_tokens_are_those_of_the_published_rule_but_for_near_ties() -> None:
+    row = bursty_counts(60, 6000)
+    tokenizer = tokenizer_of([row], PUBLISHED, 300)
+    patches = as_patches(patches_by_loops(row, PUBLISHED), PUBLISHED)
+    known = {motif.tobytes(): token for token, motif in enumerate(tokenizer.motifs)}
+    published = upstream_nearest(patches, tokenizer.motifs)
+    for place, patch in enumerate(patches):
+        published[place] = known.get(patch.tobytes(), published[place])
+    ours = encode(row, tokenizer).reshape(-1)
+    differ = np.flatnonzero(ours != published)
+    assert 0 < len(differ) < len(ours) / 20
+    better = scores(patches, tokenizer.motifs, ours) - scores(patches, tokenizer.motifs, published)
+    assert np.abs(better[differ]).max() < 1e-6
+    assert better.min() > -1e-12
+
+
+def test_the_share_of_exact_tokens_is_the_coverage_of_the_vocabulary(tmp_path: Path) -> None:
+    rows = [bursty_counts(20, 3001, seed) for seed in range(3)]
+    record, vocabulary = put_vocabulary(LocalStore(tmp_path), counted(rows, PUBLISHED), PUBLISHED, 80)
+    found = [Tokenizer(vocabulary).encode_row(row) for row in rows]
+    assert sum(exact for _, exact in found) / sum(tokens.size for tokens, _ in found) == pytest.approx(record.coverage)
+    assert sum(exact for _, exact in found) == record.frequency
+
+
+def test_more_than_65535_motifs_give_tokens_of_32_bits() -> None:
+    tokenizer = Tokenizer.of(patches_of(np.arange(70_000, dtype=np.uint64), 5), (1, 5))
+    row = bursty_counts(4, 200) % np.uint8(16)
+    row[0, :5] = 1, 1, 1, 1, 1  # above the last motif, 0x1116f
+    tokens = encode(row, tokenizer)
+    assert tokens.dtype == np.uint32
+    assert tokens.max() > 1 << 16
+    assert tokens.max() < tokenizer.sep_id == 70_000
+
+
+def test_the_sequence_of_a_row_begins_every_time_step_with_the_separator() -> None:
+    tokens = np.random.default_rng(0).integers(0, 99, (7, 11)).astype(np.uint16)
+    expected = []
+    for step in range(11):
+        expected.append(99)
+        expected.extend(tokens[unit, step] for unit in range(7))
+    sequence = interleave(tokens, 99)
+    assert sequence.tolist() == expected
+    assert sequence.dtype == np.uint16
+    np.testing.assert_array_equal(sequence.reshape(11, 8)[:, 1:].T, tokens)
+
+
+def test_what_cannot_be_encoded_or_decoded_is_refused() -> None:
+    row = bursty_counts(3, 31)
+    tokenizer = tokenizer_of([row], MotifShape(2, 6))
+    tokens = encode(row, tokenizer)
+    for wrong in (row.astype(np.int64), row[0]):
+        with pytest.raises(ValueError, match="expected uint8, units x bins"):
+            encode(wrong, tokenizer)
+    with pytest.raises(ValueError, match="4 units x 37 bins in patches of 2x6"):
+        decode(tokens, tokenizer, 37)
+    with pytest.raises(ValueError, match="5 units x 31 bins"):
+        decode(tokens, tokenizer, 31, n_units=5)
+    with pytest.raises(ValueError, match="expected 0 to"):
+        decode(np.where(tokens == tokens[0, 0], tokenizer.sep_id, tokens), tokenizer, 31)
+    with pytest.raises(ValueError, match="one without spikes"):
+        Tokenizer.of([[1, 0], [0, 1]], (1, 2))
+    with pytest.raises(ValueError, match="expected 3, and"):
+        Tokenizer.of([[0, 0]], (1, 3))
+    with pytest.raises(ValueError, match="two patches are equal"):
+        encode(row, Tokenizer.of([[0, 0], [1, 0], [1, 0]], (1, 2)))
+
+
+def test_names_for_users_are_imported_when_they_are_used() -> None:
+    loaded = modules_after("import neuralpile_dagster.motifs as m; dir(m)")
+    assert not loaded & {"numba", "numpy", "pyarrow", "dagster"}
+    assert all(hasattr(neuralpile_dagster.motifs, name) for name in neuralpile_dagster.motifs.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'encoder'"):
+        neuralpile_dagster.motifs.encoder  # noqa: B018
