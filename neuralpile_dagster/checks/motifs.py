@@ -50,13 +50,13 @@ class MadeEvidence:
 
     def upstream(self, name: str) -> PileAnalysis:
         """The row upstream whose name begins so."""
-        return next(row for row in _with_upstream(self.row) if row.name.startswith(name))
+        return next(row for row in _upstream(self.row) if row.name.startswith(name))
 
 
-def _with_upstream(row: PileAnalysis) -> Iterator[PileAnalysis]:
-    yield row
+def _upstream(row: PileAnalysis) -> Iterator[PileAnalysis]:
     for upstream in row.upstream_rows():
-        yield from _with_upstream(upstream)
+        yield upstream
+        yield from _upstream(upstream)
 
 
 def read_evidence(of: PlannedPile, row: PileAnalysis, hub: LoadableHub) -> MadeEvidence:

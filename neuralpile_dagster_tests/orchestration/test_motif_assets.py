@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -15,17 +17,22 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_piles
 from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.checks.motifs import MadeEvidence, read_evidence
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
-from neuralpile_dagster.ledger.pile_analyses.model import PileTask, PlannedPile, require_planned
+from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile, require_planned
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.ledger.status import piles_status
+from neuralpile_dagster.motifs import Tokenizer, decode, encode
+from neuralpile_dagster.motifs import vocabulary as vocabularies
+from neuralpile_dagster.motifs.records import VocabularyRecord
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.progress import silent
-from neuralpile_dagster.store import write_record
+from neuralpile_dagster.store import Store, write_record
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
@@ -151,6 +158,13 @@ def test_the_assets_hang_together(made: Made) -> None:
     assert parents["motif_buckets_1x15"] == {"neural_pile/manifest", "tiny_mice/motifs_1x15"}
     assert parents["motifs_1x15"] == {"neural_pile/motif_buckets_1x15"}
     assert parents["motifs_hub_dataset_1x15"] == {"neural_pile/motifs_1x15", "neural_pile/hub_dataset"}
+    assert parents["motif_vocabulary_1x15_40"] == {"neural_pile/motifs_1x15"}
+    assert parents["tokens_1x15_40"] == {
+        "neural_pile/shards",
+        "neural_pile/motif_vocabulary_1x15_40",
+        "neural_pile/motif_map_1x15_40",
+    }
+    assert parents["tokens_hub_dataset_1x15_40"] == {"neural_pile/tokens_1x15_40", "neural_pile/hub_dataset"}
 
 
 def test_the_page_of_the_table_shows_its_figure_and_coverage(made: Made) -> None:
@@ -165,6 +179,99 @@ def test_the_page_of_the_table_shows_its_figure_and_coverage(made: Made) -> None
     assert [dict(record.data) for record in coverage.records] == [
         {"first motifs": str(facts["rows"].value), "share of all patches": "100.000000%"}
     ]
+
+
+def test_tokens_decode_to_the_counts_to_the_share_that_the_table_states(made: Made) -> None:
+    tokenizer = Tokenizer.load(made.folder("1x15-40"))
+    (path,) = (made.folder("1x15") / "data").iterdir()
+    stated = sum(pq.read_table(path)["probability"].to_pylist()[:39])
+    for split, rows in (("train", 2), ("test", 1)):
+        (path,) = (made.folder("1x15-40") / "data").glob(f"{split}-*")
+        table, same, patches = pq.read_table(path), 0, 0
+        assert table.num_rows == rows
+        for row, counts in zip(table.to_pylist(), made.rows(split), strict=True):
+            tokens = np.array(row["tokens"], np.uint16)
+            assert tokens.shape == (len(counts), -(-counts.shape[1] // 15))
+            assert row["n_bins"] == counts.shape[1]
+            assert np.array_equal(tokens, encode(counts, tokenizer)), "with the maps and without"
+            decoded = decode(tokens, tokenizer, row["n_bins"])
+            padding = ((0, 0), (0, -counts.shape[1] % 15))
+            whole = decode(tokens, tokenizer, 15 * tokens.shape[1])
+            equal = (whole == np.pad(counts, padding)).reshape(*tokens.shape, 15).all(axis=2)
+            assert np.array_equal(decoded, whole[:, : counts.shape[1]])
+            same, patches = same + int(equal.sum()), patches + equal.size
+        if split == "train":
+            assert same / patches == pytest.approx(stated, abs=1e-12)
+        assert (
+            f"| {split} | {rows} | {patches} | {same / patches:.6%} |"
+            in (made.folder("1x15-40") / "README.md").read_text()
+        )
+
+
+@pytest.mark.parametrize("ending", ["1x15", "1x15-40"])
+def test_the_code_on_a_card_runs(made: Made, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.folder(ending)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks).replace(f"hf://datasets/local/{folder.name}", str(folder.resolve()))
+    names_of_code: dict[str, Any] = {}
+    exec(compile(code, f"{ending}/README.md", "exec"), names_of_code)
+    if ending == "1x15":
+        assert names_of_code["patches"].shape[1:] == (1, 15)
+    else:
+        assert np.array_equal(names_of_code["decoded"], names_of_code["counts"])
+        assert (names_of_code["mine"] == names_of_code["tokenizer"].silent_id).all()
+
+
+def evidence_of(made: Made, name: str) -> MadeEvidence:
+    row = next(row for row in pile_analyses_of(made.pile) if row.name == name)
+    return read_evidence(made.of, row, LocalHub(made.house.settings.home / "hub", "local"))
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("motif_frequencies_sum_to_patches", {"patches": 1}),
+        ("motif_spikes_conserved", {"spikes": 1}),
+        ("motif_table_in_order", {"patches": 1}),
+    ],
+)
+def test_a_table_that_disagrees_with_the_rows_fails_its_check(made: Made, check: str, change: dict[str, int]) -> None:
+    evidence = evidence_of(made, "motifs_1x15")
+    wrong = {name: getattr(evidence.record, name) + more for name, more in change.items()}
+    changed = replace(evidence, record=evidence.record.model_copy(update=wrong))
+    assert CHECKS[check].run(evidence).passed
+    assert not CHECKS[check].run(changed).passed
+
+
+def test_histograms_with_other_silence_fail_their_check(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = evidence_of(made, "motifs_1x15")
+    monkeypatch.setattr("neuralpile_dagster.motifs.histogram.count_silent", lambda counts, shape: 1)
+    verdict = CHECKS["silence_counted_again"].run(evidence)
+    assert "1 instead of" in verdict.found
+    assert not verdict.passed
+
+
+def test_tokens_of_another_vocabulary_fail_their_checks(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = evidence_of(made, "tokens_hub_dataset_1x15_40")
+    records = PlannedPile.records
+
+    def fewer(of: PlannedPile, row: PileAnalysis) -> dict[str, Any]:
+        found = records(of, row).items()
+        return {key: record.model_copy(update={"exact_tokens": record.exact_tokens - 1}) for key, record in found}
+
+    monkeypatch.setattr(PlannedPile, "records", fewer)
+    assert not CHECKS["lossless_share_as_stated"].run(evidence).passed
+    monkeypatch.undo()
+    read = vocabularies.read_vocabulary
+
+    def turned(store: Store, record: VocabularyRecord) -> vocabularies.Vocabulary:
+        known = read(store, record)
+        return replace(known, patches=np.roll(known.patches, 1, axis=0))
+
+    monkeypatch.setattr(vocabularies, "read_vocabulary", turned)
+    verdict = CHECKS["tokens_decode_to_counts"].run(evidence)
+    assert "patches of the vocabulary decode to another patch" in verdict.found
+    assert not verdict.passed
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 from neuralpile_dagster.ledger.pile_analyses.motifs import motif_rows
+from neuralpile_dagster.ledger.pile_analyses.tokens import token_rows
 
-FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows,)
+FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows, token_rows)
 """Each gives the rows that a pile's configuration asks for, upstream rows first."""
 
 
