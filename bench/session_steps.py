@@ -42,7 +42,7 @@ def store(recording: str, folder: str) -> None:
     contents = read_session("units", [LocalFile(path.name, path)])
     trains = store_recording(target, "sample/spike_trains", session, contents, "-", inputs)
     laps.lap("spike_trains")
-    packed = pack_recording(contents, "ses", settings)
+    packed = pack_recording(contents, "ses", settings, consume=True)
     del contents
     counts = build_spike_counts(target, "sample/spike_counts", "ses", packed, trains, settings)
     laps.lap("spike_counts")

@@ -6,7 +6,10 @@ order, and holds about a byte per spike.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import mmap
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -48,7 +51,7 @@ class Binner:
     Parameters
     ----------
     trains : SpikeTrains
-        Not modified and not kept: they may be freed.
+        Not kept: they may be freed. Not modified, unless they are to be consumed.
     bin_width_s : float
         Seconds per bin.
     name : str
@@ -60,6 +63,8 @@ class Binner:
         ``from_first_spike`` needs it) and its number of bins. By default both are those of ``trains``.
     threads : int
         Threads that share the units; no number depends on it.
+    consume : bool
+        Give the memory of spike times back to the system as soon as they are packed: ``trains`` are then lost.
 
     Attributes
     ----------
@@ -86,12 +91,14 @@ class Binner:
         max_tokens: int | None = None,
         frame: tuple[float, int] | None = None,
         threads: int = 1,
+        *,
+        consume: bool = False,
     ) -> None:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads)
+        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads, consume)
         self.n_units = len(self._bins.ends)
         self.n_bins = self._bins.n_bins
         self.duplicate_spikes = self._bins.duplicates
@@ -212,18 +219,19 @@ def pack_bins(
     max_tokens: int | None = None,
     frame: tuple[float, int] | None = None,
     threads: int = 1,
+    consume: bool = False,
 ) -> PackedBins:
     """Find the bin of every spike; holds, besides the trains, the result and one unit per thread.
 
     Parameters
     ----------
     trains : SpikeTrains
-        Not kept, not changed.
+        Not kept; changed only if consumed.
     width : float
         Bin width in seconds.
     name : str
         What errors call the recording.
-    max_tokens, frame, threads : optional
+    max_tokens, frame, threads, consume : optional
         See `Binner`.
 
     Raises
@@ -231,7 +239,7 @@ def pack_bins(
     DamagedRecording, EmptyRecording
         See `Binner`.
     """
-    units = _split(trains, name)
+    times, units = _split(trains, name)
     sizes = np.array([len(unit) for unit in units], np.int64)
 
     def scan(some: slice) -> list[_Scan]:
@@ -249,15 +257,20 @@ def pack_bins(
     # no more than touched is taken from the system
     room = sizes + n_bins // kernels.FURTHER
     packed, begins = np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room
-    ends = np.empty(len(units), np.int64)
+    ends, last_spikes = np.empty(len(units), np.int64), np.cumsum(sizes)
 
     def pack(some: slice) -> tuple[int, int]:
         beyond = duplicates = 0
+        held = int(last_spikes[some.start] - sizes[some.start]) if some.start < some.stop else 0
         for row in range(some.start, some.stop):
             rising = units[row] if scans[row].rising else np.sort(units[row])
             ends[row], late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, int(begins[row]))
             beyond += late
             duplicates += twice
+            done = int(last_spikes[row])
+            if consume and done - held >= _GIVEN_BACK:
+                _give_back(times[held:done])
+                held = done
         return beyond, duplicates
 
     beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
@@ -275,8 +288,27 @@ def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int
     )
 
 
-def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
-    """Each unit's spike times as float64, a view where they are that already."""
+_GIVEN_BACK = 1 << 22
+"""Spikes whose memory is given back at a time: many huge pages, so that few are cut in two."""
+
+
+def _give_back(values: np.ndarray) -> None:
+    """Give the memory of values that nobody needs back to the system, on Linux; there they become 0.
+
+    Only an array as a whole can be freed, and the one of a session's spike times is most of the memory of a process.
+    """
+    owner = values if values.base is None else values.base
+    if sys.platform != "linux" or not isinstance(owner, np.ndarray) or not owner.flags.owndata:
+        return  # memory of others, as of a file
+    page = mmap.PAGESIZE
+    first, last = -(-values.ctypes.data // page) * page, (values.ctypes.data + values.nbytes) // page * page
+    if first < last:
+        # what the system does not take is freed with the array
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+def _split(trains: SpikeTrains, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All spike times as float64, and those of each unit as a view; no copy where they are float64 already."""
     times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
     ends = np.asarray(trains.ends, dtype=np.int64)
     last = int(ends[-1]) if len(ends) else 0
@@ -286,7 +318,7 @@ def _split(trains: SpikeTrains, name: str) -> list[np.ndarray]:
             found=f"the index ends at {last:,}, for {len(times):,} spikes",
             expected="rising ends of units, the last one equal to the number of spikes",
         )
-    return np.split(times, ends[:-1])[: len(ends)]
+    return times, np.split(times, ends[:-1])[: len(ends)]
 
 
 def _require_times(infinite: int, nan: int, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,62 @@ from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTr
 from neuralpile_dagster.records import ClockRecord
 
 
-def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -> ClockRecord:
-    """Measure the clock of a recording; two passes over its spikes, without a copy.
+@dataclass(frozen=True)
+class SpikeScan:
+    """What one pass over a recording's spikes says of its clock.
+
+    Attributes
+    ----------
+    first_s, last_s : float
+        First and last spike of all units, without those that no bin can hold.
+    order : dict
+        Fields of `ClockRecord` about the order of spikes and about their units' intervals.
+    """
+
+    first_s: float
+    last_s: float
+    order: dict[str, Any]
+
+
+def scan_spikes(recording: Recording, threads: int = 1) -> SpikeScan | None:
+    """Pass over a recording's spikes once, without a copy; None where it holds ready-made counts.
+
+    Parameters
+    ----------
+    recording : Recording
+    threads : int
+        Threads that share the units; no number depends on it.
+    """
+    if isinstance(recording.data, BinnedCounts):
+        return None
+    units, stated = _units_of(recording.data), _stated(recording.units)
+    least = 0.0 if recording.data.bin_rule == "histogram" else -math.inf
+
+    def scan(some: slice) -> tuple[np.ndarray, int, np.ndarray]:
+        tally, falling = np.zeros(TALLY_WIDTH, np.int64), 0
+        seconds = np.array([0.0, math.inf, -math.inf])
+        for times, intervals in zip(units[some], stated[some], strict=True):
+            before = tally[FALLS]
+            scan_clock(times, intervals[:, 0].copy(), intervals[:, 1].copy(), least, tally, seconds)
+            falling += int(tally[FALLS] > before)
+        return tally, falling, seconds
+
+    tallies, falling, seconds = zip(*over_units(scan, _sizes(units), threads), strict=True)
+    tally, found = sum(tallies, np.zeros(TALLY_WIDTH, np.int64)), np.array(seconds)
+    order = {
+        "outside_intervals": int(tally[OUTSIDE]),
+        "falls": int(tally[FALLS]),
+        "falling_units": sum(falling),
+        "largest_fall_s": float(found[:, LARGEST_FALL].max()),
+        "whole_times": int(tally[WHOLE]),
+    }
+    return SpikeScan(float(found[:, FIRST].min()), float(found[:, LAST].max()), order)
+
+
+def measure_clock(
+    recording: Recording, source: CountSource, threads: int = 1, scan: SpikeScan | None = None
+) -> ClockRecord:
+    """Measure the clock of a recording.
 
     Parameters
     ----------
@@ -29,21 +84,22 @@ def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -
         Of that recording: its bins say where the counts begin and end.
     threads : int
         Threads that share the units; no number depends on it.
+    scan : SpikeScan, optional
+        From `scan_spikes`, where the recording's spike times are gone by now.
     """
     start: float | None
-    stated = _stated(recording.units)
     if isinstance(recording.data, BinnedCounts):
         active = np.flatnonzero(recording.data.counts.any(axis=0))
         bins = (int(active[0]), int(active[-1]) + 1) if len(active) else (0, source.n_bins)
         first, last = (source.bin_width_s * edge for edge in bins)
         start, order = None, {}
     else:
-        from_zero = recording.data.bin_rule == "histogram"
-        units = _units_of(recording.data)
-        first, last = _extent(units, from_zero, threads)
-        start, order = 0.0 if from_zero else first, _order(units, stated, threads)
+        scan = scan or scan_spikes(recording, threads)
+        assert scan is not None  # of spikes
+        first, last, order = scan.first_s, scan.last_s, scan.order
+        start = 0.0 if recording.data.bin_rule == "histogram" else first
     begin = start or 0.0
-    per_unit = _within(stated, begin, begin + source.n_bins * source.bin_width_s)
+    per_unit = _within(_stated(recording.units), begin, begin + source.n_bins * source.bin_width_s)
     return ClockRecord(
         start_s=start,
         first_spike_s=first,
@@ -52,41 +108,6 @@ def measure_clock(recording: Recording, source: CountSource, threads: int = 1) -
         intervals_stated=any(len(unit) for unit in per_unit),
         **order,
     )
-
-
-def _extent(units: Sequence[np.ndarray], from_zero: bool, threads: int) -> tuple[float, float]:
-    """First and last spike of all units."""
-
-    def extents(some: slice) -> np.ndarray:
-        extent = np.array([math.inf, -math.inf])
-        for times in units[some]:
-            scan_extent(times, from_zero, extent)
-        return extent
-
-    found = np.array(over_units(extents, _sizes(units), threads))
-    return float(found[:, 0].min()), float(found[:, 1].max())
-
-
-def _order(units: Sequence[np.ndarray], stated: Sequence[np.ndarray], threads: int) -> dict[str, Any]:
-    """Fields of `ClockRecord` about the order of spikes and about their units' intervals."""
-
-    def orders(some: slice) -> tuple[np.ndarray, int, float]:
-        tally, largest, falling = np.zeros(TALLY_WIDTH, np.int64), np.zeros(1), 0
-        for times, intervals in zip(units[some], stated[some], strict=True):
-            before = tally[FALLS]
-            scan_order(times, intervals[:, 0].copy(), intervals[:, 1].copy(), tally, largest)
-            falling += int(tally[FALLS] > before)
-        return tally, falling, float(largest[0])
-
-    tallies, falling, falls = zip(*over_units(orders, _sizes(units), threads), strict=True)
-    tally = sum(tallies, np.zeros(TALLY_WIDTH, np.int64))
-    return {
-        "outside_intervals": int(tally[OUTSIDE]),
-        "falls": int(tally[FALLS]),
-        "falling_units": sum(falling),
-        "largest_fall_s": max(falls),
-        "whole_times": int(tally[WHOLE]),
-    }
 
 
 def _sizes(units: Sequence[np.ndarray]) -> np.ndarray:
@@ -252,34 +273,14 @@ def _observed(per_unit: Sequence[np.ndarray], spikes: tuple[float, float]) -> fl
 
 
 FALLS, WHOLE, OUTSIDE, TALLY_WIDTH = range(4)
+LARGEST_FALL, FIRST, LAST = range(3)
 
 
 @njit(cache=True, nogil=True)
-def scan_extent(times: np.ndarray, from_zero: bool, extent: np.ndarray) -> None:
-    """Widen ``extent`` to the times of a unit.
-
-    Parameters
-    ----------
-    times : numpy.ndarray, float64, shape (n_spikes,)
-    from_zero : bool
-        Leave out times below 0.
-    extent : numpy.ndarray, float64, shape (2,)
-        Smallest and largest time; changed in place.
-    """
-    low, high = extent[0], extent[1]
-    least = 0.0 if from_zero else -math.inf
-    for t in times:
-        if t >= least:
-            low = min(low, t)
-            high = max(high, t)
-    extent[0], extent[1] = low, high
-
-
-@njit(cache=True, nogil=True)
-def scan_order(
-    times: np.ndarray, starts: np.ndarray, stops: np.ndarray, tally: np.ndarray, largest: np.ndarray
+def scan_clock(
+    times: np.ndarray, starts: np.ndarray, stops: np.ndarray, least: float, tally: np.ndarray, seconds: np.ndarray
 ) -> None:
-    """Count what is odd about a unit's spike times, in their order.
+    """Look once at each of a unit's spike times, in their order.
 
     Parameters
     ----------
@@ -287,21 +288,27 @@ def scan_order(
         Seconds; NaN is passed over.
     starts, stops : numpy.ndarray, float64, shape (n_intervals,)
         Rising intervals in which the unit was observed; none: everywhere.
+    least : float
+        Seconds; earlier spikes are neither first nor last.
     tally : numpy.ndarray, int64, shape (TALLY_WIDTH,)
         Added to: times below the one before, whole numbers, times outside all intervals.
-    largest : numpy.ndarray, float64, shape (1,)
-        The largest step back in seconds; raised.
+    seconds : numpy.ndarray, float64, shape (3,)
+        The largest step back, which is raised, and the first and the last spike, moved apart.
     """
     before = -math.inf
     falls, whole, outside = 0, 0, 0
+    first, last = seconds[FIRST], seconds[LAST]
     k, n = 0, len(starts)
     for t in times:
         if math.isnan(t):
             continue
         if t < before:
             falls += 1
-            largest[0] = max(largest[0], before - t)
+            seconds[LARGEST_FALL] = max(seconds[LARGEST_FALL], before - t)
         before = t
+        if t >= least:
+            first = min(first, t)
+            last = max(last, t)
         whole += t == np.floor(t)
         if n and not starts[k] <= t <= stops[k]:
             k = min(int(np.searchsorted(stops, t)), n - 1)
@@ -309,3 +316,4 @@ def scan_order(
     tally[FALLS] += falls
     tally[WHOLE] += whole
     tally[OUTSIDE] += outside
+    seconds[FIRST], seconds[LAST] = first, last

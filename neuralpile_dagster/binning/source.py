@@ -95,6 +95,7 @@ def count_source(
     threads: int = 1,
     *,
     allow_bin_width: bool = False,
+    consume: bool = False,
 ) -> CountSource:
     """`CountSource` of a recording.
 
@@ -111,6 +112,8 @@ def count_source(
         Threads that share the units of spike trains.
     allow_bin_width : bool
         Give ready-made counts of which this is no whole multiple in the file's own bins.
+    consume : bool
+        The recording's spike times are needed no more; see `Binner`.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def count_source(
     if not isinstance(data, BinnedCounts):
         from neuralpile_dagster.binning.binner import Binner
 
-        return Binner(data, bin_width_s, name, max_session_tokens, threads=threads)
+        return Binner(data, bin_width_s, name, max_session_tokens, threads=threads, consume=consume)
     bins = max(round(bin_width_s / data.bin_width_s), 1)
     if not math.isclose(data.bin_width_s * bins, bin_width_s, rel_tol=1e-9):
         if allow_bin_width:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +55,8 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
     A row of the user replaces one of the package's of that name but for the rodents': a home may have had it first.
     Of `BEYOND` there are those that ``NEURALPILE_CATALOG`` or a pile of the user names.
 
-    Each has the ``motif_shapes`` of the piles that it is a member of, and those that its row states.
+    Each has the ``motif_shapes`` of the piles that it is a member of, and those that its row states; and the
+    ``unit_order`` of its row, else of the file's own line.
 
     With the sample archive these are the synthetic rows alone. Raises
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
@@ -70,7 +71,7 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
         ours = (*PUBLISHED, *_beyond(settings, own.piles, replaced))
         rows = (*(row for row in ours if row.name not in replaced), *own.datasets)
     piles = _all_piles(own)
-    catalog = {dataset.name: _with_motifs(dataset, piles) for dataset in rows}
+    catalog = {dataset.name: _with_lines(dataset, own.everywhere, piles) for dataset in rows}
     if settings.pile_name in {*catalog, *(pile.name for pile in BUILT_IN[1:])}:
         raise _taken_pile_name(settings)
     return catalog
@@ -80,10 +81,13 @@ def _all_piles(own: UserCatalog) -> list[Pile]:
     return [*(pile.with_lines(own.everywhere) for pile in BUILT_IN), *own.piles]
 
 
-def _with_motifs(dataset: Dataset, piles: Iterable[Pile]) -> Dataset:
+def _with_lines(dataset: Dataset, lines: Everywhere, piles: Iterable[Pile]) -> Dataset:
     shapes = [shape for pile in piles if pile.members([dataset]) for shape in pile.motif_shapes]
     every = tuple(dict.fromkeys([*dataset.motif_shapes, *shapes]))
-    return dataset if every == dataset.motif_shapes else dataset.model_copy(update={"motif_shapes": every})
+    ordered = lines.unit_order if dataset.unit_order is None else dataset.unit_order
+    if (every, ordered) == (dataset.motif_shapes, bool(dataset.unit_order)):
+        return dataset
+    return dataset.model_copy(update={"motif_shapes": every, "unit_order": ordered})
 
 
 def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Dataset]:
@@ -104,8 +108,9 @@ def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Da
 
 def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Dataset:
     """`get_dataset`, also of the further datasets that are not shown unless they are named."""
-    hidden = {row.name: row for row in BEYOND} if settings.archive != "sample" else {}
-    return hidden[name] if name in hidden and name not in catalog else get_dataset(catalog, name)
+    if settings.archive != "sample" and name not in catalog and name in {row.name for row in BEYOND}:
+        catalog = load_catalog(replace(settings, catalog=f"{settings.catalog},{name}"))
+    return get_dataset(catalog, name)
 
 
 def _taken_pile_name(settings: Settings) -> ConfigurationError:

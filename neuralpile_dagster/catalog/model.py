@@ -142,11 +142,13 @@ def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, 
 class Everywhere(Row):
     """Lines of a ``catalog.yaml`` that hold for all of an instance, whatever its archive.
 
-    ``motif_shapes`` and ``vocabulary_sizes`` are those of every pile that states none of its own.
+    ``motif_shapes`` and ``vocabulary_sizes`` are those of every pile that states none of its own; ``unit_order`` is
+    that of every dataset that does not state it.
     """
 
     motif_shapes: Shapes = ()
     vocabulary_sizes: VocabularySizes = ()
+    unit_order: bool = False
 
     @model_validator(mode="after")
     def _vocabularies_are_possible(self) -> Everywhere:
@@ -269,14 +271,15 @@ class Dataset(Row):
     that hold; none is left out for them. ``same_subject`` is searched in a ``subject_id``; its group ``subject`` is the
     animal, which has several folders then. ``hold_out``: no pile trains on it. ``publish_spike_times``: a repository of
     its spike times is published with it. ``motif_shapes``: motifs of its sessions are counted; `load_catalog` adds
-    those of its piles.
+    those of its piles. ``unit_order``: the units of its sessions are ordered by how alike they fire; where it is not
+    stated, `load_catalog` takes the line that holds for all.
     """
 
     added_later = frozenset(
         {
             *("license", "authors", "citation", "paper_url", "areas", "task"),
             *("reader_options", "allow_bin_width", "tags"),
-            *("good_units", "same_subject", "hold_out", "publish_spike_times", "motif_shapes"),
+            *("good_units", "same_subject", "hold_out", "publish_spike_times", "motif_shapes", "unit_order"),
         }
     )
 
@@ -309,6 +312,7 @@ class Dataset(Row):
     hold_out: bool = False
     publish_spike_times: bool = False
     motif_shapes: Shapes = ()
+    unit_order: bool | None = None
     synthetic: bool = False
     tags: tuple[Tag, ...] = ()
     rule_checked: bool = True

@@ -166,7 +166,7 @@ def _binned_alike(hub: Hub, component: ComponentRecord, session: ComponentSessio
     with open_published(hub, _name(component.spikes.repository), path) as file:
         recording = read_recording(file, path)
     threads = ProcessSettings.from_environment().threads
-    source = count_source(recording, component.spikes.bin_width_s, path, max_session_tokens, threads)
+    source = count_source(recording, component.spikes.bin_width_s, path, max_session_tokens, threads, consume=True)
     del recording
     if source.n_bins != sum(row.n_bins for row in session.rows):
         return False

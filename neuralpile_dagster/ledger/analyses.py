@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -27,16 +27,23 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord
 from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import AnalysisRecord, CountsRecord
 from neuralpile_dagster.session import build
+from neuralpile_dagster.session.unit_order import ORDER_VERSION, store_unit_order
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics
 from neuralpile_dagster.tables.rows import RowReader
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
-__all__ = ["ANNOTATIONS", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
+if TYPE_CHECKING:
+    from neuralpile_dagster.plots.window import RasterSample
 
+__all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
+
+AnyRecord = TypeVar("AnyRecord", bound=AnalysisRecord)
 ENTRY_POINTS = "neuralpile.analyses"
 TRANSIENT_WAIT = timedelta(hours=1)
 """A session that failed with a transient error is retried after this long."""
@@ -61,6 +68,10 @@ class AnalysisTask:
         The session's spike counts, where the analysis is made from them.
     open_files : callable
         Opens the session's archive files, in a ``with``.
+    progress : callable
+        Called with a line of text now and then, by analyses that take long.
+    synthetic : bool
+        Whether pictures of the session must say that it was recorded from no animal.
     """
 
     store: Store
@@ -71,6 +82,8 @@ class AnalysisTask:
     inputs: str
     counts: CountsRecord | None
     open_files: Callable[[], AbstractContextManager[Sequence[OpenFile]]]
+    progress: Progress = silent
+    synthetic: bool = False
 
 
 def _every_dataset(dataset: Dataset) -> bool:
@@ -79,6 +92,10 @@ def _every_dataset(dataset: Dataset) -> bool:
 
 def _no_options(dataset: Dataset) -> Any:
     return None
+
+
+def _no_samples(task: AnalysisTask, record: Any) -> Sequence[RasterSample]:
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +115,8 @@ class Analysis(AssetKind):
         Whether a dataset has this asset.
     options : callable
         Parts of the dataset's row that the result depends on, as JSON values.
+    samples : callable
+        What to draw of a session's record in the UI.
     on_request : bool
         Whether sessions of earlier versions get it only when a person asks, so that an upgrade makes nothing due.
     """
@@ -108,6 +127,7 @@ class Analysis(AssetKind):
     numbers: Callable[[Any], Mapping[str, int | float | str]]
     wanted: Callable[[Dataset], bool] = _every_dataset
     options: Callable[[Dataset], Any] = _no_options
+    samples: Callable[[AnalysisTask, Any], Sequence[RasterSample]] = _no_samples
     on_request: bool = False
 
     def record_key(self, dataset: Dataset, settings: Settings, key: str) -> str:
@@ -167,7 +187,41 @@ ANNOTATIONS = Analysis(
     wanted=lambda dataset: bool(get_reader(dataset.reader).annotations),
     on_request=True,
 )
-BUILT_IN: tuple[Analysis, ...] = (ANNOTATIONS,)
+
+
+def order_units(task: AnalysisTask) -> UnitOrderRecord:
+    """Order a session's units by how alike they fire; see `session.unit_order`."""
+    assert task.counts is not None, "made from them"
+    return store_unit_order(task.store, task.folder, task.session.key, task.counts, task.inputs, task.progress)
+
+
+def _order_samples(task: AnalysisTask, record: UnitOrderRecord) -> Sequence[RasterSample]:
+    from neuralpile_dagster.ledger.samples import order_samples
+
+    assert task.counts is not None, "made from them"
+    return order_samples(task.store, task.counts, record, task.synthetic)
+
+
+UNIT_ORDER = Analysis(
+    name="unit_order",
+    text=(
+        "An order of the units of a session in which units that fire together lie side by side: cosine distances of "
+        "their spike counts, clustered by Ward's method, leaves in optimal order. The place of each unit is the column "
+        "`order` of `units` the next time that `hub_dataset` is published; publishing never waits for it, and rows "
+        "of spike counts keep their order. It is made where `unit_order` is true in `catalog.yaml`, also for sessions "
+        "that are built already. Sessions of some thousand units take minutes."
+    ),
+    badges=frozenset({"parquet", "scipy"}),
+    version=ORDER_VERSION,
+    pool="sessions",
+    made_from="spike_counts",
+    record=UnitOrderRecord,
+    make=order_units,
+    numbers=lambda record: {"units": record.n_units, "silent_units": record.silent_units, "scipy": record.scipy},
+    wanted=lambda dataset: bool(dataset.unit_order),
+    samples=_order_samples,
+)
+BUILT_IN: tuple[Analysis, ...] = (ANNOTATIONS, UNIT_ORDER)
 
 
 def count_motifs(task: AnalysisTask, shape: MotifShape) -> HistogramRecord:
@@ -361,12 +415,22 @@ def read_annotations(
     store: Store, dataset: Dataset, settings: Settings, keys: Iterable[str]
 ) -> dict[str, AnnotationsRecord]:
     """Annotations of these sessions whose files are present, by key."""
-    folder = ANNOTATIONS.folder(dataset, settings)
+    return _made(store, ANNOTATIONS.folder(dataset, settings), AnnotationsRecord, keys)
+
+
+def read_unit_orders(
+    store: Store, dataset: Dataset, settings: Settings, keys: Iterable[str]
+) -> dict[str, UnitOrderRecord]:
+    """Unit orders of these sessions whose files are present, by key; also where they are no longer wanted."""
+    return _made(store, UNIT_ORDER.folder(dataset, settings), UnitOrderRecord, keys)
+
+
+def _made(store: Store, folder: str, kind: type[AnyRecord], keys: Iterable[str]) -> dict[str, AnyRecord]:
     made = set(store.keys(folder))
     there = [key for key in keys if f"{folder}/{key}.json" in made]
 
-    def look(key: str) -> AnnotationsRecord | None:
-        record = read_record(store, f"{folder}/{key}.json", AnnotationsRecord)
+    def look(key: str) -> AnyRecord | None:
+        record = read_record(store, f"{folder}/{key}.json", kind)
         return record if record is not None and all(is_intact(store, file) for file in record.files) else None
 
     records = zip(there, map_items(store, look, there), strict=True)

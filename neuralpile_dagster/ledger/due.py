@@ -19,14 +19,16 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import (
     ANNOTATIONS,
     TRANSIENT_WAIT,
+    UNIT_ORDER,
     analyses_of,
     analysis_standing,
     read_annotations,
+    read_unit_orders,
 )
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
-from neuralpile_dagster.publish.annotations import annotations_digest, matching
+from neuralpile_dagster.publish.annotations import annotations_digest, matching, matching_orders, order_totals
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -147,6 +149,10 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     if ANNOTATIONS.name not in analyses and digest != (published.annotations.digest if published.annotations else ""):
         both = hashlib.sha256(f"{inputs}\n{digest}".encode()).hexdigest()
         return DatasetDue({}, both, analyses, "to publish with its annotations")
+    orders = order_totals(matching_orders(read_unit_orders(store, dataset, settings, records), records))
+    if UNIT_ORDER.name not in analyses and orders != published.unit_order:
+        with_order = hashlib.sha256(f"{inputs}\n{digest}\norder {orders and orders.digest}".encode()).hexdigest()
+        return DatasetDue({}, with_order, analyses, "to publish with its unit order")
     if dataset.publish_spike_times and published.spikes is None:
         with_spikes = hashlib.sha256(f"{inputs}\n{digest}\nspike times".encode()).hexdigest()
         return DatasetDue({}, with_spikes, analyses, "to publish with its spike times")

@@ -120,8 +120,9 @@ def inputs_digest(published: Mapping[str, ComponentRecord]) -> str:
 
 
 def annotations_digest(components: Mapping[str, ComponentRecord]) -> str:
-    """Hash of the annotations of a pile's components, by name; empty while none has any."""
+    """Hash of the annotations and unit orders of a pile's components, by name; empty while none has any."""
     lines = [f"{name} {record.annotations.digest}" for name, record in components.items() if record.annotations]
+    lines += [f"{name} order {record.unit_order.digest}" for name, record in components.items() if record.unit_order]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() if lines else ""
 
 

@@ -10,23 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.plots.window import NO_FACTS, RasterSample
+from neuralpile_dagster.plots.window import NO_FACTS, Ordering, RasterSample
 from neuralpile_dagster.publish.samples import (
     SYNTHETIC_PREFIX,
     Describe,
     every_row,
     published_facts,
     recorded_facts,
+    row_in_orders,
     rows_of_files,
 )
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
 
 _BUILD = "build or publish it first, e.g. neuralpile build steinmetz"
 
@@ -35,6 +38,16 @@ def session_sample(store: Store, record: CountsRecord, synthetic: bool) -> list[
     """A window of one random segment of a session."""
     seed = int(record.file.sha256[:8], 16)
     return rows_of_files([record.file.key], store.open, 1, seed, synthetic, recorded_facts(store, [record]))
+
+
+def order_samples(store: Store, record: CountsRecord, order: UnitOrderRecord, synthetic: bool) -> list[RasterSample]:
+    """One window of a session twice: units in the order of its rows, and in their unit order."""
+    with store.open(order.file.key) as file:
+        places = read_order(file, order.file.key, order.n_units)
+    orderings = [Ordering(np.arange(order.n_units), "as in rows"), Ordering(np.argsort(places), "in unit order")]
+    seed, describe = int(record.file.sha256[:8], 16), recorded_facts(store, [record])
+    with store.open(record.file.key) as file:
+        return row_in_orders(file, record.file.key, orderings, seed, synthetic, describe)
 
 
 @dataclass(frozen=True)

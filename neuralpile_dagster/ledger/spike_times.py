@@ -16,6 +16,7 @@ from neuralpile_dagster.records import ComponentRecord, CountsRecord, SpikesReco
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def publish_spike_times(
     records: Mapping[str, CountsRecord],
     spike_times: SpikeTimes,
     annotations: Mapping[str, AnnotationsRecord],
+    orders: Mapping[str, UnitOrderRecord],
     progress: Progress,
 ) -> Publication:
     """Lay out and publish a component's spike times; raises as `write_spikes` and `Hub.publish` do."""
@@ -95,6 +97,7 @@ def publish_spike_times(
         records,
         spike_times.trains,
         annotations=annotations,
+        orders=orders,
         progress=progress,
     )
     return hub.publish(name, folder, progress)

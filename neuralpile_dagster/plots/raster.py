@@ -272,7 +272,7 @@ def _frame(words: _Words) -> np.ndarray:
 def _unit_labels(sample: RasterSample) -> dict[float, str]:
     """Labels of the bands that are tall enough, by their middle in pixels, or the number of units."""
     if not sample.bands:
-        return {sum(_RASTER) / 2: f"{len(sample.counts):,} units\nby rate"}
+        return {sum(_RASTER) / 2: f"{len(sample.counts):,} units\n{sample.ordered}"}
     labels, free = {}, 0.0
     for (label, top, bottom), (_, size) in zip(_band_rows(sample), sample.bands, strict=True):
         middle = (top + bottom) / 2

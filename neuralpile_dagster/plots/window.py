@@ -73,6 +73,8 @@ class RasterSample:
         Groups of neighboring units and their sizes; empty where no brain area is known.
     strip : Strip or None
     bin_width_s : float or None
+    ordered : str
+        How its units are ordered where there are no bands, for the label of the y axis.
     """
 
     counts: np.ndarray
@@ -83,15 +85,39 @@ class RasterSample:
     bands: tuple[tuple[str, int], ...] = ()
     strip: Strip | None = None
     bin_width_s: float | None = None
+    ordered: str = "by rate"
 
 
 NO_FACTS = SegmentFacts()
 
 
+@dataclass(frozen=True)
+class Ordering:
+    """An order of units to draw them in, instead of that by area and rate.
+
+    Attributes
+    ----------
+    units : numpy.ndarray, int64, shape (n_units,)
+        Rows of the counts, from top to bottom.
+    label : str
+        For the y axis, below the number of units.
+    """
+
+    units: np.ndarray
+    label: str
+
+
 def sample_window(
-    counts: np.ndarray, title: str, rng: np.random.Generator, synthetic: bool = False, facts: SegmentFacts = NO_FACTS
+    counts: np.ndarray,
+    title: str,
+    rng: np.random.Generator,
+    synthetic: bool = False,
+    facts: SegmentFacts = NO_FACTS,
+    ordering: Ordering | None = None,
 ) -> RasterSample:
     """Cut a window around a random spike of a segment, and order its units by area and rate.
+
+    The window depends on the counts and ``rng`` alone, so that the same one can be drawn in several orders.
 
     Parameters
     ----------
@@ -102,12 +128,14 @@ def sample_window(
         Whether the title must say so.
     facts : SegmentFacts
         Of the segment.
+    ordering : Ordering, optional
+        Another order of the units.
     """
     n_units, n_bins = counts.shape
     population = counts.sum(axis=0, dtype=np.int64)
     start = _choose_start(population, rng)
     stop = min(start + WINDOW_BINS, n_bins)
-    order, bands = _order(counts, facts.areas)
+    order, bands = _order(counts, facts.areas) if ordering is None else (ordering.units, ())
     first, step, x_label = _axis(facts)
     label = "SYNTHETIC · " if synthetic else ""
     return RasterSample(
@@ -119,6 +147,7 @@ def sample_window(
         bands=bands,
         strip=_strip(population, start, stop, facts),
         bin_width_s=facts.bin_width_s,
+        ordered="by rate" if ordering is None else ordering.label,
     )
 
 

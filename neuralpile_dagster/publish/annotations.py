@@ -1,7 +1,7 @@
 """What annotations give to a repository: the bins of each interval, metrics of units, columns of units and sessions.
 
-Joins what is stored of a session (counts, units, annotations) when it is published, so that stored files never change
-with it. Where a session has no annotations, what they would say is null.
+Joins what is stored of a session (counts, units, annotations, unit order) when it is published, so that stored files
+never change with it. Where a session has no annotations, or no order, what they would say is null.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile
+from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
@@ -33,6 +33,7 @@ from neuralpile_dagster.tables.schemas import (
     UNIT_METRICS_SCHEMA,
     UNITS_SCHEMA,
 )
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
 from neuralpile_dagster.tables.units import read_units
 
 TRIALS, INVALID_TIMES = "trials", "invalid_times"
@@ -83,6 +84,26 @@ def totals(dataset: Dataset, annotations: Mapping[str, AnnotationsRecord]) -> An
     )
 
 
+def matching_orders(
+    orders: Mapping[str, UnitOrderRecord], records: Mapping[str, CountsRecord]
+) -> dict[str, UnitOrderRecord]:
+    """Unit orders that were made from the published counts, by key."""
+    return {
+        key: orders[key]
+        for key, record in records.items()
+        if key in orders and orders[key].counts_sha256 == record.file.sha256
+    }
+
+
+def order_totals(orders: Mapping[str, UnitOrderRecord]) -> UnitOrderTotals | None:
+    """Numbers of a component's unit orders, and the hash of all of them; None without any."""
+    if not orders:
+        return None
+    files = {key: record.file.sha256 for key, record in orders.items()}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return UnitOrderTotals(digest=digest, sessions=len(orders))
+
+
 @dataclass(frozen=True)
 class AnnotatedFacts:
     """What a session's tables say beyond its records.
@@ -107,12 +128,13 @@ class AnnotatedFacts:
 
 @dataclass(frozen=True)
 class AnnotatedSession:
-    """One session to publish, with its annotations if it has any."""
+    """One session to publish, with its annotations and the order of its units if it has any."""
 
     store: Store
     dataset: Dataset
     record: CountsRecord
     annotations: AnnotationsRecord | None
+    order: UnitOrderRecord | None = None
 
     @property
     def origin_s(self) -> float | None:
@@ -150,6 +172,9 @@ class AnnotatedSession:
         if stats.clock is not None and not any(map(len, invalid)):
             observed = stats.clock.observed_s
         columns = {"observed_s": _floats(per_unit), **self._of_annotations(units)}
+        if self.order is not None:
+            with open_verified(self.store, self.order.file) as opened:
+                columns["order"] = pa.array(read_order(opened, self.order.file.key, units.num_rows))
         for field in list(PUBLISHED_UNITS_SCHEMA)[len(UNITS_SCHEMA) :]:
             column = columns.get(field.name)
             units = units.append_column(

@@ -70,6 +70,7 @@ def component_card(
         *["## Binning", "", *_binning(component, counts), ""],
         *_spike_times(component),
         *_annotations(dataset, component),
+        *_unit_order(component),
         *verification_section(counts),
         *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
         *missing_section(component),
@@ -287,6 +288,23 @@ def _annotations(dataset: Dataset, component: ComponentRecord) -> list[str]:
         *(["", *table(["good", "units for which"], rules), "", _MASK] if rules else []),
         "",
     ]
+
+
+def _unit_order(component: ComponentRecord) -> list[str]:
+    """Section on the order of units, where any session has one."""
+    if component.unit_order is None:
+        return []
+    return ["## Unit order", "", unit_order_sentence(component.unit_order.sessions, component.totals.sessions), ""]
+
+
+def unit_order_sentence(ordered: int, sessions: int) -> str:
+    """What the column ``order`` of the units is, how many sessions have it, and how to use it."""
+    return (
+        f"In {ordered:,} of {sessions:,} sessions the column `order` of `units` is the place of each unit in an order "
+        "in which units that fire together lie side by side: cosine distances of their counts in the whole session, "
+        "Ward clustering, optimal leaf order; units without spikes have a distance of 2 to all others. Rows of spike "
+        "counts keep the order of `row`; `counts[np.argsort(order)]` puts them into this one."
+    )
 
 
 _NOT_ANNOTATED = "trials, stimuli, metrics and positions of units were not read"

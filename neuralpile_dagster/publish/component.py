@@ -46,6 +46,7 @@ from neuralpile_dagster.tables.schemas import (
     SEGMENTS_SCHEMA,
     UNIT_METRICS_SCHEMA,
 )
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""
@@ -53,9 +54,9 @@ FORMAT = 1
 _NOT_PUBLISHED = {"listed_at", "considered", "dropped", "newer_version", "source_state", "replaced", "notes"}
 """Fields of a manifest that do not affect the published files."""
 _NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "hold_out", "publish_spike_times"} | {
-    *("motif_shapes", "tags", "rule_checked", "reader_checked"),
+    *("motif_shapes", "unit_order", "tags", "rule_checked", "reader_checked"),
 }
-"""Fields of a catalog row that do not, or only with annotations (`annotations_digest`) or spike times."""
+"""Fields of a catalog row that do not, or only with annotations (`annotations_digest`), unit orders or spike times."""
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -98,6 +99,7 @@ def write_component(
     missing: Mapping[str, str],
     repository: str,
     annotations: Mapping[str, AnnotationsRecord] | None = None,
+    orders: Mapping[str, UnitOrderRecord] | None = None,
     spikes: SpikesRecord | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = print,
@@ -125,6 +127,8 @@ def write_component(
         ``namespace/name``.
     annotations : mapping of str to AnnotationsRecord, optional
         Of the sessions that have any, by key; those of other archive files than were counted are not used.
+    orders : mapping of str to UnitOrderRecord, optional
+        The same; those of other counts than are published are not used.
     spikes : SpikesRecord, optional
         The repository of spike times that the card names (`publish.spikes`).
     max_shard_bytes : int
@@ -145,11 +149,12 @@ def write_component(
     sessions = {session.key: _session(session, record) for session, record in pairs}
     totals = _totals([record for _, record in pairs])
     used = annotated.matching(annotations or {}, records)
+    ordered = annotated.matching_orders(orders or {}, records)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
         configs = [
             _default_config(sessions.values(), shards),
-            *session_configs(folder, store, dataset, manifest, pairs, used),
+            *session_configs(folder, store, dataset, manifest, pairs, used, ordered),
             write_config(folder, "segments", SEGMENTS_SCHEMA, [_segments(store, dataset, pairs, sessions, shards)]),
             write_token_counts(folder, [component_token_counts(repository, sessions.values(), totals)]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
@@ -172,6 +177,7 @@ def write_component(
             missing=dict(missing),
             annotations=annotated.totals(dataset, used),
             spikes=spikes,
+            unit_order=annotated.order_totals(ordered),
         )
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
@@ -195,9 +201,13 @@ def session_configs(
     manifest: Manifest,
     pairs: Pairs,
     annotations: Mapping[str, AnnotationsRecord],
+    orders: Mapping[str, UnitOrderRecord],
 ) -> Iterator[Config]:
     """Write units, sessions and, where any session has them, intervals and metrics of units."""
-    sessions = [AnnotatedSession(store, dataset, record, annotations.get(session.key)) for session, record in pairs]
+    sessions = [
+        AnnotatedSession(store, dataset, record, annotations.get(session.key), orders.get(session.key))
+        for session, record in pairs
+    ]
     facts: list[AnnotatedFacts] = []
     yield write_config(folder, "units", PUBLISHED_UNITS_SCHEMA, annotated.units_tables(sessions, facts))
     table = sessions_table(pairs, facts, manifest.citation.license, manifest.citation.doi or dataset.doi)

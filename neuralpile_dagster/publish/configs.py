@@ -23,6 +23,7 @@ from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster.tables.schemas import (
+    ANNOTATED_UNITS_SCHEMA,
     CLOCKED_SESSIONS_SCHEMA,
     INTERVALS_SCHEMA,
     PUBLISHED_SESSIONS_SCHEMA,
@@ -33,7 +34,7 @@ from neuralpile_dagster.tables.schemas import (
 )
 
 EXTRA_SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
-    "units": (UNITS_SCHEMA, PUBLISHED_UNITS_SCHEMA),
+    "units": (UNITS_SCHEMA, ANNOTATED_UNITS_SCHEMA, PUBLISHED_UNITS_SCHEMA),
     "sessions": (SESSIONS_SCHEMA, CLOCKED_SESSIONS_SCHEMA, PUBLISHED_SESSIONS_SCHEMA),
     "intervals": (INTERVALS_SCHEMA,),
     "unit_metrics": (UNIT_METRICS_SCHEMA,),

@@ -160,6 +160,9 @@ def _annotations(components: Sequence[PileComponent]) -> list[str]:
         sessions = component.record.totals.sessions if component.record else component.sessions
         rows.append([text(component.name), f"{numbers[0]:,} of {sessions:,}", *numbers[1:]])
     lines = table(["source_dataset", "annotated sessions", "intervals", "metrics of units"], rows)
+    if ordered := sum(c.record.unit_order.sessions for c in components if c.record and c.record.unit_order):
+        sessions = sum(c.record.totals.sessions if c.record else c.sessions for c in components)
+        lines += ["", card.unit_order_sentence(ordered, sessions)]
     note = "Numbers of the components; sessions that are held out of this pile are not in its tables."
     return ["## Annotations", "", *lines, "", f"What is not known of a session is null or missing. {note}", ""]
 

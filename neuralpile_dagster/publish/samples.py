@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuralpile_dagster.files import write_bytes
-from neuralpile_dagster.plots.window import NO_FACTS, RasterSample, SegmentFacts, sample_window
+from neuralpile_dagster.plots.window import NO_FACTS, Ordering, RasterSample, SegmentFacts, sample_window
 from neuralpile_dagster.publish.configs import EXTRA_SCHEMAS, config_path
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.store import Store
@@ -50,11 +50,23 @@ def rows_of_files(
     with ExitStack() as stack:
         readers = [stack.enter_context(RowReader(open_file(names[i]), names[i])) for i in chosen]
         for reader, wanted in zip(readers, _shares([reader.n_rows for reader in readers], count), strict=True):
-            weights = np.array(reader.group_bytes, float) + 1
-            numbers = rng.choice(reader.n_rows, wanted, False, weights / weights.sum()).tolist() if wanted else []
-            for number in sorted(numbers):
+            for number in _random_rows(reader, wanted, rng):
                 samples.append(_sample(reader.row(number), rng, synthetic, describe))
     return samples
+
+
+def row_in_orders(
+    file: pa.NativeFile,
+    name: str,
+    orderings: Iterable[Ordering],
+    seed: int,
+    synthetic: bool = False,
+    describe: Describe = lambda _: NO_FACTS,
+) -> list[RasterSample]:
+    """One window of one random row of a file, drawn in several orders of its units; same seed, same window."""
+    with RowReader(file, name) as reader:
+        row = reader.row(int(_random_rows(reader, 1, np.random.default_rng(seed))[0]))
+    return [_sample(row, np.random.default_rng(seed), synthetic, describe, ordering) for ordering in orderings]
 
 
 def every_row(
@@ -72,10 +84,18 @@ def every_row(
                 yield _sample(reader.row(number), rng, synthetic, describe)
 
 
-def _sample(row: Row, rng: np.random.Generator, synthetic: bool, describe: Describe) -> RasterSample:
+def _random_rows(reader: RowReader, count: int, rng: np.random.Generator) -> list[int]:
+    weights = np.array(reader.group_bytes, float) + 1
+    return sorted(rng.choice(reader.n_rows, count, False, weights / weights.sum()).tolist()) if count else []
+
+
+def _sample(
+    row: Row, rng: np.random.Generator, synthetic: bool, describe: Describe, ordering: Ordering | None = None
+) -> RasterSample:
     label = f"{row.source_dataset} · " if row.source_dataset else ""
     made_up = synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
-    return sample_window(row.counts, f"{label}{row.session_id} · {row.segment_id}", rng, made_up, describe(row))
+    title = f"{label}{row.session_id} · {row.segment_id}"
+    return sample_window(row.counts, title, rng, made_up, describe(row), ordering)
 
 
 def _shares(available: Sequence[int], count: int) -> list[int]:

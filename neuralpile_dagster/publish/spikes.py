@@ -36,6 +36,7 @@ from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import SPIKE_SEGMENTS_SCHEMA
 from neuralpile_dagster.tables.spike_trains import read_bin_rule
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 TAGS = ("neuroscience", "electrophysiology", "spike-times", "neural-population-activity")
 
@@ -86,6 +87,7 @@ def write_spikes(
     trains: Mapping[str, TrainsRecord],
     *,
     annotations: Mapping[str, AnnotationsRecord],
+    orders: Mapping[str, UnitOrderRecord],
     progress: Progress = print,
 ) -> None:
     """Make ``folder`` hold exactly the repository of spike times: files of sessions, configs and card.
@@ -108,6 +110,8 @@ def write_spikes(
         What their counts were made from, of those that have spike times.
     annotations : mapping of str to AnnotationsRecord
         Of the sessions that have any.
+    orders : mapping of str to UnitOrderRecord
+        The same.
     progress : callable
 
     Raises
@@ -121,10 +125,11 @@ def write_spikes(
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         for key, record in trains.items():
             fetch(store, record.file, folder / spikes_path(key))
-        used = annotated.matching(annotations, {session.key: record for session, record in pairs})
+        published = {session.key: record for session, record in pairs}
+        used, ordered = annotated.matching(annotations, published), annotated.matching_orders(orders, published)
         segments = [_segments(folder, store, dataset, session.key, record) for session, record in pairs]
         configs = [
-            *session_configs(folder, store, dataset, manifest, pairs, used),
+            *session_configs(folder, store, dataset, manifest, pairs, used, ordered),
             write_config(folder, "segments", SPIKE_SEGMENTS_SCHEMA, segments),
         ]
         write_bytes(folder / "README.md", _card(dataset, manifest, component, pairs, configs).encode())

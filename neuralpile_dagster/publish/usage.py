@@ -9,7 +9,8 @@ import pyarrow as pa
 CONFIG_TEXTS = {
     "units": "one row per unit of a session, in the row order of `spike_counts` (`row`): id, brain area and how it was "
     "found, probe, quality label, spikes, mean rate while observed, and when it was observed where the source says so; "
-    "position of its peak electrode and names of the quality rules that hold (`good`) where the session is annotated",
+    "position of its peak electrode and names of the quality rules that hold (`good`) where the session is annotated; "
+    "its place in an order in which units that fire together lie side by side (`order`; null where it was not made)",
     "sessions": "one row per session: subject, sex, age, species, start time, duration, time of bin 0 (`origin_s`), "
     "first spike, seconds observed, trials, areas, mean rate, sizes, license, DOI, and its source files with their "
     "digests",

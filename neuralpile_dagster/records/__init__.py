@@ -30,6 +30,7 @@ from neuralpile_dagster.records.publications import (
     SplitRule,
     SplitRules,
     TokenCounts,
+    UnitOrderTotals,
 )
 from neuralpile_dagster.records.sessions import (
     AnalysisRecord,
@@ -72,6 +73,7 @@ __all__ = [
     "StoredFile",
     "TokenCounts",
     "TrainsRecord",
+    "UnitOrderTotals",
     "content_digest",
     "document",
     "read_document",

@@ -87,6 +87,13 @@ class AnnotationTotals(Model):
     metrics: tuple[str, ...]
 
 
+class UnitOrderTotals(Model):
+    """Unit orders of a component: the hash of all of them, and how many sessions have one."""
+
+    digest: str
+    sessions: int
+
+
 class SpikesRecord(Model):
     """The repository of a component's spike times.
 
@@ -107,9 +114,10 @@ class ComponentRecord(Model):
 
     ``inputs`` is the hash of its inputs; ``repository`` is
     ``namespace/name``; ``sessions`` are in the order of the rows; ``missing``
-    maps the keys of sessions that are not in it to the reason. ``annotations`` are not among the ``inputs``: the pile
-    is not planned again for them. ``bin_width_s`` is that of the first session, ``other_bin_widths_s`` are those of
-    sessions that have another (`Dataset.allow_bin_width`). ``spikes`` are its published spike times, where asked for.
+    maps the keys of sessions that are not in it to the reason. ``annotations`` and ``unit_order`` are not among the
+    ``inputs``: the pile is not planned again for them. ``bin_width_s`` is that of the first session,
+    ``other_bin_widths_s`` are those of sessions that have another (`Dataset.allow_bin_width`). ``spikes`` are its
+    published spike times, where asked for.
     """
 
     dataset: str
@@ -129,6 +137,7 @@ class ComponentRecord(Model):
     annotations: AnnotationTotals | None = Field(default=None, exclude_if=lambda totals: totals is None)
     other_bin_widths_s: tuple[float, ...] = Field(default=(), exclude_if=lambda widths: not widths)
     spikes: SpikesRecord | None = Field(default=None, exclude_if=lambda spikes: spikes is None)
+    unit_order: UnitOrderTotals | None = Field(default=None, exclude_if=lambda totals: totals is None)
 
     @property
     def bins_in_words(self) -> str:
@@ -200,8 +209,8 @@ class PileRecord(Model):
 
     ``citations`` are by name of the component, ``benchmarks`` by name of a public list: its sessions, and how many of
     them have rows in each split. Records of before lack them, ``token_counts`` and ``splits``; ``rules`` are missing
-    where they are those of the published pile. ``annotations`` is the hash of those of its components, empty without
-    any.
+    where they are those of the published pile. ``annotations`` is the hash of those of its components and of their
+    unit orders, empty without any.
     """
 
     repository: str

@@ -165,17 +165,21 @@ def pack_recording(
     settings: Settings,
     max_session_tokens: int = MAX_SESSION_TOKENS,
     allow_bin_width: bool = False,
+    consume: bool = False,
 ) -> PackedRecording:
-    """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`."""
-    from neuralpile_dagster.binning.clock import measure_clock
+    """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`.
+
+    ``consume``: nobody needs its spike times afterwards, so that their memory is given back while they are packed.
+    """
+    from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
     from neuralpile_dagster.binning.source import count_source
 
     name = f"{', '.join(dict.fromkeys(unit.file for unit in recording.units))} (session {key})"
     threads = ProcessSettings.from_environment().threads
-    source = count_source(
-        recording, settings.bin_width_s, name, max_session_tokens, threads, allow_bin_width=allow_bin_width
-    )
-    return PackedRecording(source, measure_clock(recording, source, threads), recording.units, name)
+    scan = scan_spikes(recording, threads)
+    how = {"allow_bin_width": allow_bin_width, "consume": consume}
+    source = count_source(recording, settings.bin_width_s, name, max_session_tokens, threads, **how)
+    return PackedRecording(source, measure_clock(recording, source, threads, scan), recording.units, name)
 
 
 def build_spike_counts(
@@ -223,10 +227,11 @@ def build_spike_counts(
     from neuralpile_dagster.binning.clock import observed_seconds
     from neuralpile_dagster.tables.units import write_units
 
+    ours = recording is None
     if recording is None:
         recording = load_recording(store, trains)
     if isinstance(recording, Recording):
-        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width)
+        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width, consume=ours)
     packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 

@@ -49,7 +49,7 @@ def bin_files(
     RecordingError
         A file cannot be used, or has more than `MAX_SESSION_TOKENS`; the message names it.
     """
-    from neuralpile_dagster.binning.clock import measure_clock
+    from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
     from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.recordings.sessions import subject_of
 
@@ -68,8 +68,9 @@ def bin_files(
     recording = read_session(reader, files, options)
     notes = recording.notes
     threads = ProcessSettings.from_environment().threads
-    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS, threads)
-    clock = measure_clock(recording, source, threads)
+    scan = scan_spikes(recording, threads)
+    source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS, threads, consume=True)
+    clock = measure_clock(recording, source, threads, scan)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
     with atomic_write(output) as aside, aside.open("wb") as stream:

@@ -139,7 +139,7 @@ PUBLISHED_SESSIONS_SCHEMA = pa.schema(
         ("doi", pa.string()),
     ]
 )
-PUBLISHED_UNITS_SCHEMA = pa.schema(
+ANNOTATED_UNITS_SCHEMA = pa.schema(
     [
         *UNITS_SCHEMA,
         ("x_um", pa.float64()),  # of the peak electrode, as its file states it
@@ -149,6 +149,19 @@ PUBLISHED_UNITS_SCHEMA = pa.schema(
         ("coordinate_note", pa.string()),  # how the electrode was found, and what the file says about coordinates
         ("observed_s", pa.float64()),  # without the file's invalid_times where annotations are known
         ("good", pa.list_(pa.string())),  # names of the rules (`good_units` of the catalog's row) that hold
+    ]
+)
+"""Of repositories that an earlier version published."""
+PUBLISHED_UNITS_SCHEMA = pa.schema(
+    [
+        *ANNOTATED_UNITS_SCHEMA,
+        ("order", pa.int32()),  # place of the unit among those of its session, alike ones side by side (`unit_order`)
+    ]
+)
+UNIT_ORDER_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),  # of spike_counts
+        ("order", pa.int32()),
     ]
 )
 

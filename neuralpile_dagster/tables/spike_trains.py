@@ -67,6 +67,7 @@ def write_recording(target: Path | BinaryIO, recording: Recording) -> None:
     ) as writer:
         for table in chain([first], tables):
             writer.write_table(table, row_group_size=max(len(table), 1))
+    pa.default_memory_pool().release_unused()  # what encoding took, while the caller still holds all spike times
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -100,15 +101,20 @@ def _train_tables(units: tuple[Unit, ...], trains: SpikeTrains) -> Iterator[pa.T
     times = np.ascontiguousarray(trains.spike_times, np.float64)
     sizes = np.diff(trains.ends, prepend=0)
     rate: float | None = None
+    stop = 0
     for first, last in _groups(sizes):
-        start = int(trains.ends[first - 1]) if first else 0
-        ticks = np.empty(int(sizes[first:last].sum()), np.int64)
+        start, stop = stop, stop + int(sizes[first:last].sum())
+        group = times[start:stop]
+        ticks = group.view(np.int64)  # not copied unless a unit's times are ticks
         rates = []
-        for unit in range(first, last):
-            stop = int(trains.ends[unit])
-            begin = stop - int(sizes[unit]) - start
-            ticks[begin : stop - start], rate = to_ticks(times[begin + start : stop], rate)
+        end = 0
+        for size in sizes[first:last].tolist():
+            begin, end = end, end + size
+            found, rate = to_ticks(group[begin:end], rate)
             rates.append(rate)
+            if rate is not None:
+                ticks = ticks.copy() if ticks.base is not None else ticks
+                ticks[begin:end] = found
         columns = [pa.array(rates, pa.float64()), _list_array(ticks, sizes[first:last], TICKS)]
         yield pa.Table.from_arrays([*unit_columns(units[first:last]), *columns], schema=TRAINS_SCHEMA)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from neuralpile_dagster.binning.clock import TALLY_WIDTH, measure_clock, observed_seconds, scan_order
+from neuralpile_dagster.binning.clock import TALLY_WIDTH, measure_clock, observed_seconds, scan_clock
 from neuralpile_dagster.binning.source import CountSource, count_source
 from neuralpile_dagster.recordings.model import BinnedCounts, BinRule, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
@@ -125,5 +125,5 @@ def test_ready_counts_have_no_clock_and_their_seconds_begin_with_bin_0(
 
 def test_a_time_after_the_last_interval_reads_nothing_beyond_it() -> None:
     starts, stops, tally = np.array([1.0]), np.array([2.0]), np.zeros(TALLY_WIDTH, np.int64)
-    scan_order.py_func(np.array([1.5, 9.25]), starts, stops, tally, np.zeros(1))  # compiled, it would not check
+    scan_clock.py_func(np.array([1.5, 9.25]), starts, stops, 0.0, tally, np.zeros(3))  # compiled, it would not check
     assert tally.tolist() == [0, 0, 1]

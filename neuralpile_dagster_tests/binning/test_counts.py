@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralpile_dagster.binning import binner as binner_module
+from neuralpile_dagster.binning import threads as threads_module
 from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
@@ -205,6 +209,26 @@ def test_the_callers_arrays_are_left_as_they_were():
     bin_all(SpikeTrains(times, ends), size=3)
     assert times.tolist() == [0.5, 0.1, 0.3]
     assert ends.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_consumed_spike_times_are_binned_the_same_and_their_memory_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+):
+    monkeypatch.setattr(binner_module, "_GIVEN_BACK", 2_000)
+    monkeypatch.setattr(threads_module, "SMALL", 0)
+    rng = np.random.default_rng(0)
+    units = [np.sort(rng.uniform(0.1, 60, size)) for size in (3_000, 10, 0, 2_500, 4_000, 700)]
+    units[3] = units[3][::-1].copy()  # packed in another order than stored
+    expected = bin_all(trains(*units))[0]
+    ours, anothers = trains(*units), trains(*units)
+    anothers = replace(anothers, spike_times=np.frombuffer(anothers.spike_times.tobytes()))
+    for recording in (ours, anothers):
+        binner = Binner(recording, BIN, threads=threads, consume=True)
+        np.testing.assert_array_equal(binner.counts(0, binner.n_bins), expected)
+    if sys.platform == "linux":
+        assert np.count_nonzero(ours.spike_times == 0) > 5_000
+    assert (anothers.spike_times > 0).all()  # an array that is not its memory's owner
 
 
 @pytest.mark.parametrize(("width", "error"), [(0.0, ValueError), (-1.0, ValueError), (math.nan, ValueError)])

@@ -26,6 +26,7 @@ from neuralpile_dagster.tables.spike_trains import (
     to_ticks,
     write_recording,
 )
+from neuralpile_dagster_tests.fixtures.damaging import within
 
 FACTS = SessionFacts(subject="Cori", sex="F", age="P90D", start_time="2020-01-01T12:00:00+01:00")
 ANY_BITS = hnp.arrays(np.int64, st.integers(0, 40)).map(lambda bits: bits.view(np.float64))
@@ -112,6 +113,19 @@ def test_row_groups_are_small_and_do_not_change_what_is_read(tmp_path: Path, mon
     assert isinstance(after.data, SpikeTrains)
     assert bits(after.data.spike_times) == bits(before.data.spike_times)
     assert after.data.ends.tolist() == before.data.ends.tolist()
+
+
+def test_times_on_no_clock_are_written_without_a_copy_and_others_are_left_as_they_were(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    before = recording([np.sort(rng.uniform(0, 900, 200_000)) for _ in range(4)])
+    write_recording(tmp_path / "first.parquet", before)  # imports
+    with within(500_000):  # of 6.4 MB
+        write_recording(tmp_path / "x.parquet", before)
+    mixed = recording([rng.uniform(0, 9, 50), np.arange(50) / 30_000, rng.uniform(0, 9, 50)])
+    assert isinstance(mixed.data, SpikeTrains)
+    kept = mixed.data.spike_times.copy()
+    assert there_and_back(tmp_path / "mixed.parquet", mixed).units == mixed.units
+    np.testing.assert_array_equal(mixed.data.spike_times, kept)
 
 
 def test_ready_made_counts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger import documents, kinds
-from neuralpile_dagster.ledger.analyses import read_annotations
+from neuralpile_dagster.ledger.analyses import read_annotations, read_unit_orders
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.spike_times import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.orchestration import names
@@ -67,6 +67,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             missing = publishable(manifest, list(records), reasons, config.min_session_share)
             name = documents.repository_name(dataset, settings)
             annotations = read_annotations(store, dataset, settings, records)
+            orders = read_unit_orders(store, dataset, settings, records)
             spikes = spike_times_wanted(store, dataset, settings, hub, records, config.publish_spike_times)
             component = write_component(
                 documents.staging_folder(settings, name),
@@ -77,13 +78,14 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 missing=missing,
                 repository=f"{settings.namespace}/{name}",
                 annotations=annotations,
+                orders=orders,
                 spikes=spikes.record if spikes else None,
                 progress=tell,
             )
             spikes_publication = None
             if spikes:  # before the card that links to them
                 spikes_publication = publish_spike_times(
-                    store, dataset, settings, hub, manifest, component, records, spikes, annotations, tell
+                    store, dataset, settings, hub, manifest, component, records, spikes, annotations, orders, tell
                 )
             publication = hub.publish(name, documents.staging_folder(settings, name), tell)
             write_record(store, documents.published_path(dataset, settings), component)

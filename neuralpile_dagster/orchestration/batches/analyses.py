@@ -22,6 +22,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.batches.sessions import session_of
+from neuralpile_dagster.orchestration.metadata.pictures import analysis_rasters
 from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import CountsRecord
@@ -80,8 +81,9 @@ class AnalysisBatch(PartitionBatch):
             )
         record = read_analysis(self.store, self.dataset, self.settings, self.analysis, key)
         reused = record is not None and is_current(self.store, record, inputs)
+        task = self._task(session, counts, inputs)
         if record is None or not reused:
-            record = self.analysis.make(self._task(session, counts, inputs))
+            record = self.analysis.make(task)
             write_record(self.store, self.analysis.record_key(self.dataset, self.settings, key), record)
         asset, source = names.asset_key(self.dataset, self.analysis), names.upstream_key(self.dataset, self.analysis)
         event = latest_event(self.context.instance, source, key) if counts else None
@@ -90,7 +92,8 @@ class AnalysisBatch(PartitionBatch):
             inputs[:32], self.analysis.version, source, source_version, event.storage_id if event else None
         )
         seconds = {"seconds": round(time.monotonic() - started, 3), "reused": reused}
-        self.log_materialization(asset, key, {**self.analysis.numbers(record), **seconds}, tags)
+        pictures = analysis_rasters(self.analysis.samples(task, record), session.session_id)
+        self.log_materialization(asset, key, {**pictures, **self.analysis.numbers(record), **seconds}, tags)
         documents.forget_failure(self.store, self.dataset, self.settings, key, self.analysis.name)
 
     def _task(self, session: Session, counts: CountsRecord | None, inputs: str) -> AnalysisTask:
@@ -103,6 +106,8 @@ class AnalysisBatch(PartitionBatch):
             inputs=inputs,
             counts=counts,
             open_files=lambda: self._open(session),
+            progress=self.log.info,
+            synthetic=self.manifest.synthetic,
         )
 
     def _counts(self, session: Session) -> CountsRecord | None:

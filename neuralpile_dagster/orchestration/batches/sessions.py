@@ -205,7 +205,9 @@ class SessionBatch(PartitionBatch):
         if recording is None:
             recording = build.load_recording(self.store, trains)
         row = self.dataset
-        return build.pack_recording(recording, session.key, self.settings, row.max_session_tokens, row.allow_bin_width)
+        return build.pack_recording(
+            recording, session.key, self.settings, row.max_session_tokens, row.allow_bin_width, consume=True
+        )
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)

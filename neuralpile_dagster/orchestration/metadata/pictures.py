@@ -38,6 +38,11 @@ def folder_rasters(folder: Path, synthetic: bool, what: str) -> Pictures:
     return _pictures(samples, "rasters", f"rasters of {what}", COMPONENT_CHARACTERS)
 
 
+def analysis_rasters(samples: Sequence[RasterSample], what: str) -> Pictures:
+    """Pictures of what an analysis gives to draw of a session."""
+    return _pictures(samples, "rasters", f"rasters of {what}", len(samples) * SESSION_CHARACTERS)
+
+
 def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int) -> Pictures:
     from neuralpile_dagster.plots.glance import INLINE_CHARACTERS, glance_markdown
     from neuralpile_dagster.plots.raster import raster_markdown

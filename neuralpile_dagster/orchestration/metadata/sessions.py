@@ -181,9 +181,10 @@ def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
 
 
 def annotation_metadata(components: Sequence[ComponentRecord]) -> dict[str, Any]:
-    """Metadata on how much of some components is annotated."""
+    """Metadata on how much of some components is annotated, and ordered."""
     sessions = sum(component.totals.sessions for component in components)
     found = [component.annotations for component in components if component.annotations]
+    ordered = sum(component.unit_order.sessions for component in components if component.unit_order)
     rows: Counter[str] = Counter()
     for one in found:
         rows.update(one.tables)
@@ -191,6 +192,7 @@ def annotation_metadata(components: Sequence[ComponentRecord]) -> dict[str, Any]
         "annotated_sessions": f"{sum(one.sessions for one in found):,} of {sessions:,}",
         "intervals": ", ".join(f"{name} ({number:,})" for name, number in sorted(rows.items())) or "none",
         "unit_metrics": ", ".join(sorted({name for one in found for name in one.metrics})) or "none",
+        **({"sessions_with_unit_order": f"{ordered:,} of {sessions:,}"} if ordered else {}),
     }
 
 
