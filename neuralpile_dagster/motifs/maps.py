@@ -75,10 +75,12 @@ def build_map(
         without: list[np.ndarray] = []
         for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
             some = len(batch) - batch["key"].null_count
-            if done > n_keys and some:
+            if (done > n_keys and some) or batch["key"].slice(0, some).null_count:
                 raise _invalid(name, "keys after motifs without key")
             batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
             rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
+            if np.any(bucket_of_keys(batch_keys) != int(bucket)) or np.any(bucket_of_patches(rest) != int(bucket)):
+                raise _invalid(name, f"motifs of another bucket than {bucket}")
             patches = np.concatenate([patches_of(batch_keys, vocabulary.shape.cells), rest])
             place = slice(done, done + len(batch))
             tokens[place] = vocabulary.tokens_of(patches, threads)
@@ -90,8 +92,6 @@ def build_map(
     keys, texts = keys[:n_keys], as_bytes(keyless)
     if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
-    if np.any(bucket_of_keys(keys) != int(bucket)) or np.any(bucket_of_patches(keyless) != int(bucket)):
-        raise _invalid(name, f"motifs of another bucket than {bucket}")
     about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
     stems = {f"{bucket}": ("key", _array(keys, pa.uint64()), tokens[:n_keys])}
     stems[f"{bucket}.patches"] = ("patch", _array(keyless, pa.binary(keyless.shape[1])), tokens[n_keys:])
