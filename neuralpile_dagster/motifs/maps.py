@@ -18,44 +18,16 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
-from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file
 from neuralpile_dagster.store.fetching import fetch, open_verified
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
 _ROWS = 1 << 17
 """Motifs whose patches are in memory at a time."""
-
-
-class MapRecord(Model):
-    """Record of one bucket's map, and what the vocabulary makes of the bucket's patches.
-
-    ``motifs`` are all of the bucket, ``tail_motifs`` those that are not in the vocabulary, ``patches`` and
-    ``tail_patches`` how often they occur. ``silenced_patches`` of the tail overlap with no motif of the vocabulary.
-    ``spikes`` are in all patches, ``spikes_decoded`` in what their tokens decode to; ``tail_difference`` is the sum of
-    absolute differences of counts between patches of the tail and what their tokens decode to.
-    """
-
-    inputs: str
-    bucket: str
-    vocabulary_sha256: str
-    file: StoredFile
-    patches_file: StoredFile
-    motifs: int = 0
-    tail_motifs: int = 0
-    patches: int = 0
-    tail_patches: int = 0
-    silenced_patches: int = 0
-    spikes: int = 0
-    spikes_decoded: int = 0
-    tail_difference: int = 0
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Both files."""
-        return self.file, self.patches_file
 
 
 def build_map(
