@@ -8,7 +8,7 @@ Which histograms these are is decided in `ledger.motifs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from neuralpile_dagster.errors import TableError
@@ -17,10 +17,12 @@ from neuralpile_dagster.motifs.files import MotifWriter, open_motifs
 from neuralpile_dagster.motifs.records import BucketRecord
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
+from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
 
 GROUP_MOTIFS = 1_000_000
 """Motifs in a row group of a bucket's file."""
+_AT_ONCE = 64
+"""Histograms that are read before they are summed: on S3 each takes several round trips."""
 
 
 def build_bucket(
@@ -35,7 +37,7 @@ def build_bucket(
 ) -> BucketRecord:
     """Sum a bucket of histograms and subtract that of others, unless that is done; the record is written last.
 
-    Memory: 32 bytes for each motif of the bucket.
+    Memory: 40 bytes for each motif of the bucket.
 
     Parameters
     ----------
@@ -95,8 +97,14 @@ def read_bucket(store: Store, file: StoredFile, shape: MotifShape) -> Iterator[M
             yield reader.group(number)
 
 
-def _total(store: Store, files: Iterable[StoredFile], shape: MotifShape, bucket: int) -> MotifCounts:
-    return total_of((_group(store, file, shape, bucket) for file in files), shape)
+def _total(store: Store, files: Sequence[StoredFile], shape: MotifShape, bucket: int) -> MotifCounts:
+    def groups() -> Iterator[MotifCounts]:
+        for start in range(0, len(files), _AT_ONCE):
+            yield from map_items(
+                store, lambda file: _group(store, file, shape, bucket), files[start : start + _AT_ONCE]
+            )
+
+    return total_of(groups(), shape)
 
 
 def _group(store: Store, file: StoredFile, shape: MotifShape, bucket: int) -> MotifCounts:

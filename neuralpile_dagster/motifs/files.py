@@ -73,9 +73,9 @@ class MotifReader:
     Raises `TableError` naming the file when it is damaged, or of another shape.
     """
 
-    def __init__(self, file: Path | pa.NativeFile, name: str, shape: MotifShape) -> None:
+    def __init__(self, file: Path | pa.NativeFile, name: str, shape: MotifShape, *, remote: bool = False) -> None:
         self.name, self.shape = name, shape
-        self._file = open_parquet(file, name, pre_buffer=False)
+        self._file = open_parquet(file, name, pre_buffer=remote)  # one request for a group
         require_schema(self._file.schema_arrow, MOTIFS_SCHEMA, name)
 
     @property
@@ -113,7 +113,7 @@ class MotifReader:
 def open_motifs(store: Store, file: StoredFile, shape: MotifShape) -> Iterator[MotifReader]:
     """Open a stored file of motifs; raises `StoreError` when it is missing, `TableError` when it is no such file."""
     with store.open(file.key) as opened:
-        yield MotifReader(opened, store.uri(file.key), shape)
+        yield MotifReader(opened, store.uri(file.key), shape, remote=store.readers > 1)
 
 
 def _column(values: np.ndarray) -> pa.Array:
