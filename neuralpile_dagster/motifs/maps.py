@@ -19,6 +19,7 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.motifs.buckets import read_bucket
 from neuralpile_dagster.motifs.counts import as_texts
+from neuralpile_dagster.motifs.pack import patches_of
 from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
@@ -26,6 +27,9 @@ from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file
 from neuralpile_dagster.store.fetching import fetch, open_verified
 from neuralpile_dagster.tables.footer import damaged
+
+_AT_ONCE = 1 << 17
+"""Motifs whose patches are in memory at a time."""
 
 
 def build_map(
@@ -62,36 +66,41 @@ def build_map(
     TableError
         ``motifs`` is damaged, or is not such a file.
     """
-    name, number = store.uri(motifs.key), int(bucket)
+    name, number, cells = store.uri(motifs.key), int(bucket), vocabulary.shape.cells
     sums: Counter[str] = Counter()
-    no_tokens = np.zeros(0, vocabulary.dtype)
-    by_key, by_patch = (
-        [(np.zeros(0, np.uint64), no_tokens)],
-        [(np.zeros((0, vocabulary.shape.cells), np.uint8), no_tokens)],
-    )
+
+    def tokens_of(some: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Tokens of motifs, by key or by patch, and their part of the record's numbers."""
+        tokens = np.empty(len(some), vocabulary.dtype)
+        for start in range(0, len(some), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            patches = some[part] if some.ndim == 2 else patches_of(some[part], cells)
+            tokens[part] = vocabulary.tokens_of(patches, threads)
+            sums.update(_sums(patches, tokens[part], counts[part], vocabulary))
+        return tokens
+
+    keys, patches = [np.zeros(0, np.uint64)], [np.zeros((0, cells), np.uint8)]
+    key_tokens, patch_tokens = [np.zeros(0, vocabulary.dtype)], [np.zeros(0, vocabulary.dtype)]
     for group in read_bucket(store, motifs, vocabulary.shape):
         if np.any(bucket_of_keys(group.keys) != number) or np.any(bucket_of_patches(group.patches) != number):
             raise _invalid(name, f"motifs of another bucket than {bucket}")
-        every, n_keys = group.all_patches, len(group.keys)
-        tokens = vocabulary.tokens_of(every, threads)
-        by_key.append((group.keys, tokens[:n_keys]))
-        by_patch.append((group.patches, tokens[n_keys:]))
-        sums.update(_sums(every, tokens, group.all_counts, vocabulary))
-    (keys, key_tokens), (patches, patch_tokens) = (
-        map(np.concatenate, zip(*each, strict=True)) for each in (by_key, by_patch)
-    )
-    texts = as_texts(patches)
-    if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
+        keys.append(group.keys)
+        patches.append(group.patches)
+        key_tokens.append(tokens_of(group.keys, group.key_counts))
+        patch_tokens.append(tokens_of(group.patches, group.patch_counts))
+    by_key, by_patch = np.concatenate(keys), np.concatenate(patches)
+    texts = as_texts(by_patch)
+    if np.any(by_key[1:] <= by_key[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
-    about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
-    stems = {
-        bucket: ("key", _array(keys, pa.uint64()), key_tokens),
-        f"{bucket}.patches": ("patch", _array(patches, pa.binary(patches.shape[1])), patch_tokens),
+    columns = {
+        bucket: ("key", _array(by_key, pa.uint64()), np.concatenate(key_tokens)),
+        f"{bucket}.patches": ("patch", _array(by_patch, pa.binary(cells)), np.concatenate(patch_tokens)),
     }
+    about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
     files = []
-    for stem, (column, values, ids) in stems.items():
-        token = _array(ids, pa.from_numpy_dtype(ids.dtype))
-        batch = pa.record_batch([values, token], [column, "id"]).replace_schema_metadata(about)
+    for stem, (column, values, tokens) in columns.items():
+        ids = _array(tokens, pa.from_numpy_dtype(tokens.dtype))
+        batch = pa.record_batch([values, ids], [column, "id"]).replace_schema_metadata(about)
         files.append(put_file(store, f"{folder}/{stem}.arrow", partial(_write, batch))[0])
     return MapRecord(
         inputs=inputs,
