@@ -47,16 +47,19 @@ def published_nearest(motifs: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) -> Any:
     """Maps of motifs with keys, of all buckets."""
+    from neuralpile_dagster.files import sha256_of
     from neuralpile_dagster.motifs.maps import Maps, build_map
     from neuralpile_dagster.motifs.shape import BUCKETS, bucket_of_keys
-    from neuralpile_dagster.store import put_file
+    from neuralpile_dagster.records import StoredFile
 
     buckets, records = bucket_of_keys(keys), []
     for number, bucket in enumerate(BUCKETS):
         here = buckets == number
         columns = {"key": keys[here], "patch": pa.nulls(int(here.sum()), pa.binary()), "count": counts[here]}
         table = pa.table(columns)
-        file, _ = put_file(store, f"buckets/{bucket}.parquet", lambda path, table=table: pq.write_table(table, path))
+        path = store.root / f"{bucket}.parquet"
+        pq.write_table(table, path)
+        file = StoredFile(key=path.name, size=path.stat().st_size, sha256=sha256_of(path))
         records.append(build_map(store, "map", bucket, file, vocabulary, inputs=""))
     return Maps(store, records)
 

@@ -122,7 +122,7 @@ def print_status(
         lists = "lists it" if hidden == 1 else "lists them"
         console.print(f"{hidden}{more} {noun} without a manifest: neuralpile catalog {lists}", highlight=False)
     for pile in piles:
-        console.print(pile, soft_wrap=True)
+        console.print(escape(pile), soft_wrap=True)
     if unread := [status.dataset.name for status in shown if not status.dataset.reader_checked]:
         doctor = "neuralpile doctor --dataset NAME tries it"
         console.print(f"reader untested on real files ({doctor}): {', '.join(unread)}", soft_wrap=True, highlight=False)

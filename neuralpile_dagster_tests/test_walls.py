@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "tables",
     },
-    "checks": {"binning", "catalog", "hub", "ledger", "merge", "publish", "recordings", "store", "tables"},
+    "checks": {"binning", "catalog", "hub", "ledger", "merge", "motifs", "publish", "recordings", "store", "tables"},
     "doctor": {"archives", "catalog", "hdf5", "hub", "ledger", "net", "recordings", "store"},
     "terminal": {"catalog", "doctor", "ledger", "recordings"},
 }

@@ -27,6 +27,7 @@ ROOMS = (
     "store",
     "publish",
     "reading",
+    "motifs",
     "ledger.analyses",
 )
 

@@ -1,8 +1,9 @@
-"""Remake the pictures of README from the synthetic demo: ``python docs/images/make.py [--home DIR]``."""
+"""Remake the pictures of README and docs from the synthetic demo: ``python docs/images/make.py [--home DIR]``."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from neuralpile_dagster.ledger.samples import order_samples
+from neuralpile_dagster.plots.raster import raster_png
+from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.session.unit_order import store_unit_order
+from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster_tests.fixtures.browser import browser_page
 from neuralpile_dagster_tests.fixtures.ui import served
 
@@ -21,6 +27,19 @@ PAGES = {
     "session": (f"/assets/sample_units/spike_counts?view=partitions&partition={SESSION}", "tokens", 1100),
 }
 """Picture: page, a text that is there when the page is, height in pixels."""
+ORDERED = "sample_eight_probe/spike_counts/spksSampleA_Feb18"
+"""The session of the picture of unit order."""
+
+
+def draw_unit_order(home: Path, folder: Path) -> None:
+    """Order the units of a session in a copy of its store, and draw them before and after."""
+    shutil.copytree(home / "store" / ORDERED.split("/")[0], folder / ORDERED.split("/")[0])
+    store = LocalStore(folder)
+    counts = read_record(store, f"{ORDERED}.json", CountsRecord)
+    assert counts is not None, f"the demo has {ORDERED}"
+    order = store_unit_order(store, "unit_order", "picture", counts, "")
+    (HERE / "unit_order.png").write_bytes(raster_png(order_samples(store, counts, order, synthetic=True)))
+    print(HERE / "unit_order.png")
 
 
 def main() -> None:
@@ -34,6 +53,7 @@ def main() -> None:
             subprocess.run(
                 [Path(sys.executable).with_name("neuralpile"), "demo", "--home", home, "--no-ui"], check=True
             )
+        draw_unit_order(home, Path(folder) / "copy")
         with served(home, "sample", Path(folder) / "ui.log") as address, browser_page() as page:
             for name, (path, text, height) in PAGES.items():
                 page.set_viewport_size({"width": 1400, "height": height})

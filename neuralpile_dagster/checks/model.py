@@ -1,7 +1,7 @@
 """What every check is made of: the row that describes a check, and the verdict that it gives.
 
-The checks themselves are functions of `checks.session`, `checks.dataset`, `checks.published` and `checks.pile`; their
-rows are in `checks.registry`. Nothing here knows what is judged, or Dagster.
+The checks themselves are functions of the other modules of `checks`; their rows are in `checks.registry`. Nothing here
+knows what is judged, or Dagster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from neuralpile_dagster.catalog.model import Severity
 
-Layer = Literal["manifest", "spike_counts", "hub_dataset", "pile"]
+Layer = Literal["manifest", "spike_counts", "hub_dataset", "pile", "motifs", "motifs_hub_dataset", "tokens_hub_dataset"]
 Evidence = TypeVar("Evidence")
 
 
@@ -40,8 +40,8 @@ class Check(Generic[Evidence]):
     ----------
     name : str
         Its name in the UI, and in the ``severity`` of a catalog row.
-    layer : {"manifest", "spike_counts", "hub_dataset", "pile"}
-        The asset that it judges; ``pile`` is the merged pile's ``hub_dataset``.
+    layer : str
+        The asset that it judges; ``pile`` is the merged pile's ``hub_dataset``, the last three are made of a pile.
     severity : {"error", "warn"}
         ``error`` turns the asset red, ``warn`` yellow.
     blocking : bool

@@ -10,13 +10,15 @@ from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.checks import dataset, pile, plausibility, published, session
+from neuralpile_dagster.checks import dataset, motifs, pile, plausibility, published, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
+from neuralpile_dagster.checks.motifs import MadeEvidence
 from neuralpile_dagster.checks.pile import PileEvidence
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import CatalogError, did_you_mean
 from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
@@ -325,7 +327,111 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         lambda e: pile.counts_as_published(e.published, e.settings),
     ),
 )
-ALL_CHECKS: tuple[Check[Any], ...] = (*MANIFEST_CHECKS, *SESSION_CHECKS, *COMPONENT_CHECKS, *PILE_CHECKS)
+MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
+    Check(
+        "motif_frequencies_sum_to_patches",
+        "motifs",
+        "error",
+        True,
+        "Probabilities are shares of all patches; a patch that is lost or doubled makes all of them wrong.",
+        lambda e: motifs.frequencies_sum_to_patches(e.record),
+    ),
+    Check(
+        "motif_spikes_conserved",
+        "motifs",
+        "error",
+        True,
+        "Padding adds no spike and cutting loses none: the motifs hold what the rows hold.",
+        motifs.motif_spikes_conserved,
+    ),
+    Check(
+        "silence_counted_again",
+        "motifs",
+        "error",
+        True,
+        "Silence is most of all patches, and no file lists it: it is only counted.",
+        motifs.silence_counted_again,
+    ),
+    Check(
+        "motif_table_in_order",
+        "motifs",
+        "error",
+        True,
+        "A vocabulary is the first rows of the table.",
+        motifs.motif_table_in_order,
+    ),
+    Check(
+        "card_counts_equal_motifs",
+        "motifs_hub_dataset",
+        "error",
+        True,
+        "A wrong num_examples breaks load_dataset for every user.",
+        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+    ),
+    Check(
+        "motifs_are_as_published",
+        "motifs_hub_dataset",
+        "error",
+        True,
+        "What users load must be what was counted.",
+        lambda e: published.hub_equals_record(e.hub, e.repository_name, e.record.shards),
+    ),
+    Check(
+        "motifs_read_back",
+        "motifs_hub_dataset",
+        "error",
+        False,
+        "What load_dataset gives to users must be what was made.",
+        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+    ),
+    Check(
+        "lossless_share_as_stated",
+        "tokens_hub_dataset",
+        "error",
+        True,
+        "The card states how much of the pile decodes to what it was; the motif table says it independently.",
+        motifs.lossless_share_as_stated,
+    ),
+    Check(
+        "tokens_decode_to_counts",
+        "tokens_hub_dataset",
+        "error",
+        True,
+        "Tokens are worth what they decode to.",
+        motifs.tokens_decode_to_counts,
+    ),
+    Check(
+        "card_counts_equal_tokens",
+        "tokens_hub_dataset",
+        "error",
+        True,
+        "A wrong num_examples breaks load_dataset for every user.",
+        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+    ),
+    Check(
+        "tokens_are_as_published",
+        "tokens_hub_dataset",
+        "error",
+        True,
+        "What users load must be what was encoded.",
+        lambda e: published.hub_equals_record(e.hub, e.repository_name, e.record.shards),
+    ),
+    Check(
+        "tokens_read_back",
+        "tokens_hub_dataset",
+        "error",
+        False,
+        "What load_dataset gives to users must be what was made.",
+        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+    ),
+)
+ALL_CHECKS: tuple[Check[Any], ...] = (
+    *MANIFEST_CHECKS,
+    *SESSION_CHECKS,
+    *COMPONENT_CHECKS,
+    *PILE_CHECKS,
+    *MOTIF_CHECKS,
+)
 CHECKS = {check.name: check for check in ALL_CHECKS}
 
 
@@ -356,9 +462,15 @@ def judge_pile(store: Store, of: Pile, settings: Settings, hub: LoadableHub) -> 
     return {check.name: check.run(evidence) for check in PILE_CHECKS}
 
 
+def judge_made(of: PlannedPile, row: PileAnalysis, hub: LoadableHub) -> dict[str, Verdict]:
+    """All verdicts on something made of a pile, by the name of the check."""
+    evidence = motifs.read_evidence(of, row, hub)
+    return {check.name: check.run(evidence) for check in MOTIF_CHECKS if check.layer == row.checks}
+
+
 def require_known_checks(dataset: Dataset) -> None:
     """Raise `CatalogError` when a row's ``severity`` names a check that a dataset does not have."""
-    known = [check.name for check in CHECKS.values() if check.layer != "pile"]
+    known = [check.name for check in CHECKS.values() if check.layer in ("manifest", "spike_counts", "hub_dataset")]
     for name in dataset.severity:
         if name not in known:
             raise CatalogError(

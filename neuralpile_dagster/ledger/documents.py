@@ -23,8 +23,9 @@ STOPPED = "the last batch stopped, because several sessions in a row failed with
 
 
 class FailureRecord(Model):
-    """Reason of a session's last failed attempt; ``inputs`` is the hash of its inputs.
+    """Reason of the last failed attempt at a session, or at a partition of what is made of a pile.
 
+    ``session`` is its key, ``inputs`` the hash of its inputs.
     ``stopped_batch``: it was one of several transient errors in a row, and its batch left the rest to do.
     """
 
@@ -58,8 +59,8 @@ def counts_folder(dataset: Dataset, settings: Settings) -> str:
     return SPIKE_COUNTS.folder(dataset, settings)
 
 
-def _failures_folder(dataset: Dataset, settings: Settings, analysis: str) -> str:
-    return f"{dataset.key}/failures{f'-{analysis}' if analysis else ''}{settings.variant}"
+def _failures_folder(owner: Dataset | Pile, settings: Settings, analysis: str) -> str:
+    return f"{owner.key}/failures{f'-{analysis}' if analysis else ''}{settings.variant}"
 
 
 def read_manifest(store: Store, dataset: Dataset) -> Manifest:
@@ -108,7 +109,7 @@ def require_published(store: Store, dataset: Dataset, settings: Settings) -> Com
 
 def record_failure(
     store: Store,
-    dataset: Dataset,
+    owner: Dataset | Pile,
     settings: Settings,
     key: str,
     error: Exception,
@@ -118,7 +119,7 @@ def record_failure(
     *,
     stopped_batch: bool = False,
 ) -> FailureRecord:
-    """Store the reason of a session's failure, of a build or of an ``analysis``."""
+    """Store the reason of a session's failure, of a build or of an ``analysis``; or of what is made of a pile."""
     failure = FailureRecord(
         session=key,
         error=type(error).__name__,
@@ -129,18 +130,20 @@ def record_failure(
         at=datetime.now(UTC),
         stopped_batch=stopped_batch,
     )
-    write_record(store, f"{_failures_folder(dataset, settings, analysis)}/{key}.json", failure)
+    write_record(store, f"{_failures_folder(owner, settings, analysis)}/{key}.json", failure)
     return failure
 
 
-def forget_failure(store: Store, dataset: Dataset, settings: Settings, key: str, analysis: str = "") -> None:
-    """Remove a session's failure, after it succeeded."""
-    store.delete(f"{_failures_folder(dataset, settings, analysis)}/{key}.json")
+def forget_failure(store: Store, owner: Dataset | Pile, settings: Settings, key: str, analysis: str = "") -> None:
+    """Remove the failure of a session, or partition, after it succeeded."""
+    store.delete(f"{_failures_folder(owner, settings, analysis)}/{key}.json")
 
 
-def read_failures(store: Store, dataset: Dataset, settings: Settings, analysis: str = "") -> dict[str, FailureRecord]:
-    """All sessions whose last attempt failed, by key."""
-    paths = store.keys(_failures_folder(dataset, settings, analysis))
+def read_failures(
+    store: Store, owner: Dataset | Pile, settings: Settings, analysis: str = ""
+) -> dict[str, FailureRecord]:
+    """All sessions (or partitions of what is made of a pile) whose last attempt failed, by key."""
+    paths = store.keys(_failures_folder(owner, settings, analysis))
     failures = map_items(store, lambda path: read_record(store, path, FailureRecord), paths)
     return {failure.session: failure for failure in failures if failure is not None}
 

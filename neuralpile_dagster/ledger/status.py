@@ -15,6 +15,7 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import AnalysisStanding, analyses_of, analysis_standing
 from neuralpile_dagster.ledger.documents import STOPPED, done_records
 from neuralpile_dagster.ledger.due import PileDue, pile_due
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.session import build
@@ -121,9 +122,18 @@ def pile_status(store: Store, pile: Pile, datasets: Sequence[Dataset], settings:
 def piles_status(
     store: Store, some: Sequence[Pile], datasets: Sequence[Dataset], settings: Settings, *, every: bool = False
 ) -> list[str]:
-    """`pile_status` of the first pile, and of the others that have anything (or of ``every`` one)."""
-    lines = [pile_status(store, pile, datasets, settings) for pile in some]
-    return [line for number, line in enumerate(lines) if every or not number or not line.endswith(NOTHING_PUBLISHED)]
+    """`pile_status` of the first pile, and of the others that have anything (or of ``every`` one).
+
+    Each is followed by the lines of what is made of it.
+    """
+    lines = []
+    for number, pile in enumerate(some):
+        line = pile_status(store, pile, datasets, settings)
+        if every or not number or not line.endswith(NOTHING_PUBLISHED):
+            lines.append(line)
+            for standing in pile_standings(store, pile, datasets, settings):
+                lines += standing.in_words(pile)
+    return lines
 
 
 def _published(record: PileRecord | None) -> str:

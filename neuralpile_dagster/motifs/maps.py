@@ -18,44 +18,16 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
-from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file
 from neuralpile_dagster.store.fetching import fetch, open_verified
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
 _ROWS = 1 << 17
 """Motifs whose patches are in memory at a time."""
-
-
-class MapRecord(Model):
-    """Record of one bucket's map, and what the vocabulary makes of the bucket's patches.
-
-    ``motifs`` are all of the bucket, ``tail_motifs`` those that are not in the vocabulary, ``patches`` and
-    ``tail_patches`` how often they occur. ``silenced_patches`` of the tail overlap with no motif of the vocabulary.
-    ``spikes`` are in all patches, ``spikes_decoded`` in what their tokens decode to; ``tail_difference`` is the sum of
-    absolute differences of counts between patches of the tail and what their tokens decode to.
-    """
-
-    inputs: str
-    bucket: str
-    vocabulary_sha256: str
-    file: StoredFile
-    patches_file: StoredFile
-    motifs: int = 0
-    tail_motifs: int = 0
-    patches: int = 0
-    tail_patches: int = 0
-    silenced_patches: int = 0
-    spikes: int = 0
-    spikes_decoded: int = 0
-    tail_difference: int = 0
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Both files."""
-        return self.file, self.patches_file
 
 
 def build_map(
@@ -103,10 +75,12 @@ def build_map(
         without: list[np.ndarray] = []
         for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
             some = len(batch) - batch["key"].null_count
-            if done > n_keys and some:
+            if (done > n_keys and some) or batch["key"].slice(0, some).null_count:
                 raise _invalid(name, "keys after motifs without key")
             batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
             rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
+            if np.any(bucket_of_keys(batch_keys) != int(bucket)) or np.any(bucket_of_patches(rest) != int(bucket)):
+                raise _invalid(name, f"motifs of another bucket than {bucket}")
             patches = np.concatenate([patches_of(batch_keys, vocabulary.shape.cells), rest])
             place = slice(done, done + len(batch))
             tokens[place] = vocabulary.tokens_of(patches, threads)
@@ -118,8 +92,6 @@ def build_map(
     keys, texts = keys[:n_keys], as_bytes(keyless)
     if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
-    if np.any(bucket_of_keys(keys) != int(bucket)) or np.any(bucket_of_patches(keyless) != int(bucket)):
-        raise _invalid(name, f"motifs of another bucket than {bucket}")
     about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
     stems = {f"{bucket}": ("key", _array(keys, pa.uint64()), tokens[:n_keys])}
     stems[f"{bucket}.patches"] = ("patch", _array(keyless, pa.binary(keyless.shape[1])), tokens[n_keys:])

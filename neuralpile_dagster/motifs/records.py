@@ -7,6 +7,9 @@ from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile
 MOTIFS_VERSION = "motifs-1"
 """Code version of histograms and of sums of them; a new one makes all of them out of date."""
 
+TOP = 1_000_000
+"""Motifs of a published table."""
+
 
 class HistogramNumbers(Model):
     """Numbers of a histogram: what was counted, and what was found.
@@ -57,6 +60,11 @@ class BucketRecord(Model):
     patches: int
     spikes: int
 
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its file in the store."""
+        return (self.file,)
+
 
 class Trained(Model):
     """What a pile trains on, as motifs: numbers that its table must agree with.
@@ -100,3 +108,79 @@ class TableRecord(Model):
     def files(self) -> tuple[StoredFile, ...]:
         """Its files in the store."""
         return self.file, self.tail_file
+
+    @property
+    def stated_coverage(self) -> tuple[tuple[int, float], ...]:
+        """``coverage`` of numbers of motifs that the table has; of all where it has fewer than the first."""
+        return tuple(pair for pair in self.coverage if pair[0] < self.rows) or ((self.rows, self.coverage[0][1]),)
+
+
+class VocabularyRecord(Model):
+    """Record of a stored vocabulary.
+
+    ``motifs`` is their number (one less than ``size``), ``frequency`` the patches of the train split that they are,
+    ``coverage`` the share of all patches: that of tokens that decode to what was encoded.
+    """
+
+    inputs: str
+    file: StoredFile
+    tokenizer_file: StoredFile
+    shape: str
+    size: int
+    asked_size: int
+    motifs: int
+    frequency: int
+    coverage: float
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Both files."""
+        return self.file, self.tokenizer_file
+
+
+class MapRecord(Model):
+    """Record of one bucket's map, and what the vocabulary makes of the bucket's patches.
+
+    ``motifs`` are all of the bucket, ``tail_motifs`` those that are not in the vocabulary, ``patches`` and
+    ``tail_patches`` how often they occur. ``silenced_patches`` of the tail overlap with no motif of the vocabulary.
+    ``spikes`` are in all patches, ``spikes_decoded`` in what their tokens decode to; ``tail_difference`` is the sum of
+    absolute differences of counts between patches of the tail and what their tokens decode to.
+    """
+
+    inputs: str
+    bucket: str
+    vocabulary_sha256: str
+    file: StoredFile
+    patches_file: StoredFile
+    motifs: int = 0
+    tail_motifs: int = 0
+    patches: int = 0
+    tail_patches: int = 0
+    silenced_patches: int = 0
+    spikes: int = 0
+    spikes_decoded: int = 0
+    tail_difference: int = 0
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Both files."""
+        return self.file, self.patches_file
+
+
+class TokenShardRecord(Model):
+    """Record of a stored shard of tokens.
+
+    ``tokens`` are all of its rows, ``exact_tokens`` those that decode to the patch that was encoded.
+    """
+
+    inputs: str
+    name: str
+    file: StoredFile
+    rows: int
+    tokens: int
+    exact_tokens: int
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The file."""
+        return (self.file,)

@@ -13,32 +13,14 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.files import DigestWriter
+from neuralpile_dagster.motifs.records import TokenShardRecord
 from neuralpile_dagster.motifs.tokens import Tokenizer
-from neuralpile_dagster.records import Model, StoredFile
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store, is_intact, put_stream
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 _IDS = PILE_SCHEMA.names[1:]
-
-
-class TokenShardRecord(Model):
-    """Record of a stored shard of tokens.
-
-    ``tokens`` are all of its rows, ``exact_tokens`` those that decode to the patch that was encoded.
-    """
-
-    inputs: str
-    name: str
-    file: StoredFile
-    rows: int
-    tokens: int
-    exact_tokens: int
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """The file."""
-        return (self.file,)
 
 
 def token_schema(tokenizer: Tokenizer) -> pa.Schema:

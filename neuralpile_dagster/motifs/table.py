@@ -19,14 +19,12 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.motifs.buckets import read_bucket
 from neuralpile_dagster.motifs.counts import MotifCounts, as_texts
 from neuralpile_dagster.motifs.pack import patches_of
-from neuralpile_dagster.motifs.records import BucketRecord, TableRecord, Trained
+from neuralpile_dagster.motifs.records import TOP, BucketRecord, TableRecord, Trained
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
 
-TOP = 1_000_000
-"""Motifs of a published table."""
 COVERAGE = (1_000, 4_000, 16_000, 32_000, 64_000, 128_000)
 """Numbers of motifs whose cumulative probability is stated, as far as a table holds so many or all."""
 _GROUP_ROWS = 100_000

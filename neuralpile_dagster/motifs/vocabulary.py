@@ -21,6 +21,7 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs.lookup import Lookup
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, References
 from neuralpile_dagster.motifs.pack import keys_of
+from neuralpile_dagster.motifs.records import VocabularyRecord
 from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.records import Model, StoredFile, read_document
 from neuralpile_dagster.store import Store, put_file, read_record
@@ -55,29 +56,6 @@ class TokenizerDocument(Model):
     motifs_sha256: str
     plan_id: str
     vocabulary_sha256: str
-
-
-class VocabularyRecord(Model):
-    """Record of a stored vocabulary.
-
-    ``motifs`` is their number (one less than ``size``), ``frequency`` the patches of the train split that they are,
-    ``coverage`` the share of all patches: that of tokens that decode to what was encoded.
-    """
-
-    inputs: str
-    file: StoredFile
-    tokenizer_file: StoredFile
-    shape: str
-    size: int
-    asked_size: int
-    motifs: int
-    frequency: int
-    coverage: float
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Both files."""
-        return self.file, self.tokenizer_file
 
 
 def token_dtype(size: int) -> np.dtype[Any]:

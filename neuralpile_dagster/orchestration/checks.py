@@ -6,7 +6,7 @@ What a check finds belongs in the room `checks`, verdicts on all sessions of a d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -19,6 +19,7 @@ from neuralpile_dagster.checks.registry import (
     checks_of,
     is_blocking,
     judge_component,
+    judge_made,
     judge_manifest,
     judge_pile,
     require_known_checks,
@@ -26,6 +27,7 @@ from neuralpile_dagster.checks.registry import (
 )
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
+from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.provenance import target_of
@@ -72,9 +74,9 @@ def _metadata(verdict: Verdict) -> dict[str, Any]:
     return metadata
 
 
-def _event(name: str, verdict: Verdict, owner: Dataset | Pile) -> dict[str, Any]:
+def _event(name: str, verdict: Verdict, owner: Dataset | Pile, asset: dg.AssetKey | None = None) -> dict[str, Any]:
     return {
-        "asset_key": asset_of(CHECKS[name].layer, owner),
+        "asset_key": asset or asset_of(CHECKS[name].layer, owner),
         "check_name": name,
         "passed": verdict.passed,
         "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
@@ -83,9 +85,11 @@ def _event(name: str, verdict: Verdict, owner: Dataset | Pile) -> dict[str, Any]
     }
 
 
-def results(verdicts: Mapping[str, Verdict], owner: Dataset | Pile) -> list[dg.AssetCheckResult]:
-    """Verdicts as the results that an asset or a check yields."""
-    return [dg.AssetCheckResult(**_event(name, verdict, owner)) for name, verdict in verdicts.items()]
+def results(
+    verdicts: Mapping[str, Verdict], owner: Dataset | Pile, asset: dg.AssetKey | None = None
+) -> list[dg.AssetCheckResult]:
+    """Verdicts as the results that an asset or a check yields; on ``asset``, or that of their layer."""
+    return [dg.AssetCheckResult(**_event(name, verdict, owner, asset)) for name, verdict in verdicts.items()]
 
 
 def evaluations(
@@ -154,3 +158,20 @@ def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
             yield from results(verdicts, pile)
 
     return check_pile
+
+
+def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetChecksDefinition:
+    """All checks of something made of a pile; ``datasets`` are the pile's members."""
+    asset = names.asset_key(pile, row)
+    specs = [
+        dg.AssetCheckSpec(check.name, asset=asset, description=check.why, blocking=is_blocking(check.name, None))
+        for check in checks_of(cast(Layer, row.checks))
+    ]
+
+    @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs)
+    def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
+        with failing_in_words():
+            of = require_planned(instance.open_store(), pile, datasets, instance.settings)
+            yield from results(judge_made(of, row, instance.open_hub()), pile, asset)
+
+    return check_made

@@ -3,7 +3,7 @@
 What is due is decided in `ledger`; sessions are made in `batches`, and runs of assets are started by `launch`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 from pydantic import Field
@@ -14,9 +14,12 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
+from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.orchestration.assets.sessions import SessionConfig
 from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
+from neuralpile_dagster.orchestration.batches.pile_analyses import PileAnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
 from neuralpile_dagster.orchestration.launch import PART_OF, Launcher
 from neuralpile_dagster.orchestration.pools import session_pool
@@ -59,7 +62,11 @@ class BuildConfig(ShareConfig):
 
 def named_jobs(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf) -> list[dg.JobDefinition]:
     """All named jobs of an instance."""
-    return [_retry_failed(datasets), _publish_all(datasets, piles, job_of), *(_build(row, job_of) for row in datasets)]
+    return [
+        _retry_failed(datasets, piles),
+        _publish_all(datasets, piles, job_of),
+        *(_build(row, job_of) for row in datasets),
+    ]
 
 
 def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
@@ -89,7 +96,7 @@ def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: Job
     def publish(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
         settings, store = instance.settings, instance.open_store()
         share = settings.min_session_share if config.min_session_share is None else config.min_session_share
-        launcher = _launcher(context, instance, job_of)
+        launcher = _launcher(context, instance, job_of, datasets)
         with failing_in_words():
             for dataset in datasets:
                 due = dataset_due(store, dataset, settings, share)
@@ -100,12 +107,15 @@ def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: Job
             for pile in piles:
                 if pile_due(store, pile, datasets, settings) is not None:
                     launcher.pile(pile)
+                else:
+                    launcher.made_of(pile)
         _finish(context, launcher)
 
     @dg.job(
         name="publish_all",
         description="Publishes every dataset whose sessions are done and not published as they are now, then each "
-        "pile of those that are published, with the seed and split of its last plan. It makes no session.",
+        "pile of those that are published, with the seed and split of its last plan, and what is made of it. It "
+        "makes no session's spike counts.",
     )
     def job() -> None:
         publish()
@@ -113,9 +123,11 @@ def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: Job
     return job
 
 
-def _launcher(context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf) -> Launcher:
+def _launcher(
+    context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf, datasets: Sequence[Dataset] = ()
+) -> Launcher:
     tags = {PART_OF: context.job_name, "neuralpile/job_run": context.run.run_id}
-    return Launcher(instance.settings, context.instance, job_of(), tags)
+    return Launcher(instance.settings, context.instance, job_of(), tags, datasets)
 
 
 def _finish(context: dg.OpExecutionContext, launcher: Launcher) -> None:
@@ -126,17 +138,20 @@ def _finish(context: dg.OpExecutionContext, launcher: Launcher) -> None:
     tell(outcome.summary() or "nothing was due")
 
 
-def _retry_failed(datasets: Sequence[Dataset]) -> dg.JobDefinition:
+def _retry_failed(datasets: Sequence[Dataset], piles: Sequence[Pile]) -> dg.JobDefinition:
     # the pool of an op is fixed: sessions that need much memory have one of their own
     ops = [
         _retry_op(pool, [row for row in datasets if session_pool(row) == pool], {row.name: row for row in datasets})
         for pool in sorted({session_pool(row) for row in datasets})
     ]
+    if any(pile_analyses_of(pile) for pile in piles):
+        ops.append(_retry_of_piles_op(datasets, piles))
 
     @dg.job(
         name="retry_failed",
         description="Makes all sessions whose last attempt failed, of every dataset, and the failed sessions of "
-        "analyses, in this one run, however scattered they are. One that fails again does not stop the others.",
+        "analyses and partitions of what is made of piles, in this one run, however scattered they are. One that fails "
+        "again does not stop the others.",
     )
     def job() -> None:
         for op in ops:
@@ -152,22 +167,41 @@ def _retry_op(pool: str, datasets: Sequence[Dataset], known: dict[str, Dataset])
             for name in config.datasets:
                 get_dataset(known, name)  # refuse a name that no dataset has
             chosen = [row for row in datasets if row.name in config.datasets or not config.datasets]
-            failed: dict[str, str] = {}
-            tried = 0
-            for batch in _failed_batches(context, config, instance, chosen):
-                tried += len(batch.chosen or ())
-                try:
-                    batch.run()
-                except dg.Failure:
-                    failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
-            done = (
-                f"{tried - len(failed)} of {tried} failed sessions are done now" if tried else "no session has failed"
-            )
-            progress_of(context)(done)
-            if failed:
-                raise batch_failure("failed sessions", failed, tried)
+            _try_again(context, _failed_batches(context, config, instance, chosen), "session")
 
     return retry
+
+
+def _retry_of_piles_op(datasets: Sequence[Dataset], piles: Sequence[Pile]) -> dg.OpDefinition:
+    @dg.op(name="retry_failed_of_piles")
+    def retry(context: dg.OpExecutionContext, instance: Instance) -> None:
+        store, settings = instance.open_store(), instance.settings
+        with failing_in_words():
+            batches = (
+                PileAnalysisBatch(context, instance, pile, datasets, standing.analysis, chosen=list(standing.failed))
+                for pile in piles
+                for standing in pile_standings(store, pile, datasets, settings)
+                if standing.failed
+            )
+            _try_again(context, batches, "partition")
+
+    return retry
+
+
+def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch], thing: str) -> None:
+    """Run all batches; raises `dagster.Failure` at the end when anything of them failed again."""
+    failed: dict[str, str] = {}
+    tried = 0
+    for batch in batches:
+        tried += len(batch.chosen or ())
+        try:
+            batch.run()
+        except dg.Failure:
+            failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
+    done = f"{tried - len(failed)} of {tried} failed {thing}s are done now" if tried else f"no {thing} has failed"
+    progress_of(context)(done)
+    if failed:
+        raise batch_failure(f"failed {thing}s", failed, tried)
 
 
 def _failed_batches(

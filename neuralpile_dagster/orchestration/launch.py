@@ -28,6 +28,9 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_s
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
+from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
+from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.ledger.splits import require_possible_choices
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
@@ -35,14 +38,19 @@ from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.names import (
+    analysis_partitions,
+    contiguous_batches,
+    partition_keys,
+    session_partitions,
+)
 from neuralpile_dagster.orchestration.outcome import Outcome, reason_of
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.publish.completeness import completeness
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.settings import ProcessSettings, Settings
-from neuralpile_dagster.store import Store, open_store
+from neuralpile_dagster.store import Store, open_store, read_record
 
 IDS_SHOWN = 3
 PART_OF = "neuralpile/job"
@@ -59,8 +67,10 @@ class Launcher:
         instance: dg.DagsterInstance,
         job: dg.JobDefinition,
         tags: Mapping[str, str] | None = None,
+        datasets: Sequence[Dataset] = (),
     ) -> None:
         self.settings = settings
+        self.datasets = datasets  # all of the instance: what is made of a pile needs its members
         self.tags = dict(tags or {})
         self.instance = instance
         self.store: Store = open_store(settings.store)
@@ -287,6 +297,49 @@ class Launcher:
             self.outcome.made.append(
                 f"{published.repository}: {piles.contents(published)}; {self._where(published.repository)}"
             )
+            self.made_of(pile)
+
+    def made_of(self, pile: Pile) -> None:
+        """Make everything that is made of a published pile, in order, and the analyses of sessions that it needs.
+
+        What waits for something that failed is left to do.
+        """
+        rows = pile_analyses_of(pile)
+        if not rows or planned_pile(self.store, pile, self.datasets, self.settings) is None:
+            return
+        needed = {name for row in rows for name in row.of_members}
+        for dataset in pile.members(self.datasets) if needed else ():
+            if documents.read_published(self.store, dataset, self.settings) is not None:
+                sessions = {session.key for session in documents.read_manifest(self.store, dataset).sessions}
+                for analysis in analyses_of(dataset):
+                    if analysis.name in needed:
+                        self._analyse(dataset, analysis, sessions)
+        for row in rows:
+            self._make(pile, row)
+
+    def _make(self, pile: Pile, row: PileAnalysis) -> None:
+        """Make the missing partitions of something made of a pile."""
+        standings = pile_standings(self.store, pile, self.datasets, self.settings)
+        standing = next(standing for standing in standings if standing.analysis.name == row.name)
+        asset, wanted = names.asset_key(pile, row), set(standing.due) | set(standing.failed)
+        if standing.waits and not standing.behind:
+            self.outcome.failed[asset.to_user_string()] = f"not made: {standing.waits}"
+        if (partitions := analysis_partitions(pile, row)) is not None:
+            known = partition_keys(self.instance, partitions)
+            reasons = [self.run([asset], batch) for batch in contiguous_batches(known, wanted, row.per_run)]
+        else:
+            reasons = [self.run([asset])] if wanted else []
+        failures = documents.read_failures(self.store, pile, self.settings, row.name)
+        if (reason := next(filter(None, reasons), None)) and not failures:  # it failed before it recorded any partition
+            self.outcome.failed[asset.to_user_string()] = reason
+        self.outcome.failed |= {
+            f"{pile.name} {row.name}" + (f" {key}" if partitions else ""): failure.message
+            for key, failure in failures.items()
+            if key in wanted
+        }
+        record = read_record(self.store, row.record_key(pile, self.settings, ALL), row.record)
+        if record is not None and not (standing.waits or any(reasons)) and (said := row.says(record)):
+            self.outcome.made.append(said)
 
 
 def _choose(manifest: Manifest, pattern: str | None) -> list[Session]:
@@ -338,7 +391,7 @@ def build(
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance, job_of(settings))
+        launcher = Launcher(settings, instance, job_of(settings), datasets=list(catalog.values()))
         for pile in piles_of(all_piles, chosen) if merge else ():
             launcher.require_possible(pile, choices)
         for dataset in chosen:

@@ -11,6 +11,7 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.ledger.analyses import Analysis
 from neuralpile_dagster.ledger.kinds import AssetKind
+from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 
 NO_SESSIONS = "_materialize_the_manifest_first"
 """The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""
@@ -57,6 +58,17 @@ def shard_partitions(pile: Pile) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{pile.key}_shards")
 
 
+def analysis_partitions(pile: Pile, row: PileAnalysis) -> dg.PartitionsDefinition[str] | None:
+    """The partitions of what is made of a pile, or None where it has none."""
+    if row.partitions == "none":
+        return None
+    if row.partitions == "shards":
+        return shard_partitions(pile)
+    from neuralpile_dagster.motifs.shape import BUCKETS
+
+    return dg.StaticPartitionsDefinition(BUCKETS)
+
+
 def session_partitions(dataset: Dataset) -> dg.DynamicPartitionsDefinition:
     """The partitions ``<dataset>_sessions``."""
     return dg.DynamicPartitionsDefinition(name=f"{dataset.key}_sessions")
@@ -76,6 +88,11 @@ def mark_untouched(instance: dg.DagsterInstance, datasets: Iterable[Dataset]) ->
     for dataset in datasets:
         if not instance.get_dynamic_partitions(name := _name(session_partitions(dataset))):
             instance.add_dynamic_partitions(name, [NO_SESSIONS])
+
+
+def partition_keys(instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str]) -> Sequence[str]:
+    """Keys of partitions, in order."""
+    return partitions.get_partition_keys(dynamic_partitions_store=instance)
 
 
 def register(

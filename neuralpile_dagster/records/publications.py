@@ -40,6 +40,25 @@ class ShardRecord(Model):
     sha256: str
 
 
+class PublicationRecord(Model):
+    """Record of a repository that is made of a published pile.
+
+    ``plan`` is the digest of the pile's plan, ``url`` where a person looks at it. ``shards`` are its files with rows.
+    """
+
+    inputs: str
+    repository: str
+    plan: str
+    version: str
+    url: str
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """None in the store."""
+        return ()
+
+
 class PublishedTotals(Model):
     """Sums over the sessions of a component or pile; ``units`` counts a unit once per session."""
 

@@ -19,7 +19,7 @@ from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape, bucket_of
 from neuralpile_dagster.motifs.tokens import Tokenizer
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster.store import LocalStore, open_store
 from neuralpile_dagster_tests.fixtures.tokens import (
     as_patches,
     bursty_counts,
@@ -29,6 +29,7 @@ from neuralpile_dagster_tests.fixtures.tokens import (
     put_maps,
     put_vocabulary,
 )
+from neuralpile_dagster_tests.servers.s3 import S3Server
 
 SHAPE, WIDE = MotifShape(1, 6), MotifShape(2, 12)
 
@@ -149,6 +150,7 @@ def test_files_that_are_not_a_bucket_of_motifs_are_refused(keyed: Made) -> None:
         "not ascending": with_key[::-1],
         "neither a key nor a patch": neither,
         f"of another bucket than {bucket}": another,
+        "keys after motifs without key": pa.concat_tables([neither.slice(0, 1), with_key]),
     }
     for said, table in cases.items():
         with pytest.raises(TableError, match=said):
@@ -173,6 +175,17 @@ def test_a_damaged_map_is_not_used(keyed: Made, tmp_path: Path) -> None:
     keys = np.arange(1, 1000, dtype=np.uint64)
     with pytest.raises(StoreError, match="damaged"):
         Maps(copy, keyed.records).of_keys(keys[bucket_of_keys(keys) == 0], 0)
+
+
+def test_maps_on_s3_are_copied_when_they_are_needed(keyed: Made, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.use(monkeypatch)
+    remote, record = open_store(f"s3://{s3.new_bucket()}"), keyed.records[int(fullest(keyed))]
+    for file in record.files:
+        with remote.writing(file.key) as path:
+            path.write_bytes(Path(keyed.store.uri(file.key)).read_bytes())
+    known = pa.ipc.open_file(pa.memory_map(keyed.store.uri(record.file.key))).read_all()
+    keys = known["key"].to_numpy()
+    assert Maps(remote, keyed.records).of_keys(keys, -1).tolist() == known["id"].to_pylist()
 
 
 def test_an_empty_bucket_has_a_map(keyed: Made) -> None:

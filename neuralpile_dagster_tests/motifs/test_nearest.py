@@ -37,14 +37,17 @@ def test_it_is_the_best_in_whole_numbers_and_of_equals_the_first(seed: int, cell
     assert References(references).nearest(patches).tolist() == by_whole_numbers(patches, references)
 
 
-def test_largest_counts_do_not_overflow() -> None:
+def test_largest_counts_do_not_overflow_and_the_slightest_difference_decides() -> None:
     full = np.full((1, 32), 255, np.uint8)
-    references = np.repeat(full, 4, axis=0)
-    references[[0, 1, 3], [0, 5, 9]] = 254, 253, 254
-    others = references.copy()
+    close = np.repeat(full, 4, axis=0)
+    close[[0, 1, 3], [0, 5, 9]] = 253, 254, 254
+    others = close.copy()
     others[:, 20] = 250
-    patches = np.concatenate([full, references, others])
-    assert References(references).nearest(patches).tolist() == by_whole_numbers(patches, references)
+    patches = np.concatenate([full, close, others])
+    far_apart = np.zeros((4, 300, 32), np.uint8)  # in different blocks of references
+    far_apart[:, 0] = close
+    for references in (close, close[::-1], far_apart.reshape(-1, 32), far_apart[[1, 3, 2, 0]].reshape(-1, 32)):
+        assert References(references).nearest(patches).tolist() == by_whole_numbers(patches, references)
 
 
 def test_with_more_cells_exact_comparison_would_overflow_and_is_refused() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -82,6 +80,9 @@ def test_motifs_of_several_units_have_a_column_that_says_how_many(tmp_path: Path
 def test_other_readers_read_it(tmp_path: Path) -> None:
     tokenizer = tokenizer_for(MotifShape(1, 15))
     record = build(tmp_path, tokenizer)
+    import duckdb
+    import polars as pl
+
     expected, path = encode(ROWS[0].counts, tokenizer).tolist(), tmp_path / record.file.key
     assert pl.read_parquet(path)["tokens"][0].to_list() == expected
     assert duckdb.sql(f"select tokens from '{path}' limit 1").fetchall()[0][0] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,15 @@ def test_what_cannot_be_encoded_or_decoded_is_refused() -> None:
         Tokenizer.of([[0, 0]], (1, 3))
     with pytest.raises(ValueError, match="two patches are equal"):
         encode(row, Tokenizer.of([[0, 0], [1, 0], [1, 0]], (1, 2)))
+
+
+def test_a_tokenizer_may_be_sent_to_other_processes() -> None:
+    row = bursty_counts(9, 200)
+    tokenizer = tokenizer_of([row], PUBLISHED, 9)
+    expected = encode(row, tokenizer)
+    sent = pickle.dumps(tokenizer)
+    assert len(sent) < 2_000, "tables that are made from the motifs stay here"
+    np.testing.assert_array_equal(encode(row, pickle.loads(sent)), expected)
 
 
 def test_names_for_users_are_imported_when_they_are_used() -> None:

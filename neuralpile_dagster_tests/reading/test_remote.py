@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import HubError, StoreError
-from neuralpile_dagster.reading import Pile, Windows
+from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.reading import Pile, Windows, open_tokenizer
+from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster_tests.fixtures.huggingface import CARD, hub_for, quiet
 from neuralpile_dagster_tests.fixtures.published import publish
+from neuralpile_dagster_tests.fixtures.tokens import bursty_counts, counted, put_vocabulary
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
@@ -139,3 +142,37 @@ def test_what_s3_lacks_is_refused(in_bucket: str):
         Pile.open(in_bucket, "main")
     with pytest.raises(StoreError, match=r"^s3://x!/y is not a location on S3"):
         Pile.open("s3://x!/y")
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as of published tokens, without its rows."""
+    store, shape = LocalStore(tmp_path_factory.mktemp("tokens")), MotifShape(1, 5)
+    put_vocabulary(store, counted([bursty_counts(9, 400)], shape), shape, 40)
+    folder = store.root / "1x5/vocabulary"
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def test_a_tokenizer_is_opened_wherever_it_is_published(
+    tokens: Path, server: HubServer, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+):
+    hub_for(server).publish("neural-pile-1x5", tokens, quiet)
+    s3.use(monkeypatch)
+    bucket = s3.new_bucket()
+    for path in tokens.iterdir():
+        s3.client.upload_file(str(path), bucket, f"tokens/{path.name}")
+    local = open_tokenizer(tokens)
+    assert local.size == 40
+    for place in ("lab/neural-pile-1x5", f"s3://{bucket}/tokens"):
+        opened = open_tokenizer(place)
+        assert opened.vocabulary.document == local.vocabulary.document
+        np.testing.assert_array_equal(opened.motifs, local.motifs)
+
+
+def test_a_dataset_without_a_tokenizer_says_so(folder: Path, server: HubServer, in_bucket: str):
+    for place in (folder, "lab/neural-pile"):
+        with pytest.raises(HubError, match=r"tokenizer\.json is missing; found: no such file"):
+            open_tokenizer(place)
+    with pytest.raises(StoreError, match=r"tokenizer\.json"):
+        open_tokenizer(in_bucket)

@@ -17,10 +17,17 @@ from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
+from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_standings
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import contiguous_batches, session_partitions
+from neuralpile_dagster.orchestration.names import (
+    analysis_partitions,
+    contiguous_batches,
+    partition_keys,
+    session_partitions,
+)
 from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.resources import Instance
 
@@ -42,17 +49,17 @@ def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Sens
         )
     ]
 
+    everything += [names.asset_key(pile, kind) for pile in some for kind in (*PILE_KINDS, *pile_analyses_of(pile))]
+
     @dg.sensor(
         name="keep_the_pile_current",
-        asset_selection=dg.AssetSelection.assets(
-            *everything, *(names.asset_key(pile, kind) for pile in some for kind in PILE_KINDS)
-        ),
+        asset_selection=dg.AssetSelection.assets(*everything),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
         "publishes a dataset when all its sessions are done (or the share NEURALPILE_MIN_SESSION_SHARE of them), then "
-        "its piles, planned with the seed and split that a person chose last. Up-to-date data are skipped, and a "
-        "failed session is retried only after its file, the code or a setting has changed.",
+        "its piles, planned with the seed and split that a person chose last, and what is made of them. Up-to-date "
+        "data are skipped, and a failed session is retried only after its file, the code or a setting has changed.",
     )
     def keep_the_pile_current(
         context: dg.SensorEvaluationContext, instance: Instance
@@ -75,6 +82,9 @@ def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Sens
             if (pile_lacks := pile_due(store, pile, datasets, settings)) is not None:
                 config = piles.plan_config(store, pile, settings)
                 of_piles += _pile_requests(context.instance, pile, pile_lacks, config)
+            else:
+                for standing in pile_standings(store, pile, datasets, settings):
+                    of_piles += _made_of_pile_requests(context.instance, pile, standing)
         requests += of_piles
         fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
         if not fresh:
@@ -109,15 +119,14 @@ def _analysis_requests(
 
 def _batches(
     instance: dg.DagsterInstance,
-    partitions: dg.DynamicPartitionsDefinition,
+    partitions: dg.PartitionsDefinition[str],
     due: Mapping[str, str],
     size: int,
     assets: Sequence[dg.AssetKey],
     what: str,
 ) -> Iterator[dg.RunRequest]:
     """Run requests for ranges of due partitions, with a hash of their inputs each."""
-    assert partitions.name is not None
-    for batch in contiguous_batches(instance.get_dynamic_partitions(partitions.name), set(due), size):
+    for batch in contiguous_batches(partition_keys(instance, partitions), set(due), size):
         # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
         tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
@@ -147,6 +156,18 @@ def _pile_requests(
         partitions = names.shard_partitions(pile)
         return list(_batches(instance, partitions, lacking, SHARDS_PER_RUN, [shards], f"{name}-shards"))
     return [dg.RunRequest(run_key=f"{name}-publish-{due.inputs[:24]}", asset_selection=[hub_dataset])]
+
+
+def _made_of_pile_requests(
+    instance: dg.DagsterInstance, pile: Pile, standing: PileAnalysisStanding
+) -> Iterator[dg.RunRequest]:
+    row, due = standing.analysis, standing.due
+    assets, what = [names.asset_key(pile, row)], f"{pile.name}-{row.name}"
+    if (partitions := analysis_partitions(pile, row)) is not None:
+        yield from _batches(instance, partitions, due, row.per_run, assets, what)
+    else:
+        for inputs in due.values():
+            yield dg.RunRequest(run_key=f"{what}-{inputs[:24]}", asset_selection=assets)
 
 
 TRIES = 3

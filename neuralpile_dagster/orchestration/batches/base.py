@@ -80,6 +80,10 @@ class PartitionBatch(ABC):
         """Name of a partition in log lines."""
         return f"{self.whole} {key}"
 
+    def partition_of(self, key: str) -> str | None:
+        """Dagster's partition of a key; None in a batch of the one part of an asset without partitions."""
+        return key
+
     def record_failure(self, key: str, error: Exception) -> None:  # noqa: B027 - a hook, optional
         """Store the reason of a failure, and whether it ``stopped`` the batch.
 
@@ -139,7 +143,9 @@ class PartitionBatch(ABC):
             self.failed[key] += f" (which could not be stored: {another})"
         for asset in [asset for asset in self.assets if (asset, key) not in self._made] or self.assets[-1:]:
             self.context.log_event(
-                dg.AssetObservation(asset, partition=key, description="failed", metadata=failure_metadata(error))
+                dg.AssetObservation(
+                    asset, partition=self.partition_of(key), description="failed", metadata=failure_metadata(error)
+                )
             )
 
     def log_materialization(
@@ -148,7 +154,9 @@ class PartitionBatch(ABC):
         """Log a partition's materialization at once, so that a later failure cannot undo it."""
         self._made.add((asset, partition))
         self.context.log_event(
-            dg.AssetMaterialization(asset, partition=partition, metadata=dict(metadata), tags=dict(tags))
+            dg.AssetMaterialization(
+                asset, partition=self.partition_of(partition), metadata=dict(metadata), tags=dict(tags)
+            )
         )
 
 

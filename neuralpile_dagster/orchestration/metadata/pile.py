@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalysis, PlannedPile
 from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
@@ -16,6 +17,7 @@ from neuralpile_dagster.orchestration.metadata.sessions import (
     column_schema,
     counted,
     few_plots,
+    place,
     publication_metadata,
     table,
     token_metadata,
@@ -144,6 +146,28 @@ def shard_metadata(plan: PilePlan, shard: PileShard, uri: str, seconds: float) -
             "dagster/partition_row_count": shard.rows,
             "dagster/uri": uri,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
+        }
+    )
+
+
+def analysis_metadata(
+    row: PileAnalysis, of: PlannedPile, record: MadeRecord, uri: str | None, seconds: float, reused: bool
+) -> dict[str, Any]:
+    """Metadata of a partition of something made of a pile: pictures, then numbers, then tables."""
+    pictures = {name: dg.MetadataValue.md(markdown) for name, markdown in row.pictures(of, record).items()}
+    return few_plots(
+        {
+            **pictures,
+            **{
+                name: place(str(value)) if name == "published_at" else value
+                for name, value in row.numbers(record).items()
+            },
+            **{name: table(rows) for name, rows in row.tables(record).items()},
+            **({"bytes": sum(file.size for file in record.files)} if record.files else {}),
+            "plan_id": of.plan.plan_id,
+            "seconds": round(seconds, 3),
+            "reused": reused,
+            **({"dagster/uri": uri} if uri else {}),
         }
     )
 

@@ -1,0 +1,243 @@
+"""What is made of a planned pile, each kind of asset one row: its inputs, and how one of its partitions is made.
+
+A row lists itself in `neuralpile status`, `neuralpile build --merge` and automation, gets an asset, and a record per
+partition. Which rows a pile has is in `rows`, their state in `standing`; what a row computes belongs in another room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.ledger import piles
+from neuralpile_dagster.ledger.kinds import PILE_SHARDS, AssetKind
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.records import StoredFile
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.store import Store, is_intact, map_items, read_record
+
+
+class MadeRecord(Protocol):
+    """Record of one partition: a `records.Model` with at least these."""
+
+    @property
+    def inputs(self) -> str:
+        """Hash of all that it was made from."""
+        ...
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files in the store; the digest of the first is its version in the UI."""
+        ...
+
+
+ALL = "all"
+"""Key of the only part of what has no partitions: the name of its record."""
+Partitions = Literal["none", "buckets", "shards"]
+Number = int | float | str
+Kept = TypeVar("Kept")
+Rows = Sequence[Mapping[str, Number]]
+"""A table for the UI: all rows have the same columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedPile:
+    """A pile with its current plan, and the state of what is made of it; read as it is asked for, and kept.
+
+    Attributes
+    ----------
+    store : Store
+    pile : Pile
+    datasets : sequence of Dataset
+        Its members.
+    settings : Settings
+    current : CurrentPlan
+    plan : PlanRecord
+    """
+
+    store: Store
+    pile: Pile
+    datasets: Sequence[Dataset]
+    settings: Settings
+    current: piles.CurrentPlan
+    plan: PlanRecord
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False)
+
+    def kept(self, name: object, make: Callable[[], Kept]) -> Kept:
+        """What ``make`` gave when it was first asked for under that name: partitions of one run share it."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(Kept, self._kept[name])
+
+    @cached_property
+    def planned(self) -> PilePlan:
+        """The plan with the order of its rows."""
+        from neuralpile_dagster.merge.plan import load_plan
+
+        return load_plan(self.store, piles.plan_path(self.pile, self.settings, self.current.plan_id))
+
+    @cached_property
+    def shards(self) -> dict[str, PileShard]:
+        """Records of the plan's shards that are made, by name."""
+        folder = piles.shards_folder(self.pile, self.settings, self.plan.plan_id)
+
+        def look(name: str) -> PileShard | None:
+            shard = read_record(self.store, f"{folder}/{name}.json", PileShard)
+            made = shard is not None and shard.inputs == self.plan.digest and is_intact(self.store, shard.file)
+            return shard if made else None
+
+        names = [shard.name for shard in self.plan.shards]
+        found = zip(names, map_items(self.store, look, names), strict=True)
+        return {name: shard for name, shard in found if shard is not None}
+
+    def keys(self, row: PileAnalysis) -> tuple[str, ...]:
+        """The partitions that a kind of asset has with this plan."""
+        if row.partitions == "none":
+            return (ALL,)
+        if row.partitions == "shards":
+            return tuple(shard.name for shard in self.plan.shards)
+        from neuralpile_dagster.motifs.shape import BUCKETS
+
+        return BUCKETS
+
+    def record(self, row: PileAnalysis, key: str = ALL) -> Any:
+        """Record of one partition, or None; of the row's own type."""
+        return read_record(self.store, row.record_key(self.pile, self.settings, key), row.record)
+
+    def upstream(self, row: PileAnalysis, key: str = ALL) -> Any:
+        """`record` of something that is made before what asks for it, read once."""
+        return self.kept((row.name, key), lambda: self.record(row, key))
+
+    def records(self, row: PileAnalysis) -> dict[str, Any]:
+        """Records of all partitions that have one, by key."""
+        keys = self.keys(row)
+        found = zip(keys, map_items(self.store, lambda key: self.record(row, key), keys), strict=True)
+        return {key: record for key, record in found if record is not None}
+
+
+def planned_pile(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PlannedPile | None:
+    """The pile with its current plan, or None while there is none; ``datasets`` are all those of the instance."""
+    current = read_record(store, piles.current_path(pile, settings), piles.CurrentPlan)
+    if current is None:
+        return None
+    plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
+    return None if plan is None else PlannedPile(store, pile, pile.members(datasets), settings, current, plan)
+
+
+def require_planned(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Settings) -> PlannedPile:
+    """`planned_pile`; raises `ConfigurationError` while the pile is not planned."""
+    of = planned_pile(store, pile, datasets, settings)
+    if of is None:
+        raise ConfigurationError(f"{pile.name} is not planned yet", remedy=f"materialize {pile.key}/manifest")
+    return of
+
+
+@dataclass(frozen=True)
+class PileTask:
+    """Inputs for one partition of what is made of a pile.
+
+    Attributes
+    ----------
+    of : PlannedPile
+    key : str
+        The partition; `ALL` where there are none.
+    folder : str
+        Store prefix for files of this kind of asset; they are named after ``key``.
+    inputs : str
+        For the record.
+    open_hub : callable
+        Opens the hub, where it is needed.
+    progress : callable
+    """
+
+    of: PlannedPile
+    key: str
+    folder: str
+    inputs: str
+    open_hub: Callable[[], Hub]
+    progress: Progress
+
+    @property
+    def path(self) -> str:
+        """Store key of the partition's files, without ending."""
+        return f"{self.folder}/{self.key}"
+
+
+def _ready(of: PlannedPile) -> str:
+    return ""
+
+
+def _silent(record: Any) -> str:
+    return ""
+
+
+def _nothing(*_: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PileAnalysis(AssetKind):
+    """An asset made of a planned pile, as a row.
+
+    Attributes
+    ----------
+    partitions : {"none", "buckets", "shards"}
+        What it is made of, part by part: all at once, the 64 buckets of motifs, the shards of the pile's plan.
+    upstream : tuple of AssetKind
+        Assets of the pile that it is made from; other rows among them must be complete before it is made.
+    of_members : tuple of str
+        Names of analyses of the pile's members that it is made from.
+    record : type
+        A `MadeRecord`.
+    inputs : callable
+        Hash (sha256, hex) of the inputs of a partition's record; None while something upstream is missing.
+    make : callable
+        Makes one partition; raises `NeuralPileError` when that is not possible. May be called again after any failure.
+    numbers : callable
+        Numbers of a record for the UI, by name.
+    tables, pictures : callable
+        Tables and pictures (Markdown) for the UI, by name.
+    waits : callable
+        Why no partition can be made yet, in words; empty when each can be. Asked only where something is due.
+    says : callable
+        What the command line says once it is made, of a row without partitions; empty for nothing.
+    checks : str
+        Layer of the checks that judge it (`checks.registry`); empty without any.
+    per_run : int
+        Partitions of one run.
+    """
+
+    partitions: Partitions = "none"
+    upstream: tuple[AssetKind, ...]
+    of_members: tuple[str, ...] = ()
+    record: type[Any]
+    inputs: Callable[[PlannedPile, str], str | None]
+    make: Callable[[PileTask], MadeRecord]
+    numbers: Callable[[Any], Mapping[str, Number]]
+    tables: Callable[[Any], Mapping[str, Rows]] = _nothing
+    pictures: Callable[[PlannedPile, Any], Mapping[str, str]] = _nothing
+    waits: Callable[[PlannedPile], str] = _ready
+    says: Callable[[Any], str] = _silent
+    checks: str = ""
+    per_run: int = 10
+
+    def record_key(self, pile: Pile, settings: Settings, key: str) -> str:
+        """Store key of one partition's record."""
+        return f"{self.folder(pile, settings)}/{key}.json"
+
+    def upstream_rows(self) -> Iterator[PileAnalysis]:
+        """Other rows that it is made from."""
+        return (kind for kind in self.upstream if isinstance(kind, PileAnalysis))
+
+    @property
+    def needs_shards(self) -> bool:
+        """Whether a partition is made from the pile's shard of that name."""
+        return PILE_SHARDS in self.upstream and self.partitions == "shards"

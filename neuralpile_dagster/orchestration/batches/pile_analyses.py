@@ -1,0 +1,166 @@
+"""Batch of partitions of something made of a pile: skip what is up to date, make the rest, log each at once.
+
+What is computed is in the rows (`ledger.pile_analyses`); nothing here depends on a particular one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.ledger.pile_analyses.model import (
+    ALL,
+    MadeRecord,
+    PileAnalysis,
+    PileTask,
+    PlannedPile,
+    require_planned,
+)
+from neuralpile_dagster.ledger.pile_analyses.standing import is_current, require_upstream
+from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch
+from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata
+from neuralpile_dagster.orchestration.provenance import latest_event, version_tags
+from neuralpile_dagster.store import write_record
+
+_DATA_VERSION = "dagster/data_version"
+
+
+@dataclass
+class PileAnalysisBatch(PartitionBatch):
+    """The partitions of one run of an asset that is made of a pile; ``datasets`` are the pile's members."""
+
+    pile: Pile
+    datasets: Sequence[Dataset]
+    analysis: PileAnalysis
+    results: list[dg.MaterializeResult] = field(default_factory=list, init=False)
+    """For the asset's function to give to Dagster: of the part without partition, whose checks run after its output."""
+    thing = "partition"
+
+    @property
+    def whole(self) -> str:
+        """Pile and kind of asset."""
+        return f"{self.pile.name} {self.analysis.name}"
+
+    @property
+    def assets(self) -> Sequence[dg.AssetKey]:
+        """The asset."""
+        return [names.asset_key(self.pile, self.analysis)]
+
+    def keys(self) -> Sequence[str]:
+        """Partitions of this run; one where the asset has none."""
+        return (ALL,) if self.analysis.partitions == "none" else super().keys()
+
+    def label(self, key: str) -> str:
+        """Name of a partition in log lines."""
+        return self.whole if key == ALL else f"{self.whole} {key}"
+
+    def partition_of(self, key: str) -> str | None:
+        """Dagster's partition of a key."""
+        return None if key == ALL else key
+
+    def log_materialization(
+        self, asset: dg.AssetKey, partition: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Log a partition's materialization at once; that of the one part without partition is a result of the run."""
+        if partition == ALL and isinstance(self.context, dg.AssetExecutionContext):
+            version = dg.DataVersion(tags[_DATA_VERSION])
+            self.results.append(dg.MaterializeResult(asset, metadata=dict(metadata), data_version=version))
+        else:
+            super().log_materialization(asset, partition, metadata, tags)
+
+    @cached_property
+    def of(self) -> PlannedPile:
+        """The pile as it is planned at the start of the run."""
+        return require_planned(self.store, self.pile, self.datasets, self.settings)
+
+    @cached_property
+    def _upstream_is_complete(self) -> bool:
+        require_upstream(self.of, self.analysis)
+        return True
+
+    def _inputs(self, key: str) -> str | None:
+        return self.analysis.inputs(self.of, key) if key in self.of.keys(self.analysis) else None
+
+    def record_failure(self, key: str, error: Exception) -> None:
+        """Store the failure of a partition of the current plan, for `neuralpile status` and automation."""
+        if (inputs := self._inputs(key)) is None:
+            return
+        documents.record_failure(
+            self.store,
+            self.pile,
+            self.settings,
+            key,
+            error,
+            inputs,
+            self.context.run.run_id,
+            self.analysis.name,
+            stopped_batch=self.stopped,
+        )
+
+    def make(self, key: str) -> None:
+        """Make one partition unless it is up to date."""
+        started = time.monotonic()
+        if key not in self.of.keys(self.analysis):
+            raise ConfigurationError(
+                f"{self.analysis.name} of {self.pile.name} has no {key} in the current plan",
+                found=f"a partition of an older plan; the current one is {self.of.current.plan_id}",
+                remedy="leave it alone; materialize the partitions of the current plan",
+            )
+        inputs, record = self._inputs(key), self.of.record(self.analysis, key)
+        reused = is_current(self.store, record, inputs)
+        if not reused:
+            record = self._make(key, inputs)
+            write_record(self.store, self.analysis.record_key(self.pile, self.settings, key), record)
+        seconds = time.monotonic() - started
+        facts = analysis_metadata(self.analysis, self.of, record, self._uri(record), seconds, reused)
+        self.log_materialization(self.assets[0], key, facts, self._tags(key, record))
+        documents.forget_failure(self.store, self.pile, self.settings, key, self.analysis.name)
+
+    def _make(self, key: str, inputs: str | None) -> Any:
+        if not self._upstream_is_complete or inputs is None:
+            raise ConfigurationError(
+                f"{self.label(key)} cannot be made yet",
+                found="something that it is made from is missing",
+                remedy=f"materialize {self.pile.key}/{self.analysis.upstream[0].name} first",
+            )
+        if self.analysis.needs_shards and key not in self.of.shards:
+            raise ConfigurationError(
+                f"{self.label(key)} cannot be made yet",
+                found="the pile has no such shard",
+                remedy=f"materialize this partition of {self.pile.key}/shards first",
+            )
+        task = PileTask(
+            of=self.of,
+            key=key,
+            folder=self.analysis.folder(self.pile, self.settings),
+            inputs=inputs,
+            open_hub=self.instance.open_hub,
+            progress=self.log.info,
+        )
+        return self.analysis.make(task)
+
+    def _uri(self, record: MadeRecord) -> str | None:
+        return self.store.uri(record.files[0].key) if record.files else None
+
+    def _tags(self, key: str, record: MadeRecord) -> dict[str, str]:
+        """Versions of the partition and of the pile's assets that it is made from."""
+        tags: dict[str, str] = {}
+        version = (record.files[0].sha256 if record.files else record.inputs)[:32]
+        for upstream in self.analysis.upstream:
+            source = names.asset_key(self.pile, upstream)
+            event = latest_event(self.context.instance, source)
+            stated = event.asset_materialization.tags or {} if event and event.asset_materialization else {}
+            source_version = stated.get(_DATA_VERSION, self.of.plan.digest)
+            pointer = event.storage_id if event else None
+            tags |= version_tags(version, self.analysis.version, source, source_version, pointer)
+        return tags
