@@ -17,17 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.buckets import read_bucket
+from neuralpile_dagster.motifs.counts import as_texts
 from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file
 from neuralpile_dagster.store.fetching import fetch, open_verified
-from neuralpile_dagster.tables.footer import damaged, open_parquet
-
-_ROWS = 1 << 17
-"""Motifs whose patches are in memory at a time."""
+from neuralpile_dagster.tables.footer import damaged
 
 
 def build_map(
@@ -42,7 +40,7 @@ def build_map(
 ) -> MapRecord:
     """Make ``<folder>/<bucket>.arrow`` and ``<folder>/<bucket>.patches.arrow``.
 
-    Memory: about 12 bytes for each motif of the bucket.
+    Memory: about 20 bytes for each motif of the bucket.
 
     Parameters
     ----------
@@ -52,8 +50,7 @@ def build_map(
     bucket : str
         One of `shape.BUCKETS`.
     motifs : StoredFile
-        Parquet with the bucket's motifs: ``key`` (uint64, ascending) of those that have one, then ``patch`` (binary,
-        ascending) of the others, and ``count``, how often they occur.
+        The bucket's motifs, as `buckets.build_bucket` writes them.
     vocabulary : Vocabulary
     inputs : str
         For the record.
@@ -65,36 +62,32 @@ def build_map(
     TableError
         ``motifs`` is damaged, or is not such a file.
     """
-    name = store.uri(motifs.key)
+    name, number = store.uri(motifs.key), int(bucket)
     sums: Counter[str] = Counter()
-    with open_verified(store, motifs) as source, damaged(name):
-        parquet = open_parquet(source, name)
-        n_motifs = parquet.metadata.num_rows
-        keys, tokens = np.empty(n_motifs, np.uint64), np.empty(n_motifs, vocabulary.dtype)
-        done, n_keys = 0, 0
-        without: list[np.ndarray] = []
-        for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
-            some = len(batch) - batch["key"].null_count
-            if (done > n_keys and some) or batch["key"].slice(0, some).null_count:
-                raise _invalid(name, "keys after motifs without key")
-            batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
-            rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
-            if np.any(bucket_of_keys(batch_keys) != int(bucket)) or np.any(bucket_of_patches(rest) != int(bucket)):
-                raise _invalid(name, f"motifs of another bucket than {bucket}")
-            patches = np.concatenate([patches_of(batch_keys, vocabulary.shape.cells), rest])
-            place = slice(done, done + len(batch))
-            tokens[place] = vocabulary.tokens_of(patches, threads)
-            keys[n_keys : n_keys + some] = batch_keys
-            without.append(rest)
-            n_keys, done = n_keys + some, place.stop
-            sums.update(_sums(patches, tokens[place], np.asarray(batch["count"], np.int64), vocabulary))
-    keyless = np.concatenate(without) if without else np.zeros((0, vocabulary.shape.cells), np.uint8)
-    keys, texts = keys[:n_keys], as_bytes(keyless)
+    no_tokens = np.zeros(0, vocabulary.dtype)
+    by_key, by_patch = (
+        [(np.zeros(0, np.uint64), no_tokens)],
+        [(np.zeros((0, vocabulary.shape.cells), np.uint8), no_tokens)],
+    )
+    for group in read_bucket(store, motifs, vocabulary.shape):
+        if np.any(bucket_of_keys(group.keys) != number) or np.any(bucket_of_patches(group.patches) != number):
+            raise _invalid(name, f"motifs of another bucket than {bucket}")
+        every, n_keys = group.all_patches, len(group.keys)
+        tokens = vocabulary.tokens_of(every, threads)
+        by_key.append((group.keys, tokens[:n_keys]))
+        by_patch.append((group.patches, tokens[n_keys:]))
+        sums.update(_sums(every, tokens, group.all_counts, vocabulary))
+    (keys, key_tokens), (patches, patch_tokens) = (
+        map(np.concatenate, zip(*each, strict=True)) for each in (by_key, by_patch)
+    )
+    texts = as_texts(patches)
     if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
     about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
-    stems = {f"{bucket}": ("key", _array(keys, pa.uint64()), tokens[:n_keys])}
-    stems[f"{bucket}.patches"] = ("patch", _array(keyless, pa.binary(keyless.shape[1])), tokens[n_keys:])
+    stems = {
+        bucket: ("key", _array(keys, pa.uint64()), key_tokens),
+        f"{bucket}.patches": ("patch", _array(patches, pa.binary(patches.shape[1])), patch_tokens),
+    }
     files = []
     for stem, (column, values, ids) in stems.items():
         token = _array(ids, pa.from_numpy_dtype(ids.dtype))
@@ -136,27 +129,6 @@ def _invalid(name: str, found: str) -> TableError:
         expected="keys in ascending order, then patches without key in ascending order, of one bucket",
         remedy="delete it and materialize the asset that makes it",
     )
-
-
-def _bytes_as_rows(column: pa.BinaryArray, n_cells: int, name: str) -> np.ndarray:
-    content = column.to_pylist()
-    if any(patch is None or len(patch) != n_cells for patch in content):
-        raise _invalid(name, f"a motif with neither a key nor a patch of {n_cells} counts")
-    return np.frombuffer(b"".join(content), np.uint8).reshape(-1, n_cells)
-
-
-def as_bytes(patches: np.ndarray) -> np.ndarray:
-    """Patches as byte strings, which numpy compares and sorts.
-
-    Parameters
-    ----------
-    patches : numpy.ndarray, uint8, shape (n, n_cells)
-
-    Returns
-    -------
-    numpy.ndarray, bytes (S), shape (n,)
-    """
-    return np.ascontiguousarray(patches).view(f"S{patches.shape[1]}").reshape(-1)
 
 
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -224,7 +196,7 @@ class Maps:
         -------
         numpy.ndarray, int64, shape (n,)
         """
-        return self._find(as_bytes(patches), bucket_of_patches(patches), missing, "patch")
+        return self._find(as_texts(patches), bucket_of_patches(patches), missing, "patch")
 
     def _find(self, motifs: np.ndarray, buckets: np.ndarray, missing: int, column: str) -> np.ndarray:
         found = np.full(len(motifs), missing, np.int64)
