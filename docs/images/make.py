@@ -1,4 +1,4 @@
-"""Remake the pictures of README and docs/motifs.md from the synthetic demo: ``docs/images/make.py [--home DIR]``."""
+"""Remake the pictures of README and docs from the synthetic demo: ``python docs/images/make.py [--home DIR]``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from neuralpile_dagster.ledger.samples import order_samples
+from neuralpile_dagster.plots.raster import raster_png
+from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.session.unit_order import store_unit_order
+from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster_tests.fixtures.browser import browser_page
 from neuralpile_dagster_tests.fixtures.ui import served
 
@@ -29,6 +34,19 @@ MOTIF_PAGES = {
     "motif_table": ("/assets/neural_pile/motifs_1x15", "coverage", 1100),
 }
 """Pictures of a home with `MOTIFS` in its catalog.yaml."""
+ORDERED = "sample_eight_probe/spike_counts/spksSampleA_Feb18"
+"""The session of the picture of unit order."""
+
+
+def draw_unit_order(home: Path, folder: Path) -> None:
+    """Order the units of a session in a copy of its store, and draw them before and after."""
+    shutil.copytree(home / "store" / ORDERED.split("/")[0], folder / ORDERED.split("/")[0])
+    store = LocalStore(folder)
+    counts = read_record(store, f"{ORDERED}.json", CountsRecord)
+    assert counts is not None, f"the demo has {ORDERED}"
+    order = store_unit_order(store, "unit_order", "picture", counts, "")
+    (HERE / "unit_order.png").write_bytes(raster_png(order_samples(store, counts, order, synthetic=True)))
+    print(HERE / "unit_order.png")
 
 
 def main() -> None:
@@ -42,6 +60,7 @@ def main() -> None:
             subprocess.run(
                 [Path(sys.executable).with_name("neuralpile"), "demo", "--home", home, "--no-ui"], check=True
             )
+        draw_unit_order(home, Path(folder) / "copy")
         take(home, PAGES, Path(folder) / "ui.log")
         if not (home / "catalog.yaml").exists():
             (home / "catalog.yaml").write_text(MOTIFS)
