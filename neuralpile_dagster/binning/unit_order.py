@@ -95,8 +95,8 @@ class UnitProducts:
             start, stop = stop, stop + n_units - 1 - unit
             norms = np.sqrt(squares[unit] * squares[unit + 1 :])
             both = norms > 0
-            cosines = self.products[unit, unit + 1 :][both] / norms[both]
-            found[start:stop][both] = np.maximum(1.0 - cosines, 0.0)
+            # never negative: the root of a square is exact in floating point, and that of more is not less
+            found[start:stop][both] = 1.0 - self.products[unit, unit + 1 :][both] / norms[both]
         return found
 
     def order(self) -> np.ndarray:

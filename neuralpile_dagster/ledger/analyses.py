@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -23,12 +23,11 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.errors import CatalogError, TableError
 from neuralpile_dagster.hdf5.opened import OpenFile
-from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.recordings.manifest import Manifest, Session
+from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import AnalysisRecord, CountsRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.unit_order import ORDER_VERSION, store_unit_order
@@ -349,66 +348,6 @@ def is_current(store: Store, record: AnalysisRecord | None, inputs: str | None) 
     if record is None or inputs is None or record.inputs != inputs:
         return False
     return all(is_intact(store, file) for file in record.files)
-
-
-@dataclass(frozen=True)
-class AnalysisStanding:
-    """State of one analysis of a dataset; ``due`` maps keys to the hash of their inputs, ``failed`` to reasons.
-
-    Sessions whose upstream asset is missing are in neither. ``on_request`` are made only when a person asks.
-    """
-
-    analysis: Analysis
-    done: int
-    due: dict[str, str]
-    failed: dict[str, str]
-    on_request: frozenset[str] = frozenset()
-
-
-def analysis_standing(
-    store: Store, dataset: Dataset, settings: Settings, analysis: Analysis, manifest: Manifest
-) -> AnalysisStanding:
-    """Read the state of an analysis; failures with unchanged inputs are not due, transient ones are after an hour."""
-    sessions = [session for session in manifest.sessions if not session.vanished]
-    failures = documents.read_failures(store, dataset, settings, analysis.name)
-
-    def look(session: Session) -> tuple[str | None, bool, bool]:
-        counts = None
-        if analysis.made_from == "spike_counts":
-            counts = documents.read_counts_record(store, dataset, settings, session.key)
-        inputs = analysis_inputs(analysis, dataset, settings, session, counts)
-        record = read_analysis(store, dataset, settings, analysis, session.key)
-        current = is_current(store, record, inputs)
-        return (
-            inputs,
-            current,
-            current or record is not None or _is_automatic(store, dataset, settings, analysis, session),
-        )
-
-    done, due, failed, on_request = 0, {}, {}, set()
-    for session, (inputs, current, automatic) in zip(sessions, map_items(store, look, sessions), strict=True):
-        failure = failures.get(session.key)
-        if current:
-            done += 1
-        elif inputs is None:
-            continue
-        elif failure is not None and failure.inputs == inputs:
-            failed[session.key] = failure.message
-            if failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT:
-                due[session.key] = inputs
-        elif automatic:
-            due[session.key] = inputs
-        else:
-            on_request.add(session.key)
-    return AnalysisStanding(analysis, done, due, failed, frozenset(on_request))
-
-
-def _is_automatic(store: Store, dataset: Dataset, settings: Settings, analysis: Analysis, session: Session) -> bool:
-    """Whether a session that was never analysed is due without a person who asks."""
-    if not analysis.on_request:
-        return True
-    trains = documents.read_trains_record(store, dataset, settings, session.key)
-    return trains is not None and trains.annotate
 
 
 def read_annotations(

@@ -21,11 +21,11 @@ from neuralpile_dagster.ledger.analyses import (
     TRANSIENT_WAIT,
     UNIT_ORDER,
     analyses_of,
-    analysis_standing,
     read_annotations,
     read_unit_orders,
 )
 from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.ledger.standing import analysis_standing
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.publish.annotations import annotations_digest, matching, matching_orders, order_totals

@@ -24,7 +24,7 @@ from neuralpile_dagster.catalog.piles import Pile, piles_of
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, analysis_standing
+from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
@@ -32,6 +32,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, pla
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.ledger.splits import require_possible_choices
+from neuralpile_dagster.ledger.standing import analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh

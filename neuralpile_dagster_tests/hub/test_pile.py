@@ -69,7 +69,7 @@ def test_tables_of_an_older_version_are_merged_with_null_in_newer_columns(
     assert sessions.column_names == [*PUBLISHED_SESSIONS_SCHEMA.names, "source_dataset"]
     assert sessions["origin_s"] == [None, None, 0.0, 0.0]
     assert sessions["session_id"] == ["s1", "s2", "r1", "r2"]
-    assert load(tmp_path / "pile", "units", split="train").column_names[-2:] == ["good", "source_dataset"]
+    assert load(tmp_path / "pile", "units", split="train").column_names[-2:] == ["order", "source_dataset"]
 
 
 def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):

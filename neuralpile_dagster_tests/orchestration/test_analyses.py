@@ -15,10 +15,9 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import (
     ENTRY_POINTS,
     Analysis,
-    AnalysisStanding,
     all_analyses,
-    analysis_standing,
 )
+from neuralpile_dagster.ledger.standing import AnalysisStanding, analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
