@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.common import Laps, median_ratio, medians, rounds, save, show
@@ -48,17 +47,19 @@ def published_nearest(motifs: np.ndarray, references: np.ndarray) -> np.ndarray:
 def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) -> Any:
     """Maps of motifs with keys, of all buckets."""
     from neuralpile_dagster.files import sha256_of
+    from neuralpile_dagster.motifs.counts import counts_of_patches
+    from neuralpile_dagster.motifs.files import MotifWriter
     from neuralpile_dagster.motifs.maps import Maps, build_map
+    from neuralpile_dagster.motifs.pack import patches_of
     from neuralpile_dagster.motifs.shape import BUCKETS, bucket_of_keys
     from neuralpile_dagster.records import StoredFile
 
     buckets, records = bucket_of_keys(keys), []
     for number, bucket in enumerate(BUCKETS):
-        here = buckets == number
-        columns = {"key": keys[here], "patch": pa.nulls(int(here.sum()), pa.binary()), "count": counts[here]}
-        table = pa.table(columns)
-        path = store.root / f"{bucket}.parquet"
-        pq.write_table(table, path)
+        here, path = buckets == number, store.root / f"{bucket}.parquet"
+        with MotifWriter(path) as writer:
+            patches = patches_of(keys[here], vocabulary.shape.cells)
+            writer.write(number, counts_of_patches(patches, counts[here], vocabulary.shape))
         file = StoredFile(key=path.name, size=path.stat().st_size, sha256=sha256_of(path))
         records.append(build_map(store, "map", bucket, file, vocabulary, inputs=""))
     return Maps(store, records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from neuralpile_dagster.store.s3.store import S3Store
     from neuralpile_dagster_tests.fixtures.cases import Case
     from neuralpile_dagster_tests.servers.s3 import S3Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fork servers for the whole run, which live as long as the process that starts the others."""
+    if not hasattr(config, "workerinput"):
+        from neuralpile_dagster_tests.fixtures.commands import fork_servers
+
+        serving = ExitStack()
+        serving.enter_context(fork_servers())
+        config.add_cleanup(serving.close)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

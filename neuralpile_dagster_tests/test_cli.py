@@ -14,6 +14,7 @@ import pytest
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.cli import main
 from neuralpile_dagster.tables.rows import Row
+from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
 from neuralpile_dagster_tests.fixtures.row_files import write_rows
 
@@ -194,10 +195,9 @@ def test_a_bad_user_catalog_fails_its_check_and_every_command_that_needs_it(
 
 def test_sessions_as_json_are_lines_with_the_fields_of_the_contract_and_nothing_else(home: Path) -> None:
     write_mice(home / "archive")
-    arguments = [Path(sys.executable).with_name("neuralpile"), "sessions", "my-mice", "--json"]
     environment = {**os.environ, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": str(home / "archive")}
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment)
-    assert done.stderr == ""
+    done = run([NEURALPILE, "sessions", "my-mice", "--json"], environment)
+    assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(row) for row in rows] == [["subject_id", "session_id", "files", "version"]] * 3
     assert [(row["subject_id"], row["session_id"]) for row in rows] == [

@@ -6,8 +6,6 @@ The commands run in processes of their own: huggingface_hub and datasets read HF
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.checks.registry import CHECKS
+from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.fixtures.house import Ran, quick_folder
 from neuralpile_dagster_tests.fixtures.hub_folders import contents
 from neuralpile_dagster_tests.fixtures.huggingface import published
@@ -56,8 +55,7 @@ class Lab:
             "NEURALPILE_HUB": "hf",
             "NEURALPILE_NAMESPACE": "lab",
         }
-        command = [Path(sys.executable).with_name("neuralpile"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        done = run([NEURALPILE, *arguments], environment)
         return Ran(done.returncode, done.stdout, done.stderr)
 
 

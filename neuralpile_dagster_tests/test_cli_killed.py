@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, start
 from neuralpile_dagster_tests.fixtures.house import Ran, instance_of, neuralpile, quick_folder
 
 pytestmark = pytest.mark.slow_first
@@ -43,16 +42,17 @@ class Place:
 
     def stop(self, when: str, how: signal.Signals) -> tuple[int, str]:
         """Start a build, stop it at the first line of progress with these words; exit code and the rest it says."""
-        command = [sys.executable, "-c", "from neuralpile_dagster.cli import main; main()", *BUILD]
         environment = {**os.environ, **self.environment}
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
+        read, write = os.pipe()
+        with os.fdopen(read) as said, Path(os.devnull).open("wb") as nothing:
+            with os.fdopen(write, "wb") as stderr:
+                process = start([NEURALPILE, *BUILD], environment, self.home, nothing, stderr)
+            for line in said:
                 if when in line:
                     process.send_signal(how)
                     break
-            rest = process.stderr.read()
-        return process.returncode, rest
+            rest = said.read()
+        return process.wait(), rest
 
     def digests(self) -> dict[str, str]:
         """sha256 of every file that readers of the hub see."""

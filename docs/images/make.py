@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,12 @@ PAGES = {
     "session": (f"/assets/sample_units/spike_counts?view=partitions&partition={SESSION}", "tokens", 1100),
 }
 """Picture: page, a text that is there when the page is, height in pixels."""
+MOTIFS = "motif_shapes: [[1, 15]]\nvocabulary_sizes: [1000]\n"
+MOTIF_PAGES = {
+    "motif_graph": (f"/locations/{LOCATION}/asset-groups/neural_pile/lineage", "motifs_1x15", 900),
+    "motif_table": ("/assets/neural_pile/motifs_1x15", "coverage", 1100),
+}
+"""Pictures of a home with `MOTIFS` in its catalog.yaml."""
 ORDERED = "sample_eight_probe/spike_counts/spksSampleA_Feb18"
 """The session of the picture of unit order."""
 
@@ -54,14 +61,26 @@ def main() -> None:
                 [Path(sys.executable).with_name("neuralpile"), "demo", "--home", home, "--no-ui"], check=True
             )
         draw_unit_order(home, Path(folder) / "copy")
-        with served(home, "sample", Path(folder) / "ui.log") as address, browser_page() as page:
-            for name, (path, text, height) in PAGES.items():
-                page.set_viewport_size({"width": 1400, "height": height})
-                page.goto(address + path)
-                page.get_by_text(text, exact=True).first.wait_for()
-                page.wait_for_timeout(3000)  # the graph is laid out and fitted after its texts are there
-                page.screenshot(path=HERE / f"{name}.png")
-                print(f"{HERE / name}.png")
+        take(home, PAGES, Path(folder) / "ui.log")
+        if not (home / "catalog.yaml").exists():
+            (home / "catalog.yaml").write_text(MOTIFS)
+            environment = {**os.environ, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": "sample"}
+            command = [Path(sys.executable).with_name("neuralpile"), "build", "sample-units", "--merge"]
+            subprocess.run(command, env=environment, check=True)
+        take(home, MOTIF_PAGES, Path(folder) / "ui.log")
+        shutil.copy(home / "hub" / "local" / "neural-pile-1x15" / "motifs.png", HERE / "motifs.png")
+
+
+def take(home: Path, pages: dict[str, tuple[str, str, int]], log: Path) -> None:
+    """Serve a home and take pictures of these pages."""
+    with served(home, "sample", log) as address, browser_page() as page:
+        for name, (path, text, height) in pages.items():
+            page.set_viewport_size({"width": 1400, "height": height})
+            page.goto(address + path)
+            page.get_by_text(text, exact=True).first.wait_for()
+            page.wait_for_timeout(3000)  # the graph is laid out and fitted after its texts are there
+            page.screenshot(path=HERE / f"{name}.png")
+            print(f"{HERE / name}.png")
 
 
 if __name__ == "__main__":

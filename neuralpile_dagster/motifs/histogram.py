@@ -21,7 +21,7 @@ from neuralpile_dagster.motifs.files import MotifReader, MotifWriter
 from neuralpile_dagster.motifs.records import HistogramNumbers
 from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape
 
-MAX_MOTIFS = 8_000_000
+MAX_MOTIFS = 4_000_000
 """Different motifs that are held in memory: half a gigabyte. More are written in order, and merged at the end."""
 
 
@@ -31,7 +31,7 @@ def write_histogram(
     """Count the motifs of rows, each padded for itself, and write them to a new file.
 
     The file depends on the rows only, not on their order or on ``max_motifs``. Row group ``b`` holds bucket ``b``.
-    Memory: one row, and 32 to 64 bytes for each of ``max_motifs``.
+    Memory: one row, and about 120 bytes for each of ``max_motifs`` while they are sorted.
 
     Parameters
     ----------

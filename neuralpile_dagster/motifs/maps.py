@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.motifs.buckets import read_bucket
+from neuralpile_dagster.motifs.counts import as_texts
 from neuralpile_dagster.motifs.pack import patches_of
 from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
@@ -24,9 +26,9 @@ from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file
 from neuralpile_dagster.store.fetching import fetch, open_verified
-from neuralpile_dagster.tables.footer import damaged, open_parquet
+from neuralpile_dagster.tables.footer import damaged
 
-_ROWS = 1 << 17
+_AT_ONCE = 1 << 17
 """Motifs whose patches are in memory at a time."""
 
 
@@ -42,7 +44,7 @@ def build_map(
 ) -> MapRecord:
     """Make ``<folder>/<bucket>.arrow`` and ``<folder>/<bucket>.patches.arrow``.
 
-    Memory: about 12 bytes for each motif of the bucket.
+    Memory: about 20 bytes for each motif of the bucket.
 
     Parameters
     ----------
@@ -52,8 +54,7 @@ def build_map(
     bucket : str
         One of `shape.BUCKETS`.
     motifs : StoredFile
-        Parquet with the bucket's motifs: ``key`` (uint64, ascending) of those that have one, then ``patch`` (binary,
-        ascending) of the others, and ``count``, how often they occur.
+        The bucket's motifs, as `buckets.build_bucket` writes them.
     vocabulary : Vocabulary
     inputs : str
         For the record.
@@ -65,40 +66,41 @@ def build_map(
     TableError
         ``motifs`` is damaged, or is not such a file.
     """
-    name = store.uri(motifs.key)
+    name, number, cells = store.uri(motifs.key), int(bucket), vocabulary.shape.cells
     sums: Counter[str] = Counter()
-    with open_verified(store, motifs) as source, damaged(name):
-        parquet = open_parquet(source, name)
-        n_motifs = parquet.metadata.num_rows
-        keys, tokens = np.empty(n_motifs, np.uint64), np.empty(n_motifs, vocabulary.dtype)
-        done, n_keys = 0, 0
-        without: list[np.ndarray] = []
-        for batch in parquet.iter_batches(_ROWS, columns=["key", "patch", "count"], use_threads=False):
-            some = len(batch) - batch["key"].null_count
-            if (done > n_keys and some) or batch["key"].slice(0, some).null_count:
-                raise _invalid(name, "keys after motifs without key")
-            batch_keys = np.asarray(batch["key"].slice(0, some), np.uint64)
-            rest = _bytes_as_rows(batch["patch"].slice(some), vocabulary.shape.cells, name)
-            if np.any(bucket_of_keys(batch_keys) != int(bucket)) or np.any(bucket_of_patches(rest) != int(bucket)):
-                raise _invalid(name, f"motifs of another bucket than {bucket}")
-            patches = np.concatenate([patches_of(batch_keys, vocabulary.shape.cells), rest])
-            place = slice(done, done + len(batch))
-            tokens[place] = vocabulary.tokens_of(patches, threads)
-            keys[n_keys : n_keys + some] = batch_keys
-            without.append(rest)
-            n_keys, done = n_keys + some, place.stop
-            sums.update(_sums(patches, tokens[place], np.asarray(batch["count"], np.int64), vocabulary))
-    keyless = np.concatenate(without) if without else np.zeros((0, vocabulary.shape.cells), np.uint8)
-    keys, texts = keys[:n_keys], as_bytes(keyless)
-    if np.any(keys[1:] <= keys[:-1]) or np.any(texts[1:] <= texts[:-1]):
+
+    def tokens_of(some: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Tokens of motifs, by key or by patch, and their part of the record's numbers."""
+        tokens = np.empty(len(some), vocabulary.dtype)
+        for start in range(0, len(some), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            patches = some[part] if some.ndim == 2 else patches_of(some[part], cells)
+            tokens[part] = vocabulary.tokens_of(patches, threads)
+            sums.update(_sums(patches, tokens[part], counts[part], vocabulary))
+        return tokens
+
+    keys, patches = [np.zeros(0, np.uint64)], [np.zeros((0, cells), np.uint8)]
+    key_tokens, patch_tokens = [np.zeros(0, vocabulary.dtype)], [np.zeros(0, vocabulary.dtype)]
+    for group in read_bucket(store, motifs, vocabulary.shape):
+        if np.any(bucket_of_keys(group.keys) != number) or np.any(bucket_of_patches(group.patches) != number):
+            raise _invalid(name, f"motifs of another bucket than {bucket}")
+        keys.append(group.keys)
+        patches.append(group.patches)
+        key_tokens.append(tokens_of(group.keys, group.key_counts))
+        patch_tokens.append(tokens_of(group.patches, group.patch_counts))
+    by_key, by_patch = np.concatenate(keys), np.concatenate(patches)
+    texts = as_texts(by_patch)
+    if np.any(by_key[1:] <= by_key[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
+    columns = {
+        bucket: ("key", _array(by_key, pa.uint64()), np.concatenate(key_tokens)),
+        f"{bucket}.patches": ("patch", _array(by_patch, pa.binary(cells)), np.concatenate(patch_tokens)),
+    }
     about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
-    stems = {f"{bucket}": ("key", _array(keys, pa.uint64()), tokens[:n_keys])}
-    stems[f"{bucket}.patches"] = ("patch", _array(keyless, pa.binary(keyless.shape[1])), tokens[n_keys:])
     files = []
-    for stem, (column, values, ids) in stems.items():
-        token = _array(ids, pa.from_numpy_dtype(ids.dtype))
-        batch = pa.record_batch([values, token], [column, "id"]).replace_schema_metadata(about)
+    for stem, (column, values, tokens) in columns.items():
+        ids = _array(tokens, pa.from_numpy_dtype(tokens.dtype))
+        batch = pa.record_batch([values, ids], [column, "id"]).replace_schema_metadata(about)
         files.append(put_file(store, f"{folder}/{stem}.arrow", partial(_write, batch))[0])
     return MapRecord(
         inputs=inputs,
@@ -136,27 +138,6 @@ def _invalid(name: str, found: str) -> TableError:
         expected="keys in ascending order, then patches without key in ascending order, of one bucket",
         remedy="delete it and materialize the asset that makes it",
     )
-
-
-def _bytes_as_rows(column: pa.BinaryArray, n_cells: int, name: str) -> np.ndarray:
-    content = column.to_pylist()
-    if any(patch is None or len(patch) != n_cells for patch in content):
-        raise _invalid(name, f"a motif with neither a key nor a patch of {n_cells} counts")
-    return np.frombuffer(b"".join(content), np.uint8).reshape(-1, n_cells)
-
-
-def as_bytes(patches: np.ndarray) -> np.ndarray:
-    """Patches as byte strings, which numpy compares and sorts.
-
-    Parameters
-    ----------
-    patches : numpy.ndarray, uint8, shape (n, n_cells)
-
-    Returns
-    -------
-    numpy.ndarray, bytes (S), shape (n,)
-    """
-    return np.ascontiguousarray(patches).view(f"S{patches.shape[1]}").reshape(-1)
 
 
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -224,7 +205,7 @@ class Maps:
         -------
         numpy.ndarray, int64, shape (n,)
         """
-        return self._find(as_bytes(patches), bucket_of_patches(patches), missing, "patch")
+        return self._find(as_texts(patches), bucket_of_patches(patches), missing, "patch")
 
     def _find(self, motifs: np.ndarray, buckets: np.ndarray, missing: int, column: str) -> np.ndarray:
         found = np.full(len(motifs), missing, np.int64)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from neuralpile_dagster.motifs.maps import Maps, as_bytes
+from neuralpile_dagster.motifs.counts import as_texts
+from neuralpile_dagster.motifs.maps import Maps
 from neuralpile_dagster.motifs.pack import pack, patches_of, take
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
@@ -153,7 +154,7 @@ class Tokenizer:
 
     def _of_tail_patches(self, patches: np.ndarray) -> np.ndarray:
         """Tokens of motifs outside of the vocabulary, by their counts."""
-        distinct, which = np.unique(as_bytes(patches), return_inverse=True)
+        distinct, which = np.unique(as_texts(patches), return_inverse=True)
         rows = distinct.view(np.uint8).reshape(-1, self.shape.cells)
         known = self._maps.of_patches(rows, self.sep_id) if self._maps else None
         return self._of_tail(known, rows)[which]

@@ -318,7 +318,8 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
     TableError
         ``vocabulary.parquet`` is damaged.
     """
-    document_path, path = (Path(folder).expanduser() / name for name in (TOKENIZER_FILE, VOCABULARY_FILE))
+    found = Path(folder).expanduser().resolve()  # once: a local hub's link may be replaced meanwhile
+    document_path, path = found / TOKENIZER_FILE, found / VOCABULARY_FILE
     if missing := [each for each in (document_path, path) if not each.is_file()]:
         raise DocumentError(
             f"{folder} has no tokenizer",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from neuralpile_dagster.catalog.load import PACKAGE
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster_tests.fixtures.archives import archive_of
+from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.dandi_store import raw_documents, raw_ids
 
@@ -211,8 +210,7 @@ def test_the_command_line_lists_the_39_sessions_of_steinmetz(raw: DandiServer, t
     environment |= {"NEURALPILE_HOME": str(tmp_path), "DANDI_API_URL": raw.api_url, "COLUMNS": "200"}
 
     def sessions(*options: str) -> list[str]:
-        command = [Path(sys.executable).with_name("neuralpile"), "sessions", "steinmetz", *options]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        done = run([NEURALPILE, "sessions", "steinmetz", *options], environment)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster_aws.s3 import S3ComputeLogManager
 
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
+from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -182,6 +182,6 @@ def test_a_setting_that_compose_passes_on_empty_counts_as_not_set():
     told = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     empty = told | dict.fromkeys(settings_of_the_readme(), "")
     command = [sys.executable, "-c", READ_SETTINGS]
-    said = [subprocess.run(command, env=each, check=True, capture_output=True).stdout for each in (told, empty)]
+    said = [run(command, each).stdout for each in (told, empty)]
     assert said[0] == said[1]
-    assert b"https://huggingface.co" in said[0]
+    assert "https://huggingface.co" in said[0]

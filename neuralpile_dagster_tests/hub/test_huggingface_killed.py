@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralpile_dagster_tests.fixtures.commands import Started, start
 from neuralpile_dagster_tests.fixtures.huggingface import contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
@@ -31,10 +31,11 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield server
 
 
-def publisher(server: HubServer, folder: Path) -> subprocess.Popen[bytes]:
+def publisher(server: HubServer, folder: Path) -> Started:
     """Start a publisher in a process of its own."""
     environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_TOKEN": server.token}
-    return subprocess.Popen([sys.executable, "-c", PUBLISHER, str(folder)], env=environment)
+    with Path(os.devnull).open("wb") as nothing:
+        return start([sys.executable, "-c", PUBLISHER, str(folder)], environment, folder, nothing, nothing)
 
 
 def publish_and_kill(server: HubServer, folder: Path, moment: Fault) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.huggingface import retry
 from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, HubGaveUp, asked_wait_s, install
 from neuralpile_dagster.net.retry import AttemptFailed, retry_call
+from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response
@@ -233,8 +233,8 @@ def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
     environment = {**os.environ, "HF_XET_CLIENT_READ_TIMEOUT": "44s"}
     for name in ("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "HF_XET_CLIENT_RETRY_BASE_DELAY"):
         environment.pop(name, None)
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == ["4", "0:00:02", "0:00:44"]
+    done = run([sys.executable, "-c", code], environment)
+    assert json.loads(done.stdout) == ["4", "0:00:02", "0:00:44"]
 
 
 def test_proxies_of_the_environment_are_used_except_where_it_says_no():
@@ -247,8 +247,8 @@ def test_proxies_of_the_environment_are_used_except_where_it_says_no():
 
     def ask(url: str, **environment: str) -> str:
         settings = {**os.environ, **environment}
-        run = subprocess.run([sys.executable, "-c", code, url, url], env=settings, capture_output=True, text=True)
-        return run.stdout.strip() + run.stderr[-200:]
+        done = run([sys.executable, "-c", code, url, url], settings)
+        return done.stdout.strip() + done.stderr[-200:]
 
     with Server(lambda _: Response(body=b"proxy")) as proxy, Server(lambda _: Response(body=b"hub")) as hub:
         assert ask("http://hub.invalid/api/x", http_proxy=proxy.url, no_proxy="") == "proxy"

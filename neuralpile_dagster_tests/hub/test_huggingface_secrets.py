@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.errors import HubError
+from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.fixtures.huggingface import folder_of, hub_for
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
@@ -71,11 +71,11 @@ def test_a_failing_push_in_a_process_of_its_own_leaves_no_secret_in_output_or_fi
             "HF_DEBUG": "1",
         }
         folder = folder_of(tmp_path / "x", shards=2)
-        run = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+        done = run([sys.executable, "-c", code, str(folder)], environment)
         assert server.requests("POST", "/commit/")
-    assert run.returncode == 1
-    assert "HubError" in run.stderr
-    assert TOKEN not in run.stdout + run.stderr
+    assert done.returncode == 1
+    assert "HubError" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(home in path.parents for path in left)  # hf_xet writes logs and a cache
     assert [path for path in left if TOKEN.encode() in path.read_bytes()] == []

@@ -21,6 +21,7 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.verify import verify_publication
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.store import LocalStore
+from neuralpile_dagster_tests.fixtures import commands
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
 from neuralpile_dagster_tests.fixtures.sessions import DATASET, SEGMENT_BINS, counts_of, manifest_of, put_session
 from neuralpile_dagster_tests.servers.faults import Fault
@@ -83,9 +84,7 @@ def run(server: HubServer, tmp_path: Path, code: str, argument: object) -> subpr
         "HF_DATASETS_CACHE": str(tmp_path / "home" / "datasets"),
     }
     environment.pop("HF_HUB_OFFLINE", None)
-    return subprocess.run(
-        [sys.executable, "-c", code, str(argument)], env=environment, capture_output=True, text=True, cwd=tmp_path
-    )
+    return commands.run([sys.executable, "-c", code, str(argument)], environment, tmp_path)
 
 
 @pytest.mark.parametrize("way", ["streaming", "downloading"])

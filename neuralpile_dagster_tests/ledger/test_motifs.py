@@ -288,7 +288,7 @@ def tabled(whole: tuple[World, PilePlan]) -> Callable[[int], tuple[TableRecord, 
     return make
 
 
-@pytest.mark.parametrize("top", [1, 2, 30, 100_000])
+@pytest.mark.parametrize("top", [1, 2, 30, 150, 400, 100_000])
 def test_the_table_is_in_order_of_frequency_and_then_of_bytes(tabled: Any, top: int):
     record, rows, expected = tabled(top)
     order = sorted(expected.items(), key=lambda motif: (-motif[1], motif[0]))[:top]

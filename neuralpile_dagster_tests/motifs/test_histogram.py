@@ -119,6 +119,7 @@ def test_sums_and_differences_are_those_of_counters(shape: MotifShape):
     rest = every.minus(counted(parts[0])).minus(counted(parts[3]))
     expected.subtract(as_counter([counted(parts[0] + parts[3])]))
     assert as_counter([rest]) == +expected
+    assert len(rest) == len(+expected), "a motif that is left 0 times is none"
     with pytest.raises(ValueError, match="less than 0"):
         rest.minus(counted(parts[0] + parts[3] + parts[1] + parts[1]))
     assert len(total_of([], shape)) == 0

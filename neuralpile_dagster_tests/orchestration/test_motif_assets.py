@@ -20,6 +20,7 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks.motifs import MadeEvidence, read_evidence
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile, require_planned
@@ -42,6 +43,8 @@ from neuralpile_dagster_tests.fixtures.house import (
     House,
     copy_of,
 )
+from neuralpile_dagster_tests.fixtures.huggingface import hub_for, published, quiet
+from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 CATALOG = "motif_shapes: [[1, 15]]\nvocabulary_sizes: [40]\n"
 KILLED = "20"
@@ -174,6 +177,7 @@ def test_the_page_of_the_table_shows_its_figure_and_coverage(made: Made) -> None
     facts = event.asset_materialization.metadata
     assert str(facts["most_frequent"].value).startswith("![the 16 most frequent motifs](data:image/png;base64,")
     assert len(str(facts["most_frequent"].value)) < 100_000
+    assert str(facts["summary"].value).startswith(f"**{facts['motifs'].value} motifs**, ")
     coverage = facts["coverage"]
     assert isinstance(coverage, dg.TableMetadataValue)
     assert [dict(record.data) for record in coverage.records] == [
@@ -220,6 +224,17 @@ def test_the_code_on_a_card_runs(made: Made, ending: str, capsys: pytest.Capture
     else:
         assert np.array_equal(names_of_code["decoded"], names_of_code["counts"])
         assert (names_of_code["mine"] == names_of_code["tokenizer"].silent_id).all()
+
+
+@pytest.mark.parametrize("ending", ["1x15", "1x15-40"])
+def test_a_hugging_face_hub_takes_the_same_files(made: Made, ending: str, tmp_path: Path) -> None:
+    folder = made.folder(ending).resolve()
+    with HubServer(tmp_path / "server") as server:
+        done = hub_for(server).publish(f"neural-pile-{ending}", folder, quiet)
+        assert published(server, f"lab/neural-pile-{ending}").keys() >= contents(folder).keys()
+        assert {file.path: file.sha256 for file in done.files} == {
+            file.path: file.sha256 for file in list_folder(folder)
+        }
 
 
 def evidence_of(made: Made, name: str) -> MadeEvidence:
@@ -296,6 +311,7 @@ def again(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Files but records, which say when."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

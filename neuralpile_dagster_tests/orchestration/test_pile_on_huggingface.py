@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
@@ -63,7 +63,7 @@ def merged(built: House, new_archive: Callable[[], Path], tmp_path_factory: pyte
             "HF_HOME": str(folder / "huggingface"),
         }
         command = [sys.executable, "-c", MERGES, str(folder / "home"), str(new_archive())]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = run(command, environment)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
-import subprocess
 import sys
 import zlib
 from itertools import zip_longest
@@ -18,6 +18,7 @@ import pytest
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.reading import Pile, Windows
 from neuralpile_dagster.tables.rows import Row
+from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.fixtures.published import BIN_S, SESSIONS, publish
 
 N_BINS = 25
@@ -243,7 +244,7 @@ for number, batch in enumerate(windows, 1):
 def test_a_job_that_is_killed_and_started_again_sees_what_an_undisturbed_one_sees(pile: Pile, tmp_path: Path):
     def job(killed_after: int) -> tuple[int, list[str]]:
         command = [sys.executable, "-c", JOB, pile.place, str(tmp_path / "state.json"), str(killed_after)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run(command, os.environ, timeout=60, kind="readers")
         return done.returncode, done.stdout.splitlines()
 
     expected = [

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.fixtures.commands import run
 
 CATALOG = """\
 datasets:
@@ -67,7 +68,7 @@ def environment(root: Path) -> dict[str, str]:
 def neuralpile(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command on the home below ``root``, in a process of its own."""
     command = [sys.executable, "-c", "from neuralpile_dagster.cli import main; main()", *arguments]
-    return subprocess.run(command, env=environment(root), capture_output=True, text=True, timeout=300, check=False)
+    return run(command, environment(root))
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.records import PublicationRecord
 
 BUCKETS_PER_RUN = 16
-"""Each takes seconds of a whole pile."""
+"""Each takes seconds of a whole pile, its map a minute."""
 TABLE_FORMAT = 1
 """Code version of the repository's files; a new one publishes it again."""
 

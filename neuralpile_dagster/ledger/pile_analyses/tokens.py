@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
-from neuralpile_dagster.ledger.pile_analyses.motifs import buckets_row, published_table, table_row
+from neuralpile_dagster.ledger.pile_analyses.motifs import BUCKETS_PER_RUN, buckets_row, published_table, table_row
 from neuralpile_dagster.ledger.pile_analyses.publishing import (
     hash_of,
     publication_numbers,
@@ -129,7 +129,7 @@ def map_row(shape: MotifShape, size: int) -> PileAnalysis:
         inputs=inputs,
         make=make,
         numbers=_map_numbers,
-        per_run=8,
+        per_run=BUCKETS_PER_RUN,
     )
 
 

@@ -154,14 +154,12 @@ def analysis_metadata(
     row: PileAnalysis, of: PlannedPile, record: MadeRecord, uri: str | None, seconds: float, reused: bool
 ) -> dict[str, Any]:
     """Metadata of a partition of something made of a pile: pictures, then numbers, then tables."""
-    pictures = {name: dg.MetadataValue.md(markdown) for name, markdown in row.pictures(of, record).items()}
+    numbers = row.numbers(record)
     return few_plots(
         {
-            **pictures,
-            **{
-                name: place(str(value)) if name == "published_at" else value
-                for name, value in row.numbers(record).items()
-            },
+            "summary": summaries.made_summary(numbers, of.current.synthetic),
+            **{name: dg.MetadataValue.md(markdown) for name, markdown in row.pictures(of, record).items()},
+            **{name: place(str(value)) if name == "published_at" else value for name, value in numbers.items()},
             **{name: table(rows) for name, rows in row.tables(record).items()},
             **({"bytes": sum(file.size for file in record.files)} if record.files else {}),
             "plan_id": of.plan.plan_id,

@@ -5,6 +5,8 @@ The same numbers stand below it as metadata of their own, which Dagster plots ov
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from neuralpile_dagster.files import ReadCost
@@ -76,6 +78,15 @@ def component_summary(component: ComponentRecord, publication: Publication) -> d
     )
     words += f" **without {plural(missing, 'session')}** that failed or were left out." if missing else "."
     return _summary_value(words, component.synthetic)
+
+
+def made_summary(numbers: Mapping[str, int | float | str], synthetic: bool) -> dg.MarkdownMetadataValue:
+    """Summary of something made of a pile: its first numbers."""
+    first = [
+        f"{value:,} {name.replace('_', ' ')}" if isinstance(value, int | float) else text(value)
+        for name, value in numbers.items()
+    ][:3]
+    return _summary_value(f"**{first[0]}**" + "".join(f", {words}" for words in first[1:]) + ".", synthetic)
 
 
 def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
