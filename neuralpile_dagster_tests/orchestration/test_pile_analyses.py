@@ -207,6 +207,19 @@ def test_what_is_made_of_a_pile_is_made_by_a_merge(merged: House, rows: Rows) ->
     assert rows.made == [*shards[1:], shards[0], "all"]
 
 
+def test_the_job_for_failures_makes_failed_partitions_again(merged: House, rows: Rows) -> None:
+    shards, asset = shards_of(merged), names.asset_key(NEURAL_PILE, rows.of_shards)
+    rows.refused[shards[1]] = StoreError("the disk is loud")
+    assert not merged.run(asset, partitions=shards).success
+    rows.refused.clear()
+    rows.made.clear()
+    job = build_definitions(merged.settings, merged.datasets).resolve_job_def("retry_failed")
+    assert job.execute_in_process(instance=merged.instance).success
+    assert rows.made == [shards[1]]
+    assert merged.made(asset) == set(shards)
+    assert standings(merged)["spikes_of_shards"].complete
+
+
 def test_buckets_are_partitions_that_are_always_there(
     rows: Rows, built: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
