@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -31,6 +32,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     PILE_MANIFEST,
     PILE_SHARDS,
     House,
+    copy_of,
     failure_of,
 )
 
@@ -102,15 +104,25 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     return made
 
 
+@pytest.fixture(scope="module")
+def first_merged(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """An instance with a published pile of three shards, for others to begin with."""
+    with (
+        copy_of(first_built, tmp_path_factory.mktemp("merged") / "copy") as house,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
+        assert house.run(PILE_MANIFEST).success
+        assert house.run(PILE_SHARDS, partitions=shards_of(house)).success
+        assert house.run(PILE_HUB_DATASET).success
+        yield house
+
+
 @pytest.fixture
-def merged(rows: Rows, built_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> House:
-    """An instance with a published pile of three shards."""
-    monkeypatch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
-    house = built_house()
-    assert house.run(PILE_MANIFEST).success
-    assert house.run(PILE_SHARDS, partitions=shards_of(house)).success
-    assert house.run(PILE_HUB_DATASET).success
-    return house
+def merged(rows: Rows, first_merged: House, tmp_path: Path) -> Iterator[House]:
+    """A copy of it, with the rows of this test."""
+    with copy_of(first_merged, tmp_path / "copy") as house:
+        yield house
 
 
 def shards_of(house: House) -> list[str]:
