@@ -34,10 +34,10 @@ def main() -> None:
             subprocess.run(
                 [Path(sys.executable).with_name("neuralpile"), "demo", "--home", home, "--no-ui"], check=True
             )
-        with served(home, "sample", Path(folder) / "ui.log") as address, browser_page() as page:
+        with served(home, "sample", Path(folder) / "ui.log") as ui, browser_page() as page:
             for name, (path, text, height) in PAGES.items():
                 page.set_viewport_size({"width": 1400, "height": height})
-                page.goto(address + path)
+                page.goto(ui.address + path)
                 page.get_by_text(text, exact=True).first.wait_for()
                 page.wait_for_timeout(3000)  # the graph is laid out and fitted after its texts are there
                 page.screenshot(path=HERE / f"{name}.png")
