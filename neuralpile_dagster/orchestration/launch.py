@@ -303,7 +303,7 @@ class Launcher:
     def made_of(self, pile: Pile) -> None:
         """Make everything that is made of a published pile, in order, and the analyses of sessions that it needs.
 
-        What waits for something that failed is left to do.
+        What waits for something that failed is left to do, and what follows one that failed a check.
         """
         rows = pile_analyses_of(pile)
         if not rows or planned_pile(self.store, pile, self.datasets, self.settings) is None:
@@ -316,6 +316,8 @@ class Launcher:
                     self._analyse(dataset, analysis, {session.key for session in manifest.sessions})
         for row in rows:
             self._make(pile, row)
+            if any(name.startswith(f"{pile.key}/{row.name} ") for name in self.outcome.failed):
+                return  # a check: what follows would be made of it
 
     def _make(self, pile: Pile, row: PileAnalysis) -> None:
         """Make the missing partitions of something made of a pile."""

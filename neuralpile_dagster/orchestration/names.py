@@ -9,7 +9,7 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import kinds
-from neuralpile_dagster.ledger.analyses import Analysis
+from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 
@@ -46,6 +46,12 @@ def hub_dataset_key(owner: Dataset | Pile) -> dg.AssetKey:
 def upstream_key(dataset: Dataset, analysis: Analysis) -> dg.AssetKey:
     """Key of the asset upstream of an analysis."""
     return spike_counts_key(dataset) if analysis.made_from == "spike_counts" else manifest_key(dataset)
+
+
+def member_keys(datasets: Iterable[Dataset], row: PileAnalysis) -> list[dg.AssetKey]:
+    """Keys of the analyses of a pile's members that something made of it is made from."""
+    wanted = [(dataset, analysis) for dataset in datasets if row.of_members for analysis in analyses_of(dataset)]
+    return [asset_key(dataset, analysis) for dataset, analysis in wanted if analysis.name in row.of_members]
 
 
 def pile_shards_key(pile: Pile) -> dg.AssetKey:

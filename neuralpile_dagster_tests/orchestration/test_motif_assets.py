@@ -14,6 +14,8 @@ import dagster as dg
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from neuralpile_dagster.catalog.load import load_piles
 from neuralpile_dagster.catalog.piles import Pile
@@ -24,7 +26,7 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
-from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile, require_planned
+from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
 from neuralpile_dagster.ledger.status import piles_status
@@ -169,6 +171,17 @@ def test_the_assets_hang_together(made: Made) -> None:
         "neural_pile/motif_map_1x15_40",
     }
     assert parents["tokens_hub_dataset_1x15_40"] == {"neural_pile/tokens_1x15_40", "neural_pile/hub_dataset"}
+
+
+def test_the_ui_calls_nothing_unsynced(made: Made) -> None:
+    graph, loading = made.house.job.asset_layer.asset_graph, LoadingContextForTest(made.house.instance)
+    stale = CachingStaleStatusResolver(made.house.instance, graph, loading_context=loading)
+    found = {}
+    for row in pile_analyses_of(made.pile):
+        key = made.key(row.name)
+        for partition in made.of.keys(row):
+            found[row.name, partition] = stale.get_status(key, None if partition == ALL else partition)
+    assert {place: status for place, status in found.items() if status != StaleStatus.FRESH} == {}
 
 
 def test_the_page_of_the_table_shows_its_figure_and_coverage(made: Made) -> None:

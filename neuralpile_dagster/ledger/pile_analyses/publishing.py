@@ -98,10 +98,10 @@ def publication_numbers(record: PublicationRecord) -> dict[str, Number]:
     """Numbers of a publication for the UI."""
     return {
         "repository": record.repository,
-        "published_at": record.url,
-        "version": record.version,
         "rows": sum(shard.rows for shard in record.shards),
         "bytes_of_rows": sum(shard.bytes for shard in record.shards),
+        "published_at": record.url,
+        "version": record.version,
     }
 
 

@@ -9,7 +9,6 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS, AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
@@ -65,7 +64,5 @@ def _of_pile(pile: Pile, row: PileAnalysis) -> Iterator[dg.AssetDep]:
 
 
 def _of_members(datasets: Sequence[Dataset], row: PileAnalysis) -> Iterator[dg.AssetDep]:
-    for dataset in datasets:
-        for analysis in analyses_of(dataset) if row.of_members else ():
-            if analysis.name in row.of_members:
-                yield dg.AssetDep(names.asset_key(dataset, analysis), partition_mapping=dg.AllPartitionMapping())
+    for key in names.member_keys(datasets, row):
+        yield dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())

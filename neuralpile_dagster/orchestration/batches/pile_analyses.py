@@ -123,7 +123,7 @@ class PileAnalysisBatch(PartitionBatch):
             write_record(self.store, self.analysis.record_key(self.pile, self.settings, key), record)
         seconds = time.monotonic() - started
         facts = analysis_metadata(self.analysis, self.of, record, self._uri(record), seconds, reused)
-        self.log_materialization(self.assets[0], key, facts, self._tags(key, record))
+        self.log_materialization(self.assets[0], key, facts, self._tags(record))
         documents.forget_failure(self.store, self.pile, self.settings, key, self.analysis.name)
 
     def _make(self, key: str, inputs: str | None) -> Any:
@@ -152,15 +152,22 @@ class PileAnalysisBatch(PartitionBatch):
     def _uri(self, record: MadeRecord) -> str | None:
         return self.store.uri(record.files[0].key) if record.files else None
 
-    def _tags(self, key: str, record: MadeRecord) -> dict[str, str]:
-        """Versions of the partition and of the pile's assets that it is made from."""
-        tags: dict[str, str] = {}
-        version = (record.files[0].sha256 if record.files else record.inputs)[:32]
-        for upstream in self.analysis.upstream:
-            source = names.asset_key(self.pile, upstream)
+    @cached_property
+    def _sources(self) -> list[tuple[dg.AssetKey, str, int | None]]:
+        """The assets that partitions are made from, the version of each, and the id of the event that says so."""
+        of_pile = [names.asset_key(self.pile, upstream) for upstream in self.analysis.upstream]
+        found = []
+        for source in [*of_pile, *names.member_keys(self.datasets, self.analysis)]:
             event = latest_event(self.context.instance, source)
             stated = event.asset_materialization.tags or {} if event and event.asset_materialization else {}
-            source_version = stated.get(_DATA_VERSION, self.of.plan.digest)
-            pointer = event.storage_id if event else None
-            tags |= version_tags(version, self.analysis.version, source, source_version, pointer)
+            version = stated.get(_DATA_VERSION, self.of.plan.digest)
+            found.append((source, version, event.storage_id if event else None))
+        return found
+
+    def _tags(self, record: MadeRecord) -> dict[str, str]:
+        """Versions of the partition and of the assets that it is made from."""
+        version = (record.files[0].sha256 if record.files else record.inputs)[:32]
+        tags: dict[str, str] = {}
+        for source in self._sources:
+            tags |= version_tags(version, self.analysis.version, *source)
         return tags
