@@ -55,6 +55,10 @@ def _step(name: str, *arguments: Path, environment: Mapping[str, str] | None = N
     return measure(["-m", "bench.session_steps", name, *map(str, arguments)], environment)
 
 
+def _bin(recording: Path, out: Path, environment: Mapping[str, str] | None = None) -> Measured:
+    return measure(["-m", "neuralpile_dagster", "bin", str(recording), "-o", str(out)], environment)
+
+
 def _facts(measured: Measured) -> dict[str, float]:
     return {"wall_s": measured.wall_s, "cpu_s": measured.cpu_s, "peak_mb": measured.peak_bytes / 1e6}
 
@@ -85,10 +89,10 @@ def _ways(
     recording: Path, ours: Path, published: Path, folder: Path, with_baseline: bool
 ) -> dict[str, Callable[[], dict[str, float]]]:
     def one_thread() -> dict[str, float]:
-        return _facts(_step("ours", recording, ours, environment={"NEURALPILE_THREADS": "1"}))
+        return _facts(_bin(recording, ours, {"NEURALPILE_THREADS": "1"}))
 
     def all_threads() -> dict[str, float]:
-        return _facts(_step("ours", recording, ours)) | {"bytes": ours.stat().st_size}
+        return _facts(_bin(recording, ours)) | {"bytes": ours.stat().st_size}
 
     def pyarrow_alone() -> dict[str, float]:
         found = _step("encode", ours, folder / "encoded.parquet").json()

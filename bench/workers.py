@@ -2,8 +2,9 @@
 
 ``python -m bench.workers [--tiny]``. 60 medium synthetic sessions in a local
 folder; Postgres, Redis, workers and daemon as ``deploy/celery/up`` starts them
-(apt-get install postgresql redis-server; skipped without), the store is a folder
-and ``NEURALPILE_THREADS=1``. Throughput is sessions per second from the start of
+(apt-get install postgresql redis-server; skipped without); the second worker
+joins for the same sessions under another name. The store is a folder and
+``NEURALPILE_THREADS=1``. Throughput is sessions per second from the start of
 the first run to the end of the last, imports and queueing included. On two
 cores the database, the broker and the daemon take their share of what two
 workers could use. What two processes could reach on this machine without any of
@@ -29,7 +30,8 @@ import yaml
 from bench.common import measure, save, show, synthetic_row
 from neuralpile_dagster_tests.fixtures.cluster import Cluster, missing_programs, wait_until, write_instance
 
-DANDISET, NAME = "990349", "bench-workers"
+DANDISETS = {1: "990349", 2: "990350"}
+"""One for each number of workers, with the same sessions."""
 SESSIONS, UNITS, BINS, SPIKES, TEMPLATES = 60, 500, 100_000, 5_800_000, 3
 TINY_SESSIONS, TINY_BINS = 4, 2_000
 DIRECT = 8
@@ -38,57 +40,73 @@ TARGET = 1.7
 
 
 def make_archive(folder: Path, sessions: int, bins: int) -> Path:
-    """A folder archive whose sessions are links to a few recordings."""
+    """A folder archive of two dandisets, whose sessions are links to the same few recordings."""
     paths = [folder / f"template{seed}.nwb" for seed in range(min(TEMPLATES, sessions))]
     for seed, path in enumerate(paths):
         numbers = (UNITS, bins, SPIKES * bins // BINS, seed)
         measure(["-m", "bench.recordings", str(path), *map(str, numbers)])
     archive = folder / "archive"
-    for number in range(sessions):
-        target = archive / DANDISET / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:03d}.nwb"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(paths[number % len(paths)], target)
+    for dandiset in DANDISETS.values():
+        for number in range(sessions):
+            target = archive / dandiset / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:03d}.nwb"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(paths[number % len(paths)], target)
     return archive
 
 
-def backfill(archive: Path, workers: int, sessions: int, bins: int, poll_s: int) -> dict[str, Any]:
-    """Backfill all sessions with so many workers; seconds from first start to last end, and sessions of each run."""
+def backfills(archive: Path, sessions: int, bins: int, poll_s: int) -> dict[str, dict[str, Any]]:
+    """What `backfill` found by number of workers, on one cluster that a second worker joins."""
     home = Path(tempfile.mkdtemp(prefix="neuralpile-bench-"))
     home.chmod(0o711)  # as root Postgres runs as another user
-    row = synthetic_row(NAME, DANDISET, sessions, sessions * UNITS * bins)
-    (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": [row]}))
-    write_instance(home, workers, poll_s=poll_s, output_on_s3=False)
+    rows = [
+        synthetic_row(_name(workers), dandiset, sessions, sessions * UNITS * bins)
+        for workers, dandiset in DANDISETS.items()
+    ]
+    (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": rows}))
     settings = {
         "NEURALPILE_ARCHIVE": str(archive),
         "NEURALPILE_STORE": str(home / "store"),
         "NEURALPILE_THREADS": "1",
     }
-    cluster = Cluster(home, workers, settings)
+    cluster = Cluster(home, 1, settings)
+    found = {}
     try:
-        cluster.up()
-        asset = NAME.replace("-", "_")
-        _require(cluster.finish(cluster.materialize(f"{asset}/manifest")), "SUCCESS")
-        keys = cluster.partitions(f"{asset}/spike_counts")
-        wanted = {f"{asset}/{layer}": keys for layer in ("spike_trains", "spike_counts")}
-        cluster.backfill(wanted)
-        # seldom: the answers take processor time from the workers
-        asked = f"{asset}/spike_counts"
-        runs = wait_until(lambda: _all_runs(cluster, asked, len(keys)), "its runs to end", 1200.0, every_s=poll_s / 6)
-        seconds = max(run["end"] for run in runs) - min(run["start"] for run in runs)
-        return {"sessions": len(keys), "runs": len(runs), "seconds": seconds, "per_s": len(keys) / seconds}
+        for workers in DANDISETS:
+            write_instance(home, workers, poll_s=poll_s, output_on_s3=False)
+            if found:
+                cluster.kill("daemon")  # it reads how many runs there may be when it starts
+            cluster.environment["WORKERS"] = str(workers)
+            cluster.up()
+            found[str(workers)] = backfill(cluster, _name(workers).replace("-", "_"), poll_s)
     finally:
         cluster.down()
         shutil.rmtree(home)
+    return found
 
 
-def _all_runs(cluster: Cluster, asset: str, sessions: int) -> list[dict[str, Any]] | None:
+def _name(workers: int) -> str:
+    return f"bench-workers-{workers}"
+
+
+def backfill(cluster: Cluster, asset: str, poll_s: int) -> dict[str, Any]:
+    """Backfill all sessions of a dataset; seconds from first start to last end, and sessions of each run."""
+    _require(cluster.finish(cluster.materialize(f"{asset}/manifest")), "SUCCESS")
+    keys = cluster.partitions(f"{asset}/spike_counts")
+    backfill = cluster.backfill({f"{asset}/{layer}": keys for layer in ("spike_trains", "spike_counts")})
+    # seldom: the answers take processor time from the workers
+    runs = wait_until(lambda: _all_runs(cluster, backfill, asset, len(keys)), "its runs to end", 1200.0, poll_s / 6)
+    seconds = max(run["end"] for run in runs) - min(run["start"] for run in runs)
+    return {"sessions": len(keys), "runs": len(runs), "seconds": seconds, "per_s": len(keys) / seconds}
+
+
+def _all_runs(cluster: Cluster, backfill: str, asset: str, sessions: int) -> list[dict[str, Any]] | None:
     """The runs, once they made all sessions; the backfill itself the daemon ends up to half a minute later."""
-    runs = [run for run in cluster.runs() if "dagster/backfill" in run["tags"]]
+    runs = [run for run in cluster.runs() if run["tags"].get("dagster/backfill") == backfill]
     for run in runs:
         if run["status"] in ("FAILURE", "CANCELED"):
             raise RuntimeError(f"a run of the backfill ended as {run['status']}")
     ended = runs and all(run["status"] == "SUCCESS" for run in runs)
-    return runs if ended and len(set(cluster.materialized(asset))) == sessions else None
+    return runs if ended and len(set(cluster.materialized(f"{asset}/spike_counts"))) == sessions else None
 
 
 def _require(found: str, expected: str) -> None:
@@ -123,7 +141,7 @@ def compare(sessions: int, bins: int, poll_s: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archive = make_archive(Path(folder), sessions, bins)
         plain = [direct(archive, processes, min(DIRECT, sessions - 1)) for processes in (1, 2)]
-        found = {str(workers): backfill(archive, workers, sessions, bins, poll_s) for workers in (1, 2)}
+        found = backfills(archive, sessions, bins, poll_s)
     tokens = UNITS * bins
     workers = found["2"]["per_s"] / found["1"]["per_s"]
     ratios = {

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from neuralpile_dagster import collector
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
@@ -84,5 +85,6 @@ def whole_job(settings: Settings) -> dg.JobDefinition:
 try:
     defs = build_definitions(Settings.from_environment())
     gc.freeze()  # what was imported stays: no later collection looks at it
+    collector.relax()
 finally:
     gc.enable()

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fork servers for the whole run, which live as long as the process that starts the others."""
+    """Start what all processes of the run share, in the one from which the others are started."""
     if not hasattr(config, "workerinput"):
         from neuralpile_dagster_tests.fixtures.commands import fork_servers
+        from neuralpile_dagster_tests.fixtures.once import shared_folder
 
-        serving = ExitStack()
-        serving.enter_context(fork_servers())
-        config.add_cleanup(serving.close)
+        shared = ExitStack()
+        shared.enter_context(shared_folder())
+        shared.enter_context(fork_servers())
+        config.add_cleanup(shared.close)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

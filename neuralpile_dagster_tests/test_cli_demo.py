@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from neuralpile_dagster_tests.fixtures.house import Ran, neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures import once
+from neuralpile_dagster_tests.fixtures.house import Ran, neuralpile
 
 pytestmark = pytest.mark.slow_first
 COMPONENTS = {"sample-units": 4, "sample-probes": 2, "sample-rates": 2, "sample-eight-probe": 2}
@@ -41,12 +41,9 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    """Made where real data are set up to go elsewhere, none of which may be touched."""
-    elsewhere = {"NEURALPILE_HUB": "hf", "NEURALPILE_NAMESPACE": "lab", "NEURALPILE_BIN_WIDTH": "0.01"}
-    with quick_folder() as folder:
-        elsewhere |= {"NEURALPILE_STORE": str(folder / "real-store"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-        yield Demo(folder / "home", neuralpile("demo", "--home", folder / "home", "--no-ui", **elsewhere))
+def demo() -> Demo:
+    """The demo that all tests share: what is tried on it here leaves what it has made as it was."""
+    return Demo(*once.demo())
 
 
 def load(folder: Path, name: str = "default") -> datasets.DatasetDict:

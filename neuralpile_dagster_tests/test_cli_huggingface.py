@@ -19,6 +19,7 @@ from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.fixtures.house import Ran, quick_folder
 from neuralpile_dagster_tests.fixtures.hub_folders import contents
 from neuralpile_dagster_tests.fixtures.huggingface import published
+from neuralpile_dagster_tests.fixtures.once import put_sample
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
@@ -75,6 +76,7 @@ class Built:
 def built() -> Iterator[Built]:
     with quick_folder() as folder, HubServer(folder / "server", xet=True, token=TOKEN) as server:
         lab = Lab(folder, server)
+        put_sample(lab.home)
         first = lab(*BUILD)
         commits = {name: len(server.commits(f"lab/{name}")) for name in ASSETS}
         server.received.clear()

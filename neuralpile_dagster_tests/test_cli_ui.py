@@ -20,7 +20,7 @@ import pytest
 
 from neuralpile_dagster.orchestration import serving
 from neuralpile_dagster_tests.fixtures.house import FILES, instance_of, neuralpile, quick_folder, write_mice
-from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, wait_until_served
+from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, processes, server, wait_until_served
 
 pytestmark = [pytest.mark.slow_first, pytest.mark.timeout(400)]
 NEURALPILE = str(Path(sys.executable).with_name("neuralpile"))
@@ -58,8 +58,7 @@ class Ui:
 
     def server(self, name: str) -> psutil.Process:
         """The server with this word in its command line."""
-        (found,) = [process for process in processes(self.home) if name in process.cmdline()]
-        return found
+        return server(self.home, name)
 
     def list_mice(self) -> str:
         """Launch a run that materializes the manifest of ``tiny-mice``; return its id when it is under way."""
@@ -75,16 +74,6 @@ class Ui:
         run_id = launched["run"]["runId"]
         wait_for(lambda: (self.home / "runs" / f"{run_id}.lock").exists(), "the run to start")
         return str(run_id)
-
-
-def processes(home: Path) -> list[psutil.Process]:
-    """All processes that work for a home, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("NEURALPILE_HOME") == str(home):
-                found.append(process)
-    return found
 
 
 def alive(process: psutil.Process) -> bool:
@@ -274,14 +263,6 @@ def test_the_next_ui_ends_what_a_killed_one_has_left_and_servers_stop_when_only_
     again.process.kill()
     again.process.wait()
     wait_for(lambda: not processes(home), "the servers to stop")
-
-
-def test_it_fails_when_dagster_stops_by_itself(home: Path) -> None:
-    ui = start(home)
-    ui.server("dagster._daemon").kill()
-    assert ui.process.wait() == 1
-    assert "Dagster's web server or daemon stopped by itself" in ui.said
-    require_nothing_left(ui)
 
 
 def test_a_closed_terminal_ends_it_as_sigterm_and_ctrl_c_do() -> None:

@@ -44,6 +44,7 @@ def both(code: str, folder: Path, *arguments: str, **variables: str) -> list[sub
         "import os, signal; print([signal.getsignal(k) for k in (signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE)])\n"
         "print(len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task')))",
         "import sys; print([(s.encoding, s.errors, s.line_buffering) for s in (sys.stdin, sys.stdout, sys.stderr)])",
+        "import os, threading; print(threading.main_thread().native_id == os.getpid(), threading.active_count())",
         "print(1 +",
     ],
 )

@@ -6,6 +6,7 @@ Each runs in a process of its own: that a script prints is no proof that it exit
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import pytest
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster_tests.fixtures.documented import Block, at, documented_blocks, reading_code, run
-from neuralpile_dagster_tests.fixtures.house import neuralpile, quick_folder
+from neuralpile_dagster_tests.fixtures.house import quick_folder
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK, quiet
+from neuralpile_dagster_tests.fixtures.once import demo
 from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
@@ -97,8 +99,9 @@ class Places:
 def places() -> Iterator[Places]:
     with quick_folder() as folder:
         home = folder / "home"
-        built = neuralpile("demo", "--home", home / DEMO_HOME, "--no-ui")
+        made, built = demo()
         assert built.code == 0, built
+        shutil.copytree(made / "hub", home / DEMO_HOME / "hub", symlinks=True)
         pile = Pile(folder / "pile")
         shards, bare = folder / "shards", folder / "bare"
         pile.write(shards)

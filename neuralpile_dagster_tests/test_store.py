@@ -21,6 +21,7 @@ from neuralpile_dagster.files import DigestWriter
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import (
     Store,
+    digest_of,
     is_intact,
     map_items,
     open_store,
@@ -206,6 +207,71 @@ def test_a_stream_is_stored_with_the_digest_of_what_was_written_or_not_at_all(st
     with pytest.raises(ValueError):
         put_stream(store, "a/b", fail)
     assert store.read("a/b") == b"abc"
+
+
+def stored_long_ago(store: Store, key: str, content: bytes) -> StoredFile:
+    """Store a file whose last write lies further back than the file system's clock is exact."""
+
+    def write(stream: DigestWriter) -> None:
+        stream.write(content)
+        stream.flush()
+        past = time.time_ns() - 10**9
+        os.utime(stream.path, ns=(past, past))
+
+    return put_stream(store, key, write)[0]
+
+
+def test_what_this_process_wrote_is_not_read_for_its_digest_until_somebody_writes_there(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    file = stored_long_ago(store, "a.bin", b"0123456789")
+    path = Path(store.uri("a.bin"))
+    state = path.stat()
+    assert (store.remembers(file), digest_of(store, file)) == (True, file.sha256)
+    assert not store.remembers(file.model_copy(update={"sha256": "00"}))
+    assert not open_store(str(tmp_path)).remembers(file)  # as in another process: it is read there
+    time.sleep(0.03)  # of the time of before, only `st_ctime` tells it
+    with path.open("r+b") as stream:  # in place, of the same size, and with the time of before
+        stream.write(b"x")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert not store.remembers(file)
+    assert digest_of(store, file) == hashlib.sha256(b"x123456789").hexdigest()
+    path.write_bytes(b"0123456789")
+    file = stored_long_ago(store, "a.bin", b"0123456789")
+    assert store.remembers(file)
+    os.link(path, tmp_path / "kept")  # so that its inode is not given to the next file
+    (tmp_path / "other").write_bytes(b"0123456789")
+    os.utime(tmp_path / "other", ns=(state.st_atime_ns, path.stat().st_mtime_ns))
+    (tmp_path / "other").replace(path)
+    assert not store.remembers(file)
+    path.unlink()
+    assert not store.remembers(file)
+
+
+def test_what_was_written_a_moment_ago_is_read_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("neuralpile_dagster.store.local.CLOCK_STEP_NS", 10**12)
+    store = open_store(str(tmp_path))
+    file = stored_long_ago(store, "a.bin", b"0123456789")
+    assert not store.remembers(file)
+    assert digest_of(store, file) == file.sha256
+
+
+def test_a_file_of_another_writer_is_not_taken_for_ours(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    ours = stored_long_ago(store, "a.bin", b"0123456789")
+    written = Path(store.uri("a.bin")).stat()
+    other = stored_long_ago(open_store(str(tmp_path)), "a.bin", b"9876543210")
+    store.remember(ours, written)
+    assert not store.remembers(ours)
+    assert digest_of(store, ours) == other.sha256
+
+
+def test_what_s3_keeps_is_read_for_its_digest(s3: S3Server, monkeypatch: pytest.MonkeyPatch):
+    s3.use(monkeypatch)
+    store = open_store(f"s3://{s3.new_bucket()}")
+    file = stored_long_ago(store, "a.bin", b"0123456789")
+    assert not store.remembers(file)
+    put(store, "a.bin", b"9876543210")
+    assert digest_of(store, file) == hashlib.sha256(b"9876543210").hexdigest()
 
 
 def test_a_file_is_stored_with_its_size_and_digest(store: Store):

@@ -52,6 +52,8 @@ finish() { # name, seconds until it is killed with all its children
   kill -s KILL -- "-$pid" 2>/dev/null || kill -s KILL "$pid" 2>/dev/null || ! is_running "$1"
 }
 
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; } # port
+
 wait_for() { # what, name of the process, command that succeeds when it is ready
   local what=$1 name=$2
   shift 2

@@ -73,10 +73,10 @@ def main() -> None:
 
 def take(home: Path, pages: dict[str, tuple[str, str, int]], log: Path) -> None:
     """Serve a home and take pictures of these pages."""
-    with served(home, "sample", log) as address, browser_page() as page:
+    with served(home, "sample", log) as ui, browser_page() as page:
         for name, (path, text, height) in pages.items():
             page.set_viewport_size({"width": 1400, "height": height})
-            page.goto(address + path)
+            page.goto(ui.address + path)
             page.get_by_text(text, exact=True).first.wait_for()
             page.wait_for_timeout(3000)  # the graph is laid out and fitted after its texts are there
             page.screenshot(path=HERE / f"{name}.png")

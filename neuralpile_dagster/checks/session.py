@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,8 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.checks.plausibility import UNKNOWN
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.records import CountsRecord, StoredFile, TrainsRecord
-from neuralpile_dagster.store import Store
+from neuralpile_dagster.records import CountsRecord, TrainsRecord
+from neuralpile_dagster.store import Store, digest_of
 from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer, require_schema
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -132,15 +131,10 @@ def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
     )
 
 
-def _digest(store: Store, file: StoredFile) -> str:
-    with store.open(file.key) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def file_is_as_recorded(evidence: SessionEvidence) -> Verdict:
     """The bytes in the store are those that were written."""
     record = evidence.record
-    changed = [f.key for f in (record.file, record.units_file) if _digest(evidence.store, f) != f.sha256]
+    changed = [f.key for f in (record.file, record.units_file) if digest_of(evidence.store, f) != f.sha256]
     return Verdict(
         passed=not changed,
         expected=f"sha256 {record.file.sha256[:16]}",
@@ -168,7 +162,7 @@ def counts_match_spike_trains(evidence: SessionEvidence) -> Verdict:
     try:
         if (size := evidence.store.size(trains.file.key)) != trains.file.size:
             raise TableError(f"{trains.file.key} is not as recorded", found=f"{size} of {trains.file.size} bytes")
-        if _digest(evidence.store, trains.file) != trains.file.sha256:
+        if digest_of(evidence.store, trains.file) != trains.file.sha256:
             raise TableError(f"{trains.file.key} is not as recorded", found="another sha256")
         with evidence.store.open(trains.file.key) as file:
             pick = int(trains.file.sha256[:8], 16)

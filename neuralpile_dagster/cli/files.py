@@ -25,10 +25,12 @@ def _known_reader(context: click.Context, parameter: click.Parameter, name: str)
 
 def _reader_options(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any]:
     """Parse options that are given as a YAML mapping."""
+    if not text:
+        return {}
     from neuralpile_dagster.catalog.load import parse_yaml
 
     try:
-        given = parse_yaml(text or "{}", "--reader-options")
+        given = parse_yaml(text, "--reader-options")
     except ConfigurationError as error:
         raise click.BadParameter(str(error), context, parameter) from error
     if not isinstance(given, dict):

@@ -309,12 +309,11 @@ class Launcher:
         if not rows or planned_pile(self.store, pile, self.datasets, self.settings) is None:
             return
         needed = {name for row in rows for name in row.of_members}
-        for dataset in pile.members(self.datasets) if needed else ():
-            if documents.read_published(self.store, dataset, self.settings) is not None:
-                sessions = {session.key for session in documents.read_manifest(self.store, dataset).sessions}
-                for analysis in analyses_of(dataset):
-                    if analysis.name in needed:
-                        self._analyse(dataset, analysis, sessions)
+        for dataset in pile.members(self.datasets):
+            for analysis in [analysis for analysis in analyses_of(dataset) if analysis.name in needed]:
+                manifest = read_record(self.store, documents.manifest_path(dataset), Manifest)
+                if manifest is not None:
+                    self._analyse(dataset, analysis, {session.key for session in manifest.sessions})
         for row in rows:
             self._make(pile, row)
 

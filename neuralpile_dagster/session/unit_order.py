@@ -108,5 +108,5 @@ def _require_memory(n_units: int, name: str) -> None:
             f"{name} has too many units to be ordered on this machine",
             found=f"{n_units:,} units, which need {_gigabytes(n_units)} ({free / 1e9:,.1f} GB are free) and "
             f"{_words(_seconds(n_units))}",
-            remedy="use a machine with more memory, or set `unit_order: false` in the dataset's row of catalog.yaml",
+            remedy="order them on a machine with more memory; all else of the session is published without it",
         )

@@ -13,6 +13,7 @@ from neuralpile_dagster.store.local import LocalStore
 from neuralpile_dagster.store.model import (
     Store,
     check_key,
+    digest_of,
     is_intact,
     map_items,
     put_file,
@@ -25,6 +26,7 @@ __all__ = [
     "LocalStore",
     "Store",
     "check_key",
+    "digest_of",
     "is_intact",
     "map_items",
     "open_store",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +12,11 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.files import TEMPORARY_PREFIX, atomic_write
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store.model import check_key
+
+CLOCK_STEP_NS = 20_000_000
+"""Nanoseconds within which two writes may get the same time from the file system (Linux: 1 to 10 ms)."""
 
 
 class LocalStore:
@@ -20,6 +26,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._written: dict[str, tuple[str, tuple[int, ...]]] = {}  # by key: sha256, `_identity`
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -49,6 +56,28 @@ class LocalStore:
         path = self._path(key)
         return path.stat().st_size if path.is_file() else None
 
+    def remember(self, file: StoredFile, written: os.stat_result) -> None:
+        """See `Store.remember`; not where another write so soon would leave no trace."""
+        state = self._state(file.key)
+        moved = state and (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        ours = written.st_dev, written.st_ino, file.size, written.st_mtime_ns
+        if state and moved == ours and state.st_mtime_ns + CLOCK_STEP_NS < time.time_ns():
+            self._written[file.key] = file.sha256, _identity(state)
+
+    def remembers(self, file: StoredFile) -> bool:
+        """See `Store.remembers`."""
+        if file.key not in self._written:
+            return False
+        state = self._state(file.key)
+        return state is not None and self._written[file.key] == (file.sha256, _identity(state))
+
+    def _state(self, key: str) -> os.stat_result | None:
+        try:
+            with self._path(key).open("rb") as file:  # opened: only then do network file systems look at the server's
+                return os.fstat(file.fileno())
+        except OSError:
+            return None
+
     def keys(self, prefix: str) -> Iterator[str]:
         """See `Store.keys`."""
         folder = self._path(prefix)
@@ -62,3 +91,8 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._path(key).unlink(missing_ok=True)
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to, even if its size and time of writing are set as before."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,17 @@ class Store(Protocol):
         """Bytes under ``key``, or None when there is no such key."""
         ...
 
+    def remember(self, file: StoredFile, written: os.stat_result) -> None:
+        """Note that this process just wrote ``file``, where the store can tell later whether anybody has since.
+
+        ``written`` is the state of the local file before it appeared under its key.
+        """
+        ...
+
+    def remembers(self, file: StoredFile) -> bool:
+        """Whether this process wrote ``file`` and nobody has written under its key since; False where not known."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
         """All complete keys below the folder ``prefix``, sorted as strings."""
         ...
@@ -101,7 +113,21 @@ def put_stream(store: Store, key: str, write: Callable[[DigestWriter], Written])
         result = write(stream)
         stored = StoredFile(key=key, size=stream.tell(), sha256=stream.hexdigest())
         stream.close()  # before it is renamed or sent
+        written = path.stat()
+    store.remember(stored, written)
     return stored, result
+
+
+def digest_of(store: Store, file: StoredFile) -> str:
+    """Return the sha256 (hex) of the bytes under a stored file's key.
+
+    They are read, unless this process wrote them and the store knows that they are the same file ever since: then
+    the digest is the one that was made while they were written.
+    """
+    if store.remembers(file):
+        return file.sha256
+    with store.open(file.key) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_record(store: Store, key: str, record: Model) -> None:

@@ -21,6 +21,7 @@ from neuralpile_dagster.errors import ArchiveError, StoreError
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.fixtures.once import put_sample
 
 DATASETS = {dataset.name: dataset for dataset in SAMPLE}
 SUBJECT_COUNTS = {"sample-units": 2, "sample-probes": 2, "sample-rates": 2, "sample-eight-probe": 2}
@@ -29,7 +30,7 @@ SUBJECT_COUNTS = {"sample-units": 2, "sample-probes": 2, "sample-rates": 2, "sam
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    make_sample(home)
+    put_sample(home)
     return home
 
 
@@ -162,7 +163,8 @@ def test_a_generator_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def die(folder: Path) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setitem(generate.WRITERS, "sample-eight-probe", die)
+    monkeypatch.setattr(generate, "WRITERS", {name: lambda folder: folder.mkdir(parents=True) for name in SAMPLES})
+    monkeypatch.setitem(generate.WRITERS, SAMPLES[-1], die)
     with pytest.raises(RuntimeError, match="killed"):
         make_sample(tmp_path)
     assert list((tmp_path / "sample").iterdir()) == []

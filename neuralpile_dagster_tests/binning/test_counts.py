@@ -220,15 +220,17 @@ def test_consumed_spike_times_are_binned_the_same_and_their_memory_is_given_back
     rng = np.random.default_rng(0)
     units = [np.sort(rng.uniform(0.1, 60, size)) for size in (3_000, 10, 0, 2_500, 4_000, 700)]
     units[3] = units[3][::-1].copy()  # packed in another order than stored
-    expected = bin_all(trains(*units))[0]
-    ours, anothers = trains(*units), trains(*units)
-    anothers = replace(anothers, spike_times=np.frombuffer(anothers.spike_times.tobytes()))
-    for recording in (ours, anothers):
+    kept = trains(*units)
+    expected = bin_all(kept)[0]
+    assert (kept.spike_times > 0).all()
+    ours, lent = trains(*units), trains(*units)
+    lent = replace(lent, spike_times=np.frombuffer(lent.spike_times.tobytes()))
+    for recording in (ours, lent):
         binner = Binner(recording, BIN, threads=threads, consume=True)
         np.testing.assert_array_equal(binner.counts(0, binner.n_bins), expected)
     if sys.platform == "linux":
         assert np.count_nonzero(ours.spike_times == 0) > 5_000
-    assert (anothers.spike_times > 0).all()  # an array that is not its memory's owner
+    assert (lent.spike_times > 0).all()  # an array that is not its memory's owner
 
 
 @pytest.mark.parametrize(("width", "error"), [(0.0, ValueError), (-1.0, ValueError), (math.nan, ValueError)])

@@ -9,11 +9,14 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster_tests.fixtures.once import put_sample
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> SampleArchive:
-    return SampleArchive(tmp_path_factory.mktemp("home"))
+    home = tmp_path_factory.mktemp("home")
+    put_sample(home)
+    return SampleArchive(home)
 
 
 @pytest.mark.parametrize("dataset", SAMPLE, ids=lambda dataset: dataset.name)

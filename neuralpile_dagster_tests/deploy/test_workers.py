@@ -15,6 +15,7 @@ import pytest
 
 from neuralpile_dagster_tests.fixtures.cluster import Cluster, require_programs, wait_until, write_instance
 from neuralpile_dagster_tests.fixtures.house import neuralpile
+from neuralpile_dagster_tests.fixtures.once import put_sample
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
@@ -27,6 +28,7 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of the same pile made by one process, with a folder as store."""
     require_programs()
     home = tmp_path_factory.mktemp("one-machine")
+    put_sample(home)
     names = [dataset.replace("_", "-") for dataset in DATASETS]
     built = neuralpile("build", *names, "--merge", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE="sample")
     assert built.code == 0, built.err

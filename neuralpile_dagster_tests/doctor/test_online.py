@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster.archives.sample.archive import make_sample
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.doctor.archives import compare_with_storage
 from neuralpile_dagster.doctor.model import Finding
@@ -20,6 +19,7 @@ from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.fixtures.cluster import free_port, missing_programs
+from neuralpile_dagster_tests.fixtures.once import put_sample
 from neuralpile_dagster_tests.fixtures.visit import NETWORK, ROOT, Visit, doctor, dripping
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault
@@ -181,7 +181,7 @@ def test_the_sample_needs_no_network_and_is_not_made_by_the_doctor(tmp_path: Pat
     assert visit.code == 0
     assert {name for name, status in visit.statuses.items() if status == "not needed"} >= NETWORK
     assert not home.exists()
-    make_sample(home)
+    put_sample(home)
     visit = doctor(home, "--json", environment=OFFLINE)
     assert visit.code == 0
     assert visit.statuses["archive listing"] == visit.statuses["archive reading"] == "ok"

@@ -19,6 +19,7 @@ from neuralpile_dagster.catalog.load import load_piles
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks.motifs import MadeEvidence, read_evidence
 from neuralpile_dagster.checks.registry import CHECKS
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
@@ -237,6 +238,17 @@ def test_a_hugging_face_hub_takes_the_same_files(made: Made, ending: str, tmp_pa
         }
 
 
+def test_a_repository_of_spike_counts_is_not_replaced(made: Made, tmp_path: Path) -> None:
+    hub = LocalHub(tmp_path / "hub", "local")
+    hub.publish("neural-pile-1x15", made.house.hub_folder("tiny-mice").resolve(), silent)
+    before = hub.files("neural-pile-1x15")
+    row = next(row for row in pile_analyses_of(made.pile) if row.name == "motifs_hub_dataset_1x15")
+    task = PileTask(made.of, "all", "anywhere", "inputs", lambda: hub, silent)
+    with pytest.raises(HubError, match="holds spike counts of a dataset"):
+        row.make(task)
+    assert hub.files("neural-pile-1x15") == before
+
+
 def evidence_of(made: Made, name: str) -> MadeEvidence:
     row = next(row for row in pile_analyses_of(made.pile) if row.name == name)
     return read_evidence(made.of, row, LocalHub(made.house.settings.home / "hub", "local"))
@@ -319,7 +331,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_another_process_and_another_order_give_the_same_bytes(made: Made, again: Path) -> None:
+def test_another_order_of_partitions_gives_the_same_bytes(made: Made, again: Path) -> None:
     for row in pile_analyses_of(made.pile):
         folder = Path(made.pile.key) / row.name
         assert contents(again / "store" / folder) == contents(made.house.store.root / folder)

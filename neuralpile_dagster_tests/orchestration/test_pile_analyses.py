@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -31,6 +32,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     PILE_MANIFEST,
     PILE_SHARDS,
     House,
+    copy_of,
     failure_of,
 )
 
@@ -102,15 +104,25 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     return made
 
 
+@pytest.fixture(scope="module")
+def first_merged(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """An instance with a published pile of three shards, for others to begin with."""
+    with (
+        copy_of(first_built, tmp_path_factory.mktemp("merged") / "copy") as house,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
+        assert house.run(PILE_MANIFEST).success
+        assert house.run(PILE_SHARDS, partitions=shards_of(house)).success
+        assert house.run(PILE_HUB_DATASET).success
+        yield house
+
+
 @pytest.fixture
-def merged(rows: Rows, built_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> House:
-    """An instance with a published pile of three shards."""
-    monkeypatch.setitem(planning.plan_pile.__kwdefaults__, "shard_bytes", planning.FILE_OVERHEAD + 1)
-    house = built_house()
-    assert house.run(PILE_MANIFEST).success
-    assert house.run(PILE_SHARDS, partitions=shards_of(house)).success
-    assert house.run(PILE_HUB_DATASET).success
-    return house
+def merged(rows: Rows, first_merged: House, tmp_path: Path) -> Iterator[House]:
+    """A copy of it, with the rows of this test."""
+    with copy_of(first_merged, tmp_path / "copy") as house:
+        yield house
 
 
 def shards_of(house: House) -> list[str]:
@@ -205,6 +217,19 @@ def test_what_is_made_of_a_pile_is_made_by_a_merge(merged: House, rows: Rows) ->
     assert total is not None
     assert launcher.outcome.made == [f"{total.spikes} spikes in all"]
     assert rows.made == [*shards[1:], shards[0], "all"]
+
+
+def test_the_job_for_failures_makes_failed_partitions_again(merged: House, rows: Rows) -> None:
+    shards, asset = shards_of(merged), names.asset_key(NEURAL_PILE, rows.of_shards)
+    rows.refused[shards[1]] = StoreError("the disk is loud")
+    assert not merged.run(asset, partitions=shards).success
+    rows.refused.clear()
+    rows.made.clear()
+    job = build_definitions(merged.settings, merged.datasets).resolve_job_def("retry_failed")
+    assert job.execute_in_process(instance=merged.instance).success
+    assert rows.made == [shards[1]]
+    assert merged.made(asset) == set(shards)
+    assert standings(merged)["spikes_of_shards"].complete
 
 
 def test_buckets_are_partitions_that_are_always_there(

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.analyses import ANNOTATIONS, UNIT_ORDER, analyses_of
+from neuralpile_dagster.ledger.analyses import ANNOTATIONS, UNIT_ORDER, analyses_of, read_unit_orders
 from neuralpile_dagster.ledger.due import DatasetDue, dataset_due, pile_due
+from neuralpile_dagster.ledger.samples import order_samples
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.plots.glance import glance_markdown
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, SESSIONS, House, house
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 from neuralpile_dagster_tests.orchestration.test_annotations import stored
@@ -93,7 +95,13 @@ def test_its_page_shows_the_same_window_in_both_orders(built_house: Callable[...
     facts = metadata_of(made, SESSIONS[1])
     assert (facts["units"], facts["silent_units"], facts["reused"]) == (7, 1, False)
     assert facts["rasters"].startswith(f"![rasters of {SESSIONS[1]}](data:image/png;base64,")
-    assert facts["glance"].startswith("![raster](data:image/png;base64,")
+    counts = documents.read_counts_record(made.store, ORDERED, made.settings, SESSIONS[1])
+    order = read_unit_orders(made.store, ORDERED, made.settings, SESSIONS)[SESSIONS[1]]
+    assert counts is not None
+    before, after = order_samples(made.store, counts, order, synthetic=False)
+    assert facts["glance"] == glance_markdown(after)
+    assert (before.start, before.title, before.strip.window) == (after.start, after.title, after.strip.window)  # type: ignore[union-attr]
+    assert sorted(map(bytes, before.counts)) == sorted(map(bytes, after.counts)), "the same rows"
 
 
 def test_it_follows_counts_that_are_made_again(new_house: Callable[..., House], tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
-from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Site
+from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster_tests.fixtures.house import House, cut, instance_of
+from neuralpile_dagster_tests.fixtures.ui import processes, server
+from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Running, Site
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow_first]
 GRAPH = "/locations/neuralpile_dagster.definitions/asset-groups/ui_mice/lineage"
@@ -19,6 +23,32 @@ def width(image: Locator) -> int:
     """Pixels of a picture that the browser could decode."""
     expect(image).to_be_visible()
     return int(image.evaluate("picture => picture.naturalWidth"))
+
+
+def test_one_backfill_of_three_sessions_leaves_two_green_and_one_red_and_a_build_after_the_repair_completes_it(
+    running: Running,
+) -> None:
+    broken = running.archive / "990100" / "sub-A" / f"{DAMAGED}.nwb"
+    whole = cut(broken)
+    settings = Settings(home=running.home, store=str(running.home / "store"), archive=str(running.archive))
+    row = load_catalog(settings)["tiny-mice"]
+    with instance_of(running.home) as instance:
+        assert House(settings, instance, [row]).discover(row) == list(SESSIONS)
+    running.backfill("tiny_mice", *SESSIONS)
+    for layer in ("tiny_mice/spike_trains", "tiny_mice/spike_counts"):
+        statuses = running.partitions(layer)
+        assert statuses["materializedPartitions"] == {*SESSIONS} - {DAMAGED}, layer
+        assert statuses["failedPartitions"] == {DAMAGED}, layer
+    assert (
+        f"failed tiny-mice {DAMAGED}: sub-A/{DAMAGED}.nwb cannot be opened as HDF5"
+        in running("status", "tiny-mice").out
+    )
+    broken.write_bytes(whole)
+    built = running("build", "tiny-mice")
+    assert (built.code, built.out.split(",")[0]) == (0, "local/tiny-mice: 3 sessions")
+    assert "tiny-mice: 1 of 1 sessions of this batch" in built.err
+    assert running.partitions("tiny_mice/spike_counts")["materializedPartitions"] == set(SESSIONS)
+    assert running.partitions("tiny_mice/spike_counts")["failedPartitions"] == set()
 
 
 def test_the_asset_graph_shows_the_four_assets_of_a_dataset(site: Site) -> None:
@@ -95,3 +125,11 @@ def test_the_run_of_a_batch_says_which_session_failed_and_why(backfilled: Site) 
     page.get_by_role("link", name="View logs").or_(page.get_by_text("View logs")).first.click()
     expect(page.get_by_text(f"{DAMAGED}.nwb cannot be opened as HDF5").first).to_be_visible()
     expect(page.get_by_text("1 of 3 sessions of ui-mice failed; the others are done").first).to_be_visible()
+
+
+def test_neuralpile_ui_fails_when_dagster_stops_by_itself(running: Running) -> None:
+    server(running.home, "dagster._daemon").kill()
+    assert running.ui.process.wait() == 1
+    assert "Dagster's web server or daemon stopped by itself" in (running.home.parent / "ui.log").read_text()
+    assert [process.cmdline() for process in processes(running.home)] == []
+    assert not (running.home / "ui.json").exists()

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileTask, PlannedPile
+from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.records import PublicationRecord, ShardRecord
 
 if TYPE_CHECKING:
@@ -44,9 +46,18 @@ def waits_for_pile(of: PlannedPile) -> str:
 
 
 def publish(task: PileTask, ending: str, write: Callable[[Path, OfPile], Sequence[ShardRecord]]) -> PublicationRecord:
-    """Let ``write`` make a folder, and publish it; raises as ``write`` and `Hub.publish` do."""
+    """Let ``write`` make a folder, and publish it; raises as ``write`` and `Hub.publish` do.
+
+    Raises `HubError` as well when the repository of that name holds rows of spike counts.
+    """
     of, name = task.of, name_of(task.of, ending)
     hub, folder = task.open_hub(), documents.staging_folder(of.settings, name)
+    if any(file.path == config_path("units") for file in hub.files(name)):
+        raise HubError(
+            f"the repository {name} holds spike counts of a dataset or pile",
+            expected=f"none, or what is made of {of.pile.name}",
+            remedy="give that dataset or pile another name",
+        )
     shards = write(folder, _of_pile(task, repository_of(of, ending)))
     publication = hub.publish(name, folder, task.progress)
     return PublicationRecord(

@@ -39,16 +39,15 @@ def folder_rasters(folder: Path, synthetic: bool, what: str) -> Pictures:
 
 
 def analysis_rasters(samples: Sequence[RasterSample], what: str) -> Pictures:
-    """Pictures of what an analysis gives to draw of a session."""
-    return _pictures(samples, "rasters", f"rasters of {what}", len(samples) * SESSION_CHARACTERS)
+    """Pictures of what an analysis gives to draw of a session; the last sample is what it made."""
+    return _pictures(samples, "rasters", f"rasters of {what}", len(samples) * SESSION_CHARACTERS, glance=-1)
 
 
-def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int) -> Pictures:
+def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int, glance: int = 0) -> Pictures:
     from neuralpile_dagster.plots.glance import INLINE_CHARACTERS, glance_markdown
     from neuralpile_dagster.plots.raster import raster_markdown
 
     if not samples:
         return {}
     large = raster_markdown(samples, alt, most_characters - INLINE_CHARACTERS)
-    # the glance is of the first sample, which is also the first of the large picture
-    return {"glance": dg.MetadataValue.md(glance_markdown(samples[0])), name: dg.MetadataValue.md(large)}
+    return {"glance": dg.MetadataValue.md(glance_markdown(samples[glance])), name: dg.MetadataValue.md(large)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from boto3.s3.transfer import TransferConfig
 from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.files import explained, free_bytes, remove_abandoned
 from neuralpile_dagster.net.retry import RetryPolicy
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
 from neuralpile_dagster.store.s3.client import S3_POLICY, open_client, s3_errors
 from neuralpile_dagster.store.s3.files import S3File, S3Object
@@ -97,6 +99,13 @@ class S3Store:
         """See `Store.size`."""
         head = self._object(key).head()
         return None if head is None else int(head["ContentLength"])
+
+    def remember(self, file: StoredFile, written: os.stat_result) -> None:
+        """Do nothing: what the server keeps is known by reading it."""
+
+    def remembers(self, file: StoredFile) -> bool:
+        """See `Store.remembers`."""
+        return False
 
     def keys(self, prefix: str) -> Iterator[str]:
         """See `Store.keys`."""

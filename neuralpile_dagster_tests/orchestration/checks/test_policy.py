@@ -18,6 +18,7 @@ from neuralpile_dagster.checks.registry import (
     severity_of,
 )
 from neuralpile_dagster.errors import CatalogError
+from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.orchestration import checks
 from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 
@@ -67,8 +68,29 @@ SEVERITIES = {
         "pile_reads_back": ("error", False),
         "counts_as_published": ("warn", False),
     },
+    "motifs": {
+        "motif_frequencies_sum_to_patches": ("error", True),
+        "motif_spikes_conserved": ("error", True),
+        "silence_counted_again": ("error", True),
+        "motif_table_in_order": ("error", True),
+    },
+    "motifs_hub_dataset": {
+        "card_counts_equal_motifs": ("error", True),
+        "motifs_are_as_published": ("error", True),
+        "motifs_read_back": ("error", False),
+    },
+    "tokens_hub_dataset": {
+        "lossless_share_as_stated": ("error", True),
+        "tokens_decode_to_counts": ("error", True),
+        "card_counts_equal_tokens": ("error", True),
+        "tokens_are_as_published": ("error", True),
+        "tokens_read_back": ("error", False),
+    },
 }
 """What operators rely on, written down a second time on purpose: (severity, blocking) of every check."""
+OF_PILES = ("pile", "motifs", "motifs_hub_dataset", "tokens_hub_dataset")
+MOTIFS = NEURAL_PILE.model_copy(update={"motif_shapes": ((1, 15),), "vocabulary_sizes": (40,)})
+ROWS = {row.checks: row for row in pile_analyses_of(MOTIFS) if row.checks}
 
 
 @pytest.mark.parametrize("layer", SEVERITIES)
@@ -78,7 +100,10 @@ def test_severities_and_what_blocks_are_those_that_operators_rely_on(layer: Laye
 
 @pytest.mark.parametrize("layer", SEVERITIES)
 def test_dagster_is_told_which_checks_block_and_why_each_is_made(layer: Layer) -> None:
-    specs = checks.specs(NEURAL_PILE if layer == "pile" else MICE, layer)
+    if layer in ROWS:
+        specs = list(checks.checks_of_made(MOTIFS, [], ROWS[layer]).check_specs)
+    else:
+        specs = checks.specs(NEURAL_PILE if layer == "pile" else MICE, layer)
     assert {spec.name: spec.blocking for spec in specs} == {
         name: blocking for name, (_, blocking) in SEVERITIES[layer].items()
     }
@@ -87,7 +112,7 @@ def test_dagster_is_told_which_checks_block_and_why_each_is_made(layer: Layer) -
 
 def test_a_failed_check_has_the_severity_of_its_row() -> None:
     for layer, rows in SEVERITIES.items():
-        said = checks.results(dict.fromkeys(rows, Verdict(False, 0, 1)), NEURAL_PILE if layer == "pile" else MICE)
+        said = checks.results(dict.fromkeys(rows, Verdict(False, 0, 1)), NEURAL_PILE if layer in OF_PILES else MICE)
         assert {result.check_name: result.severity.value.lower() for result in said} == {
             name: severity for name, (severity, _) in rows.items()
         }
