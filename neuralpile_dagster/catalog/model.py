@@ -34,6 +34,8 @@ MAX_MOTIF_CELLS = 64
 MAX_VOCABULARY_CELLS = 32
 """Cells of a motif that can be a token: scores are compared exactly in 64 bits."""
 MAX_VOCABULARY = 1_000_000
+MOTIF_TABLE_ROWS = 1_000_000
+"""Most rows of a motif table, unless stated."""
 
 
 def _one_line(text: str) -> str:
@@ -108,6 +110,8 @@ Shape = Annotated[tuple[int, int], BeforeValidator(_shape)]
 Shapes = Annotated[tuple[Shape, ...], AfterValidator(_each_once)]
 """Shapes of motifs, (units, bins) each; `neuralpile_dagster.motifs`."""
 VocabularySize = Annotated[int, Field(ge=3, le=MAX_VOCABULARY)]
+TableRows = Annotated[int, Field(ge=1, le=100_000_000)]
+"""Most rows of a motif table."""
 VocabularySizes = Annotated[tuple[VocabularySize, ...], AfterValidator(_each_once)]
 """Numbers of token ids, the separator among them."""
 
@@ -127,10 +131,14 @@ class Row(BaseModel):
         return {name: value for name, value in dump(self).items() if value or name not in self.added_later}
 
 
-def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...]) -> None:
+def require_vocabularies(
+    shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...], table_rows: int = MOTIF_TABLE_ROWS
+) -> None:
     """Raise `ValueError` when vocabularies of these sizes cannot be made of motifs of these shapes."""
     if sizes and not shapes:
         raise ValueError("vocabulary_sizes needs motif_shapes, e.g. [[1, 15]]")
+    if sizes and max(sizes) > table_rows + 1:  # with the separator
+        raise ValueError(f"a vocabulary of {max(sizes):,} needs motif_table_rows of {max(sizes) - 1:,} at least")
     for n_units, n_bins in shapes if sizes else ():
         if n_units * n_bins > MAX_VOCABULARY_CELLS:
             raise ValueError(
@@ -142,17 +150,18 @@ def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, 
 class Everywhere(Row):
     """Lines of a ``catalog.yaml`` that hold for all of an instance, whatever its archive.
 
-    ``motif_shapes`` and ``vocabulary_sizes`` are those of every pile that states none of its own; ``unit_order`` is
-    that of every dataset that does not state it.
+    ``motif_shapes``, ``vocabulary_sizes`` and ``motif_table_rows`` are those of every pile that states none of its own;
+    ``unit_order`` is that of every dataset that does not state it.
     """
 
     motif_shapes: Shapes = ()
     vocabulary_sizes: VocabularySizes = ()
+    motif_table_rows: TableRows = MOTIF_TABLE_ROWS
     unit_order: bool = False
 
     @model_validator(mode="after")
     def _vocabularies_are_possible(self) -> Everywhere:
-        require_vocabularies(self.motif_shapes, self.vocabulary_sizes)
+        require_vocabularies(self.motif_shapes, self.vocabulary_sizes, self.motif_table_rows)
         return self
 
 

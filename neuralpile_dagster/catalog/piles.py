@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from neuralpile_dagster.catalog.model import (
+    MOTIF_TABLE_ROWS,
     Dataset,
     Everywhere,
     Row,
     Shapes,
+    TableRows,
     Tag,
     Text,
     Title,
@@ -31,12 +33,15 @@ class Pile(Row):
     Its members are the datasets named in ``components``, those that have one of ``tags``, and with ``untagged`` those
     that have no tag at all. ``extra_repositories`` to ``order`` are what it is planned with until somebody
     chooses otherwise in the launchpad, and again when they change; those not stated have the launchpad's defaults.
-    Motifs of each of ``motif_shapes`` (units, bins) are counted in what it trains on; with ``vocabulary_sizes`` its
-    rows are tokenized with vocabularies of so many ids.
+    Motifs of each of ``motif_shapes`` (units, bins) are counted in what it trains on, and the ``motif_table_rows`` most
+    frequent ones published; with ``vocabulary_sizes`` its rows are tokenized with vocabularies of so many ids.
     """
 
     ABOUT: ClassVar[frozenset[str]] = frozenset(
-        {"name", "title", "description", "components", "tags", "untagged", "motif_shapes", "vocabulary_sizes"}
+        {
+            *("name", "title", "description", "components", "tags", "untagged"),
+            *("motif_shapes", "vocabulary_sizes", "motif_table_rows"),
+        }
     )
     """Fields that do not say how it is planned."""
 
@@ -57,6 +62,7 @@ class Pile(Row):
     order: Order = "as_published"
     motif_shapes: Shapes = ()
     vocabulary_sizes: VocabularySizes = ()
+    motif_table_rows: TableRows = MOTIF_TABLE_ROWS
 
     @model_validator(mode="after")
     def _has_members(self) -> Pile:
@@ -73,10 +79,11 @@ class Pile(Row):
         shapes, sizes = stated.motif_shapes, self.vocabulary_sizes
         if "vocabulary_sizes" not in self.model_fields_set:
             sizes = lines.vocabulary_sizes if shapes else ()
-        require_vocabularies(shapes, sizes)
-        if (shapes, sizes) == (self.motif_shapes, self.vocabulary_sizes):
-            return self
-        return self.model_copy(update={"motif_shapes": shapes, "vocabulary_sizes": sizes})
+        rows = (self if "motif_table_rows" in self.model_fields_set else lines).motif_table_rows
+        require_vocabularies(shapes, sizes, rows)
+        taken = {"motif_shapes": shapes, "vocabulary_sizes": sizes, "motif_table_rows": rows}
+        changed = {name: value for name, value in taken.items() if getattr(self, name) != value}
+        return self.model_copy(update=changed) if changed else self
 
     @property
     def key(self) -> str:

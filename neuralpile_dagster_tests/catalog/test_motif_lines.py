@@ -43,6 +43,17 @@ def test_a_top_level_line_holds_for_every_pile_and_its_members(tmp_path: Path):
     assert not any(pile.planned_with for pile in piles.values()), "no plan depends on them"
 
 
+def test_a_table_may_have_fewer_rows_but_not_fewer_than_a_vocabulary(tmp_path: Path):
+    lines = "motif_shapes: [[1, 15]]\nmotif_table_rows: 500\nvocabulary_sizes: [501]\n"
+    _, piles = loaded(tmp_path, f"{lines}{ROW}{PILE % ', motif_table_rows: 600'}")
+    assert (piles["ours"].motif_table_rows, piles["neural-pile"].motif_table_rows) == (600, 500)
+    assert not any(pile.planned_with for pile in piles.values())
+    for text in (lines.replace("[501]", "[502]") + ROW, lines + ROW + PILE % ", motif_table_rows: 499"):
+        write(tmp_path, text)
+        with pytest.raises(CatalogError, match="needs motif_table_rows of 50"):
+            check_user_catalog(tmp_path / "catalog.yaml")
+
+
 def test_a_top_level_line_holds_for_the_synthetic_samples(tmp_path: Path):
     settings = write(tmp_path, "motif_shapes: [[1, 15]]\n" + ROW)
     sample = Settings(home=tmp_path, store=settings.store, archive="sample")

@@ -23,7 +23,7 @@ from neuralpile_dagster.ledger.pile_analyses.publishing import (
     says_where,
     waits_for_pile,
 )
-from neuralpile_dagster.motifs.records import MOTIFS_VERSION, TOP, BucketRecord, TableRecord
+from neuralpile_dagster.motifs.records import MOTIFS_VERSION, BucketRecord, TableRecord
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.records import PublicationRecord
 
@@ -35,8 +35,16 @@ TABLE_FORMAT = 1
 
 def motif_rows(pile: Pile) -> tuple[PileAnalysis, ...]:
     """Rows of every shape that a pile's configuration names."""
-    shapes = [MotifShape(*shape) for shape in pile.motif_shapes]
-    return tuple(row for shape in shapes for row in (buckets_row(shape), table_row(shape), publication_row(shape)))
+    rows = []
+    for shape in map(shape_of, pile.motif_shapes):
+        rows += [buckets_row(shape), table_row(shape, pile.motif_table_rows)]
+        rows.append(publication_row(shape, pile.motif_table_rows))
+    return tuple(rows)
+
+
+def shape_of(shape: tuple[int, int]) -> MotifShape:
+    """A shape as a pile's configuration states it."""
+    return MotifShape(*shape)
 
 
 def _numbers_of_shape(shape: MotifShape) -> str:
@@ -99,25 +107,25 @@ def _without_histogram(of: PlannedPile, shape: MotifShape) -> str:
 
 
 @cache
-def table_row(shape: MotifShape) -> PileAnalysis:
-    """The most frequent motifs of all buckets."""
+def table_row(shape: MotifShape, top: int) -> PileAnalysis:
+    """The ``top`` most frequent motifs of all buckets."""
     buckets = buckets_row(shape)
 
     def make(task: PileTask) -> TableRecord:
         folder = buckets.folder(task.of.pile, task.of.settings)
-        return motifs.make_table(_motif_task(task, shape), task.path, folder, TOP)
+        return motifs.make_table(_motif_task(task, shape), task.path, folder, top)
 
     return PileAnalysis(
         name=f"motifs_{shape.name}",
         text=(
-            f"The {TOP:,} most frequent motifs of {_numbers_of_shape(shape)} of the pile's train split, silence among "
+            f"The {top:,} most frequent motifs of {_numbers_of_shape(shape)} of the pile's train split, silence among "
             "them, with their frequencies and shares of all patches; and how many motifs have which frequency."
         ),
         badges=frozenset({"parquet"}),
         version=MOTIFS_VERSION,
         upstream=(buckets,),
         record=TableRecord,
-        inputs=lambda of, key: motifs.table_inputs(of.plan, shape, TOP),
+        inputs=lambda of, key: motifs.table_inputs(of.plan, shape, top),
         make=make,
         numbers=table_numbers,
         tables=_coverage,
@@ -156,9 +164,9 @@ def _figure(of: PlannedPile, record: TableRecord) -> Mapping[str, str]:
 
 
 @cache
-def publication_row(shape: MotifShape) -> PileAnalysis:
+def publication_row(shape: MotifShape, top: int) -> PileAnalysis:
     """The repository of the table."""
-    table = table_row(shape)
+    table = table_row(shape, top)
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         record: TableRecord | None = of.upstream(table)

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
-from neuralpile_dagster.ledger.pile_analyses.motifs import BUCKETS_PER_RUN, buckets_row, published_table, table_row
+from neuralpile_dagster.ledger.pile_analyses.motifs import (
+    BUCKETS_PER_RUN,
+    buckets_row,
+    published_table,
+    shape_of,
+    table_row,
+)
 from neuralpile_dagster.ledger.pile_analyses.publishing import (
     hash_of,
     publication_numbers,
@@ -38,15 +45,27 @@ TOKENS_FORMAT = 1
 
 def token_rows(pile: Pile) -> tuple[PileAnalysis, ...]:
     """Rows of every shape and size of vocabulary that a pile's configuration names."""
-    shapes = [MotifShape(*shape) for shape in pile.motif_shapes]
-    each = [(shape, size) for shape in shapes for size in pile.vocabulary_sizes]
-    rows = (vocabulary_row, map_row, tokens_row, publication_row)
-    return tuple(row(shape, size) for shape, size in each for row in rows)
+    of = [
+        TokensOf(shape_of(shape), pile.motif_table_rows, size)
+        for shape in pile.motif_shapes
+        for size in pile.vocabulary_sizes
+    ]
+    return tuple(row(tokens) for tokens in of for row in (vocabulary_row, map_row, tokens_row, publication_row))
 
 
-def size_name(size: int) -> str:
-    """``32k`` for 32,000; the number where it is no multiple of 1,000."""
-    return f"{size // 1000}k" if size % 1000 == 0 else str(size)
+@dataclass(frozen=True)
+class TokensOf:
+    """What is tokenized how: motifs of a shape, of a table of so many rows, with a vocabulary of a size."""
+
+    shape: MotifShape
+    table_rows: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """End of the names of its assets and repository, e.g. ``1x15_32k``."""
+        size = f"{self.size // 1000}k" if self.size % 1000 == 0 else str(self.size)
+        return f"{self.shape.name}_{size}"
 
 
 def _hash(*parts: object) -> str:
@@ -54,9 +73,10 @@ def _hash(*parts: object) -> str:
 
 
 @cache
-def vocabulary_row(shape: MotifShape, size: int) -> PileAnalysis:
+def vocabulary_row(tokens_of: TokensOf) -> PileAnalysis:
     """The most frequent motifs, numbered."""
-    table = table_row(shape)
+    shape, size = tokens_of.shape, tokens_of.size
+    table = table_row(shape, tokens_of.table_rows)
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         record: TableRecord | None = of.upstream(table)
@@ -77,7 +97,7 @@ def vocabulary_row(shape: MotifShape, size: int) -> PileAnalysis:
         )
 
     return PileAnalysis(
-        name=f"motif_vocabulary_{shape.name}_{size_name(size)}",
+        name=f"motif_vocabulary_{tokens_of.name}",
         text=(
             f"The {size - 1:,} most frequent motifs of {shape.name}, numbered from 0, and a separator: a vocabulary of "
             f"{size:,} tokens. `tokenizer.json` and `vocabulary.parquet` are all that encoding and decoding need."
@@ -97,9 +117,9 @@ def _vocabulary_numbers(record: VocabularyRecord) -> dict[str, Number]:
 
 
 @cache
-def map_row(shape: MotifShape, size: int) -> PileAnalysis:
+def map_row(tokens_of: TokensOf) -> PileAnalysis:
     """The token of every motif of the pile, in 64 parts."""
-    vocabulary, buckets = vocabulary_row(shape, size), buckets_row(shape)
+    vocabulary, buckets = vocabulary_row(tokens_of), buckets_row(tokens_of.shape)
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         known: VocabularyRecord | None = of.upstream(vocabulary)
@@ -111,12 +131,12 @@ def map_row(shape: MotifShape, size: int) -> PileAnalysis:
         from neuralpile_dagster.motifs.vocabulary import read_vocabulary
 
         of, bucket = task.of, task.of.upstream(buckets, task.key)
-        read = of.kept(("vocabulary", shape, size), lambda: read_vocabulary(of.store, of.upstream(vocabulary)))
+        read = of.kept(("vocabulary", tokens_of), lambda: read_vocabulary(of.store, of.upstream(vocabulary)))
         threads = ProcessSettings.from_environment().threads
         return build_map(of.store, task.folder, task.key, bucket.file, read, inputs=task.inputs, threads=threads)
 
     return PileAnalysis(
-        name=f"motif_map_{shape.name}_{size_name(size)}",
+        name=f"motif_map_{tokens_of.name}",
         text=(
             "The token of every motif of the pile's train split: its own where it is in the vocabulary, else that of "
             "the motif with the largest cosine similarity, compared exactly. One partition is one of 64 parts."
@@ -139,9 +159,9 @@ def _map_numbers(record: MapRecord) -> dict[str, Number]:
 
 
 @cache
-def tokens_row(shape: MotifShape, size: int) -> PileAnalysis:
+def tokens_row(tokens_of: TokensOf) -> PileAnalysis:
     """The pile's shards as tokens."""
-    vocabulary, maps = vocabulary_row(shape, size), map_row(shape, size)
+    vocabulary, maps = vocabulary_row(tokens_of), map_row(tokens_of)
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         known: VocabularyRecord | None = of.upstream(vocabulary)
@@ -159,14 +179,14 @@ def tokens_row(shape: MotifShape, size: int) -> PileAnalysis:
         from neuralpile_dagster.motifs.shards import build_token_shard
 
         of, shard = task.of, task.of.shards[task.key].file
-        encoder = of.kept(("tokenizer", shape, size), lambda: tokenizer(of))
+        encoder = of.kept(("tokenizer", tokens_of), lambda: tokenizer(of))
         return build_token_shard(of.store, task.folder, task.key, shard, encoder, inputs=task.inputs)
 
     return PileAnalysis(
-        name=f"tokens_{shape.name}_{size_name(size)}",
+        name=f"tokens_{tokens_of.name}",
         text=(
-            f"The pile's rows as tokens of {shape.name} motifs, vocabulary of {size:,}: the same rows in the same "
-            "order, shard by shard. One partition is one shard; those of older plans can be left alone."
+            f"The pile's rows as tokens of {tokens_of.shape.name} motifs, vocabulary of {tokens_of.size:,}: the same "
+            "rows in the same order, shard by shard. One partition is one shard; leave those of older plans alone."
         ),
         badges=frozenset({"parquet", "numpy"}),
         version=VERSION,
@@ -186,10 +206,10 @@ def _token_numbers(record: TokenShardRecord) -> dict[str, Number]:
 
 
 @cache
-def publication_row(shape: MotifShape, size: int) -> PileAnalysis:
+def publication_row(tokens_of: TokensOf) -> PileAnalysis:
     """The repository of the tokenized pile."""
-    vocabulary, maps, tokens = vocabulary_row(shape, size), map_row(shape, size), tokens_row(shape, size)
-    ending = f"{shape.name}-{size_name(size)}"
+    vocabulary, maps, tokens = vocabulary_row(tokens_of), map_row(tokens_of), tokens_row(tokens_of)
+    ending = tokens_of.name.replace("_", "-")
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         known: VocabularyRecord | None = of.upstream(vocabulary)
@@ -213,13 +233,13 @@ def publication_row(shape: MotifShape, size: int) -> PileAnalysis:
                 shards,
                 of.upstream(vocabulary),
                 list(of.records(maps).values()),
-                motif_table=published_table(of, shape),
+                motif_table=published_table(of, tokens_of.shape),
                 progress=task.progress,
             ),
         )
 
     return PileAnalysis(
-        name=f"tokens_hub_dataset_{shape.name}_{size_name(size)}",
+        name=f"tokens_hub_dataset_{tokens_of.name}",
         text=(
             f"The tokenized pile, published as `<pile>-{ending}`: shards of tokens parallel to the pile's, the "
             "vocabulary, `tokenizer.json`, and a card that says what encoding loses."
