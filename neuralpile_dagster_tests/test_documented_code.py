@@ -20,7 +20,7 @@ from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster_tests.fixtures.documented import Block, at, documented_blocks, reading_code, run
 from neuralpile_dagster_tests.fixtures.house import quick_folder
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK, quiet
-from neuralpile_dagster_tests.fixtures.once import demo
+from neuralpile_dagster_tests.fixtures.once import demo, put_sample
 from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
@@ -101,6 +101,7 @@ def places() -> Iterator[Places]:
         home = folder / "home"
         made, built = demo()
         assert built.code == 0, built
+        put_sample(home / "my-home")  # of docs/architecture.md, which would make it there
         shutil.copytree(made / "hub", home / DEMO_HOME / "hub", symlinks=True)
         pile = Pile(folder / "pile")
         shards, bare = folder / "shards", folder / "bare"

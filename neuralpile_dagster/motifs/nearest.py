@@ -1,8 +1,12 @@
 """The reference that a patch is most similar to: cosine similarity, decided in whole numbers.
 
 For a patch m the reference r with the largest (m.r)^2 / |r|^2 among those with m.r > 0, of equals the first. Products
-m.r are exact in float32, so their quotients by the rounded |r| preselect candidates, block after block of references;
-candidates are compared exactly. So the result depends neither on a BLAS nor on threads, batches or the processor.
+m.r are exact in float32, so their quotients by the rounded |r| preselect candidates; candidates are compared exactly.
+So the result depends neither on a BLAS nor on threads, batches or the processor.
+
+References that use the same cells lie in the same blocks. Where U are the cells that any reference of a block uses, and
+w cells that all of them use are silent in m, (m.r)^2 / |r|^2 is at most |m in U|^2 (1 - w / x), x being the largest
+|r|^2 (Cauchy and Schwarz; counts are at least 1): most blocks need not be compared.
 
 Bounds, for counts up to 255 and `MAX_NEAREST_CELLS` = 32 cells: m.r and |r|^2 are at most 32 * 255^2 = 2,080,800,
 below 2^24 (float32 is exact there, in any order of adding); (m.r)^2 |s|^2 is at most 2,080,800^3 = 9.01e18, below
@@ -21,15 +25,14 @@ MAX_NEAREST_CELLS = 32
 
 _BLOCK = 256
 """References compared at a time: their counts stay in the processor's first cache."""
-_BATCH = 64
+_BATCH = 32
 """Patches compared with a block before the next; they leave the block in that cache."""
-_NOT_WORSE, _BETTER = np.float32(1 - 2**-20), np.float32(1 + 2**-20)
-"""The rounding of two quotients is below 2^-21 of them: below the first share of the best one, a reference is worse."""
-_DISTINCT = 1 << 18
-"""While b^2 |s|^2 is at most this, b being the best one's product, a better s is better by 2^-18 of the square or more:
-its quotient is above the second share, and those that are as good, which are many, need no comparison."""
+_NOT_WORSE = np.float32(1 - 2**-20)
+"""The rounding of two quotients is below 2^-21 of them: below this share of the best one, a reference is worse."""
+_PROMISING = 3
+"""Blocks that a patch is compared with first, in the order of their bounds: the best is among them, mostly."""
 _LEAST = np.float32(1e-5)
-"""Below the similarity of any overlap: 1 / sqrt(2,080,800) = 7e-4."""
+"""Below the quotient of any overlap: 1 / sqrt(2,080,800) = 7e-4."""
 
 
 class References:
@@ -42,18 +45,24 @@ class References:
     """
 
     def __init__(self, patches: np.ndarray) -> None:
-        n_references, n_cells = patches.shape
+        n_cells = patches.shape[1]
         if n_cells > MAX_NEAREST_CELLS:
             raise ValueError(f"{n_cells} cells, at most {MAX_NEAREST_CELLS} can be compared exactly")
-        n_blocks = -(-n_references // _BLOCK)
-        padded = np.zeros((n_blocks * _BLOCK, n_cells), np.float32)
-        padded[:n_references] = patches
-        self._counts = np.ascontiguousarray(padded.reshape(n_blocks, _BLOCK, n_cells).transpose(0, 2, 1))
-        self._squares = np.zeros((n_blocks, _BLOCK), np.int64)
-        self._squares.reshape(-1)[:n_references] = np.square(patches, dtype=np.int64).sum(axis=1)
-        self._largest = self._squares.max(axis=1)
+        groups = _groups(patches)
+        self._numbers = np.zeros((len(groups), _BLOCK), np.int64)
+        blocks = np.zeros((len(groups), _BLOCK, n_cells), np.float32)
+        used = np.zeros((2, n_cells, len(groups)), np.float32)
+        for block, group in enumerate(groups):
+            self._numbers[block, : len(group)] = group
+            blocks[block, : len(group)] = patches[group]
+            used[:, :, block] = (patches[group] > 0).any(axis=0), (patches[group] > 0).all(axis=0)
+        self._counts = np.ascontiguousarray(blocks.transpose(0, 2, 1))
+        self._squares = np.square(blocks).sum(axis=2).astype(np.int64)
         with np.errstate(divide="ignore"):
             self._inverse = np.where(self._squares > 0, 1 / np.sqrt(self._squares), 0).astype(np.float32)
+        self._any, self._all = used
+        self._n_all = self._all.sum(axis=0)
+        self._largest = self._squares.max(axis=1, initial=1).astype(np.float32)
 
     def nearest(self, patches: np.ndarray, threads: int = 1) -> np.ndarray:
         """Number of the most similar reference of each patch.
@@ -70,7 +79,16 @@ class References:
             -1 for a patch that overlaps with no reference.
         """
         found = np.empty(len(patches), np.int64)
-        known = (self._counts, self._inverse, self._squares, self._largest)
+        known = (
+            self._counts,
+            self._inverse,
+            self._squares,
+            self._numbers,
+            self._any,
+            self._all,
+            self._n_all,
+            self._largest,
+        )
         if threads == 1 or len(patches) < 2 * _BATCH:
             _nearest(np.ascontiguousarray(patches), *known, found)
             return found
@@ -79,6 +97,21 @@ class References:
             for done in [pool.submit(_nearest, np.ascontiguousarray(part), *known, into) for part, into in parts]:
                 done.result()
         return found
+
+
+def _groups(patches: np.ndarray) -> list[np.ndarray]:
+    """Row numbers in groups of at most `_BLOCK`, ascending, cut by whether a cell is used until they are so small."""
+    waiting, groups = [np.arange(len(patches))], []
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) > _BLOCK:
+            used = patches[rows] > 0
+            halves = np.abs(used.mean(axis=0) - 0.5)
+            first = used[:, np.argmin(halves)] if halves.min() < 0.5 else np.arange(len(rows)) < len(rows) // 2
+            waiting += [rows[first], rows[~first]]
+        elif len(rows):
+            groups.append(rows)
+    return groups
 
 
 # All sums are of whole numbers below 2^24, so that neither their order nor fused operations change them. Arrays come
@@ -108,22 +141,56 @@ def _compare(
     return found
 
 
+@njit(cache=True, nogil=True, fastmath={"contract", "nnan", "nsz", "reassoc"})
+def _bound(
+    i: int,
+    cells: np.ndarray,
+    weights: np.ndarray,
+    used: int,
+    in_any: np.ndarray,
+    in_all: np.ndarray,
+    n_all: np.ndarray,
+    largest: np.ndarray,
+    room: np.ndarray,
+    bounds: np.ndarray,
+) -> None:
+    """What no square of a quotient of patch ``i`` exceeds, in each block."""
+    for block in range(len(largest)):
+        bounds[i, block] = 0
+        room[block] = largest[block] - n_all[block]
+    for at in range(used):
+        cell, square = cells[i, at], weights[i, at] * weights[i, at]
+        one = np.float32(1) if weights[i, at] else np.float32(0)
+        for block in range(len(largest)):
+            bounds[i, block] += square * in_any[cell, block]
+            room[block] += one * in_all[cell, block]
+    for block in range(len(largest)):
+        bounds[i, block] *= room[block] / largest[block]
+
+
 @njit(cache=True, nogil=True)
 def _nearest(
     patches: np.ndarray,
     counts: np.ndarray,
     inverse: np.ndarray,
     squares: np.ndarray,
+    numbers: np.ndarray,
+    in_any: np.ndarray,
+    in_all: np.ndarray,
+    n_all: np.ndarray,
     largest: np.ndarray,
     found: np.ndarray,
 ) -> None:
-    products = np.empty(_BLOCK, np.float32)
+    products, n_blocks = np.empty(_BLOCK, np.float32), len(counts)
     width = (patches.shape[1] + 3) // 4 * 4
     cells, weights = np.empty((_BATCH, width), np.int64), np.empty((_BATCH, width), np.float32)
-    used = np.empty(_BATCH, np.int64)
+    used, room = np.empty(_BATCH, np.int64), np.empty(n_blocks, np.float32)
     best_product, best_square = np.empty(_BATCH, np.int64), np.empty(_BATCH, np.int64)
     best_quotient = np.empty(_BATCH, np.float32)
+    bounds = np.empty((_BATCH, n_blocks), np.float32)
     found[:] = -1
+    if not n_blocks:
+        return
     for first in range(0, len(patches), _BATCH):
         n = min(_BATCH, len(patches) - first)
         best_product[:], best_square[:], best_quotient[:] = 0, 1, _LEAST
@@ -134,18 +201,23 @@ def _nearest(
                 if patches[first + i, cell]:
                     cells[i, last], weights[i, last] = cell, patches[first + i, cell]
                     last += 1
-            used[i] = max(4, (last + 3) // 4 * 4)  # 4 for silence, so that there are products
-        for block in range(len(counts)):
+            used[i] = (last + 3) // 4 * 4
+            _bound(i, cells, weights, used[i], in_any, in_all, n_all, largest, room, bounds)
+        for turn in range(_PROMISING + n_blocks):
             for i in range(n):
-                distinct = best_product[i] * best_product[i] * largest[block] <= _DISTINCT
-                enough = best_quotient[i] * (_BETTER if distinct else _NOT_WORSE)
+                block = int(np.argmax(bounds[i])) if turn < _PROMISING else turn - _PROMISING
+                enough = best_quotient[i] * _NOT_WORSE
+                if bounds[i, block] < enough * enough * _NOT_WORSE:
+                    continue
+                bounds[i, block] = 0  # once
                 if not _compare(i, cells, weights, used[i], block, counts, inverse, enough, products):
                     continue
                 for k in range(_BLOCK):
                     quotient = products[k] * inverse[block, k]
                     if quotient < best_quotient[i] * _NOT_WORSE:
                         continue
-                    product, square = np.int64(products[k]), squares[block, k]
-                    if product * product * best_square[i] > best_product[i] * best_product[i] * square:
+                    product, square, number = np.int64(products[k]), squares[block, k], numbers[block, k]
+                    ours, best = product * product * best_square[i], best_product[i] * best_product[i] * square
+                    if ours > best or (ours == best and number < found[first + i]):
                         best_product[i], best_square[i], best_quotient[i] = product, square, quotient
-                        found[first + i] = block * _BLOCK + k
+                        found[first + i] = number

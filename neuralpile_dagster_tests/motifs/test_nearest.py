@@ -37,6 +37,18 @@ def test_it_is_the_best_in_whole_numbers_and_of_equals_the_first(seed: int, cell
     assert References(references).nearest(patches).tolist() == by_whole_numbers(patches, references)
 
 
+def test_of_equals_it_is_the_first_wherever_that_one_lies() -> None:
+    rng = np.random.default_rng(2)
+    references, patches = drawn(rng, 3000, 12, 2), drawn(rng, 600, 12, 2)
+    squares = np.square(references, dtype=np.int64).sum(axis=1)
+    products = patches.astype(np.int64) @ references.T
+    quotients = products**2 / np.maximum(squares, 1)  # small numbers: equal ones are equal in float64 too
+    expected = np.where(quotients.any(axis=1), np.argmax(quotients, axis=1), -1)
+    ties = (quotients == quotients.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    assert ties.sum() > 50
+    assert References(references).nearest(patches).tolist() == expected.tolist()
+
+
 def test_largest_counts_do_not_overflow_and_the_slightest_difference_decides() -> None:
     full = np.full((1, 32), 255, np.uint8)
     close = np.repeat(full, 4, axis=0)
@@ -58,7 +70,7 @@ def test_with_more_cells_exact_comparison_would_overflow_and_is_refused() -> Non
 
 def test_it_is_never_worse_than_the_published_rule_and_equal_but_for_near_ties() -> None:
     rng = np.random.default_rng(0)
-    references = np.unique(rng.poisson(0.25, (500, 15)).astype(np.uint8), axis=0)
+    references = np.unique(rng.poisson(0.25, (560, 15)).astype(np.uint8), axis=0)[:500]
     patches = rng.poisson(0.3, (5000, 15)).astype(np.uint8)
     patches = patches[patches.any(axis=1)]
     ours, published = References(references).nearest(patches), upstream_nearest(patches, references)
@@ -67,6 +79,8 @@ def test_it_is_never_worse_than_the_published_rule_and_equal_but_for_near_ties()
     assert better.min() > -1e-12  # the rounding of these scores themselves
     assert np.abs(better[ours != published]).max(initial=0) < 1e-6
     assert 0.5 < np.mean(ours == published) < 1, "ties are decided differently, nothing else"
+    unit = references / np.maximum(np.linalg.norm(references, axis=1, keepdims=True), 1e-300)
+    assert np.all(scores(patches, references, ours) > (patches @ unit.T).max(axis=1) - 1e-12)
 
 
 def test_a_patch_that_overlaps_with_nothing_has_no_nearest_reference() -> None:
@@ -77,8 +91,9 @@ def test_a_patch_that_overlaps_with_nothing_has_no_nearest_reference() -> None:
 
 def test_threads_and_batches_do_not_change_it() -> None:
     rng = np.random.default_rng(1)
-    references, patches = drawn(rng, 700, 15, 3), drawn(rng, 1500, 15, 9)
+    references, patches = drawn(rng, 3000, 15, 3), drawn(rng, 1500, 15, 9)
     found = References(references).nearest(patches)
     assert References(references).nearest(patches, threads=3).tolist() == found.tolist()
     one_by_one = [int(References(references).nearest(patch[None])[0]) for patch in patches[:40]]
     assert one_by_one == found[:40].tolist()
+    assert one_by_one[:15] == by_whole_numbers(patches[:15], references)
