@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ PREFIXES = {
 }
 
 
+@cache
 def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -78,8 +80,13 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imported(path: Path) -> tuple[tuple[str, int], ...]:
     """Every module that a file imports, and the line."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -98,11 +105,12 @@ def modules() -> dict[str, Path]:
     return names
 
 
-def rooms() -> set[str]:
-    return {room_of(path) for path in sources()} - {"__init__", "__main__"}
+@cache
+def rooms() -> frozenset[str]:
+    return frozenset({room_of(path) for path in sources()} - {"__init__", "__main__"})
 
 
-def allowed(room: str) -> set[str]:
+def allowed(room: str) -> Set[str]:
     if room in GROUND:
         return WITHIN_GROUND.get(room, set())
     if room in DAGSTER:
