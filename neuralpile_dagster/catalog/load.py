@@ -116,7 +116,7 @@ def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) 
 def _taken_pile_name(settings: Settings) -> ConfigurationError:
     return ConfigurationError(
         "NEURALPILE_PILE_NAME is invalid",
-        found=f"{settings.pile_name}, which is the name of a dataset or another pile",
+        found=f"{settings.pile_name}, which is the name of a dataset or another pile, or with what is made of it added",
         expected="a name of its own: each has a repository",
     )
 
@@ -128,9 +128,11 @@ def load_piles(settings: Settings, datasets: Iterable[Dataset]) -> list[Pile]:
     """
     own = read_user_catalog(user_catalog_path(settings))
     _raise(user_catalog_path(settings), own.problems)
-    if settings.pile_name in {pile.name for pile in own.piles}:
+    rows, (first, *others) = list(datasets), _all_piles(own)
+    made = {settings.pile_name, *(f"{settings.pile_name}-{ending}" for ending in first.endings)}
+    if made & {*(row.name for row in rows), *(pile.name for pile in others)}:
         raise _taken_pile_name(settings)
-    return piles_of(_all_piles(own), datasets)
+    return piles_of((first, *others), rows)
 
 
 def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
@@ -205,6 +207,15 @@ def read_user_catalog(path: Path) -> UserCatalog:
                 result.piles.append(pile if wrong else pile.with_lines(result.everywhere))
             except ValueError as error:
                 result.problems.append(CatalogError(f"{path}, {label}: {error}"))
+    for pile in _all_piles(result):
+        for name in sorted({*taken, *known} & {f"{pile.name}-{ending}" for ending in pile.endings}):
+            result.problems.append(
+                CatalogError(
+                    f"{path}: the name {name} is taken",
+                    found=f"a dataset or pile of that name, and motifs of the pile {pile.name}, published as {name}",
+                    expected="a name of its own for every dataset and pile",
+                )
+            )
     return result
 
 

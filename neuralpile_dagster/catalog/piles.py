@@ -91,6 +91,12 @@ class Pile(Row):
         return self.name.replace("-", "_")
 
     @property
+    def endings(self) -> tuple[str, ...]:
+        """What the names of the repositories made of it end in, after its own: ``1x15``, ``1x15-32k``."""
+        shapes = [f"{n_units}x{n_bins}" for n_units, n_bins in self.motif_shapes]
+        return (*shapes, *(f"{shape}-{short_size(size)}" for shape in shapes for size in self.vocabulary_sizes))
+
+    @property
     def planned_with(self) -> dict[str, Any]:
         """The fields of run configuration that it states, as JSON values."""
         return self.model_dump(mode="json", include=self.model_fields_set - self.ABOUT)
@@ -102,6 +108,11 @@ class Pile(Row):
             for row in datasets
             if row.name in self.components or set(row.tags) & set(self.tags) or (self.untagged and not row.tags)
         ]
+
+
+def short_size(size: int) -> str:
+    """Size of a vocabulary as names have it: ``32k`` for 32,000."""
+    return f"{size // 1000}k" if size % 1000 == 0 else str(size)
 
 
 def as_published(datasets: Iterable[Dataset]) -> str:

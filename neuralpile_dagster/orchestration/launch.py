@@ -320,10 +320,12 @@ class Launcher:
                 return  # a check: what follows would be made of it
 
     def _make(self, pile: Pile, row: PileAnalysis) -> None:
-        """Make the missing partitions of something made of a pile."""
+        """Make the missing partitions of something made of a pile; publish what is published, as the pile itself."""
         standings = pile_standings(self.store, pile, self.datasets, self.settings)
         standing = next(standing for standing in standings if standing.analysis.name == row.name)
         asset, wanted = names.asset_key(pile, row), set(standing.due) | set(standing.failed)
+        if row.is_published and not standing.waits:
+            wanted.add(ALL)
         if standing.waits and not standing.behind:
             self.outcome.failed[asset.to_user_string()] = f"not made: {standing.waits}"
         if (partitions := analysis_partitions(pile, row)) is not None:

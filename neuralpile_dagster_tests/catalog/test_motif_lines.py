@@ -10,7 +10,7 @@ from neuralpile_dagster.catalog import model
 from neuralpile_dagster.catalog.load import check_user_catalog, load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.errors import CatalogError
+from neuralpile_dagster.errors import CatalogError, ConfigurationError
 from neuralpile_dagster.motifs import shape
 from neuralpile_dagster.publish.component import _NOT_PUBLISHED_OF_ROW
 from neuralpile_dagster.settings import Settings
@@ -128,3 +128,24 @@ def test_a_wrong_line_is_refused_in_words(tmp_path: Path, text: str, said: str):
     with pytest.raises(CatalogError) as caught:
         check_user_catalog(settings.home / "catalog.yaml")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROW.replace("name: mine", "name: neural-pile-1x15-9"),
+        ROW + PILE.replace("name: ours", "name: neural-pile-1x15-9") % "",
+    ],
+)
+def test_a_name_that_the_motifs_of_a_pile_are_published_under_is_taken(tmp_path: Path, text: str):
+    lines = "motif_shapes: [[1, 15]]\nvocabulary_sizes: [9]\n"
+    with pytest.raises(CatalogError, match=r"the name neural-pile-1x15-9 is taken.*motifs of the pile neural-pile,"):
+        loaded(tmp_path, lines + text)
+    loaded(tmp_path, text)  # without motifs nothing is published there
+
+
+def test_another_name_of_the_pile_may_not_meet_one_with_its_motifs(tmp_path: Path):
+    settings = write(tmp_path, "motif_shapes: [[1, 15]]\n" + ROW.replace("name: mine", "name: other-1x15"))
+    named = Settings(home=tmp_path, store=settings.store, archive="dandi", pile_name="other")
+    with pytest.raises(ConfigurationError, match=r"NEURALPILE_PILE_NAME is invalid"):
+        load_piles(named, load_catalog(named).values())

@@ -262,6 +262,25 @@ def test_a_repository_of_spike_counts_is_not_replaced(made: Made, tmp_path: Path
     assert hub.files("neural-pile-1x15") == before
 
 
+@pytest.mark.parametrize("ending", ["1x15", "1x15-40"])
+def test_a_publication_that_is_gone_from_the_hub_is_published_again(made: Made, ending: str, tmp_path: Path) -> None:
+    repository = made.folder(ending)
+    before = contents(repository.resolve())
+    shutil.move(repository.resolve(), tmp_path / "gone")
+    repository.unlink()
+    launcher = Launcher(made.house.settings, made.house.instance, made.house.job, datasets=made.house.datasets)
+    launcher.made_of(made.pile)
+    assert launcher.outcome.failed == {}
+    assert contents(repository.resolve()) == before
+
+
+def test_what_is_published_in_one_hub_is_due_in_another(made: Made) -> None:
+    elsewhere = replace(made.house.settings, hub="hf", namespace=made.house.settings.namespace)
+    standings = pile_standings(made.house.store, made.pile, made.house.datasets, elsewhere)
+    due = {standing.analysis.name for standing in standings if standing.due}
+    assert due == {"motifs_hub_dataset_1x15", "tokens_hub_dataset_1x15_40"}
+
+
 def evidence_of(made: Made, name: str) -> MadeEvidence:
     row = next(row for row in pile_analyses_of(made.pile) if row.name == name)
     return read_evidence(made.of, row, LocalHub(made.house.settings.home / "hub", "local"))

@@ -229,6 +229,11 @@ class PileAnalysis(AssetKind):
     checks: str = ""
     per_run: int = 10
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it lies on the hub, of which no record knows whether it is still there."""
+        return self.pool == "hub"
+
     def record_key(self, pile: Pile, settings: Settings, key: str) -> str:
         """Store key of one partition's record."""
         return f"{self.folder(pile, settings)}/{key}.json"

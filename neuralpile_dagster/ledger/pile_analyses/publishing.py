@@ -34,7 +34,8 @@ def repository_of(of: PlannedPile, ending: str) -> str:
 
 def hash_of(of: PlannedPile, ending: str, *parts: object) -> str:
     """Hash (sha256, hex) of the inputs of a publication: its place, the pile's, the plan, and ``parts``."""
-    content = [repository_of(of, ending), piles.repository_name(of.pile, of.settings), of.plan.digest, *parts]
+    place = [of.settings.hub, repository_of(of, ending)]
+    content = [*place, piles.repository_name(of.pile, of.settings), of.plan.digest, *parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.catalog.piles import Pile, short_size
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.ledger.pile_analyses.motifs import (
@@ -64,8 +64,7 @@ class TokensOf:
     @property
     def name(self) -> str:
         """End of the names of its assets and repository, e.g. ``1x15_32k``."""
-        size = f"{self.size // 1000}k" if self.size % 1000 == 0 else str(self.size)
-        return f"{self.shape.name}_{size}"
+        return f"{self.shape.name}_{short_size(self.size)}"
 
 
 def _hash(*parts: object) -> str:

@@ -108,7 +108,7 @@ class PileAnalysisBatch(PartitionBatch):
         )
 
     def make(self, key: str) -> None:
-        """Make one partition unless it is up to date."""
+        """Make one partition unless it is up to date; what is published is compared with the hub in any case."""
         started = time.monotonic()
         if key not in self.of.keys(self.analysis):
             raise ConfigurationError(
@@ -117,7 +117,7 @@ class PileAnalysisBatch(PartitionBatch):
                 remedy="leave it alone; materialize the partitions of the current plan",
             )
         inputs, record = self._inputs(key), self.of.record(self.analysis, key)
-        reused = is_current(self.store, record, inputs)
+        reused = is_current(self.store, record, inputs) and not self.analysis.is_published
         if not reused:
             record = self._make(key, inputs)
             write_record(self.store, self.analysis.record_key(self.pile, self.settings, key), record)
