@@ -7,7 +7,7 @@ What is held out for them belongs in `ledger.splits`.
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.settings import Settings
 
 USER_LISTS = "benchmarks"
-_OURS = Path(__file__).parent
 
 
 class Benchmark(Row):
@@ -68,8 +67,16 @@ def load_benchmarks(settings: Settings) -> dict[str, Benchmark]:
     Raises `CatalogError`, naming the file, when one is invalid.
     """
     users = settings.home / USER_LISTS
-    paths = [*sorted(_OURS.glob("*.yaml")), *(sorted(users.glob("*.yaml")) if users.is_dir() else ())]
-    return {path.stem: _read(path) for path in paths}
+    return {**_package_lists(), **(_read_all(users) if users.is_dir() else {})}
+
+
+@cache
+def _package_lists() -> dict[str, Benchmark]:
+    return _read_all(Path(__file__).parent)
+
+
+def _read_all(folder: Path) -> dict[str, Benchmark]:
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _read(path: Path) -> Benchmark:
