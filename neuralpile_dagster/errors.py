@@ -23,6 +23,7 @@ something is changed.
     +-- HubError                    publishing
     |   +-- HubConflict             another process published meanwhile
     +-- MergeError                  the pile's plan or shards
+    +-- InvalidArray                (also a ValueError) counts or tokens that a caller gives
     +-- TransientError
         +-- ArchiveUnavailable      (also an ArchiveError)
         +-- StoreUnavailable        (also a StoreError)
@@ -173,3 +174,7 @@ class HubUnavailable(HubError, TransientError):
 
 class MergeError(NeuralPileError):
     """The pile cannot be planned or merged as requested."""
+
+
+class InvalidArray(NeuralPileError, ValueError):
+    """Counts or tokens that a caller gives are not those of a row, or of a vocabulary."""

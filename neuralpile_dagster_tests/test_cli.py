@@ -153,6 +153,13 @@ def test_a_good_user_catalog_passes_its_check(home: Path) -> None:
     assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all valid\n")
 
 
+def test_the_check_names_the_lines_that_hold_for_all_rows(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text("unit_order: true\nmotif_shapes: [[1, 15]]\n")
+    ran = neuralpile("catalog", "--check", NEURALPILE_HOME=tmp_path)
+    said = "0 rows, all valid; for all of them: motif_shapes, unit_order"
+    assert (ran.code, ran.out) == (0, f"{tmp_path}/catalog.yaml: {said}\n")
+
+
 @pytest.mark.parametrize(
     ("pile", "message"),
     [

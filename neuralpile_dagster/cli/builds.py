@@ -129,7 +129,8 @@ def build(
     a publication of more sessions. --annotations reads only small parts of the files; without it only the configs
     intervals and unit_metrics are missing. --merge keeps the seed and split of each pile's last plan, but for the
     options that are given; docs/merge.md explains them, and the launchpad of its manifest (neural_pile/manifest) has
-    more.
+    more. Lines of catalog.yaml turn more on: unit_order, and with --merge the pile's motifs and tokens
+    (docs/unit_order.md, docs/motifs.md).
     """
     from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.build import build as launch

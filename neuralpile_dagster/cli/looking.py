@@ -31,12 +31,14 @@ def catalog(check: bool) -> None:
         from neuralpile_dagster.ledger.splits import require_possible_pile
 
         path = user_catalog_path(settings)
-        rows, piles = check_user_catalog(path), read_user_catalog(path).piles
+        rows, own = check_user_catalog(path), read_user_catalog(path)
         for row in rows:
             require_known_checks(row)
-        for pile in piles:
+        for pile in own.piles:
             require_possible_pile(pile, settings)
-        found = f"{len(rows) + len(piles):,} rows, all valid"
+        found = f"{len(rows) + len(own.piles):,} rows, all valid"
+        if lines := own.everywhere.model_fields_set:
+            found += f"; for all of them: {', '.join(sorted(lines))}"
         verdict = found if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return

@@ -9,9 +9,9 @@ TYPE_CHECKING = False  # as in the package's own __init__
 if TYPE_CHECKING:
     from typing import Any
 
-    from neuralpile_dagster.motifs.tokens import Tokenizer, decode, encode, interleave
+    from neuralpile_dagster.motifs.tokens import Tokenizer, decode, deinterleave, encode, interleave
 
-__all__ = ["Tokenizer", "decode", "encode", "interleave"]
+__all__ = ["Tokenizer", "decode", "deinterleave", "encode", "interleave"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from neuralpile_dagster.errors import InvalidArray
 from neuralpile_dagster.motifs.counts import as_texts
+from neuralpile_dagster.motifs.given import require_counts, require_separator, require_sequence, require_tokens
 from neuralpile_dagster.motifs.maps import Maps
 from neuralpile_dagster.motifs.pack import pack, patches_of, take
 from neuralpile_dagster.motifs.shape import MotifShape
@@ -60,15 +62,15 @@ class Tokenizer:
 
         Parameters
         ----------
-        motifs : numpy.ndarray or sequence, uint8, shape (n_motifs, n_cells)
-            Counts of each motif, unit after unit; one must be silent.
+        motifs : numpy.ndarray or sequence, integers of 0 to 255, shape (n_motifs, n_cells)
+            Counts of each motif, unit after unit; all different, one without a spike.
         shape : (int, int)
             Units and bins of a motif.
 
         Raises
         ------
-        ValueError
-            No motif is silent, or they are of another shape.
+        InvalidArray
+            They are not such motifs. It is a `ValueError`.
         """
         return cls(vocabulary_of(motifs, MotifShape(*shape)))
 
@@ -123,8 +125,7 @@ class Tokenizer:
         tokens : numpy.ndarray, uint16 or uint32, shape (n_patches along units, n_patches along bins)
         n_exact : int
         """
-        if counts.dtype != np.uint8 or counts.ndim != 2:
-            raise ValueError(f"{counts.dtype} of shape {counts.shape}; expected uint8, units x bins")
+        require_counts(counts)
         grid = self.shape.grid(*counts.shape)
         tokens = np.empty(grid[0] * grid[1], self.dtype)
         lookup, missing = self.vocabulary.lookup, self.sep_id  # which is the token of no patch
@@ -184,8 +185,8 @@ def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        Another dtype or other dimensions.
+    InvalidArray
+        These are no such counts: of another type, dtype or dimensions. It is a `ValueError`.
 
     Examples
     --------
@@ -217,8 +218,8 @@ def decode(tokens: np.ndarray, tokenizer: Tokenizer, n_bins: int, n_units: int |
 
     Raises
     ------
-    ValueError
-        Some tokens are not those of motifs, or there are more or fewer than such a row has.
+    InvalidArray
+        These are no tokens of motifs, or more or fewer than such a row has. It is a `ValueError`.
 
     Examples
     --------
@@ -227,13 +228,28 @@ def decode(tokens: np.ndarray, tokenizer: Tokenizer, n_bins: int, n_units: int |
     array([[0, 1, 0, 0, 2, 1, 0],
            [0, 0, 0, 1, 0, 0, 0]], dtype=uint8)
     """
+    require_tokens(tokens)
     shape = tokenizer.shape
     units = n_units if n_units is not None else len(tokens) * shape.n_units
-    if tokens.ndim != 2 or tokens.shape != shape.grid(units, n_bins):
-        raise ValueError(f"tokens of shape {tokens.shape} for {units} units x {n_bins} bins in patches of {shape.name}")
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(tokenizer.motifs):
-        raise ValueError(f"tokens {tokens.min()} to {tokens.max()}; expected 0 to {len(tokenizer.motifs) - 1}")
     rows, columns = tokens.shape
+    if tokens.shape != shape.grid(units, n_bins):
+        fitting = f"n_bins={_fitting(columns, shape.n_bins)}"
+        if shape.n_units > 1 or n_units is not None:
+            fitting += f" and n_units={_fitting(rows, shape.n_units)}"
+        steps = shape.grid(units, n_bins)
+        raise InvalidArray(
+            f"the tokens do not fit {units} units x {n_bins} bins in patches of {shape.name}",
+            found=f"tokens of shape {tokens.shape}",
+            expected=f"{fitting} for these tokens, or tokens of shape {steps} for so many units and bins",
+        )
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(tokenizer.motifs):
+        separated = (tokens == tokenizer.sep_id).any()
+        raise InvalidArray(
+            "some tokens are not those of motifs",
+            found=f"the separator, {tokenizer.sep_id}" if separated else f"tokens {tokens.min()} to {tokens.max()}",
+            expected=f"0 to {len(tokenizer.motifs) - 1}",
+            remedy="deinterleave(sequence, n_units, sep) takes the separators out of a sequence" if separated else "",
+        )
     patches = tokenizer.motifs[tokens].reshape(rows, columns, shape.n_units, shape.n_bins)
     counts = patches.transpose(0, 2, 1, 3).reshape(rows * shape.n_units, columns * shape.n_bins)
     return np.ascontiguousarray(counts[:units, :n_bins])
@@ -244,22 +260,93 @@ def interleave(tokens: np.ndarray, sep: int) -> np.ndarray:
 
     Parameters
     ----------
-    tokens : numpy.ndarray, uint16 or uint32, shape (n_units, n_steps)
-        As `encode` gives them.
+    tokens : numpy.ndarray, integers, shape (n_units, n_steps)
+        As `encode` gives them; of motifs of several units, a row is a group of units.
     sep : int
         The separator, `Tokenizer.sep_id`.
 
     Returns
     -------
-    numpy.ndarray, uint16 or uint32, shape (n_steps * (n_units + 1),)
+    numpy.ndarray, dtype of ``tokens``, shape (n_steps * (n_units + 1),)
+
+    Raises
+    ------
+    InvalidArray
+        These are no tokens without separators, or their dtype cannot hold ``sep``. It is a `ValueError`.
 
     Examples
     --------
     >>> interleave(np.array([[2, 3, 0], [0, 1, 0]], np.uint16), sep=4)
     array([4, 2, 0, 4, 3, 1, 4, 0, 0], dtype=uint16)
     """
+    require_tokens(tokens)
+    sep = require_separator(sep, tokens.dtype)
+    if (tokens == sep).any():
+        unit, step = np.argwhere(tokens == sep)[0]
+        raise InvalidArray(
+            "the tokens contain the separator",
+            found=f"{sep} at unit {unit}, time step {step}",
+            expected="tokens of motifs alone, as encode gives them",
+        )
     n_units, n_steps = tokens.shape
     sequence = np.empty((n_steps, n_units + 1), tokens.dtype)
     sequence[:, 0] = sep
     sequence[:, 1:] = tokens.T
     return sequence.reshape(-1)
+
+
+def deinterleave(sequence: np.ndarray, n_units: int, sep: int) -> np.ndarray:
+    """Tokens of a row from one sequence: the inverse of `interleave`, e.g. for what a model writes.
+
+    Parameters
+    ----------
+    sequence : numpy.ndarray, integers, shape (n_steps * (n_units + 1),)
+        For every time step the separator, then the tokens of units 0 to n-1.
+    n_units : int
+        Of motifs of several units, the number of groups of units.
+    sep : int
+        The separator, `Tokenizer.sep_id`.
+
+    Returns
+    -------
+    numpy.ndarray, dtype of ``sequence``, shape (n_units, n_steps)
+        As `decode` takes them.
+
+    Raises
+    ------
+    InvalidArray
+        Separators are not where they must be, or the last time step is not whole. It is a `ValueError`.
+
+    Examples
+    --------
+    >>> deinterleave(np.array([4, 2, 0, 4, 3, 1, 4, 0, 0], np.uint16), n_units=2, sep=4)
+    array([[2, 3, 0],
+           [0, 1, 0]], dtype=uint16)
+    """
+    require_sequence(sequence)
+    sep = require_separator(sep, sequence.dtype)
+    if n_units < 0:
+        raise InvalidArray("a row cannot have so many units", found=f"n_units={n_units}", expected="0 or more")
+    length = n_units + 1
+    wrong = np.flatnonzero((sequence == sep) != (np.arange(len(sequence)) % length == 0))
+    if len(wrong):
+        place = wrong[0]
+        raise InvalidArray(
+            f"this is not the sequence of {n_units} units",
+            found=f"{'the separator' if sequence[place] == sep else f'token {sequence[place]}'} at place {place}",
+            expected=f"the separator, {sep}, at places 0, {length}, {2 * length} and so on, and nowhere else",
+        )
+    if over := len(sequence) % length:
+        raise InvalidArray(
+            "the last time step of the sequence is not whole",
+            found=f"{over - 1} of {n_units} units after the last separator",
+            expected=f"a multiple of {length} tokens",
+            remedy=f"let the model write {length - over} more, or leave them out: sequence[:{len(sequence) - over}]",
+        )
+    return np.ascontiguousarray(sequence.reshape(-1, length)[:, 1:].T)
+
+
+def _fitting(patches: int, size: int) -> str:
+    """Lengths that are cut into so many patches."""
+    least, most = max(0, (patches - 1) * size + 1), patches * size
+    return f"{least} to {most}" if least < most else str(most)

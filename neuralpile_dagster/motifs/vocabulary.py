@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import ConfigurationError, DocumentError, NewerDocument, TableError
 from neuralpile_dagster.files import sha256_of
+from neuralpile_dagster.motifs.given import given_motifs
 from neuralpile_dagster.motifs.lookup import Lookup
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, References
 from neuralpile_dagster.motifs.pack import keys_of
@@ -395,18 +396,16 @@ def vocabulary_of(patches: Sequence[Sequence[int]] | np.ndarray, shape: MotifSha
 
     Parameters
     ----------
-    patches : numpy.ndarray or sequence, uint8, shape (n_motifs, n_cells)
+    patches : numpy.ndarray or sequence, integers of 0 to 255, shape (n_motifs, n_cells)
     shape : MotifShape
 
     Raises
     ------
-    ValueError
-        No motif is silent, or they are of another shape.
+    InvalidArray
+        They are not such motifs (`given.given_motifs`).
     """
-    motifs = np.asarray(patches, np.uint8).reshape(len(patches), -1)
+    motifs = given_motifs(patches, shape)
     silent = np.flatnonzero(~motifs.any(axis=1))
-    if motifs.shape[1] != shape.cells or not len(silent):
-        raise ValueError(f"motifs of {motifs.shape[1]} cells; expected {shape.cells}, and one without spikes")
     require_size(shape, len(motifs) + 1)
     document = TokenizerDocument(
         shape=(shape.n_units, shape.n_bins),

@@ -77,6 +77,11 @@ def opening(of: OfPile, what: str) -> list[str]:
     return lines
 
 
+def bin_width(of: OfPile) -> str:
+    """Sentence of a card on how long a bin is."""
+    return f"A bin is {of.bin_width_s * 1000:g} ms."
+
+
 def cite_section(of: OfPile) -> list[str]:
     """Section of a card on what to cite, and what it was made from."""
     return [
@@ -166,9 +171,9 @@ def _what(of: OfPile, shape: MotifShape, record: TableRecord) -> list[str]:
     every = "all motifs" if record.rows == record.motifs else f"the {record.rows:,} most frequent of {record.motifs:,}"
     return [
         f"Every row of the train split of {link(of.pile, of.pile_url)} is padded at its end with silent units and bins "
-        f"and cut into patches of {units} x {shape.n_bins} bins that do not overlap. A *motif* is a patch that differs "
-        f"from all others. These are {every}: how often each occurs, most frequent first, of equal ones the smaller "
-        "bytes first.",
+        f"and cut into patches of {units} x {shape.n_bins} bins that do not overlap. {bin_width(of)} A *motif* is a "
+        f"patch that differs from all others. These are {every}: how often each occurs, most frequent first, of equal "
+        "ones the smaller bytes first.",
     ]
 
 

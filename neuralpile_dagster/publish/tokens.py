@@ -14,12 +14,12 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.markdown import link, table
 from neuralpile_dagster.motifs.records import MapRecord, TokenShardRecord, VocabularyRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.shape import KEY_CELLS, MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.motifs.vocabulary import TOKENIZER_FILE, VOCABULARY_FILE, TokenizerDocument, parse_document
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.motif_table import TAGS, OfPile, cite_section, opening
+from neuralpile_dagster.publish.motif_table import TAGS, OfPile, bin_width, cite_section, opening
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch
@@ -137,8 +137,8 @@ def _what(of: OfPile, vocabulary: VocabularyRecord, motif_table: str) -> list[st
     asked = f" ({vocabulary.asked_size:,} were asked for; the pile has fewer motifs)" if fewer else ""
     return [
         f"Every row of {link(of.pile, of.pile_url)} as tokens: the spike counts of a row are cut into patches of "
-        f"{vocabulary.shape} (units x bins), and each patch is the number of a motif. The vocabulary has the "
-        f"{vocabulary.motifs:,} most frequent motifs of the train split, those of "
+        f"{vocabulary.shape} (units x bins), and each patch is the number of a motif. {bin_width(of)} The vocabulary "
+        f"has the {vocabulary.motifs:,} most frequent motifs of the train split, those of "
         f"{link(motif_table, of.url_of(motif_table))}, and a separator: {vocabulary.size:,} tokens{asked}. Rows, their "
         "order and their splits are those of the pile, shard by shard.",
     ]
@@ -166,6 +166,8 @@ def _share(shards: Sequence[TokenShardRecord]) -> float:
 def _loss(vocabulary: VocabularyRecord, shards: Shards, maps: Sequence[MapRecord]) -> list[str]:
     tail = sum(each.tail_patches for each in maps)
     spikes, decoded = sum(each.spikes for each in maps), sum(each.spikes_decoded for each in maps)
+    if all(shard.exact_tokens == shard.tokens for some in shards.values() for shard in some):
+        return ["All patches are motifs of the vocabulary: decoded, they are what they were."]
     lines = [
         f"{vocabulary.coverage:.6%} of the patches of the train split are motifs of the vocabulary: decoded, they are "
         "what they were. Each other patch has the token of the motif with the largest cosine similarity, compared "
@@ -194,16 +196,28 @@ def _tokens(document: TokenizerDocument, shape: MotifShape) -> list[str]:
         "",
         f"Token {document.silent_id:,} is silence, token {document.sep_id:,} the separator, which no "
         "row contains: `interleave` puts it before every time step, in the order of columns that the pile's authors "
-        "train on. The config `vocabulary` (`vocabulary.parquet`) has the patch of every other token, "
-        "`tokenizer.json` the rest of what decides tokens.",
+        "train on, and `deinterleave` takes it out again. `tokenizer.json` has the rest of what decides tokens, the "
+        "config `vocabulary` (`vocabulary.parquet`) a row for every token but the separator:",
+        "",
+        "- `id`: the token",
+        f"- `patch`: the {shape.cells} counts that it stands for, unit after unit",
+        "- `frequency`: how many patches of the train split are this motif",
+        f"- `key`: the patch as one number, the sum of `count[j] << 4 * j`; null where {_without_key(shape)}",
     ]
 
 
+def _without_key(shape: MotifShape) -> str:
+    return f"a count is above {MAX_KEY_COUNT}" if shape.has_keys else f"it has more than {KEY_CELLS} counts, as here"
+
+
 def _use(repository: str, split: str, shape: MotifShape) -> list[str]:
-    sizes = 'row["n_bins"][0].as_py()'
+    sizes, rows, unit = 'row["n_bins"][0].as_py()', "units", "unit"
+    cut = ':, : row["n_bins"][0].as_py()'
     if shape.n_units > 1:
         sizes += ', row["n_units"][0].as_py()'
-    lines = f'''\
+        rows, unit = f"groups of {shape.n_units} units", "group"
+        cut = ': row["n_units"][0].as_py(), : row["n_bins"][0].as_py()'
+    return f'''\
 ```python
 # pip install huggingface_hub, and neuralpile-dagster from its repository
 import fsspec
@@ -224,25 +238,30 @@ def read_rows(split):
 
 for row in read_rows("{split}"):
     by_unit = row["tokens"].flatten()
-    tokens = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # units x time steps
-    sequence = interleave(tokens, tokenizer.sep_id)  # separator, unit 0, unit 1, ..., separator, unit 0, ...
+    tokens = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # {rows} x time steps
+    sequence = interleave(tokens, tokenizer.sep_id)  # separator, {unit} 0, {unit} 1, ..., separator, {unit} 0, ...
     counts = decode(tokens, tokenizer, {sizes})  # uint8, units x bins
     break
 
 mine = encode(np.zeros((3, 100), np.uint8), tokenizer)  # tokens of counts of your own, uint8, units x bins
-```'''.splitlines()
-    if shape.n_units > 1:
-        return lines
-    return [
-        *lines,
-        "",
-        "Without neuralpile-dagster, decoding is a look-up:",
-        "",
-        *f"""\
+```
+
+Without neuralpile-dagster, decoding is a look-up:
+
 ```python
+# pip install huggingface_hub numpy pyarrow
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+
+repository = "hf://datasets/{repository}"  # or the folder of a local copy
 with fsspec.open(f"{{repository}}/vocabulary.parquet") as file:
     patches = pq.read_table(file)["patch"].combine_chunks().flatten()
-motifs = np.asarray(patches).reshape(-1, {shape.n_bins})  # token -> counts of {shape.n_bins} bins
-decoded = motifs[tokens].reshape(len(tokens), -1)[:, : row["n_bins"][0].as_py()]
-```""".splitlines(),
-    ]
+motifs = np.asarray(patches).reshape(-1, {shape.n_units}, {shape.n_bins})  # token -> counts, units x bins
+with fsspec.open_files(f"{{repository}}/data/{split}-*.parquet")[0] as file:
+    row = next(pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1, use_threads=False))
+by_unit = row["tokens"].flatten()
+tokens = np.asarray(by_unit.flatten()).reshape(len(by_unit), -1)  # {rows} x time steps
+padded = motifs[tokens].swapaxes(1, 2).reshape(len(tokens) * {shape.n_units}, -1)
+decoded = padded[{cut}]  # uint8, units x bins
+```'''.splitlines()

@@ -67,6 +67,10 @@ class Repository(Protocol):
     @property
     def is_remote(self) -> bool: ...  # noqa: D102
 
+    def has(self, path: str) -> bool:
+        """Whether there is such a file, listed in ``paths`` or not."""
+        ...
+
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
         """Open a file by ranges; ``whole``: much of it will be read, so a cache may fetch all of it."""
         ...
@@ -129,6 +133,9 @@ class _Folder:
         found = (path for name in FOLDERS for path in (self._folder / name).glob("*.parquet"))
         self.paths = frozenset(path.relative_to(self._folder).as_posix() for path in found)
 
+    def has(self, path: str) -> bool:
+        return (self._folder / path).is_file()
+
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
         try:
             return _LocalFile(self._folder / path)
@@ -171,6 +178,9 @@ class _OnTheHub:
     def paths(self) -> frozenset[str]:
         return frozenset(path for path in self._pinned.sizes if _is_read(path))
 
+    def has(self, path: str) -> bool:
+        return path in self._pinned.sizes
+
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
         if path not in self._pinned.sizes:
             raise HubError(f"{self.place}/{path} is missing", found="no such file in this repository")
@@ -197,6 +207,9 @@ class _Bucket:
         if os.getpid() not in self._stores:
             self._stores = {os.getpid(): open_s3_store(self.place, what=self.place)}
         return self._stores[os.getpid()]
+
+    def has(self, path: str) -> bool:
+        return self._store.size(path) is not None
 
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
         return self._store.open_ranges(path)

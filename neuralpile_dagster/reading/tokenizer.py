@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.reading.sources import Repository, open_repository
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer
     from neuralpile_dagster.motifs.tokens import Tokenizer
     from neuralpile_dagster.motifs.vocabulary import TOKENIZER_FILE, VOCABULARY_FILE, parse_document, parse_vocabulary
 
+    if Path(source).expanduser().is_file():
+        raise _no_tokenizer(str(source), "a file")
     repository = open_repository(source, revision)
+    if not repository.has(TOKENIZER_FILE):
+        raise _no_tokenizer(repository.place, f"no {TOKENIZER_FILE}")
     document, vocabulary = (_content(repository, path) for path in (TOKENIZER_FILE, VOCABULARY_FILE))
     found = parse_vocabulary(
         parse_document(document, f"{repository.place}/{TOKENIZER_FILE}"),
@@ -53,6 +58,15 @@ def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer
         hashlib.sha256(vocabulary).hexdigest(),
     )
     return Tokenizer(found)
+
+
+def _no_tokenizer(place: str, found: str) -> HubError:
+    return HubError(
+        f"{place} is no tokenized pile",
+        found=found,
+        expected="a folder or repository with tokenizer.json and vocabulary.parquet",
+        remedy="name that of a pile's tokens, <pile>-1x15-32k or with another shape or size",
+    )
 
 
 def _content(repository: Repository, path: str) -> bytes:

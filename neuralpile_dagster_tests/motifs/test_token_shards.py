@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,14 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.shards import TokenShardRecord, build_token_shard
+from neuralpile_dagster.publish.motif_table import OfPile
+from neuralpile_dagster.publish.tokens import write_tokens
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 from neuralpile_dagster_tests.fixtures.row_files import write_foreign, write_rows
-from neuralpile_dagster_tests.fixtures.tokens import as_patches, bursty_counts, counted
+from neuralpile_dagster_tests.fixtures.tokens import as_patches, bursty_counts, counted, put_vocabulary
 
 SIZES = [(5, 601), (1, 1), (3, 15), (7, 44), (4, 0), (2, 2_000)]
 ROWS = [
@@ -38,8 +42,8 @@ def stored(path: Path, root: Path) -> StoredFile:
     return StoredFile(key=path.relative_to(root).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
 
 
-def build(root: Path, tokenizer: Tokenizer, name: str = "train-00000") -> TokenShardRecord:
-    shard = stored(write_rows(root / "shards/train-00000.parquet", ROWS, PILE_SCHEMA), root)
+def build(root: Path, tokenizer: Tokenizer, name: str = "train-00000", rows: Sequence[Row] = ROWS) -> TokenShardRecord:
+    shard = stored(write_rows(root / "shards/train-00000.parquet", rows, PILE_SCHEMA), root)
     return build_token_shard(LocalStore(root), "tokens", name, shard, tokenizer, inputs="c" * 64)
 
 
@@ -115,3 +119,25 @@ def test_a_shard_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such file"):
         build_token_shard(store, "tokens", "s", shard, tokenizer, inputs="")
     assert list((tmp_path / "tokens").glob("*")) == []
+
+
+@pytest.mark.parametrize("size", [30, 10_000])
+def test_the_card_of_motifs_of_several_units_has_code_that_runs(tmp_path: Path, size: int) -> None:
+    shape, store = MotifShape(3, 6), LocalStore(tmp_path / "store")
+    vocabulary, opened = put_vocabulary(store, counted([row.counts for row in ROWS], shape), shape, size)
+    shard = build(tmp_path / "store", Tokenizer(opened), rows=ROWS[:4])
+    of = OfPile("local/pile-3x6", "local/pile", "Pile", "plan", bin_width_s=0.005)
+    write_tokens(tmp_path / "pile-3x6", store, of, {"train": [shard]}, vocabulary, [], motif_table="local/pile-motifs")
+    card = (tmp_path / "pile-3x6" / "README.md").read_text()
+    found = []
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        names: dict[str, np.ndarray] = {}
+        exec(code.replace("hf://datasets/local", str(tmp_path)), names)
+        found.append(names)
+    np.testing.assert_array_equal(found[1]["decoded"], found[0]["counts"])
+    assert found[1]["decoded"].shape == ROWS[0].counts.shape
+    assert "# groups of 3 units x time steps" in card
+    assert "A bin is 5 ms." in card
+    assert "null where it has more than 16 counts" in card
+    assert ("Each other patch" in card) == (size == 30)
+    assert ("All patches are motifs of the vocabulary" in card) == (size > 30)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralpile_dagster.motifs
-from neuralpile_dagster.motifs import Tokenizer, decode, encode, interleave
+from neuralpile_dagster.errors import InvalidArray
+from neuralpile_dagster.motifs import Tokenizer, decode, deinterleave, encode, interleave
 from neuralpile_dagster.motifs.pack import patches_of
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.store import LocalStore
@@ -127,7 +131,56 @@ def test_the_sequence_of_a_row_begins_every_time_step_with_the_separator() -> No
     sequence = interleave(tokens, 99)
     assert sequence.tolist() == expected
     assert sequence.dtype == np.uint16
-    np.testing.assert_array_equal(sequence.reshape(11, 8)[:, 1:].T, tokens)
+    np.testing.assert_array_equal(deinterleave(sequence, 7, 99), tokens)
+    assert deinterleave(sequence, 7, 99).dtype == np.uint16
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (1, 1)])
+def test_an_interleaved_row_of_any_size_comes_back(shape: tuple[int, int]) -> None:
+    again = deinterleave(interleave(np.ones(shape, np.uint16), 4), shape[0], 4)
+    np.testing.assert_array_equal(again, np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ([4, 2, 0, 4, 3], r"not whole; found: 1 of 2 units .*: let the model write 1 more, or .* sequence\[:3\]\.$"),
+        ([2, 0, 4, 3, 1, 4], "token 2 at place 0; expected: the separator, 4, at places 0, 3, 6 and so on"),
+        ([4, 2, 0, 1, 4, 2, 0, 1], "found: token 1 at place 3"),
+        ([4, 2, 4, 2], "found: the separator at place 2"),
+        ([[4, 2, 0]], r"found: int64 of shape \(1, 3\); expected: an array of one dimension"),
+    ],
+)
+def test_a_sequence_that_is_not_one_of_so_many_units_is_refused(sequence: list[int], message: str) -> None:
+    with pytest.raises(InvalidArray, match=message):
+        deinterleave(np.array(sequence), 2, sep=4)
+
+
+@pytest.mark.parametrize(
+    ("motifs", "message"),
+    [
+        (np.array([[0, 0], [0, 300]]), "out of range; found: 0 to 300; expected: 0 to 255"),
+        ([[0, 0], [0, 256]], "found: 0 to 256"),
+        ([[0, 0], [0, -1]], "found: -1 to 0"),
+        ([[0, 0], [0, 1.7]], "not integers; found: float64"),
+        ([[0, 0], [1, 0], [2, 0], [1, 0]], r"two motifs are equal; found: motifs 1 and 3 are \[1, 0\]"),
+        ([[1, 0], [0, 1]], r"the patch without a spike among them.*; what to do: add \[0, 0\]"),
+        ([], "there are no motifs"),
+        ([[0, 0], [1]], "the motifs are of several shapes"),
+        ([[0, 0, 0]], r"not motifs of 1x2; found: int64 of shape \(1, 3\); expected: counts of shape \(n_motifs, 2\)"),
+    ],
+)
+def test_a_vocabulary_is_of_the_motifs_that_were_given_or_refused(motifs: Any, message: str) -> None:
+    with pytest.raises(InvalidArray, match=message):
+        Tokenizer.of(motifs, (1, 2))
+
+
+def test_motifs_of_any_type_of_integer_are_the_same_vocabulary() -> None:
+    motifs = [[0, 0], [255, 1], [0, 2]]
+    for same in (motifs, np.array(motifs), np.array(motifs).reshape(3, 1, 2), np.array(motifs, np.uint8)):
+        tokenizer = Tokenizer.of(same, (1, 2))
+        assert tokenizer.motifs.tolist() == motifs
+        assert tokenizer.motifs.dtype == np.uint8
 
 
 def test_what_cannot_be_encoded_or_decoded_is_refused() -> None:
@@ -135,20 +188,51 @@ def test_what_cannot_be_encoded_or_decoded_is_refused() -> None:
     tokenizer = tokenizer_of([row], MotifShape(2, 6))
     tokens = encode(row, tokenizer)
     for wrong in (row.astype(np.int64), row[0]):
-        with pytest.raises(ValueError, match="expected uint8, units x bins"):
+        with pytest.raises(InvalidArray, match="expected: a numpy array of uint8, units x bins"):
             encode(wrong, tokenizer)
-    with pytest.raises(ValueError, match="4 units x 37 bins in patches of 2x6"):
+    with pytest.raises(InvalidArray, match=r"4 units x 37 bins in patches of 2x6.* n_bins=31 to 36 and n_units=3"):
         decode(tokens, tokenizer, 37)
-    with pytest.raises(ValueError, match="5 units x 31 bins"):
+    with pytest.raises(ValueError, match=r"5 units x 31 bins.*tokens of shape \(3, 6\)"):
         decode(tokens, tokenizer, 31, n_units=5)
-    with pytest.raises(ValueError, match="expected 0 to"):
+    with pytest.raises(InvalidArray, match=r"the separator, .* expected: 0 to .* deinterleave"):
         decode(np.where(tokens == tokens[0, 0], tokenizer.sep_id, tokens), tokenizer, 31)
-    with pytest.raises(ValueError, match="one without spikes"):
-        Tokenizer.of([[1, 0], [0, 1]], (1, 2))
-    with pytest.raises(ValueError, match="expected 3, and"):
-        Tokenizer.of([[0, 0]], (1, 3))
-    with pytest.raises(ValueError, match="two patches are equal"):
-        encode(row, Tokenizer.of([[0, 0], [1, 0], [1, 0]], (1, 2)))
+
+
+@pytest.mark.parametrize("given", [[[0, 1]], Path("counts.parquet"), pd.DataFrame([[0, 1]]), np.ones((1, 2))])
+def test_what_is_no_array_of_integers_is_refused_with_its_type(given: Any) -> None:
+    tokenizer = Tokenizer.of([[0, 0], [1, 0]], (1, 2))
+    found = "float64 of shape" if isinstance(given, np.ndarray) else type(given).__name__
+    uses: list[Callable[[], object]] = [
+        lambda: encode(given, tokenizer),
+        lambda: decode(given, tokenizer, 2),
+        lambda: interleave(given, tokenizer.sep_id),
+        lambda: deinterleave(given, 1, tokenizer.sep_id),
+    ]
+    for use in uses:
+        with pytest.raises(InvalidArray, match=f"found: .*{found}.*; expected: a numpy array of "):
+            use()
+
+
+def test_a_sequence_given_as_a_row_of_tokens_points_to_its_inverse() -> None:
+    tokenizer = Tokenizer.of([[0, 0], [1, 0]], (1, 2))
+    sequence = interleave(np.array([[0, 1]]), tokenizer.sep_id)
+    for use in (lambda: decode(sequence, tokenizer, 4), lambda: interleave(sequence, tokenizer.sep_id)):
+        with pytest.raises(InvalidArray, match=r"units x time steps; what to do: deinterleave\("):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sep", "message"),
+    [
+        (np.array([[0, 1, 4]]), 4, "contain the separator; found: 4 at unit 0, time step 2"),
+        (np.zeros((1, 2), np.uint8), 300, "tokens of uint8; found: 300; expected: a whole number from 0 to 255"),
+        (np.zeros((1, 2), np.uint16), -1, "found: -1"),
+        (np.zeros((1, 2), np.uint16), 4.5, "found: 4.5"),
+    ],
+)
+def test_a_separator_that_a_sequence_cannot_have_is_refused(tokens: np.ndarray, sep: Any, message: str) -> None:
+    with pytest.raises(InvalidArray, match=message):
+        interleave(tokens, sep)
 
 
 def test_a_tokenizer_may_be_sent_to_other_processes() -> None:

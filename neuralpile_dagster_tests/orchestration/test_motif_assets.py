@@ -230,9 +230,13 @@ def test_tokens_decode_to_the_counts_to_the_share_that_the_table_states(made: Ma
 def test_the_code_on_a_card_runs(made: Made, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made.folder(ending)
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    code = "\n".join(blocks).replace(f"hf://datasets/local/{folder.name}", str(folder.resolve()))
     names_of_code: dict[str, Any] = {}
-    exec(compile(code, f"{ending}/README.md", "exec"), names_of_code)
+    for block in blocks:
+        alone: dict[str, Any] = {}
+        code = block.replace(f"hf://datasets/local/{folder.name}", str(folder.resolve()))
+        exec(compile(code, f"{ending}/README.md", "exec"), alone)
+        names_of_code |= alone
+    assert "A bin is 20 ms." in (folder / "README.md").read_text()
     if ending == "1x15":
         assert names_of_code["patches"].shape[1:] == (1, 15)
     else:

@@ -171,8 +171,10 @@ def test_a_tokenizer_is_opened_wherever_it_is_published(
 
 
 def test_a_dataset_without_a_tokenizer_says_so(folder: Path, server: HubServer, in_bucket: str):
-    for place in (folder, "lab/neural-pile"):
-        with pytest.raises(HubError, match=r"tokenizer\.json is missing; found: no such file"):
+    for place in (folder, "lab/neural-pile", in_bucket):
+        with pytest.raises(
+            HubError, match=r"neural-pile.* is no tokenized pile; found: no tokenizer\.json; .*-1x15-32k"
+        ):
             open_tokenizer(place)
-    with pytest.raises(StoreError, match=r"tokenizer\.json"):
-        open_tokenizer(in_bucket)
+    with pytest.raises(HubError, match=r"README\.md is no tokenized pile; found: a file"):
+        open_tokenizer(folder / "README.md")
