@@ -6,6 +6,7 @@ What is done with them belongs in `tokens` and `vocabulary`.
 from __future__ import annotations
 
 from operator import index
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def require_counts(counts: np.ndarray) -> None:
             "these are not the spike counts of a row",
             found=described(counts),
             expected="a numpy array of uint8, units x bins",
-            remedy="counts of at most 255 become that by np.asarray(counts).astype(np.uint8)",
+            remedy=_read_first(counts) or "counts of 0 to 255 become that by np.asarray(counts).astype(np.uint8)",
         )
 
 
@@ -104,7 +105,6 @@ def given_motifs(motifs: object, shape: MotifShape) -> np.ndarray:
             "the counts of motifs are out of range",
             found=f"{given.min()} to {given.max()}",
             expected="0 to 255",
-            remedy="clip them",
         )
     rows = given.astype(np.uint8).reshape(len(given), -1)
     _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -118,7 +118,7 @@ def given_motifs(motifs: object, shape: MotifShape) -> np.ndarray:
     if rows.any(axis=1).all():
         raise InvalidArray(
             "no motif is silent",
-            found=f"{len(rows):,} motifs with spikes",
+            found=f"spikes in all of {len(rows):,}",
             expected="the patch without a spike among them: what is like no other motif gets its token",
             remedy=f"add {_some(np.zeros(shape.cells, np.uint8))}",
         )
@@ -131,8 +131,12 @@ def _require_integers(given: np.ndarray, name: str, dimensions: str) -> None:
             "tokens are not given as an array of integers",
             found=described(given),
             expected=f"a numpy array of integers, {dimensions}",
-            remedy="" if isinstance(given, np.ndarray) else f"np.asarray({name}) where they are integers",
+            remedy=_read_first(given) or f"np.asarray({name}, np.int64) where they are whole numbers",
         )
+
+
+def _read_first(given: object) -> str:
+    return "read the file first" if isinstance(given, str | PathLike) else ""
 
 
 def _some(motif: np.ndarray) -> str:

@@ -341,7 +341,7 @@ def deinterleave(sequence: np.ndarray, n_units: int, sep: int) -> np.ndarray:
             "the last time step of the sequence is not whole",
             found=f"{over - 1} of {n_units} units after the last separator",
             expected=f"a multiple of {length} tokens",
-            remedy=f"let the model write {length - over} more, or leave them out: sequence[:{len(sequence) - over}]",
+            remedy=f"add {length - over} tokens, or cut the step off: sequence[:{len(sequence) - over}]",
         )
     return np.ascontiguousarray(sequence.reshape(-1, length)[:, 1:].T)
 
