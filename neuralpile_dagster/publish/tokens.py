@@ -128,7 +128,7 @@ def _arrow_bytes(path: Path, shape: MotifShape) -> tuple[pa.Schema, int]:
         others = parquet.read(columns=schema.names[1:], use_threads=False)
         for number, n_bins in enumerate(others["n_bins"].to_pylist()):
             tokens = parquet.metadata.row_group(number).column(0).num_values
-            size += tokens * width + 4 * (tokens // shape.grid(1, n_bins)[1]) + 4
+            size += tokens * width + 4 * (tokens // max(shape.grid(1, n_bins)[1], 1)) + 4  # a row may have no bins
     return schema, size + others.nbytes
 
 
