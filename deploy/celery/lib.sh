@@ -22,8 +22,9 @@ pg_bin() {
   dirname -- "$(readlink -f -- "$found")"
 }
 
-# A process's identity: its id alone may be given to another after a reboot.
-birth() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# A process's identity: its id alone may be given to another after a reboot. One that has ended has none, even if its
+# parent has not collected it yet (states Z, X).
+birth() { sed -n 's/.*) //; /^[^ZX]/p' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 
 is_running() { # name
   [ -f "$run/$1/pid" ] && read -r pid born <"$run/$1/pid" && [ -n "$born" ] && [ "$(birth "$pid")" = "$born" ]
