@@ -52,7 +52,7 @@ def motifs_png(patches: np.ndarray, probabilities: Sequence[float], bin_width_s:
     axes.set_xlim(0, WIDTH_PX)
     axes.set_ylim(total, 0)
     most = max(int(shown.max()) if shown.size else 0, 1)
-    for number, (patch, share) in enumerate(zip(shown, probabilities, strict=False)):
+    for number, (patch, share) in enumerate(zip(shown, probabilities[: len(shown)], strict=True)):
         left = (number % _COLUMNS) * panel + _MARGIN_PX
         top = (number // _COLUMNS) * height + _TITLE_PX
         words = f"{number + 1}.  {share:.2%}" + ("  silence" if not patch.any() else "")
