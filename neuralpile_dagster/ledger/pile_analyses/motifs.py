@@ -13,15 +13,13 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import motifs, piles
 from neuralpile_dagster.ledger.analyses import motif_analysis
-from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_MANIFEST
+from neuralpile_dagster.ledger.kinds import PILE_MANIFEST
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile, Rows
 from neuralpile_dagster.ledger.pile_analyses.publishing import (
     hash_of,
-    publication_numbers,
+    publication,
     publish,
     repository_of,
-    says_where,
-    waits_for_pile,
 )
 from neuralpile_dagster.motifs.records import MOTIFS_VERSION, BucketRecord, TableRecord
 from neuralpile_dagster.motifs.shape import MotifShape
@@ -180,24 +178,17 @@ def publication_row(shape: MotifShape, top: int) -> PileAnalysis:
         record: TableRecord = task.of.upstream(table)
         return publish(task, shape.name, lambda folder, of: write_motif_table(folder, task.of.store, of, record))
 
-    return PileAnalysis(
-        name=f"motifs_hub_dataset_{shape.name}",
+    return publication(
+        "motifs_hub_dataset",
+        shape.name,
         text=(
             f"The table of motifs of {_numbers_of_shape(shape)}, published as `<pile>-{shape.name}`: the columns "
             "`patch`, `frequency` and `probability`, a config `tail`, a card with a figure and the coverage of the "
             "first motifs."
         ),
-        badges=frozenset({"huggingface", "parquet"}),
-        version="1",
-        pool="hub",
-        upstream=(table, PILE_HUB_DATASET),
-        record=PublicationRecord,
+        made_from=table,
         inputs=inputs,
         make=make,
-        waits=waits_for_pile,
-        numbers=publication_numbers,
-        says=says_where,
-        checks="motifs_hub_dataset",
     )
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import published_components
-from neuralpile_dagster.ledger.pile_analyses.model import Number, PileTask, PlannedPile
+from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET
+from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.records import PublicationRecord, ShardRecord
 
@@ -37,6 +38,33 @@ def hash_of(of: PlannedPile, ending: str, *parts: object) -> str:
     place = [of.settings.hub, repository_of(of, ending)]
     content = [*place, piles.repository_name(of.pile, of.settings), of.plan.digest, *parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def publication(
+    kind: str,
+    ending: str,
+    *,
+    text: str,
+    made_from: PileAnalysis,
+    inputs: Callable[[PlannedPile, str], str | None],
+    make: Callable[[PileTask], PublicationRecord],
+) -> PileAnalysis:
+    """Row of a repository: published after the pile that it is made of, and judged by the checks of its ``kind``."""
+    return PileAnalysis(
+        name=f"{kind}_{ending}",
+        text=text,
+        badges=frozenset({"huggingface", "parquet"}),
+        version="1",
+        pool="hub",
+        upstream=(made_from, PILE_HUB_DATASET),
+        record=PublicationRecord,
+        inputs=inputs,
+        make=make,
+        waits=waits_for_pile,
+        numbers=publication_numbers,
+        says=says_where,
+        checks=kind,
+    )
 
 
 def waits_for_pile(of: PlannedPile) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.catalog.piles import Pile, short_size
-from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS
+from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.ledger.pile_analyses.motifs import (
     BUCKETS_PER_RUN,
@@ -24,10 +24,8 @@ from neuralpile_dagster.ledger.pile_analyses.motifs import (
 )
 from neuralpile_dagster.ledger.pile_analyses.publishing import (
     hash_of,
-    publication_numbers,
+    publication,
     publish,
-    says_where,
-    waits_for_pile,
 )
 from neuralpile_dagster.motifs.records import BucketRecord, MapRecord, TableRecord, TokenShardRecord, VocabularyRecord
 from neuralpile_dagster.motifs.shape import MotifShape
@@ -237,21 +235,14 @@ def publication_row(tokens_of: TokensOf) -> PileAnalysis:
             ),
         )
 
-    return PileAnalysis(
-        name=f"tokens_hub_dataset_{tokens_of.name}",
+    return publication(
+        "tokens_hub_dataset",
+        tokens_of.name,
         text=(
             f"The tokenized pile, published as `<pile>-{ending}`: shards of tokens parallel to the pile's, the "
             "vocabulary, `tokenizer.json`, and a card that says what encoding loses."
         ),
-        badges=frozenset({"huggingface", "parquet"}),
-        version="1",
-        pool="hub",
-        upstream=(tokens, PILE_HUB_DATASET),
-        record=PublicationRecord,
+        made_from=tokens,
         inputs=inputs,
         make=make,
-        waits=waits_for_pile,
-        numbers=publication_numbers,
-        says=says_where,
-        checks="tokens_hub_dataset",
     )
