@@ -21,6 +21,8 @@ def one_line(words: str, limit: int = 500) -> str:
 
 def _visible(words: str) -> str:
     """Replace control, format (e.g. right-to-left) and separator characters by spaces."""
+    if words.isprintable():  # has none of them
+        return words
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in words)
 
 

@@ -22,11 +22,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
-from neuralpile_dagster.orchestration.private_dagster import (
+from neuralpile_dagster.orchestration.private_dagster import ConfigurableClassData, UserConfigSchema
+from neuralpile_dagster.orchestration.private_storage import (
     SQLITE_BUSY_TIMEOUT_SECONDS,
-    ConfigurableClassData,
     SqliteEventLogStorage,
-    UserConfigSchema,
     create_engine,
 )
 

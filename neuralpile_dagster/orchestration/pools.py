@@ -6,7 +6,6 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.ledger.kinds import AssetKind
-from neuralpile_dagster.orchestration.private_dagster import SqliteEventLogStorage
 
 ARCHIVE_POOL = "neuralpile_archive"
 """Steps that read from an archive; times the connections per step, this is the load of the archive."""
@@ -56,6 +55,8 @@ def limit_pools(instance: dg.DagsterInstance) -> None:
     Only on one machine, whose memory it is about: an instance of several keeps its events elsewhere than in SQLite,
     and its launcher knows the memory of the workers' machines.
     """
+    from neuralpile_dagster.orchestration.private_storage import SqliteEventLogStorage
+
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage) and storage.supports_global_concurrency_limits:
         chosen = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 import pytest
@@ -14,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 import neuralpile_dagster
 from neuralpile_dagster.orchestration import private_dagster as private
+from neuralpile_dagster.orchestration import private_storage as storage
 
 WRITTEN_FOR = "1.13"
 """The minor version of Dagster whose private modules were read; pyproject.toml bounds it."""
@@ -39,15 +43,22 @@ def private_imports(path: Path) -> Iterator[str]:
                 yield name
 
 
-def test_one_module_alone_imports_private_modules_of_dagster() -> None:
+def test_two_modules_alone_import_private_modules_of_dagster() -> None:
     importers = {path for path in PACKAGE.rglob("*.py") if list(private_imports(path))}
-    assert importers == {Path(private.__file__)}
+    assert importers == {Path(private.__file__), Path(storage.__file__)}
 
 
-def test_all_that_it_imports_is_listed_here() -> None:
-    imported = {name.rsplit(".", 1)[1] for name in private_imports(Path(private.__file__))}
-    assert imported == set(private.__all__)
-    assert [name for name in private.__all__ if name not in Path(__file__).read_text()] == []
+@pytest.mark.parametrize("module", [private, storage])
+def test_all_that_they_import_is_listed_here(module: ModuleType) -> None:
+    imported = {name.rsplit(".", 1)[1] for name in private_imports(Path(str(module.__file__)))}
+    assert imported == set(module.__all__)
+    assert [name for name in module.__all__ if name not in Path(__file__).read_text()] == []
+
+
+def test_the_code_location_does_not_load_the_storage_of_dagster() -> None:
+    code = "import sys, neuralpile_dagster.definitions; print({'sqlalchemy', 'alembic'} & set(sys.modules))"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert fresh.stdout.strip() == "set()"
 
 
 def test_this_is_the_version_of_dagster_that_it_was_written_for() -> None:
@@ -57,7 +68,7 @@ def test_this_is_the_version_of_dagster_that_it_was_written_for() -> None:
 
 
 def test_the_event_log_in_sqlite_has_what_ours_replaces(tmp_path: Path) -> None:
-    cls = private.SqliteEventLogStorage
+    cls = storage.SqliteEventLogStorage
     assert parameters(cls.__init__)[:3] == ["self", "base_dir", "inst_data"]
     assert parameters(cls.from_config_value) == ["inst_data", "config_value"]
     assert parameters(cls._connect) == ["self", "shard"]
@@ -76,10 +87,10 @@ def test_the_event_log_in_sqlite_has_what_ours_replaces(tmp_path: Path) -> None:
 
 
 def test_engines_are_made_as_sqlalchemy_makes_them() -> None:
-    engine = private.create_engine("sqlite://", poolclass=QueuePool, connect_args={"timeout": 1})
+    engine = storage.create_engine("sqlite://", poolclass=QueuePool, connect_args={"timeout": 1})
     assert isinstance(engine, Engine)
     engine.dispose()
-    assert private.SQLITE_BUSY_TIMEOUT_SECONDS > 0
+    assert storage.SQLITE_BUSY_TIMEOUT_SECONDS > 0
 
 
 def test_a_storage_names_its_configuration_in_a_class_of_its_own() -> None:
@@ -109,4 +120,4 @@ def test_a_check_that_was_judged_is_completed_and_a_planned_one_is_not(name: str
 
 def test_the_history_of_a_check_can_be_asked_for_one_session() -> None:
     assert private.PartitionKeyFilter(key="ses-1").key == "ses-1"
-    assert "partition_filter" in parameters(private.SqliteEventLogStorage.get_asset_check_execution_history)
+    assert "partition_filter" in parameters(storage.SqliteEventLogStorage.get_asset_check_execution_history)
