@@ -34,7 +34,19 @@ from neuralpile_dagster_tests.fixtures.house import (
 )
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "annotations", "hub_dataset")
-HEAVY = ("numba", "scipy", "pynwb", "h5py", "datasets", "PIL", "dandi", "huggingface_hub", "pandas", "torch")
+HEAVY = (
+    "numba",
+    "scipy",
+    "pynwb",
+    "h5py",
+    "datasets",
+    "PIL",
+    "dandi",
+    "huggingface_hub",
+    "pandas",
+    "sqlalchemy",
+    "torch",
+)
 ROW = """\
 datasets:
   - name: my-mice
