@@ -31,7 +31,7 @@ DENSITY = 0.116
 SIZES = [*((50_000 * k, DENSITY) for k in (1, 2, 4, 8)), (200_000, DENSITY / 4), (50_000, DENSITY * 4)]
 SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]
 ROWS, FILES = [2_000, 8_000, 32_000], 200
-SESSIONS, DATASETS = [1_908, 20_000], [25, 250]
+SESSIONS, MORE_DATASETS = [1_908, 20_000], 225
 PARTITIONS = 2_000
 
 
@@ -186,18 +186,22 @@ def _listing(number: int) -> Any:
     return make_listing((made_up_file(f"{path}.nwb") for path in (*stems, *others)), "000713")
 
 
-def definitions(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any]:
-    """Seconds to load the code location in a fresh process; dynamic partitions are not read for it."""
+def definitions(more: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """Seconds to load the code location in a fresh process, also with ``more`` datasets; no partitions are read."""
+    from neuralpile_dagster.catalog.load import load_catalog
+    from neuralpile_dagster.settings import Settings
+
+    ours = len(load_catalog(Settings(folder, str(folder / "store"))))
 
     def run(number: int) -> dict[str, float]:
         home = Path(tempfile.mkdtemp(dir=folder))
-        rows = [{"name": f"more-{k}", "title": "Synthetic", "source": {"id": f"{k:06d}"}} for k in range(number - 25)]
+        rows = [{"name": f"more-{k}", "title": "Synthetic", "source": {"id": f"{k:06d}"}} for k in range(number - ours)]
         if rows:
             (home / "catalog.yaml").write_text(json.dumps({"datasets": rows}))
         found = measure(["-c", LOAD], {"NEURALPILE_HOME": str(home)})
         return {"load_s": found.wall_s, "load_cpu_s": found.cpu_s}
 
-    return _growth("The code location", "datasets", sizes, run, repeats)
+    return _growth("The code location", "datasets", [ours, ours + more], run, repeats)
 
 
 def per_session() -> dict[str, float]:
@@ -223,7 +227,7 @@ def main() -> None:
         "sessions": lambda folder: sessions(TINY if tiny else SIZES, 2 if tiny else 4, folder, repeats),
         "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder, repeats),
         "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder, repeats),
-        "definitions": lambda folder: definitions([25, 30] if tiny else DATASETS, folder, repeats),
+        "definitions": lambda folder: definitions(5 if tiny else MORE_DATASETS, folder, repeats),
         "instance": lambda folder: instance(*((50, 40) if tiny else (SESSIONS[0], PARTITIONS)), folder, repeats),
     }
     results: dict[str, Any] = {}
