@@ -77,7 +77,7 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.definitions import whole_job
+    from neuralpile_dagster.orchestration.assemble import whole_job
     from neuralpile_dagster.orchestration.home import open_instance, prepare_home
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key, session_partitions

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
+from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import piles_of
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
@@ -26,7 +27,7 @@ from neuralpile_dagster.settings import ProcessSettings, Settings
 def build(
     settings: Settings,
     datasets: Sequence[str],
-    job_of: Callable[[Settings], dg.JobDefinition],
+    job_of: Callable[[Settings, Sequence[Dataset]], dg.JobDefinition],
     *,
     pattern: str | None = None,
     limit: int | None = None,
@@ -41,7 +42,7 @@ def build(
     are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
     intervals and unit metrics too, before publishing; what fails there is only missing there. ``choices`` replace those
     of the last pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
-    (`neuralpile_dagster.definitions.whole_job`).
+    of some datasets (`assemble.whole_job`).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
@@ -55,7 +56,8 @@ def build(
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance, job_of(settings), datasets=list(catalog.values()))
+        rows = list(catalog.values())
+        launcher = Launcher(settings, instance, job_of(settings, rows if merge else chosen), datasets=rows)
         for pile in piles_of(all_piles, chosen) if merge else ():
             launcher.require_possible(pile, choices)
         for dataset in chosen:
@@ -66,5 +68,5 @@ def build(
         if merge:
             for pile in piles_of(all_piles, chosen):
                 launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
-        try_to_refresh(instance, settings, list(catalog.values()), all_piles, partial(print, file=sys.stderr))
+        try_to_refresh(instance, settings, rows, all_piles, partial(print, file=sys.stderr))
         return launcher.outcome

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
-from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.assemble import whole_job
 from neuralpile_dagster.orchestration.launch import Launcher, watch_interrupts
 from neuralpile_dagster_tests.fixtures.house import House
 
