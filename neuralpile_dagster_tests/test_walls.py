@@ -63,6 +63,7 @@ SMALLEST = 60
 CRUMBS = {
     "testing/listings.py": "imported by tests and benches, which are not read here",
     "plots/glance.py": "another picture than a raster, with a form of its own",
+    "definitions.py": "the module that command lines and workspaces name",
     "orchestration/worker_app.py": "the module that Celery's command line names",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",
 }
