@@ -1,7 +1,4 @@
-"""Dagster's entry point: the definitions of the instance that this process's environment names.
-
-Whoever needs others, or only the job of some datasets, imports `orchestration.assemble`: this takes half a second.
-"""
+"""Dagster's entry point: every dataset's assets and the piles'. The only module that imports all the others."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import gc
 gc.disable()
 
 from neuralpile_dagster import collector
-from neuralpile_dagster.orchestration.assemble import build_definitions
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 
 try:

@@ -20,7 +20,7 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.orchestration.assemble import build_definitions
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
