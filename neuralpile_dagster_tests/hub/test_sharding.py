@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralpile_dagster.publish.sharding import SessionSizes, Slice, plan_shards
@@ -65,7 +65,6 @@ def test_what_fits_one_shard_is_one_shard(sessions: list[SessionSizes]):
 
 
 @given(some_sessions())
-@settings(max_examples=200)
 def test_the_parts_of_the_highest_cut_do_not_know_of_each_other(sessions: list[SessionSizes]):
     """What is added to one side of a cut leaves the shards of the other side as they were."""
     shards = plan_shards(sessions, LIMIT)
@@ -98,7 +97,7 @@ def new_shards(n: int, total: float, seeds: range) -> list[int]:
 @pytest.mark.parametrize(("n", "total"), [(153, 14.6e9), (347, 6.6e9), (99, 5.9e9), (32, 3.5e9), (349, 0.1e9)], ids=str)
 def test_adding_a_session_changes_one_or_two_shards_nearly_always(n: int, total: float):
     """Sizes as of vbn, ibl, shield, vcn and giocomo; measured over 2,000 additions by ``python -m bench.sharding``."""
-    changed = np.array(new_shards(n, total, range(200)))
+    changed = np.array(new_shards(n, total, range(60)))
     assert changed.min() >= 1
     assert np.mean(changed) < 1.7
     assert np.mean(changed <= 2) >= 0.9
