@@ -18,9 +18,9 @@ from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.registry import CHECKS
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,

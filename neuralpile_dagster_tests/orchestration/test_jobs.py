@@ -11,9 +11,9 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of
 

@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.pile_analyses import rows as registered
@@ -21,6 +20,7 @@ from neuralpile_dagster.ledger.status import piles_status
 from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.records import Model, StoredFile
