@@ -116,7 +116,9 @@ def grown(made: House) -> Grown:
     # the same spikes as the session that is in test
     number = sorted(before).index(next(session for session, split in before.items() if split == "test"))
     write_units_nwb(extra, trains_of(number), subject_id="B")
-    made.build()
+    made.discover()
+    assert made.batch([extra.stem]).success
+    assert made.publish().success
     assert plan(made, **RULES).success
     publish(made)
     return Grown(made, before, earlier)
