@@ -92,9 +92,9 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     catalog, keys = load_catalog(settings), {}
     with open_instance(settings) as instance:
         launcher = Launcher(settings, instance, whole_job(settings))
+        if reason := launcher.run([manifest_key(catalog[name]) for name in names]):
+            raise RuntimeError(f"the manifests were not made: {reason}")
         for name in names:
-            if reason := launcher.run([manifest_key(catalog[name])]):
-                raise RuntimeError(f"the manifest of {name} was not made: {reason}")
             partitions = session_partitions(catalog[name]).name
             assert partitions is not None
             known = instance.get_dynamic_partitions(partitions)

@@ -14,4 +14,4 @@ pytestmark = pytest.mark.slow_first
 def test_a_tiny_run_of_the_bench_ends_well_with_a_table_and_ratios(name: str):
     if name == "workers" and (missing := missing_programs()):
         pytest.skip(missing)
-    require_a_table_and_ratios(name, forked=True)
+    require_a_table_and_ratios(name)
