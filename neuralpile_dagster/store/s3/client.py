@@ -90,7 +90,7 @@ def open_client(policy: RetryPolicy) -> Any:
     return client
 
 
-class _Files(JSONFileLoader):  # type: ignore[misc]
+class _Files(JSONFileLoader):
     """botocore's descriptions of AWS's APIs, each parsed once per process, not once per client (150 ms)."""
 
     @cache  # noqa: B019 - there is one instance
