@@ -11,7 +11,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster_postgres.event_log import PostgresEventLogStorage
 
 from neuralpile_dagster.orchestration.event_log_postgres import OpenPostgresEventLogStorage
-from neuralpile_dagster_tests.fixtures.cluster import missing_programs
+from neuralpile_dagster_tests.servers.cluster import missing_programs
 from neuralpile_dagster_tests.servers.postgres import Postgres, postgres_server
 
 EVENTS = 30
