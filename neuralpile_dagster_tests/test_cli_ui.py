@@ -118,7 +118,7 @@ def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
 
 
 def start(home: Path, port: int | None = None, archive: str = "sample", **options: Any) -> Ui:
-    """Start ``neuralpile ui``, a fork unless options of `subprocess` are given; wait until its code location is loaded."""
+    """Start ``neuralpile ui``, by a fork unless there are options, and wait until its code location is loaded."""
     log = home / "ui.log"
     variables = {**environment(home, archive), **options.pop("variables", {})}
     with log.open("wb") as output:
@@ -201,8 +201,8 @@ class Resumed:
     ui: Ui
     run_id: str
     worker: psutil.Process
-    left: list[psutil.Process]
-    """What the killed one had left, and was alive until this one was started."""
+    left: dict[str, psutil.Process]
+    """What the killed one had left, and was alive until this one was started, by its name."""
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,8 @@ def resumed() -> Iterator[Resumed]:
         for process in (psutil.Process(killed.process.pid), killed.server("dev")):
             process.kill()
         killed.process.wait()
-        left = list(filter(alive, processes(home)))
+        left = {name: killed.server(name) for name in SERVERS}
+        assert all(map(alive, left.values()))
         with interrupts(signal.SIG_IGN):  # as a shell starts `nohup neuralpile ui &` in a script
             ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
             ui, run_id, worker = start_with_run(home, url, port=killed.port, **ignore)
@@ -220,10 +221,8 @@ def resumed() -> Iterator[Resumed]:
 
 
 def test_the_next_ui_ends_what_a_killed_one_has_left(resumed: Resumed) -> None:
-    found = [process for process in resumed.left if process.pid]
-    assert len(found) >= 4, "web server, daemon and code servers"
-    assert f"stopping {len(found)} processes that a killed neuralpile ui has left" in resumed.ui.said
-    assert not any(map(alive, found))
+    assert "processes that a killed neuralpile ui has left" in resumed.ui.said
+    assert not any(map(alive, resumed.left.values()))
 
 
 def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(
