@@ -6,7 +6,7 @@ import os
 import pty
 import signal
 import socket
-import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +19,7 @@ import pytest
 
 from neuralpile_dagster.orchestration import serving
 from neuralpile_dagster_tests.fixtures import commands
-from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, Started
+from neuralpile_dagster_tests.fixtures.commands import Started
 from neuralpile_dagster_tests.fixtures.house import FILES, instance_of, neuralpile, quick_folder, write_mice
 from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, processes, server, wait_until_served
 
@@ -35,7 +35,20 @@ LAUNCH = """
 mutation ($params: ExecutionParams!) {
   launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
 }"""
-STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+NOHUP = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+"""
+"""What the command inherits where a script has `nohup neuralpile ui &`."""
+TAKE_TERMINAL = """
+import fcntl, os, signal, termios
+os.setsid()
+os.dup2(os.open(terminal, os.O_RDWR), 0)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+"""Make a terminal standard input and that of a new session."""
 PATIENCE_S = 120.0
 
 
@@ -102,13 +115,6 @@ def new_home() -> Iterator[Path]:
 
 
 @contextmanager
-def interrupts(handler: Any) -> Iterator[None]:
-    """Children inherit that SIGINT is ignored, or that it is not, whatever started the tests."""
-    with handled(signal.SIGINT, handler):
-        yield
-
-
-@contextmanager
 def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
     before = signal.signal(kind, handler)
     try:
@@ -117,17 +123,14 @@ def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(kind, before)
 
 
-def start(home: Path, port: int | None = None, archive: str = "sample", **options: Any) -> Ui:
-    """Start ``neuralpile ui``, by a fork unless there are options, and wait until its code location is loaded."""
+def start(home: Path, port: int | None = None, archive: str = "sample", before: str = "", **variables: str) -> Ui:
+    """Fork ``neuralpile ui``, which runs some code ``before``, and wait until its code location is loaded."""
     log = home / "ui.log"
-    variables = {**environment(home, archive), **options.pop("variables", {})}
+    port = port or free_port()
+    code = f"{before}\nfrom neuralpile_dagster.cli import main\nmain(prog_name='neuralpile')"
+    command = [sys.executable, "-c", code, "ui", "--port", str(port)]
     with log.open("wb") as output:
-        port = port or free_port()
-        command = [NEURALPILE, "ui", "--port", str(port)]
-        if options:
-            process: Started = subprocess.Popen(command, env=variables, stdout=output, stderr=output, **options)
-        else:
-            process = commands.start(command, variables, ".", output, output)
+        process = commands.start(command, {**environment(home, archive), **variables}, ".", output, output)
     ui = Ui(home, port, process, log)
     wait_for(lambda: "Dagster UI on" in ui.said or process.poll() is not None, "its first line")
     wait_until_served(process, ui.address, log)
@@ -174,10 +177,10 @@ def silent_archive() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
 
 
-def start_with_run(home: Path, url: str, **options: Any) -> tuple[Ui, str, psutil.Process]:
+def start_with_run(home: Path, url: str, before: str, port: int | None = None) -> tuple[Ui, str, psutil.Process]:
     """A UI with a run in progress, its id and its process."""
     (home / "catalog.yaml").write_text(CATALOG)
-    ui = start(home, archive="dandi", variables={"DANDI_API_URL": url}, **options)
+    ui = start(home, port, "dandi", before, DANDI_API_URL=url)
     run_id = ui.list_mice()
     return ui, run_id, ui.server("--multiprocessing-fork")
 
@@ -214,9 +217,7 @@ def resumed() -> Iterator[Resumed]:
         killed.process.wait()
         left = {name: killed.server(name) for name in SERVERS}
         assert all(map(alive, left.values()))
-        with interrupts(signal.SIG_IGN):  # as a shell starts `nohup neuralpile ui &` in a script
-            ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-            ui, run_id, worker = start_with_run(home, url, port=killed.port, **ignore)
+        ui, run_id, worker = start_with_run(home, url, NOHUP, killed.port)
         yield Resumed(ui, run_id, worker, left)
 
 
@@ -258,9 +259,7 @@ def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_wit
 def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_that_does_not_stop() -> None:
     with new_home() as home, silent_archive() as url:
         master, slave = pty.openpty()
-        with interrupts(signal.default_int_handler):
-            terminal = {"stdin": slave, "start_new_session": True, "preexec_fn": take_terminal}
-            ui, run_id, worker = start_with_run(home, url, **terminal)
+        ui, run_id, worker = start_with_run(home, url, f"terminal = {os.ttyname(slave)!r}\n{TAKE_TERMINAL}")
         worker.suspend()  # as if it waited for a disk
         os.write(master, b"\x03")
         wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
@@ -275,16 +274,9 @@ def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_
         require_failed(ui, run_id)
 
 
-def take_terminal() -> None:
-    """Make standard input the terminal of this session."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def test_a_closed_terminal_ends_it_as_sigterm_and_ctrl_c_do() -> None:
-    with interrupts(signal.default_int_handler), handled(signal.SIGHUP, signal.SIG_DFL), serving._signals() as received:
+    kinds = handled(signal.SIGINT, signal.default_int_handler), handled(signal.SIGHUP, signal.SIG_DFL)
+    with kinds[0], kinds[1], serving._signals() as received:
         expected = [signal.SIGHUP, signal.SIGTERM, signal.SIGINT]
         for kind in expected:
             os.kill(os.getpid(), kind)
