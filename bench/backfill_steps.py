@@ -77,7 +77,7 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.definitions import whole_job
+    from neuralpile_dagster.orchestration.code_location import job_of_assets
     from neuralpile_dagster.orchestration.home import open_instance, prepare_home
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key, session_partitions
@@ -91,10 +91,11 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     path.write_text(yaml.safe_dump(config))
     catalog, keys = load_catalog(settings), {}
     with open_instance(settings) as instance:
-        launcher = Launcher(settings, instance, whole_job(settings))
+        rows = list(catalog.values())
+        launcher = Launcher(settings, instance, job_of_assets(settings, rows, [], rows))
+        if reason := launcher.run([manifest_key(catalog[name]) for name in names]):
+            raise RuntimeError(f"the manifests were not made: {reason}")
         for name in names:
-            if reason := launcher.run([manifest_key(catalog[name])]):
-                raise RuntimeError(f"the manifest of {name} was not made: {reason}")
             partitions = session_partitions(catalog[name]).name
             assert partitions is not None
             known = instance.get_dynamic_partitions(partitions)

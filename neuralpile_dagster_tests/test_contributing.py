@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.ledger.analyses import ENTRY_POINTS, all_analyses, read_analysis
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.fixtures.documented import ROOT, blocks

@@ -61,6 +61,7 @@ ONLY_UPWARD = {"orchestration": {"definitions", "cli", "terminal"}, "definitions
 SMALLEST = 60
 """A file with fewer lines and one importer is a crumb: it belongs into the file that imports it."""
 CRUMBS = {
+    "definitions.py": "Dagster's entry point, which makes definitions as it is imported",
     "testing/listings.py": "imported by tests and benches, which are not read here",
     "plots/glance.py": "another picture than a raster, with a form of its own",
     "orchestration/worker_app.py": "the module that Celery's command line names",

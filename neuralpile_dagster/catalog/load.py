@@ -108,9 +108,23 @@ def _beyond(settings: Settings, piles: Iterable[Pile], own: set[str]) -> list[Da
 
 def find_dataset(settings: Settings, catalog: Mapping[str, Dataset], name: str) -> Dataset:
     """`get_dataset`, also of the further datasets that are not shown unless they are named."""
-    if settings.archive != "sample" and name not in catalog and name in {row.name for row in BEYOND}:
+    if settings.archive == "sample" and name not in catalog:
+        _refuse_real(settings, name)
+    elif name not in catalog and name in {row.name for row in BEYOND}:
         catalog = load_catalog(replace(settings, catalog=f"{settings.catalog},{name}"))
     return get_dataset(catalog, name)
+
+
+def _refuse_real(settings: Settings, name: str) -> None:
+    """Raise `ConfigurationError` for the name of a dataset that the sample archive does not have."""
+    own = read_user_catalog(user_catalog_path(settings)).datasets
+    if name in {row.name for row in (*PACKAGE, *own)}:
+        raise ConfigurationError(
+            f"{name} cannot be made of the sample archive",
+            found="NEURALPILE_ARCHIVE=sample, which has synthetic recordings alone",
+            expected=f"one of {', '.join(row.name for row in SAMPLE)}",
+            remedy="leave NEURALPILE_ARCHIVE out to read from the dataset's own archive",
+        )
 
 
 def _taken_pile_name(settings: Settings) -> ConfigurationError:

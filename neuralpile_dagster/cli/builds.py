@@ -22,7 +22,6 @@ from neuralpile_dagster.settings import Settings
 def demo(home: Path | None, no_ui: bool, port: int) -> None:
     """Build a small pile from SYNTHETIC recordings, then serve the Dagster UI."""
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.build import build as launch
     from neuralpile_dagster.orchestration.serving import require_available
 
@@ -34,7 +33,7 @@ def demo(home: Path | None, no_ui: bool, port: int) -> None:
     settings = Settings.from_environment()
     if not no_ui:
         require_available(settings.home, LOCALHOST, port, click.echo)  # fail before minutes of building
-    outcome = launch(settings, list(load_catalog(settings)), whole_job, merge=True, annotations=True)
+    outcome = launch(settings, list(load_catalog(settings)), merge=True, annotations=True)
     click.echo(outcome.summary())
     if outcome.failed:
         sys.exit(1)
@@ -132,7 +131,6 @@ def build(
     more. Lines of catalog.yaml turn more on: unit_order, and with --merge the pile's motifs and tokens
     (docs/unit_order.md, docs/motifs.md).
     """
-    from neuralpile_dagster.definitions import whole_job
     from neuralpile_dagster.orchestration.build import build as launch
 
     if allow_missing and min_session_share is not None:
@@ -145,7 +143,6 @@ def build(
     outcome = launch(
         Settings.from_environment(),
         list(datasets),
-        whole_job,
         pattern=pattern,
         limit=limit,
         min_session_share=0.0 if allow_missing else min_session_share,

@@ -6,17 +6,16 @@ How one is made is in `launch`; printing belongs in `cli` and `terminal`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-
-import dagster as dg
 
 from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.piles import piles_of
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
+from neuralpile_dagster.orchestration.code_location import job_of_assets
 from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.outcome import Outcome
@@ -26,7 +25,6 @@ from neuralpile_dagster.settings import ProcessSettings, Settings
 def build(
     settings: Settings,
     datasets: Sequence[str],
-    job_of: Callable[[Settings], dg.JobDefinition],
     *,
     pattern: str | None = None,
     limit: int | None = None,
@@ -40,8 +38,7 @@ def build(
     A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
     are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
     intervals and unit metrics too, before publishing; what fails there is only missing there. ``choices`` replace those
-    of the last pile (run configuration of ``neural_pile/manifest``). ``job_of`` gives the job of all assets
-    (`neuralpile_dagster.definitions.whole_job`).
+    of the last pile (run configuration of ``neural_pile/manifest``).
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
@@ -51,20 +48,21 @@ def build(
         settings = replace(settings, catalog=",".join([settings.catalog, *hidden]))
         catalog = load_catalog(settings)
         print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
-    all_piles = load_piles(settings, catalog.values())
+    rows = list(catalog.values())
+    all_piles = load_piles(settings, rows)
+    piles = piles_of(all_piles, chosen) if merge else []
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance, job_of(settings), datasets=list(catalog.values()))
-        for pile in piles_of(all_piles, chosen) if merge else ():
+        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, piles, rows), datasets=rows)
+        for pile in piles:
             launcher.require_possible(pile, choices)
         for dataset in chosen:
             try:
                 launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
-        if merge:
-            for pile in piles_of(all_piles, chosen):
-                launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
-        try_to_refresh(instance, settings, list(catalog.values()), all_piles, partial(print, file=sys.stderr))
+        for pile in piles:
+            launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
+        try_to_refresh(instance, settings, rows, all_piles, partial(print, file=sys.stderr))
         return launcher.outcome

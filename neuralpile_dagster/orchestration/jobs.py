@@ -28,8 +28,8 @@ from neuralpile_dagster.orchestration.resources import Instance, InstanceResourc
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
 
-JobOf = Callable[[], dg.JobDefinition]
-"""Gives the job of all assets."""
+JobOf = Callable[[Sequence[Dataset], Sequence[Pile]], dg.JobDefinition]
+"""Gives the job of all assets of these datasets and piles."""
 
 
 class RetryConfig(SessionConfig):
@@ -73,7 +73,7 @@ def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
     @dg.op(name=f"list_make_and_publish_{dataset.key}")
     def build(context: dg.OpExecutionContext, config: BuildConfig, instance: Instance) -> None:
         share = instance.settings.min_session_share if config.min_session_share is None else config.min_session_share
-        launcher = _launcher(context, instance, job_of)
+        launcher = _launcher(context, instance, job_of([dataset], []))
         with failing_in_words():
             launcher.dataset(dataset, None, None, share if share < 1 else None, config.annotations)
         _finish(context, launcher)
@@ -96,7 +96,7 @@ def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: Job
     def publish(context: dg.OpExecutionContext, config: ShareConfig, instance: Instance) -> None:
         settings, store = instance.settings, instance.open_store()
         share = settings.min_session_share if config.min_session_share is None else config.min_session_share
-        launcher = _launcher(context, instance, job_of, datasets)
+        launcher = _launcher(context, instance, job_of(datasets, piles), datasets)
         with failing_in_words():
             for dataset in datasets:
                 due = dataset_due(store, dataset, settings, share)
@@ -124,10 +124,10 @@ def _publish_all(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: Job
 
 
 def _launcher(
-    context: dg.OpExecutionContext, instance: InstanceResource, job_of: JobOf, datasets: Sequence[Dataset] = ()
+    context: dg.OpExecutionContext, instance: InstanceResource, job: dg.JobDefinition, datasets: Sequence[Dataset] = ()
 ) -> Launcher:
     tags = {PART_OF: context.job_name, "neuralpile/job_run": context.run.run_id}
-    return Launcher(instance.settings, context.instance, job_of(), tags, datasets)
+    return Launcher(instance.settings, context.instance, job, tags, datasets)
 
 
 def _finish(context: dg.OpExecutionContext, launcher: Launcher) -> None:

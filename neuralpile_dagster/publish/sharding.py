@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 MAX_SHARD_BYTES = 500_000_000
 """Compressed bytes of the rows of one shard; the Hub wants <= ~100 files a commit and files that resume well."""
@@ -55,16 +56,18 @@ def plan_shards(sessions: Sequence[SessionSizes], max_bytes: int = MAX_SHARD_BYT
     ``max_bytes`` is a shard. Every row is in exactly one shard, in order.
     """
     shards: list[Shard] = []
-    pending = [tuple(sessions)] if sessions else []
+    priorities = [_priority(session.key) for session in sessions]
+    ends = list(accumulate((session.size for session in sessions), initial=0))
+    pending = [(0, len(sessions))] if sessions else []
     while pending:
-        run = pending.pop()
-        if sum(session.size for session in run) <= max_bytes:
-            shards.append(tuple(Slice(s.key, 0, len(s.row_bytes)) for s in run))
-        elif len(run) == 1:
-            shards.extend(_cut_rows(run[0], max_bytes))
+        start, stop = pending.pop()
+        if ends[stop] - ends[start] <= max_bytes:
+            shards.append(tuple(Slice(s.key, 0, len(s.row_bytes)) for s in sessions[start:stop]))
+        elif stop - start == 1:
+            shards.extend(_cut_rows(sessions[start], max_bytes))
         else:
-            cut = max(range(1, len(run)), key=lambda i: _priority(run[i].key))
-            pending += [run[cut:], run[:cut]]  # the first part is taken next
+            cut = max(range(start + 1, stop), key=priorities.__getitem__)
+            pending += [(cut, stop), (start, cut)]  # the first part is taken next
     return tuple(shards)
 
 

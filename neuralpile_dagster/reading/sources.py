@@ -87,11 +87,12 @@ def open_repository(source: str | Path, revision: str | None = None, cache: bool
     if folder.is_dir():
         return _Folder(folder, revision)
     found = _REPOSITORY.fullmatch(text)
-    if isinstance(source, Path) or not found:
+    if isinstance(source, Path) or folder.is_file() or not found:
         raise HubError(
             f"{text} is not a published dataset",
-            found="no such folder",
+            found="a file" if folder.is_file() else "no such folder",
             expected="a folder, owner/name on the Hugging Face Hub, or s3://bucket/prefix",
+            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else "",
         )
     return _OnTheHub(found["name"], revision or found["revision"], cache)
 

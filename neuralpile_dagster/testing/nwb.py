@@ -1,7 +1,13 @@
-"""Small real NWB files for tests, written by pynwb (a few tens of milliseconds each)."""
+"""Small real NWB files for tests, written by pynwb (a few tens of milliseconds each).
+
+A file that was written before with the same arguments is copied.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +19,10 @@ from neuralpile_dagster.archives.sample import nwb
 from neuralpile_dagster.archives.sample.nwb import Electrodes, rewrite
 
 __all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "write_nwb_without_units", "write_units_nwb"]
+
+_KEPT, _LARGEST_KEPT = 100, 1_000_000
+_WRITTEN: OrderedDict[bytes, bytes] = OrderedDict()
+"""Contents of the files written last, by digest of the arguments."""
 
 
 def poisson_trains(n_units: int, duration_s: float, rate_hz: float = 5.0, seed: int = 0) -> list[np.ndarray]:
@@ -50,6 +60,13 @@ def write_units_nwb(
     `nwb.add_intervals` by name of the table. By default ``spike_times``
     is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
     """
+    arguments = (subject_id, index_dtype, times_dtype, contiguous, compression, chunks, file_fields, intervals, units)
+    key = hashlib.sha256(pickle.dumps(([np.asarray(train) for train in trains], arguments))).digest()
+    if key in _WRITTEN:
+        _WRITTEN.move_to_end(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_WRITTEN[key])
+        return path
     file = nwb.new_file(subject_id, **(file_fields or {}))
     nwb.add_units(file, trains, **units)
     for name, table in (intervals or {}).items():
@@ -61,6 +78,10 @@ def write_units_nwb(
         rewrite(path, "units/spike_times", **given)
     if index_dtype is not None:
         rewrite(path, "units/spike_times_index", dtype=index_dtype)
+    if path.stat().st_size <= _LARGEST_KEPT:
+        _WRITTEN[key] = path.read_bytes()
+        if len(_WRITTEN) > _KEPT:
+            _WRITTEN.popitem(last=False)
     return path
 
 

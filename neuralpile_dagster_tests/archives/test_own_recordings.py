@@ -47,11 +47,9 @@ def write_catalog(home: Path, *rows: dict[str, Any]) -> None:
     (home / "catalog.yaml").write_text(yaml.safe_dump({"datasets": list(rows)}))
 
 
-@pytest.mark.parametrize("with_dandiset_yaml", [False, True])
-def test_own_recordings_are_published_with_their_own_metadata(home: Path, with_dandiset_yaml: bool) -> None:
-    if with_dandiset_yaml:
-        content = "name: Another\ndoi: 10.48324/dandi.000017/1\nurl: https://dandiarchive.org/dandiset/000017\n"
-        touch(home / "Our Lab/mice 2021/dandiset.yaml", content)
+def test_own_recordings_are_published_with_their_own_metadata_and_not_that_of_a_dandiset_yaml(home: Path) -> None:
+    content = "name: Another\ndoi: 10.48324/dandi.000017/1\nurl: https://dandiarchive.org/dandiset/000017\n"
+    touch(home / "Our Lab/mice 2021/dandiset.yaml", content)
     ran = neuralpile("build", "my-mice", NEURALPILE_HOME=home)
     assert ran.code == 0, ran.out + ran.err
     card = (home / "hub/local/my-mice/README.md").read_text()

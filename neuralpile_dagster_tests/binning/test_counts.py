@@ -74,7 +74,7 @@ def test_some_units_alone_are_binned_as_among_all_units(case: Any, pick: int, ru
 
 @pytest.mark.parametrize("rate", [30000.0, 25000.0, 24414.0625])
 def test_spikes_of_a_sampling_clock_fall_as_numpy_has_them(rate: float):
-    ticks = np.arange(0, int(rate * 4100), 37)
+    ticks = np.arange(0, int(rate * 4100), 211)
     on_edges = np.arange(0, 205000) * BIN
     times = np.sort(np.concatenate([ticks / rate, on_edges, np.round(on_edges, 4)]))
     recording = trains(times)

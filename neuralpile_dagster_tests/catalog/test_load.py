@@ -342,10 +342,18 @@ def test_further_datasets_are_shown_when_asked_for(tmp_path: Path, catalog: str,
 def test_a_further_dataset_is_shown_when_a_pile_or_a_command_names_it(tmp_path: Path):
     few = load_catalog(settings(tmp_path))
     assert find_dataset(settings(tmp_path), few, "icms").source.id == "000774"
-    with pytest.raises(ConfigurationError, match="no dataset 'icms'"):
-        find_dataset(settings(tmp_path, "sample"), {row.name: row for row in SAMPLE}, "icms")
     write(tmp_path, PILES.replace("[vbn, mine]", "[icms]"))
     assert set(load_catalog(settings(tmp_path))) - set(few) == {"icms"}
+
+
+@pytest.mark.parametrize("name", ["mine", "steinmetz", "icms"])
+def test_a_dataset_that_the_sample_archive_does_not_have_is_refused_by_its_cause(tmp_path: Path, name: str):
+    (tmp_path / "catalog.yaml").write_text(GOOD)
+    chosen = settings(tmp_path, "sample")
+    with pytest.raises(ConfigurationError) as refused:
+        find_dataset(chosen, load_catalog(chosen), name)
+    assert f"{name} cannot be made of the sample archive" in str(refused.value)
+    assert "leave NEURALPILE_ARCHIVE out" in str(refused.value)
 
 
 def test_a_wrong_choice_of_further_datasets_is_refused(tmp_path: Path):

@@ -72,7 +72,7 @@ def test_two_publishers_at_once_leave_one_whole_version(hub: LocalHub, tmp_path:
 def test_reading_while_versions_are_replaced_always_finds_a_whole_one(hub: LocalHub, tmp_path: Path):
     folders = [make_folder(tmp_path / "first", FIRST), make_folder(tmp_path / "second", SECOND)]
     hub.publish("mice", folders[0], silent)
-    publisher = threading.Thread(target=lambda: [hub.publish("mice", folders[i % 2], silent) for i in range(30)])
+    publisher = threading.Thread(target=lambda: [hub.publish("mice", folders[i % 2], silent) for i in range(12)])
     publisher.start()
     read = 0
     while publisher.is_alive() or not read:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from neuralpile_dagster.errors import HubError, StoreError
+from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.split_table import splits_of_rows
 from neuralpile_dagster.publish.hub_tables import hub_tables
 from neuralpile_dagster.publish.pile import PileSettings, PileSplits
@@ -22,9 +23,30 @@ from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.fixtures.sessions import counts_of
 
 
+@pytest.fixture(scope="module")
+def pile(tmp_path_factory: pytest.TempPathFactory) -> Pile:
+    """A pile that nobody changes."""
+    return Pile(tmp_path_factory.mktemp("pile"))
+
+
+@dataclass(frozen=True)
+class Written:
+    """The pile as it is published; nobody changes it."""
+
+    folder: Path
+    record: PileRecord
+
+
+@pytest.fixture(scope="module")
+def written(pile: Pile, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("written") / "pile"
+    return Written(folder, pile.write(folder))
+
+
 @pytest.fixture
-def pile(tmp_path: Path) -> Pile:
-    return Pile(tmp_path)
+def own(pile: Pile, tmp_path: Path) -> Pile:
+    """A pile to change."""
+    return pile.copied_to(tmp_path / "own")
 
 
 def metadata(folder: Path) -> dict[str, Any]:
@@ -32,13 +54,10 @@ def metadata(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_load_dataset_gives_train_and_test_with_the_contracts_features(
-    tmp_path: Path, pile: Pile, load: Callable[..., Any]
-):
+def test_load_dataset_gives_train_and_test_with_the_contracts_features(written: Written, load: Callable[..., Any]):
     import datasets
 
-    folder = tmp_path / "pile"
-    pile.write(folder)
+    folder = written.folder
     splits = load(folder)
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 9, "test": 3}
     assert splits["train"].features == datasets.Features.from_arrow_schema(PILE_SCHEMA)
@@ -72,9 +91,8 @@ def test_tables_of_an_older_version_are_merged_with_null_in_newer_columns(
     assert load(tmp_path / "pile", "units", split="train").column_names[-2:] == ["order", "source_dataset"]
 
 
-def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
-    folder = tmp_path / "pile"
-    pile.write(folder)
+def test_the_metadata_numbers_are_those_of_the_files(written: Written, load: Callable[..., Any]):
+    folder = written.folder
     default = next(info for info in metadata(folder)["dataset_info"] if info["config_name"] == "default")
     loaded = load(folder)
     for split in default["splits"]:
@@ -84,11 +102,8 @@ def test_the_metadata_numbers_are_those_of_the_files(tmp_path: Path, pile: Pile,
     assert default["download_size"] == sum(file.stat().st_size for file in (folder / "data").iterdir())
 
 
-def test_units_and_sessions_of_all_components_are_there_with_their_source(
-    tmp_path: Path, pile: Pile, load: Callable[..., Any]
-):
-    folder = tmp_path / "pile"
-    pile.write(folder)
+def test_units_and_sessions_of_all_components_are_there_with_their_source(written: Written, load: Callable[..., Any]):
+    folder = written.folder
     units = load(folder, "units", split="train")
     assert units.column_names[-1] == "source_dataset"
     assert [(u["source_dataset"], u["session_id"]) for u in units] == (
@@ -102,39 +117,42 @@ def test_units_and_sessions_of_all_components_are_there_with_their_source(
     assert preview.column_names == PILE_SCHEMA.names and len(preview) == 8
 
 
-def test_the_same_inputs_give_the_same_bytes_and_stale_files_go(tmp_path: Path, pile: Pile):
-    first = pile.write(tmp_path / "a")
+def test_the_same_inputs_give_the_same_bytes_and_stale_files_go(tmp_path: Path, pile: Pile, written: Written):
+    first = written.record
     (tmp_path / "b" / "data").mkdir(parents=True)
     (tmp_path / "b" / "data" / "train-00000-deadbeef.parquet").write_bytes(b"stale")
-    assert pile.write(tmp_path / "b") == first == pile.write(tmp_path / "a")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert pile.write(tmp_path / "b") == first
+    assert contents(written.folder) == contents(tmp_path / "b")
+    assert pile.write(tmp_path / "b") == first, "over its own files"
+    assert contents(written.folder) == contents(tmp_path / "b")
     assert PileRecord.model_validate_json(first.model_dump_json()) == first
     for split, shards in first.shards.items():
         for number, shard in enumerate(shards):
             assert shard.path == f"data/{split}-{number:05d}-{shard.sha256[:8]}.parquet"
 
 
-def test_on_the_stores_disk_shards_take_no_second_place(tmp_path: Path, pile: Pile):
-    record = pile.write(tmp_path / "a")
-    published = {shard.sha256: tmp_path / "a" / shard.path for some in record.shards.values() for shard in some}
+def test_on_the_stores_disk_shards_take_no_second_place(pile: Pile, written: Written):
+    published = {shard.sha256: written.folder / shard.path for some in written.record.shards.values() for shard in some}
     for shard in pile.shards:
         assert published[shard.file.sha256].stat().st_ino == Path(pile.store.uri(shard.file.key)).stat().st_ino
 
 
-def test_from_another_disk_shards_are_copied(tmp_path: Path, pile: Pile, monkeypatch: pytest.MonkeyPatch):
+def test_from_another_disk_shards_are_copied(
+    tmp_path: Path, pile: Pile, written: Written, monkeypatch: pytest.MonkeyPatch
+):
     def link(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    linked = pile.write(tmp_path / "a")
     monkeypatch.setattr("neuralpile_dagster.store.fetching.os.link", link)
-    assert pile.write(tmp_path / "b") == linked
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert pile.write(tmp_path / "b") == written.record
+    assert contents(written.folder) == contents(tmp_path / "b")
+    shard = next(iter(written.record.shards["train"])).path
+    assert (tmp_path / "b" / shard).stat().st_nlink == 1
 
 
-def test_the_card_says_how_the_pile_was_made(tmp_path: Path, pile: Pile):
-    pile.write(tmp_path / "pile")
-    card = (tmp_path / "pile" / "README.md").read_text()
-    assert metadata(tmp_path / "pile")["license"] == "cc-by-4.0"
+def test_the_card_says_how_the_pile_was_made(pile: Pile, written: Written):
+    card = (written.folder / "README.md").read_text()
+    assert metadata(written.folder)["license"] == "cc-by-4.0"
     tokens = {"mice": 2 * 4 * 100, "rats": 2 * 7 * 100}
     for name in ("mice", "rats"):
         assert f"| {name} | dandi 990002, version 0.1 | spdx:CC-BY-4.0 | 2 | 6 | {tokens[name]:,} |" in card
@@ -185,9 +203,8 @@ def test_somebody_elses_repository_without_tables_can_be_in_it(tmp_path: Path, p
     assert "units.parquet" not in (tmp_path / "bare" / "README.md").read_text()
 
 
-def test_the_splits_config_says_where_each_session_is(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
-    pile.write(tmp_path / "pile")
-    rows = list(load(tmp_path / "pile", "splits", split="train"))
+def test_the_splits_config_says_where_each_session_is(pile: Pile, written: Written, load: Callable[..., Any]):
+    rows = list(load(written.folder, "splits", split="train"))
     assert [(row["source_dataset"], row["session_id"]) for row in rows] == [
         ("mice", "s1"), ("mice", "s2"), ("rats", "r1"), ("rats", "r2"),
     ]  # fmt: skip
@@ -199,7 +216,7 @@ def test_the_splits_config_says_where_each_session_is(tmp_path: Path, pile: Pile
         assert (row["subject"], row["benchmarks"], row["twin_of"]) == ("1", [], None)
         assert row["tokens"] == (400 if row["source_dataset"] == "mice" else 700)
         assert 0 <= row["u"] < 1
-    assert "- `splits`: one row per session" in (tmp_path / "pile" / "README.md").read_text()
+    assert "- `splits`: one row per session" in (written.folder / "README.md").read_text()
 
 
 def test_the_card_says_how_splits_by_hash_were_made_and_where_benchmarks_are(tmp_path: Path, pile: Pile):
@@ -221,50 +238,51 @@ def test_the_card_says_how_splits_by_hash_were_made_and_where_benchmarks_are(tmp
     assert "| `neds_test` | 5 | 1 | 3 |" in card
 
 
-def test_sessions_that_a_component_got_after_the_plan_are_not_in_the_pile(tmp_path: Path, pile: Pile):
-    pile._component("mice", ["s1", "s2", "s3"], {})
-    pile.write(tmp_path / "pile")
+def test_sessions_that_a_component_got_after_the_plan_are_not_in_the_pile(tmp_path: Path, own: Pile):
+    own._component("mice", ["s1", "s2", "s3"], {})
+    own.write(tmp_path / "pile")
     sessions = pq.read_table(tmp_path / "pile" / "sessions" / "sessions.parquet")
     assert sessions["session_id"].to_pylist() == ["s1", "s2", "r1", "r2"]
 
 
 def test_units_tables_of_another_form_are_not_taken(tmp_path: Path, pile: Pile):
+    hub = LocalHub(tmp_path / "hub", "local")
     folder = tmp_path / "other"
     (folder / "units").mkdir(parents=True)
     pq.write_table(pa.table({"unit": [1]}), folder / "units" / "units.parquet")
-    pile.hub.publish("other", folder, silent)
-    assert list(hub_tables(pile.hub, "other")("units")) == []
-    assert list(hub_tables(pile.hub, "other")("sessions")) == []
+    hub.publish("other", folder, silent)
+    assert list(hub_tables(hub, "other")("units")) == []
+    assert list(hub_tables(hub, "other")("sessions")) == []
     assert sum(table.num_rows for table in hub_tables(pile.hub, "mice")("units")) == 8
 
 
-def test_a_damaged_shard_is_named_and_not_published(tmp_path: Path, pile: Pile):
-    path = Path(pile.store.uri(pile.shards[0].file.key))
+def test_a_damaged_shard_is_named_and_not_published(tmp_path: Path, own: Pile):
+    path = Path(own.store.uri(own.shards[0].file.key))
     content = bytearray(path.read_bytes())
     content[50] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"is damaged.*materialize"):
-        pile.write(tmp_path / "pile")
+        own.write(tmp_path / "pile")
     path.unlink()
     with pytest.raises(StoreError, match="is missing"):
-        pile.write(tmp_path / "pile")
+        own.write(tmp_path / "pile")
 
 
-def test_a_shard_that_is_not_what_its_record_says_is_refused(tmp_path: Path, pile: Pile):
-    pile.shards[0] = pile.shards[0].model_copy(update={"rows": 99})
+def test_a_shard_that_is_not_what_its_record_says_is_refused(tmp_path: Path, own: Pile):
+    own.shards[0] = own.shards[0].model_copy(update={"rows": 99})
     with pytest.raises(HubError, match="does not match its record"):
-        pile.write(tmp_path / "pile")
+        own.write(tmp_path / "pile")
 
 
-def test_a_pile_without_shards_is_refused(tmp_path: Path, pile: Pile):
-    pile.shards.clear()
+def test_a_pile_without_shards_is_refused(tmp_path: Path, own: Pile):
+    own.shards.clear()
     with pytest.raises(HubError, match="no shards"):
-        pile.write(tmp_path / "pile")
+        own.write(tmp_path / "pile")
 
 
-def test_it_is_published_like_a_component(tmp_path: Path, pile: Pile, load: Callable[..., Any]):
-    record = pile.write(pile.staging / "neural-pile")
-    done = pile.hub.publish("neural-pile", pile.staging / "neural-pile", silent)
-    shards: list[ShardRecord] = [shard for some in record.shards.values() for shard in some]
+def test_it_is_published_like_a_component(tmp_path: Path, written: Written, load: Callable[..., Any]):
+    hub = LocalHub(tmp_path / "hub", "local")
+    done = hub.publish("neural-pile", written.folder, silent)
+    shards: list[ShardRecord] = [shard for some in written.record.shards.values() for shard in some]
     assert {(s.path, s.sha256) for s in shards} <= {(f.path, f.sha256) for f in done.files}
-    assert len(load(pile.hub.path("neural-pile"), split="train")) == 9
+    assert len(load(hub.path("neural-pile"), split="train")) == 9

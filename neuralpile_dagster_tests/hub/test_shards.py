@@ -55,8 +55,8 @@ def test_killed_at_any_step_the_same_call_completes_with_the_same_bytes(
             break
         assert work() == complete
         assert contents(folder) == contents(tmp_path / "whole")
-        step += 4  # every fourth touch: they are some hundred
-    assert step > 40
+        step += 3
+    assert step > 30
 
 
 def test_a_session_larger_than_a_shard_is_split_between_rows(tmp_path: Path, store: LocalStore):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +79,49 @@ def test_a_component_states_how_often_each_value_occurs(tmp_path: Path, load: Ca
     }  # fmt: skip
 
 
-def test_a_pile_split_by_rows_states_the_values_of_each_source_and_split(tmp_path: Path) -> None:
-    record = Pile(tmp_path).write(tmp_path / "pile")
-    expected = decoded(tmp_path / "pile")
+@dataclass(frozen=True)
+class Published:
+    """A pile as it is published; nobody changes it."""
+
+    pile: Pile
+    folder: Path
+    record: PileRecord
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    home = tmp_path_factory.mktemp("plain")
+    pile = Pile(home)
+    return Published(pile, home / "pile", pile.write(home / "pile"))
+
+
+@pytest.fixture(scope="module")
+def foreign(plain: Published, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The same rows, of components of which nothing else is known."""
+    folder = tmp_path_factory.mktemp("foreign") / "pile"
+    components = plain.pile.components(record=None, tables=lambda config: [], token_counts={})
+    return Published(plain.pile, folder, plain.pile.write(folder, components=components))
+
+
+def test_a_pile_split_by_rows_states_the_values_of_each_source_and_split(plain: Published) -> None:
+    record, folder = plain.record, plain.folder
+    expected = decoded(folder)
     assert {split for _, split in expected} == {"train", "test"}
-    require_equal(published(tmp_path / "pile"), expected)
+    require_equal(published(folder), expected)
     require_equal(recorded(record.token_counts), expected)
     assert PileRecord.model_validate_json(record.model_dump_json()) == record
 
 
-def test_a_pile_whose_components_say_nothing_has_the_same_counts(tmp_path: Path) -> None:
-    pile = Pile(tmp_path)
-    known = pile.write(tmp_path / "known")
-    unknown = pile.write(tmp_path / "unknown", components=pile.components(token_counts={}))
-    assert unknown.token_counts == known.token_counts
+def test_a_pile_whose_components_say_nothing_has_the_same_counts(plain: Published, foreign: Published) -> None:
+    counts = [
+        [part.model_copy(update={"recorded_s": None}) for part in of.record.token_counts] for of in (plain, foreign)
+    ]
+    assert counts[0] == counts[1] != []
 
 
-def test_cards_show_the_shares_of_values_by_split(tmp_path: Path) -> None:
-    record = Pile(tmp_path).write(tmp_path / "pile")
-    card = (tmp_path / "pile" / "README.md").read_text().split("## Token statistics")[1].split("\n## ")[0]
+def test_cards_show_the_shares_of_values_by_split(plain: Published) -> None:
+    record = plain.record
+    card = (plain.folder / "README.md").read_text().split("## Token statistics")[1].split("\n## ")[0]
     counts = recorded(record.token_counts)
     zeros, tokens = (sum(c[0] for c in counts.values()), sum(c.sum() for c in counts.values()))
     assert "| statistic | train | test | all |" in card
@@ -105,7 +130,7 @@ def test_cards_show_the_shares_of_values_by_split(tmp_path: Path) -> None:
     assert hourly.endswith(f" | {2_200 * 3600 // 8:,} |"), "4 sessions of 2 s"
 
 
-def test_recorded_time_is_shared_out_by_the_tokens_of_each_split(tmp_path: Path) -> None:
+def test_recorded_time_is_shared_out_by_the_tokens_of_each_split(tmp_path: Path, foreign: Published) -> None:
     clock = ClockRecord(start_s=0.0, first_spike_s=0.5, last_spike_s=1.5, observed_s=1.0)
     record = Pile(tmp_path, clocks={"r2": clock}).write(tmp_path / "pile")
     seconds: dict[str, float] = defaultdict(float)
@@ -113,11 +138,8 @@ def test_recorded_time_is_shared_out_by_the_tokens_of_each_split(tmp_path: Path)
         assert part.recorded_s is not None
         seconds[part.source_dataset] += part.recorded_s
     assert seconds == pytest.approx({"mice": 2.0 + 2.0, "rats": 2.0 + 1.0})  # 100 bins of 20 ms, or what was observed
-    bare = Pile(tmp_path / "bare")
-    foreign = bare.components(record=None, tables=lambda config: [])
-    pile = bare.write(tmp_path / "bare-pile", components=foreign)
-    assert {part.recorded_s for part in pile.token_counts} == {None}
-    assert "| tokens per recorded hour | not known |" in (tmp_path / "bare-pile" / "README.md").read_text()
+    assert {part.recorded_s for part in foreign.record.token_counts} == {None}
+    assert "| tokens per recorded hour | not known |" in (foreign.folder / "README.md").read_text()
 
 
 class Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,24 @@ class Ledger:
     def due(self) -> PileDue | None:
         return pile_due(self.store, NEURAL_PILE, self.datasets, self.settings)
 
+    def copied_to(self, home: Path) -> Ledger:
+        """An equal one of its own."""
+        other = copy.copy(self)
+        other.store = LocalStore(shutil.copytree(self.store.root, home / "store"))
+        other.settings = Settings(home=home, store=str(other.store.root))
+        return other
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    """One that nobody changes."""
+    return Ledger(tmp_path_factory.mktemp("ledger"))
+
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path)
+def ledger(made: Ledger, tmp_path: Path) -> Ledger:
+    """One to change."""
+    return made.copied_to(tmp_path)
 
 
 def change(ledger: Ledger, key: str, kind: type[Model], **changes: Any) -> None:

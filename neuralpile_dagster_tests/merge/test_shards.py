@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from neuralpile_dagster.errors import MergeError, StoreError, TableError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.model import PilePlan, SourceFile
-from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
+from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
 from neuralpile_dagster.store import LocalStore
@@ -21,6 +22,7 @@ from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
+from neuralpile_dagster_tests.fixtures import commands
 from neuralpile_dagster_tests.fixtures.components import store_component, store_session, stored, three_components
 from neuralpile_dagster_tests.fixtures.row_files import comparable, open_path, read_rows, synthetic_rows, write_foreign
 
@@ -96,11 +98,18 @@ def records(store: LocalStore, key: str) -> list[dict[str, Any]]:
         return list(pq.read_table(file).to_pylist())
 
 
-def write_in_a_process(root: Path, name: str, folder: Path) -> None:
-    """What a worker does that knows only a partition key."""
-    store = LocalStore(root)
+WORKER = """
+import sys
+from pathlib import Path
+from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.merge.shards import write_shard
+from neuralpile_dagster.store import LocalStore
+store, folder = LocalStore(Path(sys.argv[1])), Path(sys.argv[2])
+for name in sys.argv[3:]:
     plan = load_plan(store, f"neural_pile/plans/{name.split('-')[0]}")
     write_shard(plan, name, store.open, folder / f"{name}.parquet")
+"""
+"""What workers do that know only partition keys."""
 
 
 def test_any_number_of_workers_in_any_order_give_the_same_bytes(tmp_path: Path):
@@ -109,12 +118,11 @@ def test_any_number_of_workers_in_any_order_give_the_same_bytes(tmp_path: Path):
     save_plan(store, f"neural_pile/plans/{plan.record.plan_id}", plan)
     alone = merge(plan, store, tmp_path / "alone")
     names = [shard.name for shard in reversed(plan.record.shards)]
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        list(
-            pool.map(
-                write_in_a_process, [store.root] * len(names), names, [tmp_path / "workers"] * len(names), chunksize=2
-            )
-        )
+    shares = [names[number::3] for number in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        commands_of = [[sys.executable, "-c", WORKER, store.root, tmp_path / "workers", *share] for share in shares]
+        ended = list(pool.map(lambda command: commands.run(command, dict(os.environ), kind="readers"), commands_of))
+    assert [(done.returncode, done.stderr) for done in ended] == [(0, "")] * 3
     assert digests(tmp_path / "workers") == alone
 
 

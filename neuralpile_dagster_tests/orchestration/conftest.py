@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster_tests.fixtures.house import House, copy_of, house, write_mice
+from neuralpile_dagster_tests.fixtures.kept import kept
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +49,9 @@ def new_house(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[Calla
 
 
 @pytest.fixture(scope="session")
-def first_built(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+def first_built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """An instance on which the mice are built and published, for others to begin with; nobody changes it."""
-    with house(tmp_path_factory.mktemp("built") / "home", new_archive()) as made:
-        made.build()
+    with kept("built", tmp_path_factory.mktemp("built") / "home") as made:
         yield made
 
 
@@ -72,3 +72,21 @@ def built(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Itera
     """An instance on which the mice are built and published; tests of a file share it and only look."""
     with copy_of(first_built, tmp_path_factory.mktemp("built") / "copy") as made:
         yield made
+
+
+@pytest.fixture
+def listed_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Opens instances on which only the manifest of the mice is made; keywords are those of `house.house`."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(kept("listed", _new_folder(tmp_path, "listed"), **settings))
+
+
+@pytest.fixture
+def broken_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Opens instances on which the middle session of the mice failed, its file being truncated; keywords as before."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(kept("broken", _new_folder(tmp_path, "broken"), **settings))
+
+
+def _new_folder(folder: Path, name: str) -> Path:
+    return folder / f"{name}{len(list(folder.glob(f'{name}*')))}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import dagster as dg
 import pytest
 
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.net.alerts import MAIL, WEBHOOK, send_alert
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.orchestration.launch import PART_OF
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, House, cut
+from neuralpile_dagster_tests.fixtures.house import MICE, House
+from neuralpile_dagster_tests.fixtures.kept import PastRun, last_run
 from neuralpile_dagster_tests.servers.alerts import mail_server, webhook
 
 NewHouse = Callable[..., House]
@@ -25,7 +27,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-def report(made: House, result: dg.ExecuteInProcessResult) -> object:
+def report(made: House, result: dg.ExecuteInProcessResult | PastRun) -> object:
     """What the sensor does about a failed run."""
     failure = next(event for event in result.all_events if event.event_type_value == "PIPELINE_FAILURE")
     context = dg.build_run_status_sensor_context(
@@ -34,16 +36,11 @@ def report(made: House, result: dg.ExecuteInProcessResult) -> object:
     return alert_sensor(made.settings)(context)
 
 
-def failed_batch(made: House) -> dg.ExecuteInProcessResult:
-    cut(made.archive / MICE.source.folder / FILES[1])
-    return made.batch(made.discover())
-
-
 def test_a_failed_run_is_posted_to_the_webhook_with_its_reason(
-    new_house: NewHouse, monkeypatch: pytest.MonkeyPatch
+    broken_house: NewHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = new_house()
-    result = failed_batch(made)
+    made = broken_house()
+    result = last_run(made)
     with webhook() as received:
         monkeypatch.setenv(WEBHOOK, received.address)
         report(made, result)
@@ -66,10 +63,10 @@ def test_a_failed_run_is_mailed_to_all_recipients(new_house: NewHouse, monkeypat
     assert "tiny-mice has no manifest yet" in mail
 
 
-def test_a_run_that_a_job_started_is_left_to_the_job(new_house: NewHouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = new_house()
+def test_a_run_that_a_job_started_is_left_to_the_job(listed_house: NewHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = listed_house()
     job = build_definitions(made.settings, made.datasets).get_job_def("build_tiny_mice")
-    cut(made.archive / MICE.source.folder / FILES[1])
+    shutil.rmtree(made.archive)
     job.execute_in_process(instance=made.instance, raise_on_error=False)
     part = next(run for run in made.instance.get_runs() if PART_OF in run.tags and run.is_failure)
     context = dg.build_run_status_sensor_context(

@@ -21,8 +21,7 @@ from neuralpile_dagster.ledger.standing import AnalysisStanding, analysis_standi
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster.testing.nwb import write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile, trains_of
+from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile
 
 PACKAGE = '''
 """Spikes of the busiest unit of each session, as somebody else's package would add it."""
@@ -58,7 +57,6 @@ ROW = Analysis(
     wanted=lambda dataset: dataset.name == "tiny-mice",
 )
 '''
-FOURTH = "sub-C_ses-4"
 
 
 def row(name: str) -> Analysis:
@@ -95,31 +93,27 @@ def added(tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def made(added: dg.AssetKey, new_house: Callable[..., House]) -> House:
-    """Four sessions with spike counts."""
-    house = new_house()
-    path = house.archive / MICE.source.folder / "sub-C" / f"{FOURTH}.nwb"
-    write_units_nwb(path, trains_of(4))
-    assert house.batch(house.discover()).success
-    return house
+def made(added: dg.AssetKey, built_house: Callable[..., House]) -> House:
+    """Three sessions that were built before the analysis was added."""
+    return built_house()
 
 
-def test_one_broken_session_of_four_costs_only_itself_and_is_made_alone_later(
+def test_one_broken_session_of_three_costs_only_itself_and_is_made_alone_later(
     made: House, added: dg.AssetKey, broken: Path
 ) -> None:
     keys = made.discover()
     broken.write_text(keys[1])
     result = made.run(added, partitions=keys)
     assert made.made(added) == set(keys) - {keys[1]}
-    assert "1 of 4 sessions of tiny-mice busiest_unit failed; the others are done" in failure_of(result)
+    assert "1 of 3 sessions of tiny-mice busiest_unit failed; the others are done" in failure_of(result)
     standing = standing_of(made)
-    assert (standing.done, list(standing.failed), standing.due) == (3, [keys[1]], {})
+    assert (standing.done, list(standing.failed), standing.due) == (2, [keys[1]], {})
     broken.unlink()
     again = made.run(added, partitions=[keys[1]])
     assert again.success
     assert made.made(added) == set(keys)
     standing = standing_of(made)
-    assert (standing.done, standing.failed, standing.due) == (4, {}, {})
+    assert (standing.done, standing.failed, standing.due) == (3, {}, {})
     assert documents.read_failures(made.store, MICE, made.settings) == {}, "a failed analysis is no failed session"
 
 
@@ -130,7 +124,7 @@ def test_the_numbers_of_a_record_are_in_the_ui_and_what_is_current_is_not_made_a
     assert made.run(added, partitions=keys).success
     result = made.run(added, partitions=keys)
     facts = [event.materialization.metadata for event in result.all_events if event.is_step_materialization]
-    assert [fact["reused"].value for fact in facts] == [True] * 4
+    assert [fact["reused"].value for fact in facts] == [True] * 3
     assert all(fact["spikes"].value > 0 for fact in facts)  # type: ignore[operator]
 
 
@@ -143,7 +137,7 @@ def test_the_sensor_asks_for_what_is_missing(made: House, added: dg.AssetKey) ->
     assert [added] in [request.asset_selection for request in result.run_requests]
 
 
-def test_the_command_line_builds_it_and_says_where_it_stands(
+def test_the_command_line_builds_it_and_annotations_on_request_and_says_where_they_stand(
     added: dg.AssetKey, new_archive: Callable[[], Path], broken: Path, tmp_path: Path
 ) -> None:
     archive = new_archive()
@@ -157,10 +151,14 @@ def test_the_command_line_builds_it_and_says_where_it_stands(
     assert built.code == 1
     assert "tiny-mice busiest_unit sub-A_ses-2: sub-A_ses-2 has no busiest unit" in built.out + built.err
     assert "local/tiny-mice: 3 sessions" in built.out, "a failed analysis does not stop the publication"
-    assert "tiny-mice busiest_unit: 2 done, 1 failed, 0 to do" in neuralpile("status", "tiny-mice", **places).out
+    status = neuralpile("status", "tiny-mice", **places).out
+    assert "tiny-mice busiest_unit: 2 done, 1 failed, 0 to do" in status
+    assert "tiny-mice annotations: 0 done, 0 failed, 3 to do (neuralpile build tiny-mice --annotations)" in status
     broken.unlink()
-    assert neuralpile("build", "tiny-mice", **places).code == 0
-    assert "tiny-mice busiest_unit: 3 done, 0 failed, 0 to do" in neuralpile("status", "tiny-mice", **places).out
+    assert neuralpile("build", "tiny-mice", "--limit", "2", "--annotations", **places).code == 0
+    status = neuralpile("status", "tiny-mice", **places).out
+    assert "tiny-mice busiest_unit: 3 done, 0 failed, 0 to do" in status
+    assert "tiny-mice annotations: 2 done, 0 failed, 1 to do" in status
 
 
 @pytest.mark.parametrize(

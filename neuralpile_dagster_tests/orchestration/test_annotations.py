@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,9 @@ from neuralpile_dagster_tests.fixtures.house import (
     PILE_HUB_DATASET,
     SESSIONS,
     House,
+    copy_of,
     failure_of,
-    neuralpile,
+    house,
     trains_of,
 )
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
@@ -30,16 +31,26 @@ from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 KEY = names.asset_key(MICE, ANNOTATIONS)
 
 
-@pytest.fixture
-def archive(new_archive: Callable[[], Path]) -> Path:
-    """The mice, with two trials each."""
-    root = new_archive()
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+    """The mice with two trials each, built and published; a table of the second session cannot be read."""
+    archive = new_archive()
     for number, name in enumerate(FILES):
         trials = {"start_time": [1.0, 3.0], "stop_time": [2.0, 4.0], "columns": {"choice": ["left", "right"]}}
         columns = {"snr": [float(number)] * len(trains_of(number))}
-        path = root / MICE.source.folder / name
+        path = archive / MICE.source.folder / name
         write_units_nwb(path, trains_of(number), subject_id=name[4], intervals={"trials": trials}, columns=columns)
-    return root
+    rewrite(archive / MICE.source.folder / FILES[1], "intervals/trials/stop_time", [2.0])
+    with house(tmp_path_factory.mktemp("annotated") / "home", archive) as made:
+        made.build()
+        yield made
+
+
+@pytest.fixture
+def made(first: House, tmp_path: Path) -> Iterator[House]:
+    """A copy to change."""
+    with copy_of(first, tmp_path / "copy") as copied:
+        yield copied
 
 
 def stored(house: House) -> dict[str, int]:
@@ -51,80 +62,47 @@ def stored(house: House) -> dict[str, int]:
     }
 
 
-def test_they_make_a_publication_due_once_and_nothing_else_again(
-    archive: Path, new_house: Callable[..., House]
+def test_they_make_a_publication_due_once_and_nothing_else_again_and_an_unreadable_table_costs_only_its_session(
+    made: House,
 ) -> None:
-    house = new_house(archive=archive)
-    house.build()
-    merge(house)
-    before, published = stored(house), documents.require_published(house.store, MICE, house.settings)
+    merge(made)
+    before, published = stored(made), documents.require_published(made.store, MICE, made.settings)
     assert published.annotations is None, "publishing does not wait for them"
-    assert dataset_due(house.store, MICE, house.settings, 1.0).publish is None
-    assert house.run(KEY, partitions=SESSIONS).success
-    due = dataset_due(house.store, MICE, house.settings, 1.0)
-    assert (due.sessions, due.analyses, due.why) == ({}, {}, "to publish with its annotations")
-    assert house.publish().success
-    assert dataset_due(house.store, MICE, house.settings, 1.0).publish is None
-    annotated = documents.require_published(house.store, MICE, house.settings)
-    assert (annotated.inputs, annotated.shards) == (published.inputs, published.shards)
-    assert annotated.annotations is not None
-    assert (annotated.annotations.sessions, annotated.annotations.tables) == (3, {"trials": 6})
-    pile = pile_due(house.store, NEURAL_PILE, house.datasets, house.settings)
-    assert pile == PileDue(False, (), True, pile.inputs if pile else "")
-    assert house.run(PILE_HUB_DATASET).success
-    assert pile_due(house.store, NEURAL_PILE, house.datasets, house.settings) is None
-    assert piles.require_published(house.store, NEURAL_PILE, house.settings).annotations
-    assert (house.hub_folder("neural-pile") / "intervals" / "intervals.parquet").is_file()
-    assert stored(house) == before
-
-
-def test_a_table_that_cannot_be_read_costs_the_annotations_of_its_session_only(
-    archive: Path, new_house: Callable[..., House]
-) -> None:
-    rewrite(archive / MICE.source.folder / FILES[1], "intervals/trials/stop_time", [2.0])
-    house = new_house(archive=archive)
-    keys = house.discover()
-    assert house.batch(keys).success
-    result = house.run(KEY, partitions=keys)
+    assert dataset_due(made.store, MICE, made.settings, 1.0).publish is None
+    result = made.run(KEY, partitions=SESSIONS)
     assert "1 of 3 sessions of tiny-mice annotations failed; the others are done" in failure_of(result)
     assert "1 values in stop_time for 2 rows" in failure_of(result)
-    assert documents.read_failures(house.store, MICE, house.settings) == {}
-    assert house.publish().success
-    published = documents.require_published(house.store, MICE, house.settings)
-    assert (published.totals.sessions, published.missing) == (3, {})
-    assert published.annotations is not None
-    assert published.annotations.sessions == 2
-    assert "2 of 3 sessions are annotated" in (house.hub_folder(MICE.name) / "README.md").read_text("utf-8")
+    assert documents.read_failures(made.store, MICE, made.settings) == {}, "the session itself did not fail"
+    due = dataset_due(made.store, MICE, made.settings, 1.0)
+    assert (due.sessions, due.analyses, due.why) == ({}, {}, "to publish with its annotations")
+    assert made.publish().success
+    assert dataset_due(made.store, MICE, made.settings, 1.0).publish is None
+    annotated = documents.require_published(made.store, MICE, made.settings)
+    assert (annotated.inputs, annotated.shards) == (published.inputs, published.shards)
+    assert (annotated.totals.sessions, annotated.missing) == (3, {})
+    assert annotated.annotations is not None
+    assert (annotated.annotations.sessions, annotated.annotations.tables) == (2, {"trials": 4})
+    assert "2 of 3 sessions are annotated" in (made.hub_folder(MICE.name) / "README.md").read_text("utf-8")
+    pile = pile_due(made.store, NEURAL_PILE, made.datasets, made.settings)
+    assert pile == PileDue(False, (), True, pile.inputs if pile else "")
+    assert made.run(PILE_HUB_DATASET).success
+    assert pile_due(made.store, NEURAL_PILE, made.datasets, made.settings) is None
+    assert piles.require_published(made.store, NEURAL_PILE, made.settings).annotations
+    assert (made.hub_folder("neural-pile") / "intervals" / "intervals.parquet").is_file()
+    assert stored(made) == before
 
 
-def test_sessions_of_an_earlier_version_are_annotated_only_when_a_person_asks(
-    archive: Path, new_house: Callable[..., House]
-) -> None:
-    house = new_house(archive=archive)
-    house.build()
+def test_sessions_of_an_earlier_version_are_annotated_only_when_a_person_asks(made: House) -> None:
     for key in SESSIONS:
-        record = documents.read_trains_record(house.store, MICE, house.settings, key)
+        record = documents.read_trains_record(made.store, MICE, made.settings, key)
         assert record is not None
         assert record.annotate
-        path = f"{documents.trains_folder(MICE, house.settings)}/{key}.json"
-        write_record(house.store, path, record.model_copy(update={"annotate": False}))
-    due = dataset_due(house.store, MICE, house.settings, 1.0)
+        path = f"{documents.trains_folder(MICE, made.settings)}/{key}.json"
+        write_record(made.store, path, record.model_copy(update={"annotate": False}))
+    due = dataset_due(made.store, MICE, made.settings, 1.0)
     assert (due.analyses, due.publish) == ({}, None)
-    manifest = documents.read_manifest(house.store, MICE)
-    standing = analysis_standing(house.store, MICE, house.settings, ANNOTATIONS, manifest)
+    manifest = documents.read_manifest(made.store, MICE)
+    standing = analysis_standing(made.store, MICE, made.settings, ANNOTATIONS, manifest)
     assert (standing.due, standing.on_request) == ({}, frozenset(SESSIONS))
-    assert house.run(KEY, partitions=[SESSIONS[0]]).success
-    assert list(read_annotations(house.store, MICE, house.settings, SESSIONS)) == [SESSIONS[0]]
-
-
-def test_the_command_line_makes_them_on_request_and_says_where_they_stand(archive: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    source = f"{{archive: dandi, id: '{MICE.source.id}', version: draft}}"
-    (home / "catalog.yaml").write_text(f"datasets:\n  - {{name: tiny-mice, title: Mice, source: {source}}}\n")
-    places = {"NEURALPILE_HOME": home, "NEURALPILE_ARCHIVE": archive}
-    assert neuralpile("build", "tiny-mice", "--limit", "1", **places).code == 0
-    before = neuralpile("status", "tiny-mice", **places).out
-    assert "tiny-mice annotations: 0 done, 0 failed, 3 to do (neuralpile build tiny-mice --annotations)" in before
-    assert neuralpile("build", "tiny-mice", "--limit", "1", "--annotations", **places).code == 0
-    assert "tiny-mice annotations: 1 done, 0 failed, 2 to do" in neuralpile("status", "tiny-mice", **places).out
+    assert made.run(KEY, partitions=[SESSIONS[0]]).success
+    assert list(read_annotations(made.store, MICE, made.settings, SESSIONS)) == [SESSIONS[0]]

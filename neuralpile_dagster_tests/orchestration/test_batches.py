@@ -18,21 +18,21 @@ from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of
+from neuralpile_dagster_tests.fixtures.kept import PastRun, kept, last_run
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS
-Broken = tuple[House, dg.ExecuteInProcessResult]
+Broken = tuple[House, PastRun]
 NewHouse = Callable[..., House]
 PER_SESSION = [name for name, check in CHECKS.items() if check.layer == "spike_counts"]
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[Broken]:
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
     """Three sessions of which the middle one is truncated, after one run of all three; tests only look."""
-    with house(tmp_path_factory.mktemp("broken"), new_archive()) as made:
-        cut(made.archive / MICE.source.folder / FILES[1])
-        yield made, made.batch(made.discover())
+    with kept("broken", tmp_path_factory.mktemp("broken") / "copy") as made:
+        yield made, last_run(made)
 
 
 def test_two_of_three_sessions_are_green_and_one_red_after_one_batch(broken: Broken) -> None:
@@ -78,47 +78,42 @@ def test_a_dataset_with_a_failed_session_is_not_published_and_says_which(broken:
     assert not broken[0].hub_folder("tiny-mice").exists()
 
 
-def test_a_second_batch_of_the_repaired_session_alone_completes_the_dataset(new_house: NewHouse) -> None:
-    made = new_house()
+def test_a_second_batch_of_the_repaired_session_alone_completes_the_dataset(
+    broken_house: NewHouse, mice_files: dict[str, bytes]
+) -> None:
+    made = broken_house()
     broken_file = made.archive / MICE.source.folder / FILES[1]
-    whole = cut(broken_file)
-    keys = made.discover()
-    assert not made.batch(keys).success
-    broken_file.write_bytes(whole)
-    assert made.discover() == keys
+    broken_file.write_bytes(mice_files[broken_file.relative_to(made.archive).as_posix()])
+    assert made.discover() == list(SESSIONS)
     assert made.batch([MIDDLE]).success
     assert made.made(COUNTS) == set(SESSIONS)
     assert documents.read_failures(made.store, MICE, made.settings) == {}
     assert made.publish().success
 
 
-def test_a_batch_of_finished_sessions_writes_nothing(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
+def test_a_batch_of_finished_sessions_writes_nothing(built_house: NewHouse) -> None:
+    made = built_house()
     before = contents(made.store.root)
-    result = made.batch(keys)
+    result = made.batch(SESSIONS)
     assert result.success
     assert contents(made.store.root) == before
     reused = [event.materialization.metadata["reused"].value for event in materializations(result)]
     assert reused == [True] * 6
 
 
-def test_a_session_whose_file_changed_is_made_anew_and_its_neighbours_are_not(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
+def test_a_session_whose_file_changed_is_made_anew_and_its_neighbours_are_not(built_house: NewHouse) -> None:
+    made = built_house()
     before = contents(made.store.root)
     first, second, _ = (made.archive / MICE.source.folder / name for name in FILES)
     second.write_bytes(first.read_bytes())
     made.discover()
-    assert made.batch(keys).success
+    assert made.batch(SESSIONS).success
     changed = {path.split("/")[-1] for path, state in contents(made.store.root).items() if before.get(path) != state}
     assert changed == {f"{MIDDLE}{end}" for end in (".parquet", ".json", ".units.parquet")} | {"manifest.json"}
 
 
 def test_counts_are_made_of_what_was_read_and_spike_times_are_free_while_rows_are_written(
-    new_house: NewHouse, monkeypatch: pytest.MonkeyPatch
+    listed_house: NewHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spike_times, write_rows = [], build.write_session_rows
 
@@ -130,33 +125,30 @@ def test_counts_are_made_of_what_was_read_and_spike_times_are_free_while_rows_ar
         assert spike_times[-1]() is None
         return write_rows(*arguments, **more)
 
-    made, store_recording = new_house(), build.store_recording
+    made, store_recording = listed_house(), build.store_recording
     monkeypatch.setattr(build, "store_recording", store)
     monkeypatch.setattr(build, "write_session_rows", write)
     monkeypatch.delattr(build, "load_recording")
-    assert made.batch(made.discover()).success
-    assert len(spike_times) == len(SESSIONS)
+    assert made.batch(SESSIONS[:2]).success
+    assert len(spike_times) == 2
 
 
-def test_spike_trains_alone_can_be_made_and_counts_later(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
+def test_spike_trains_alone_can_be_made_and_counts_later(listed_house: NewHouse) -> None:
+    made, keys = listed_house(), SESSIONS[:2]
     assert made.run(TRAINS, partitions=keys).success
     assert made.made(COUNTS) == set()
     assert made.run(COUNTS, partitions=keys).success
-    assert made.made(COUNTS) == set(SESSIONS)
+    assert made.made(COUNTS) == set(keys)
 
 
-def test_counts_alone_of_sessions_that_were_never_read_make_their_spike_trains_too(new_house: NewHouse) -> None:
-    made = new_house()
-    assert made.run(COUNTS, partitions=made.discover()[:1]).success
+def test_counts_alone_of_sessions_that_were_never_read_make_their_spike_trains_too(listed_house: NewHouse) -> None:
+    made = listed_house()
+    assert made.run(COUNTS, partitions=[FIRST]).success
     assert made.made(TRAINS) == made.made(COUNTS) == {FIRST}
 
 
-def test_the_checks_alone_judge_every_finished_session_again(new_house: NewHouse) -> None:
-    made = new_house()
-    cut(made.archive / MICE.source.folder / FILES[1])
-    made.batch(made.discover())
+def test_the_checks_alone_judge_every_finished_session_again(broken_house: NewHouse) -> None:
+    made = broken_house()
     stored = made.store.root / "tiny_mice" / "spike_counts" / f"{LAST}.parquet"
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
     before = len(made.checks(COUNTS, "file_is_as_recorded"))
@@ -169,28 +161,23 @@ def test_the_checks_alone_judge_every_finished_session_again(new_house: NewHouse
     assert f"{LAST} fails the check" in failure_of(result)
 
 
-def test_the_newest_verdict_of_a_check_is_about_all_sessions_of_the_dataset(new_house: NewHouse) -> None:
-    made = new_house()
-    assert made.batch(made.discover()).success
-    newest = made.checks(COUNTS, "spikes_conserved")[0]
+def test_the_newest_verdict_of_a_check_is_about_all_sessions_of_the_dataset(built: House) -> None:
+    newest = built.checks(COUNTS, "spikes_conserved")[0]
     assert newest.partition is None
     assert newest.metadata["found"].value == "3 of 3 known sessions pass"
 
 
-def test_the_ui_finds_the_check_of_each_partition_and_calls_nothing_unsynced(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
-    log = made.instance.event_log_storage
+def test_the_ui_finds_the_check_of_each_partition_and_calls_nothing_unsynced(built: House) -> None:
+    log = built.instance.event_log_storage
     states = log.get_asset_check_partition_info([dg.AssetCheckKey(COUNTS, "plausible_rates")])
     assert {state.partition_key: state.is_current for state in states if state.partition_key} == dict.fromkeys(
-        keys, True
+        SESSIONS, True
     )
-    graph, loading = made.job.asset_layer.asset_graph, LoadingContextForTest(made.instance)
-    stale = CachingStaleStatusResolver(made.instance, graph, loading_context=loading)
+    graph, loading = built.job.asset_layer.asset_graph, LoadingContextForTest(built.instance)
+    stale = CachingStaleStatusResolver(built.instance, graph, loading_context=loading)
     for key in (TRAINS, COUNTS):
-        assert [stale.get_status(key, partition) for partition in keys] == [StaleStatus.FRESH] * 3, (
-            stale.get_stale_causes(key, keys[0])
+        assert [stale.get_status(key, partition) for partition in SESSIONS] == [StaleStatus.FRESH] * 3, (
+            stale.get_stale_causes(key, FIRST)
         )
 
 
@@ -203,30 +190,26 @@ def test_a_batch_in_which_every_session_fails_does_not_say_that_others_are_done(
     assert "others" not in message
 
 
-def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
+def test_a_session_that_fails_a_blocking_check_is_red_and_not_published(built_house: NewHouse) -> None:
+    made = built_house()
     record = documents.read_counts_record(made.store, MICE, made.settings, MIDDLE)
     assert record is not None
     forgetful = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
     path = f"{documents.counts_folder(MICE, made.settings)}/{MIDDLE}.json"
     write_record(made.store, path, record.model_copy(update={"stats": forgetful}))
-    result = made.batch(keys)
+    result = made.batch(SESSIONS)
     assert f"{MIDDLE} fails the check spikes_conserved" in failure_of(result)
     said = made.checks(COUNTS, "spikes_conserved")[:4]
     assert {e.partition: e.passed for e in said} == {FIRST: True, MIDDLE: False, LAST: True, None: False}
     assert "2 of 3 sessions done" in failure_of(made.publish())
 
 
-def test_a_stored_file_that_changed_is_made_anew_when_its_session_is_materialized_again(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
+def test_a_stored_file_that_changed_is_made_anew_when_its_session_is_materialized_again(built_house: NewHouse) -> None:
+    made = built_house()
     stored = made.store.root / documents.counts_folder(MICE, made.settings) / f"{MIDDLE}.parquet"
     right = stored.read_bytes()
     stored.write_bytes(right[:500] + bytes([right[500] ^ 0xFF]) + right[501:])
-    assert made.batch(keys).success
+    assert made.batch(SESSIONS).success
     assert stored.read_bytes() == right
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,8 @@ from dagster import DagsterInvalidConfigError
 
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, PILE_MANIFEST, SESSIONS, House, cut, failure_of, house
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, failure_of
+from neuralpile_dagster_tests.fixtures.kept import kept
 
 MANIFEST, SESSIONS_OP, PUBLISH = "neural_pile__manifest", "tiny_mice__sessions", "tiny_mice__hub_dataset"
 KEYS = {
@@ -73,13 +73,9 @@ def test_every_field_of_the_launchpad_has_a_description(built: House) -> None:
 
 
 @pytest.fixture(scope="module")
-def partial(
-    tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]
-) -> Iterator[tuple[House, dg.ExecuteInProcessResult]]:
+def partial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, dg.ExecuteInProcessResult]]:
     """The mice published with two of three sessions, the middle one being damaged."""
-    with house(tmp_path_factory.mktemp("partial"), new_archive()) as made:
-        cut(made.archive / MICE.source.folder / FILES[1])
-        made.batch(made.discover())
+    with kept("broken", tmp_path_factory.mktemp("partial") / "copy") as made:
         yield made, made.publish(min_session_share=0.6)
 
 

@@ -16,11 +16,10 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
-from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.registry import CHECKS
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
@@ -32,6 +31,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     house,
     write_mice,
 )
+from neuralpile_dagster_tests.fixtures.merging import merge, require, run_unchecked
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "annotations", "hub_dataset")
 HEAVY = (
@@ -130,7 +130,8 @@ def test_a_row_of_a_users_catalog_becomes_a_component_without_touching_the_packa
     home = Settings(home=tmp_path, store=str(tmp_path / "store"), archive=str(tmp_path / "archive"))
     row = load_catalog(home)["my-mice"]
     with house(tmp_path, tmp_path / "archive", [row]) as made:
-        made.build(row)
+        require(made.batch(made.discover(row), row))
+        require(run_unchecked(made, key("hub_dataset", "my_mice")))
         assert made.made(key("spike_counts", "my_mice")) == set(SESSIONS)
         assert (made.hub_folder("my-mice") / "README.md").is_file()
     everything = build_definitions(home).resolve_asset_graph().get_all_asset_keys()
@@ -166,10 +167,7 @@ def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
     """The last materialization of each asset of the built mice and of their pile."""
-    assert built.run(PILE_MANIFEST).success
-    for shard in piles.planned_shards(built.store, NEURAL_PILE, built.settings):
-        assert built.run(PILE_SHARDS, partitions=[shard]).success
-    assert built.run(PILE_HUB_DATASET).success
+    merge(built)
     keys = {layer: key(layer) for layer in LAYERS} | {
         "neural_pile/manifest": PILE_MANIFEST,
         "neural_pile/shards": PILE_SHARDS,

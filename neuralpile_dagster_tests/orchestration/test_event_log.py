@@ -1,5 +1,6 @@
 """The event log in SQLite stays open between events; its files are those of Dagster's own class."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from neuralpile_dagster.orchestration.event_log import MOST_OPEN, OpenSqliteEventLogStorage
+from neuralpile_dagster.orchestration import event_log
+from neuralpile_dagster.orchestration.event_log import OpenSqliteEventLogStorage
 from neuralpile_dagster.orchestration.home import open_instance
 from neuralpile_dagster.settings import Settings
 
@@ -19,8 +21,19 @@ def thing(context: dg.AssetExecutionContext) -> None:
     context.log.info("something")
 
 
+@pytest.fixture(scope="module")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that was opened once; nobody changes it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with open_instance(Settings(home, str(home / "store"))):
+            return home
+
+
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+def instance(new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    shutil.copytree(new_home, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with open_instance(Settings(tmp_path, str(tmp_path / "store"))) as opened:
         yield opened
@@ -35,9 +48,16 @@ def run(instance: dg.DagsterInstance) -> str:
     return dg.materialize([thing], instance=instance).run_id
 
 
+def write(instance: dg.DagsterInstance) -> str:
+    """Write the first event of a run."""
+    run_id = dg.DagsterRun("a job").run_id
+    instance.report_engine_event("something", job_name="a job", run_id=run_id)
+    return run_id
+
+
 def test_a_home_has_the_log_that_stays_open(instance: dg.DagsterInstance, tmp_path: Path):
     assert isinstance(instance.event_log_storage, OpenSqliteEventLogStorage)
-    run_id = run(instance)
+    run_id = write(instance)
     assert open_logs(tmp_path) == {run_id, "index"}
 
 
@@ -47,9 +67,12 @@ def test_a_commit_does_not_wait_for_the_disk(instance: dg.DagsterInstance):
     assert modes == ["wal", 1], "NORMAL is safe with a write-ahead log only"
 
 
-def test_only_the_logs_used_last_stay_open(instance: dg.DagsterInstance, tmp_path: Path):
-    runs = [run(instance) for _ in range(MOST_OPEN + 2)]
-    assert len(open_logs(tmp_path)) == MOST_OPEN
+def test_only_the_logs_used_last_stay_open(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(event_log, "MOST_OPEN", 3)
+    runs = [*(write(instance) for _ in range(4)), run(instance)]
+    assert len(open_logs(tmp_path)) == 3
     assert open_logs(tmp_path) >= {runs[-1], "index"}
     assert all(instance.all_logs(run_id) for run_id in runs)
 
@@ -57,7 +80,7 @@ def test_only_the_logs_used_last_stay_open(instance: dg.DagsterInstance, tmp_pat
 def test_all_logs_are_closed_with_the_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with open_instance(Settings(tmp_path, str(tmp_path / "store"))) as opened:
-        run(opened)
+        write(opened)
     assert open_logs(tmp_path) == set()
 
 
@@ -73,9 +96,9 @@ def test_dagsters_own_class_reads_what_ours_wrote_and_ours_what_it_wrote(instanc
 
 
 def test_events_written_after_a_wipe_are_kept(instance: dg.DagsterInstance, tmp_path: Path):
-    before = run(instance)
+    before = write(instance)
     instance.event_log_storage.wipe()
-    after = run(instance)
+    after = write(instance)
     assert instance.event_log_storage.get_logs_for_run(before) == []
     assert (tmp_path / "history" / "runs" / f"{after}.db").exists()
     assert instance.event_log_storage.get_logs_for_run(after)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
-from neuralpile_dagster.definitions import whole_job
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher, watch_interrupts
 from neuralpile_dagster_tests.fixtures.house import House
@@ -45,7 +44,7 @@ def test_a_build_that_is_interrupted_while_a_run_ends_does_not_go_on(
     new_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = new_house()
-    launcher = Launcher(house.settings, house.instance, whole_job(house.settings))
+    launcher = Launcher(house.settings, house.instance, house.job)
     assert launcher.run([names.OVERVIEW]) is None
     execute = type(launcher.job).execute_in_process
 

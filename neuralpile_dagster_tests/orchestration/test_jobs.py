@@ -11,9 +11,9 @@ import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
-from neuralpile_dagster.definitions import build_definitions
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of
 
@@ -47,8 +47,7 @@ def test_scattered_failed_sessions_are_retried_in_one_run(new_house: NewHouse) -
     whole = {name: (folder / name).read_bytes() for name in (FILES[0], FILES[2])}
     for name in whole:
         cut(folder / name)
-    keys = made.discover()
-    assert not made.batch(keys).success
+    assert not made.batch(made.discover()).success
     (folder / FILES[0]).write_bytes(whole[FILES[0]])
     before = runs(made)
     result = launch(made, "retry_failed")
@@ -89,9 +88,18 @@ def test_building_a_dataset_with_a_failed_session_says_why_it_is_not_published(n
     assert launch(made, "build_tiny_mice", min_session_share=0.5).success
 
 
-def test_publishing_all_publishes_what_is_done_and_the_pile_and_leaves_the_rest(new_house: NewHouse) -> None:
-    made = new_house(datasets=[MICE, MICE.model_copy(update={"name": "other-mice"})])
-    assert made.batch(made.discover()).success
+@pytest.fixture
+def unpublished(built_house: NewHouse) -> House:
+    """Mice that are done and not published, beside others that nobody started."""
+    made = built_house()
+    made.datasets = [MICE, MICE.model_copy(update={"name": "other-mice"})]
+    made.store.delete(documents.published_path(MICE, made.settings))
+    shutil.rmtree(made.settings.home / "hub")
+    return made
+
+
+def test_publishing_all_publishes_what_is_done_and_the_pile_and_leaves_the_rest(unpublished: House) -> None:
+    made = unpublished
     assert launch(made, "publish_all").success
     assert piles.require_published(made.store, NEURAL_PILE, made.settings).components == (MICE.name,)
     before = runs(made)
@@ -100,11 +108,7 @@ def test_publishing_all_publishes_what_is_done_and_the_pile_and_leaves_the_rest(
 
 
 @pytest.mark.parametrize("name", ["build_tiny_mice", "publish_all"])
-def test_a_job_that_cannot_do_its_work_fails_in_words(new_house: NewHouse, name: str) -> None:
-    made = new_house()
-    if name == "publish_all":
-        assert made.batch(made.discover()).success
-        (made.settings.home / "hub").write_text("in the way")
-    else:
-        shutil.rmtree(made.archive)
-    assert "Failure" in failure_of(launch(made, name))
+def test_a_job_that_cannot_do_its_work_fails_in_words(unpublished: House, name: str) -> None:
+    (unpublished.settings.home / "hub").write_text("in the way")
+    shutil.rmtree(unpublished.archive)
+    assert "Failure" in failure_of(launch(unpublished, name))

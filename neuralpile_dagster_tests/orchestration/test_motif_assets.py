@@ -266,16 +266,16 @@ def test_a_repository_of_spike_counts_is_not_replaced(made: Made, tmp_path: Path
     assert hub.files("neural-pile-1x15") == before
 
 
-@pytest.mark.parametrize("ending", ["1x15", "1x15-40"])
-def test_a_publication_that_is_gone_from_the_hub_is_published_again(made: Made, ending: str, tmp_path: Path) -> None:
-    repository = made.folder(ending)
-    before = contents(repository.resolve())
-    shutil.move(repository.resolve(), tmp_path / "gone")
-    repository.unlink()
+def test_publications_that_are_gone_from_the_hub_are_published_again(made: Made, tmp_path: Path) -> None:
+    repositories = [made.folder(ending) for ending in ("1x15", "1x15-40")]
+    before = [contents(repository.resolve()) for repository in repositories]
+    for repository in repositories:
+        shutil.move(repository.resolve(), tmp_path / repository.name)
+        repository.unlink()
     launcher = Launcher(made.house.settings, made.house.instance, made.house.job, datasets=made.house.datasets)
     launcher.made_of(made.pile)
     assert launcher.outcome.failed == {}
-    assert contents(repository.resolve()) == before
+    assert [contents(repository.resolve()) for repository in repositories] == before
 
 
 def test_what_is_published_in_one_hub_is_due_in_another(made: Made) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,19 +13,18 @@ from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, failure_of, house, trains_of
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, copy_of, failure_of, trains_of
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 HUB_DATASET = names.hub_dataset_key(MICE)
 
 
-@pytest.fixture
-def changed(built_house: Callable[..., House]) -> House:
-    """A published dataset of which the archive then lists another first file."""
-    made = built_house()
-    write_units_nwb(made.archive / MICE.source.folder / FILES[0], trains_of(9))
-    made.discover()
-    return made
+@pytest.fixture(scope="module")
+def changed(built: House) -> House:
+    """A published dataset of which the archive then lists another first file; tests that repair it take a copy."""
+    write_units_nwb(built.archive / MICE.source.folder / FILES[0], trains_of(9))
+    built.discover()
+    return built
 
 
 def newest(made: House, check: str, key: object = COUNTS) -> dict[str | None, bool]:
@@ -62,27 +61,26 @@ def test_the_published_dataset_is_no_longer_current(changed: House) -> None:
     assert newest(changed, "no_sessions_left_failed", HUB_DATASET)[None] is False
 
 
-def test_counts_alone_read_the_changed_file_anew(changed: House) -> None:
-    assert changed.run(COUNTS, partitions=SESSIONS).success
-    assert newest(changed, "source_is_as_listed")[SESSIONS[0]] is True
-    assert dataset_due(changed.store, MICE, changed.settings, 1.0).sessions == {}
-    assert changed.publish().success
-    assert published_size(changed) == (changed.archive / MICE.source.folder / FILES[0]).stat().st_size
+def test_counts_alone_read_the_changed_file_anew(changed: House, tmp_path: Path) -> None:
+    with copy_of(changed, tmp_path / "copy") as made:
+        assert made.run(COUNTS, partitions=SESSIONS).success
+        assert newest(made, "source_is_as_listed")[SESSIONS[0]] is True
+        assert dataset_due(made.store, MICE, made.settings, 1.0).sessions == {}
+        assert made.publish().success
+        assert published_size(made) == (made.archive / MICE.source.folder / FILES[0]).stat().st_size
 
 
 @pytest.fixture
-def refused(tmp_path: Path, new_archive: Callable[[], Path]) -> Iterator[House]:
+def refused(built_house: Callable[..., House]) -> House:
     """A dataset whose middle session failed a blocking check."""
-    with house(tmp_path, new_archive()) as made:
-        keys = made.discover()
-        assert made.batch(keys).success
-        record = documents.read_counts_record(made.store, MICE, made.settings, SESSIONS[1])
-        assert record is not None
-        stats = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
-        folder = documents.counts_folder(MICE, made.settings)
-        write_record(made.store, f"{folder}/{SESSIONS[1]}.json", record.model_copy(update={"stats": stats}))
-        assert not made.batch(keys).success
-        yield made
+    made = built_house()
+    record = documents.read_counts_record(made.store, MICE, made.settings, SESSIONS[1])
+    assert record is not None
+    stats = record.stats.model_copy(update={"spikes_kept": record.stats.spikes_kept - 7})
+    folder = documents.counts_folder(MICE, made.settings)
+    write_record(made.store, f"{folder}/{SESSIONS[1]}.json", record.model_copy(update={"stats": stats}))
+    assert not made.batch(SESSIONS[1:2]).success
+    return made
 
 
 def test_spike_trains_alone_do_not_lift_what_a_check_of_the_counts_refused(refused: House) -> None:

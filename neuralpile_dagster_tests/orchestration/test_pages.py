@@ -16,7 +16,7 @@ from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.automation.pages import pages_sensor, refresh_pages
 from neuralpile_dagster.orchestration.names import OVERVIEW, session_partitions
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, failure_of
 
 NewHouse = Callable[..., House]
 OTHERS = MICE.model_copy(update={"name": "other-mice"})
@@ -64,22 +64,17 @@ def test_the_sensor_refreshes_once_when_a_run_has_ended(new_house: NewHouse) -> 
     assert tick(made, later)[0] == "No run has ended since the last refresh."
 
 
-def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_sessions(new_house: NewHouse) -> None:
-    made = new_house()
-    cut(made.archive / MICE.source.folder / FILES[1])
-    made.batch(made.discover())
+def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_sessions(broken_house: NewHouse) -> None:
+    made = broken_house()
     refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
     line = overview(made)["next"]
     assert line.startswith("- [tiny-mice](/assets/tiny_mice/spike_counts?view=partitions): not published: 1 of 3 sess")
     assert "tries them now" in line
 
 
-def test_a_tick_of_automation_that_requests_nothing_says_why_for_each_dataset(new_house: NewHouse) -> None:
-    made = new_house(datasets=[MICE, OTHERS])
-    cut(made.archive / MICE.source.folder / FILES[1])
-    keys = made.discover()
-    made.batch(keys)
-    made.run(names.asset_key(MICE, ANNOTATIONS), partitions=keys)
+def test_a_tick_of_automation_that_requests_nothing_says_why_for_each_dataset(broken_house: NewHouse) -> None:
+    made = broken_house(datasets=[MICE, OTHERS])
+    made.run(names.asset_key(MICE, ANNOTATIONS), partitions=SESSIONS)
     context = dg.build_sensor_context(made.instance, resources={"instance": InstanceResource(made.settings)})
     skip = current_sensor(made.datasets, [NEURAL_PILE])(context)
     assert isinstance(skip, dg.SkipReason)
@@ -107,11 +102,11 @@ def test_a_dataset_that_was_never_listed_has_a_partition_that_says_what_to_do(ne
     assert made.instance.get_dynamic_partitions(partitions) == list(SESSIONS)
 
 
-def test_partitions_of_no_session_are_removed_and_the_log_says_so(new_house: NewHouse) -> None:
-    made = new_house()
+def test_partitions_of_no_session_are_removed_and_the_log_says_so(listed_house: NewHouse) -> None:
+    made = listed_house()
     partitions = session_partitions(MICE).name
     assert partitions is not None
-    assert made.batch(made.discover()[:1]).success
+    assert made.batch(SESSIONS[:1]).success
     made.instance.add_dynamic_partitions(partitions, ["by-hand"])
     for number in (0, 2):  # of the first session results are stored, of the last nothing
         (made.archive / MICE.source.folder / FILES[number]).unlink()
@@ -140,10 +135,8 @@ def test_errors_of_single_assets_come_in_words_without_a_trace(new_house: NewHou
     assert data.error.cause is None
 
 
-def test_the_page_of_a_failed_session_has_the_reason_in_its_parts(new_house: NewHouse) -> None:
-    made = new_house()
-    cut(made.archive / MICE.source.folder / FILES[1])
-    made.batch(made.discover())
+def test_the_page_of_a_failed_session_has_the_reason_in_its_parts(broken_house: NewHouse) -> None:
+    made = broken_house()
     for asset in (names.spike_trains_key(MICE), names.spike_counts_key(MICE)):
         chosen = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[SESSIONS[1]])
         (record,) = made.instance.fetch_observations(chosen, limit=5).records

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neuralpile_dagster_tests.fixtures.commands import run
-from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, copy_files
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
@@ -27,16 +25,15 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster_tests.fixtures.house import MICE, house
-from neuralpile_dagster_tests.orchestration.test_pile_sources import merge
+from neuralpile_dagster_tests.fixtures.merging import merge
 
 home, archive = map(Path, sys.argv[1:])
 with house(home, archive, hub="hf", namespace="lab") as made:
-    made.build()
-    def rows(**config):
-        merge(made, test_size=0.4, seed=3, **config)
-        return [file.sha256 for file in open_hub(made.settings).files("neural-pile") if file.path.startswith("data/")]
-    result = {"store": rows()}
     assert made.publish(publish_spike_times=True).success
+    def rows(checks=False, **config):
+        merge(made, checks=checks, test_size=0.4, seed=3, **config)
+        return [file.sha256 for file in open_hub(made.settings).files("neural-pile") if file.path.startswith("data/")]
+    result = {"store": rows(checks=True)}
     result["spikes"] = [file.path for file in open_hub(made.settings).files("tiny-mice-spikes")]
     said = made.checks(names.hub_dataset_key(MICE), "spike_times_give_the_counts")[0]
     result["binned"] = said.metadata["found"].value
@@ -51,9 +48,10 @@ print(json.dumps(result))
 
 
 @pytest.fixture(scope="module")
-def merged(built: House, new_archive: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def merged(built: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three piles on one hub: from the store, from the hub, and with the mice of somebody else."""
     folder = tmp_path_factory.mktemp("merged")
+    home, archive = copy_files(built.settings.home, built.archive, folder / "copy")
     with HubServer(folder / "server") as server:
         hub_for(server).publish("other-lab/their-rats", built.hub_folder(MICE.name).resolve(), quiet)
         environment = {
@@ -62,7 +60,7 @@ def merged(built: House, new_archive: Callable[[], Path], tmp_path_factory: pyte
             "HF_TOKEN": server.token,
             "HF_HOME": str(folder / "huggingface"),
         }
-        command = [sys.executable, "-c", MERGES, str(folder / "home"), str(new_archive())]
+        command = [sys.executable, "-c", MERGES, str(home), str(archive)]
         done = run(command, environment)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,51 +17,43 @@ import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.publish.token_counts import as_vector
-from neuralpile_dagster.records import PileRecord
+from neuralpile_dagster.records import PileRecord, TokenCounts
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster_tests.fixtures.house import (
-    MICE,
-    PILE_HUB_DATASET,
-    PILE_MANIFEST,
-    PILE_SHARDS,
-    House,
-    failure_of,
-    house,
-)
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, House, copy_of, failure_of
+from neuralpile_dagster_tests.fixtures.merging import merge, rows_of
 
 
-def require(result: dg.ExecuteInProcessResult) -> None:
-    """The run succeeded, or this says why not."""
-    assert result.success, failure_of(result)
+@pytest.fixture(scope="module")
+def merges(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[dict[str, House]]:
+    """Instances with one pile of the mice, from their store and from the hub alone; nobody changes them."""
+    with ExitStack() as stack:
+        made = {
+            name: stack.enter_context(copy_of(first_built, tmp_path_factory.mktemp("merged") / name))
+            for name in ("store", "hub")
+        }
+        for name, instance in made.items():
+            counts, elsewhere = instance.store.root / MICE.key / "spike_counts", instance.store.root / "elsewhere"
+            if name == "hub":
+                counts.rename(elsewhere)
+            merge(instance, split_by="sessions", test_size=0.4, seed=3, merge_from=name)
+            if name == "hub":
+                elsewhere.rename(counts)
+        yield made
 
 
-def merge(made: House, **config: Any) -> Path:
-    """Plan, make and publish the pile; give its folder."""
-    ops = {"neural_pile__manifest": {"config": config}} if config else None
-    require(made.run(PILE_MANIFEST, ops=ops))
-    for shard in piles.planned_shards(made.store, NEURAL_PILE, made.settings):
-        require(made.run(PILE_SHARDS, partitions=[shard]))
-    require(made.run(PILE_HUB_DATASET))
-    return made.hub_folder(made.settings.pile_name)
+def token_counts(made: House) -> tuple[TokenCounts, ...]:
+    return piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
 
 
-def rows_of(folder: Path) -> list[str]:
-    """Digests of the files with rows, in order."""
-    return [file.sha256 for file in list_folder(folder.resolve()) if file.path.startswith("data/")]
-
-
-def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(built_house: Callable[..., House]):
-    made = built_house()
-    from_store = rows_of(merge(made, test_size=0.4, seed=3))
-    counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
-    shutil.rmtree(made.settings.home / "store" / MICE.key / "spike_counts")
-    assert rows_of(merge(made, test_size=0.4, seed=3, merge_from="hub")) == from_store
-    assert piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts == counted != ()
+def test_the_pile_has_the_same_bytes_from_the_store_and_from_the_hub(merges: dict[str, House]):
+    store, hub = merges.values()
+    assert len(rows_of(store.hub_folder("neural-pile"))) == 2
+    assert rows_of(store.hub_folder("neural-pile")) == rows_of(hub.hub_folder("neural-pile"))
+    assert token_counts(store) == token_counts(hub) != ()
 
 
 def publish_again(made: House) -> list[str]:
@@ -72,47 +65,57 @@ def publish_again(made: House) -> list[str]:
 
 @pytest.mark.parametrize("merge_from", ["store", "hub"])
 def test_values_of_components_that_an_earlier_version_published_are_those_of_their_sessions_records(
-    built_house: Callable[..., House], merge_from: str
+    merges: dict[str, House], merge_from: str, tmp_path: Path
 ):
-    made = built_house()
-    merge(made, split_by="sessions", test_size=0.4, merge_from=merge_from)
-    counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
-    component = documents.require_published(made.store, MICE, made.settings)
-    sessions = [session.model_copy(update={"token_counts": ()}) for session in component.sessions]
-    old = component.model_copy(update={"sessions": tuple(sessions)})
-    write_record(made.store, documents.published_path(MICE, made.settings), old)
-    assert "token_counts" not in json.loads(made.store.read(documents.published_path(MICE, made.settings)) or b"")
-    assert not [line for line in publish_again(made) if "counted the values" in line], "no row was decoded"
-    assert piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts == counted != ()
+    with copy_of(merges[merge_from], tmp_path / "copy") as made:
+        counted = token_counts(made)
+        component = documents.require_published(made.store, MICE, made.settings)
+        sessions = [session.model_copy(update={"token_counts": ()}) for session in component.sessions]
+        old = component.model_copy(update={"sessions": tuple(sessions)})
+        write_record(made.store, documents.published_path(MICE, made.settings), old)
+        assert "token_counts" not in json.loads(made.store.read(documents.published_path(MICE, made.settings)) or b"")
+        assert not [line for line in publish_again(made) if "counted the values" in line], "no row was decoded"
+        assert token_counts(made) == counted != ()
 
 
-def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(built_house: Callable[..., House]):
-    made = built_house()
-    merge(made, split_by="sessions", test_size=0.4)
-    counted = piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts
-    component = documents.require_published(made.store, MICE, made.settings)
-    first, *others = component.sessions
-    again = first.model_copy(
-        update={"counts": first.counts.model_copy(update={"sha256": "0" * 64}), "token_counts": (first.tokens,)}
-    )
-    shards = tuple(shard.model_copy(update={"sha256": "0" * 64}) for shard in component.shards)
-    newer = component.model_copy(update={"sessions": (again, *others), "shards": shards})
-    write_record(made.store, documents.published_path(MICE, made.settings), newer)
-    assert len([line for line in publish_again(made) if "counted the values" in line]) == 1
-    assert piles.require_published(made.store, NEURAL_PILE, made.settings).token_counts == counted
+def test_values_of_sessions_made_again_since_the_plan_are_counted_from_its_rows(
+    merges: dict[str, House], tmp_path: Path
+):
+    with copy_of(merges["store"], tmp_path / "copy") as made:
+        counted = token_counts(made)
+        component = documents.require_published(made.store, MICE, made.settings)
+        first, *others = component.sessions
+        again = first.model_copy(
+            update={"counts": first.counts.model_copy(update={"sha256": "0" * 64}), "token_counts": (first.tokens,)}
+        )
+        shards = tuple(shard.model_copy(update={"sha256": "0" * 64}) for shard in component.shards)
+        newer = component.model_copy(update={"sessions": (again, *others), "shards": shards})
+        write_record(made.store, documents.published_path(MICE, made.settings), newer)
+        assert len([line for line in publish_again(made) if "counted the values" in line]) == 1
+        assert token_counts(made) == counted
 
 
-def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(built_house: Callable[..., House]):
-    made = built_house()
-    hub = made.settings.home / "hub"
-    theirs = hub / "other-lab" / "their-rats"
-    (theirs / "data").mkdir(parents=True)
-    for file in (made.hub_folder(MICE.name) / "data").iterdir():
-        shutil.copy(file, theirs / "data" / file.name)
-    merge(made, extra_repositories=["other-lab/their-rats"], test_size=0.2)
-    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
+@pytest.fixture(scope="module")
+def with_rats(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """A pile of a name of its own, of the mice and of somebody else's rats."""
+    with copy_of(first_built, tmp_path_factory.mktemp("rats") / "copy", pile_name="our-pile") as made:
+        theirs = made.settings.home / "hub" / "other-lab" / "their-rats"
+        shutil.copytree((made.hub_folder(MICE.name) / "data").resolve(), theirs / "data")
+        merge(made, extra_repositories=["other-lab/their-rats"], test_size=0.2)
+        yield made
+
+
+def test_a_repository_of_somebody_else_with_the_row_schema_can_be_merged(with_rats: House):
+    published = piles.require_published(with_rats.store, NEURAL_PILE, with_rats.settings)
     assert published.components == (MICE.name, "their-rats")
     assert sum(shard.rows for shards in published.shards.values() for shard in shards) == 6
+
+
+def test_the_pile_is_published_under_the_name_that_it_is_given(with_rats: House):
+    published = piles.require_published(with_rats.store, NEURAL_PILE, with_rats.settings)
+    assert published.repository == f"{with_rats.settings.namespace}/our-pile"
+    assert (with_rats.hub_folder("our-pile") / "README.md").is_file()
+    assert not with_rats.hub_folder("neural-pile").exists()
 
 
 def their_pile(made: House, hub_name: str = "other-lab/some-pile") -> Path:
@@ -156,93 +159,92 @@ def counted(published: PileRecord) -> dict[str, list[int]]:
     return {name: vector.tolist() for name, vector in found.items()}
 
 
-@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
-def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_taken_when_asked(
-    built_house: Callable[..., House], splits: list[str]
-):
-    made = built_house()
-    theirs = their_pile(made)
-    pile = merge(made, extra_repositories=["other-lab/some-pile"], extra_splits=splits, test_size=0.2)
-    found = labels_of(pile)
-    expected = labels_of(theirs)
-    if splits == ["train"]:
-        (last,) = pq.read_table(theirs / "data" / "test-00000-of-00001.parquet").to_pylist()
+@dataclass(frozen=True)
+class Theirs:
+    """The mice merged with the pile of another owner, whose rows and sessions are ours under other labels."""
+
+    made: House
+    folder: Path
+    pile: Path
+
+
+@pytest.fixture(scope="module", params=[["train"], ["train", "test"]], ids=" and ".join)
+def theirs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, first_built: House
+) -> Iterator[Theirs]:
+    """The mice merged with the train split of another pile, and with both of its splits."""
+    with copy_of(first_built, tmp_path_factory.mktemp("theirs") / "copy") as made:
+        folder = their_pile(made)
+        if "test" in request.param:
+            ours = pq.read_table(made.hub_folder(MICE.name) / "sessions" / "sessions.parquet")
+            labels = [pa.array([label] * ours.num_rows) for label in ("aa", "bb", "cc")]
+            (folder / "sessions").mkdir()
+            pq.write_table(
+                pa.concat_tables(ours.append_column("source_dataset", label) for label in labels),
+                folder / "sessions" / "sessions.parquet",
+            )
+        extra = {"extra_repositories": ["other-lab/some-pile"], "extra_splits": request.param}
+        yield Theirs(made, folder, merge(made, **extra, test_size=0.2))
+
+
+def test_rows_of_another_pile_keep_their_source_dataset_and_its_test_rows_are_taken_when_asked(theirs: Theirs):
+    made, found, expected = theirs.made, labels_of(theirs.pile), labels_of(theirs.folder)
+    only_train = not (theirs.folder / "sessions").exists()
+    if only_train:
+        (last,) = pq.read_table(theirs.folder / "data" / "test-00000-of-00001.parquet").to_pylist()
         del expected[last["source_dataset"], last["session_id"], last["segment_id"]]
     assert {name: counts for name, counts in found.items() if name[0] in ("aa", "bb")} == expected
     assert {name[0] for name in found} == {MICE.name, "aa", "bb"}
     published = piles.require_published(made.store, NEURAL_PILE, made.settings)
     assert published.components == (MICE.name, "bb", "aa")
     assert counted(published) == values_of(found)
-    card = (pile / "README.md").read_text()
-    assert ("rows were left out: bb (test), aa (test)" in card) == (splits == ["train"])
+    card = (theirs.pile / "README.md").read_text()
+    assert ("rows were left out: bb (test), aa (test)" in card) == only_train
     assert "- aa: see the README of other-lab/some-pile" in card
     plan_id = piles.require_current(made.store, NEURAL_PILE, made.settings).plan_id
     for row in load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, plan_id)).rows.to_pylist():
         assert (row["source_dataset"] == MICE.name) == (not row["file"].startswith("hub:"))
 
 
-def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(built_house: Callable[..., House]):
-    made = built_house()
-    their_pile(made)
-    theirs = made.settings.home / "hub" / "other-lab" / "some-pile"
-    sessions = pq.read_table(made.hub_folder(MICE.name) / "sessions" / "sessions.parquet")
-    labelled = pa.concat_tables(
-        sessions.append_column("source_dataset", pa.array([label] * sessions.num_rows)) for label in ("aa", "bb", "cc")
-    )
-    (theirs / "sessions").mkdir()
-    pq.write_table(labelled, theirs / "sessions" / "sessions.parquet")
-    pile = merge(made, extra_repositories=["other-lab/some-pile"], extra_splits=["train", "test"], test_size=0.2)
-    found = pq.read_table(pile / "sessions" / "sessions.parquet").select(["source_dataset", "session_id"]).to_pylist()
+@pytest.mark.parametrize("theirs", [["train", "test"]], indirect=True, ids=" and ".join)
+def test_sessions_and_units_of_another_pile_come_with_their_source_dataset(theirs: Theirs):
+    sessions = pq.read_table(theirs.pile / "sessions" / "sessions.parquet")
+    found = sessions.select(["source_dataset", "session_id"]).to_pylist()
     assert sorted({(row["source_dataset"], row["session_id"]) for row in found}) == sorted(
-        {name[:2] for name in labels_of(pile)}
+        {name[:2] for name in labels_of(theirs.pile)}
     )
     assert len(found) == len({tuple(row.values()) for row in found})
 
 
-def test_a_source_dataset_that_two_sources_have_is_refused_by_name(built_house: Callable[..., House]):
-    made = built_house()
+def test_a_source_dataset_that_two_sources_have_is_refused_by_name(built: House):
     for name in ("lab-1/pile-1", "lab-2/pile-2"):
-        their_pile(made, name)
-    ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["lab-1/pile-1", "lab-2/pile-2"]}}}
-    result = made.run(PILE_MANIFEST, ops=ops)
-    assert not result.success
-    assert "aa, bb more than once" in failure_of(result)
+        their_pile(built, name)
+    assert "aa, bb more than once" in refused(built, extra_repositories=["lab-1/pile-1", "lab-2/pile-2"])
 
 
 @pytest.mark.parametrize("splits", [[], ["validation"]])
-def test_splits_that_there_are_not_are_refused(built_house: Callable[..., House], splits: list[str]):
-    made = built_house()
-    result = made.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": {"extra_splits": splits}}})
+def test_splits_that_there_are_not_are_refused(built: House, splits: list[str]):
+    assert "extra_splits is invalid" in refused(built, extra_splits=splits)
+
+
+def test_a_repository_that_is_not_there_is_named(built: House):
+    assert "nobody/nothing" in refused(built, extra_repositories=["nobody/nothing"])
+
+
+def refused(made: House, **config: Any) -> str:
+    """Why a pile cannot be planned so."""
+    result = made.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": config}})
     assert not result.success
-    assert "extra_splits is invalid" in failure_of(result)
+    return failure_of(result)
 
 
-def test_the_pile_is_published_under_the_name_that_it_is_given(built_house: Callable[..., House]):
-    made = built_house(pile_name="our-pile")
-    merge(made, test_size=0.4)
-    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
-    assert published.repository == f"{made.settings.namespace}/our-pile"
-    assert (made.hub_folder("our-pile") / "README.md").is_file()
-    assert not made.hub_folder("neural-pile").exists()
-
-
-def test_a_repository_that_is_not_there_is_named(built_house: Callable[..., House]):
-    made = built_house()
-    ops = {"neural_pile__manifest": {"config": {"extra_repositories": ["nobody/nothing"]}}}
-    result = made.run(PILE_MANIFEST, ops=ops)
-    assert not result.success
-    assert "nobody/nothing" in failure_of(result)
-
-
-def test_somebody_elses_repository_of_the_name_of_one_of_ours_is_not_taken_for_ours(
-    tmp_path: Path, new_archive: Callable[[], Path]
-):
-    more = MICE.model_copy(update={"name": "more-mice"})
-    with house(tmp_path, new_archive(), (MICE, more)) as made:
-        for dataset in (MICE, more):
-            made.build(dataset)
-        theirs = made.settings.home / "hub" / "other-lab" / "more-mice" / "data"
-        shutil.copytree((made.hub_folder("more-mice") / "data").resolve(), theirs)
-        pile = merge(made, components=[MICE.name], extra_repositories=["other-lab/more-mice"], test_size=0.2)
-        card = (pile / "README.md").read_text()
-    assert "Repositories of other owners" in card
+def test_somebody_elses_repository_of_the_name_of_one_of_ours_is_not_taken_for_ours(built_house: Callable[..., House]):
+    made, more = built_house(), MICE.model_copy(update={"name": "more-mice"})
+    made.datasets = (MICE, more)
+    ours = documents.require_published(made.store, MICE, made.settings)
+    named = {"dataset": more.name, "repository": f"{made.settings.namespace}/{more.name}"}
+    write_record(made.store, documents.published_path(more, made.settings), ours.model_copy(update=named))
+    for folder in (made.hub_folder(more.name), made.settings.home / "hub" / "other-lab" / more.name):
+        shutil.copytree((made.hub_folder(MICE.name) / "data").resolve(), folder / "data")
+    pile = merge(made, components=[MICE.name], extra_repositories=["other-lab/more-mice"], test_size=0.2)
+    assert "Repositories of other owners" in (pile / "README.md").read_text()

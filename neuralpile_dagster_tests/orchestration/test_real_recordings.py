@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,11 +84,12 @@ def test_the_pile_holds_all_tokens_of_the_component(real: tuple[House, Dataset])
 
 
 def test_without_the_rule_it_fails_with_the_reason_and_the_rest_can_be_published(
-    tmp_path: Path, shared_data: Path
+    real: tuple[House, Dataset], tmp_path: Path
 ) -> None:
-    archive = shared_data / "recordings"
-    row = row_of(tmp_path, archive, CATALOG.replace("    sessions: {requires: [Units]}\n", ""))
-    with house(tmp_path, archive, [row]) as made:
+    home, archive = tmp_path / "home", real[0].archive
+    shutil.copytree(real[0].settings.home, home, symlinks=True)  # the recordings are read already
+    row = row_of(home, archive, CATALOG.replace("    sessions: {requires: [Units]}\n", ""))
+    with house(home, archive, [row]) as made:
         result = made.batch(made.discover(row), row)
         assert f"{CALCIUM}: sub-A0634/{CALCIUM}.nwb has no units table" in failure_of(result)
         assert made.made(names.spike_counts_key(row)) == {BIG, SMALL}

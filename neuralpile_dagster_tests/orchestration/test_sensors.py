@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
+import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import TRANSIENT_WAIT, dataset_due, pile_due
 from neuralpile_dagster.ledger.status import pile_status
+from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor
 from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.session.build import trains_inputs
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, House, cut, trains_of
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, PILE_MANIFEST, SESSIONS, House, trains_of
+from neuralpile_dagster_tests.fixtures.kept import kept
 
 FIRST = "sub-A/sub-A_ses-1.nwb"
 
@@ -30,7 +33,7 @@ def ask(house: House, sensor: dg.SensorDefinition, cursor: str | None = None) ->
         return sensor(context)
 
 
-def tick(house: House, succeed: bool = True) -> list[list[str]]:
+def tick(house: House) -> list[list[str]]:
     """One tick of automation and the runs that it asks for; gives what they made."""
     result = ask(house, current_sensor(house.datasets, [NEURAL_PILE]))
     if isinstance(result, dg.SkipReason):
@@ -42,20 +45,42 @@ def tick(house: House, succeed: bool = True) -> list[list[str]]:
             asset_selection=request.asset_selection,
             partition_key=request.partition_key,
             tags=request.tags,
-            run_config=request.run_config,
+            run_config={"loggers": {"progress": {}}, **request.run_config},
             raise_on_error=False,
         )
-        assert done.success == succeed
+        assert done.success
         made.append([key.to_user_string() for key in request.asset_selection])
     return made
 
 
-def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(new_house: Callable[..., House]):
-    house = new_house()
-    assert tick(house) == [], "nothing is asked for before there is a manifest"
-    house.discover()
-    steps = [step for _ in range(8) for step in tick(house)]
-    assert steps == [
+@dataclass
+class Walk:
+    """The runs of each tick, what the status said of the pile before it, and the sessions that were due."""
+
+    house: House
+    steps: list[list[list[str]]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    """The mice, made by automation alone once somebody listed them; tests only look."""
+    with kept("listed", tmp_path_factory.mktemp("walk") / "copy") as house:
+        walk = Walk(house)
+        for _ in range(8):
+            walk.said.append(pile_status(house.store, NEURAL_PILE, house.datasets, house.settings))
+            walk.steps.append(tick(house))
+        yield walk
+
+
+def test_nothing_is_asked_for_before_there_is_a_manifest(new_house: Callable[..., House]):
+    assert tick(new_house()) == []
+
+
+def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(walk: Walk):
+    house = walk.house
+    assert [step for steps in walk.steps for step in steps] == [
         ["tiny_mice/spike_trains", "tiny_mice/spike_counts"],
         ["tiny_mice/annotations"],
         ["tiny_mice/hub_dataset"],
@@ -67,13 +92,8 @@ def test_from_a_manifest_on_everything_is_made_in_order_and_then_nothing_more(ne
     assert pile_due(house.store, NEURAL_PILE, house.datasets, house.settings) is None
 
 
-def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., House]):
-    house = new_house()
-    house.discover()
-    said = []
-    for _ in range(8):
-        said.append(pile_status(house.store, NEURAL_PILE, house.datasets, house.settings).removeprefix("neural-pile: "))
-        tick(house)
+def test_what_the_pile_lacks_is_said_at_every_step(walk: Walk):
+    said = [words.removeprefix("neural-pile: ") for words in walk.said]
     assert list(dict.fromkeys(words.rpartition("; ")[-1] for words in said)) == [
         "no component is published yet",
         "to be planned (neural_pile/manifest)",
@@ -85,34 +105,57 @@ def test_what_the_pile_lacks_is_said_at_every_step(new_house: Callable[..., Hous
     assert f"components: {MICE.name})" in said[-1]
 
 
-def test_only_the_session_whose_file_changed_is_made_anew(built_house: Callable[..., House]):
-    house = built_house()
-    write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
-    assert tick(house)[:1] != [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]], "the manifest does not know yet"
-    house.discover()
-    due = dataset_due(house.store, MICE, house.settings, 1.0)
-    assert list(due.sessions) == ["sub-A_ses-1"]
-    assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
-    assert tick(house) == [["tiny_mice/hub_dataset"]]
+CHOSEN = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
 
 
-def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(new_house: Callable[..., House]):
-    house = new_house()
-    damaged = house.archive / MICE.source.folder / FIRST
-    whole = cut(damaged)
-    house.discover()
-    assert len(tick(house, succeed=False)) == 1
-    assert tick(house) == [["tiny_mice/annotations"]], "neither tried again nor published without it"
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    """Published mice and a pile planned as a person chose; one file changed, was ticked, listed and ticked thrice."""
+    with kept("built", tmp_path_factory.mktemp("changed") / "copy") as house:
+        walk = Walk(house)
+        assert house.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": CHOSEN}}).success
+        write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
+        walk.steps.append(tick(house))
+        house.discover()
+        walk.due = list(dataset_due(house.store, MICE, house.settings, 1.0).sessions)
+        walk.steps += [tick(house) for _ in range(3)]
+        yield walk
+
+
+def test_only_the_session_whose_file_changed_is_made_anew(changed: Walk):
+    unlisted, *steps = changed.steps
+    assert unlisted == [["tiny_mice/annotations"]], "the manifest does not know yet"
+    assert changed.due == ["sub-A_ses-1"]
+    assert steps[:2] == [
+        [["tiny_mice/annotations"], ["tiny_mice/spike_trains", "tiny_mice/spike_counts"]],
+        [["tiny_mice/hub_dataset"]],
+    ]
+
+
+def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(changed: Walk):
+    assert changed.steps[3] == [["neural_pile/manifest"]]
+    store, settings = changed.house.store, changed.house.settings
+    plan_id = piles.require_current(store, NEURAL_PILE, settings).plan_id
+    plan = load_plan(store, piles.plan_path(NEURAL_PILE, settings, plan_id)).record
+    assert {name: getattr(plan, name) for name in CHOSEN} == CHOSEN
+
+
+def test_a_session_that_failed_is_not_asked_for_again_until_its_file_changes(
+    broken_house: Callable[..., House], mice_files: dict[str, bytes]
+):
+    house = broken_house()
+    annotations = [["tiny_mice/annotations"]] * 2  # of the sessions before and after it
+    assert tick(house) == annotations, "neither tried again nor published without it"
     assert tick(house) == []
-    damaged.write_bytes(whole)
+    path = f"{MICE.source.folder}/{FILES[1]}"
+    (house.archive / path).write_bytes(mice_files[path])
     house.discover()
     assert tick(house) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
     assert tick(house) == [["tiny_mice/annotations"], ["tiny_mice/hub_dataset"]]
 
 
-def test_a_run_that_died_is_asked_for_again_but_not_for_ever(new_house: Callable[..., House]):
-    house = new_house()
-    house.discover()
+def test_a_run_that_died_is_asked_for_again_but_not_for_ever(listed_house: Callable[..., House]):
+    house = listed_house()
     for _ in range(TRIES):
         result = ask(house, current_sensor(house.datasets, [NEURAL_PILE]))
         assert isinstance(result, dg.SensorResult)
@@ -128,33 +171,17 @@ def test_both_sensors_are_off_until_a_person_turns_them_on():
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_a_pile_planned_anew_keeps_what_a_person_chose_for_the_last_one(built_house: Callable[..., House]):
-    house = built_house()
-    chosen = {"seed": 7, "split_by": "sessions", "test_size": 0.3}
-    assert house.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": chosen}}).success
-    write_units_nwb(house.archive / MICE.source.folder / FIRST, trains_of(9))
-    house.discover()
-    steps = [step for _ in range(8) for step in tick(house)]
-    assert ["neural_pile/manifest"] in steps
-    plan = piles.require_published(house.store, NEURAL_PILE, house.settings)
-    assert (plan.seed, plan.split_by, plan.test_size) == (7, "sessions", 0.3)
-
-
-def test_a_stated_share_of_the_sessions_is_enough_to_publish(new_house: Callable[..., House]):
-    house = new_house()
-    cut(house.archive / MICE.source.folder / FIRST)
-    house.discover()
-    assert tick(house, succeed=False) == [["tiny_mice/spike_trains", "tiny_mice/spike_counts"]]
-    assert tick(house) == [["tiny_mice/annotations"]]
+def test_a_stated_share_of_the_sessions_is_enough_to_publish(broken_house: Callable[..., House]):
+    house = broken_house()
+    assert tick(house) == [["tiny_mice/annotations"]] * 2
     assert tick(house) == []
     house.settings = replace(house.settings, min_session_share=0.6)
     assert tick(house) == [["tiny_mice/hub_dataset"]]
 
 
-def test_a_session_whose_archive_was_away_is_asked_for_again_after_a_while(new_house: Callable[..., House]):
-    house = new_house()
-    manifest_key = house.discover()[0]
-    session = documents.read_manifest(house.store, MICE).session(manifest_key)
+def test_a_session_whose_archive_was_away_is_asked_for_again_after_a_while(listed_house: Callable[..., House]):
+    house = listed_house()
+    session = documents.read_manifest(house.store, MICE).session(SESSIONS[0])
     inputs = trains_inputs(session, MICE.reader)
     documents.record_failure(house.store, MICE, house.settings, session.key, ArchiveUnavailable("away"), inputs, "run")
     assert session.key not in dataset_due(house.store, MICE, house.settings, 1.0).sessions

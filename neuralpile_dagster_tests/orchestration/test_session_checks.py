@@ -81,22 +81,20 @@ def test_sessions_that_failed_before_they_were_judged_fail_no_check_and_are_coun
     assert all_newest(made) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
 
 
-def test_after_a_run_of_one_session_the_verdict_is_still_about_all(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
-    assert made.batch(keys).success
-    assert made.batch(keys[:1]).success
+def test_after_a_run_of_one_session_the_verdict_is_still_about_all(built_house: NewHouse) -> None:
+    made = built_house()
+    assert made.batch([FIRST]).success
     assert all_newest(made) == {(True, "3 of 3 known sessions pass")}
     cut(made.archive / MICE.source.folder / FILES[1])
-    assert not made.batch(made.discover()[1:2]).success
+    made.discover()
+    assert not made.batch([MIDDLE]).success
     assert all_newest(made) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
 
 
-def test_a_session_that_passes_does_not_hide_one_that_failed_while_the_run_goes_on(new_house: NewHouse) -> None:
-    made = new_house()
-    assert made.batch(keys := made.discover()).success
+def test_a_session_that_passes_does_not_hide_one_that_failed_while_the_run_goes_on(built_house: NewHouse) -> None:
+    made = built_house()
     forget_spikes(made, FIRST)
-    assert not made.batch(keys).success
+    assert not made.batch(SESSIONS).success
     said = made.checks(COUNTS, "spikes_conserved")
     last = next(place for place, verdict in enumerate(said) if verdict.partition == LAST)
     assert said[last - 1].partition is None
@@ -105,10 +103,9 @@ def test_a_session_that_passes_does_not_hide_one_that_failed_while_the_run_goes_
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE])
 def test_a_run_that_ended_before_it_judged_anything_hides_the_verdict_only_until_pages_are_refreshed(
-    new_house: NewHouse, status: dg.DagsterRunStatus
+    built_house: NewHouse, status: dg.DagsterRunStatus
 ) -> None:
-    made = new_house()
-    assert made.batch(made.discover()).success
+    made = built_house()
     newest_event = made.instance.event_log_storage.get_latest_asset_check_execution_by_key
     with queued(made, status) as run:
         assert {record.run_id for record in newest_event(KEYS).values()} == {run.run_id}, "checks are planned"

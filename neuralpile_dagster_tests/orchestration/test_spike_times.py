@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTr
 from neuralpile_dagster.records import ComponentRecord
 from neuralpile_dagster.store import read_record, write_record
 from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
-from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, failure_of, trains_of
+from neuralpile_dagster_tests.fixtures.house import MICE, SESSIONS, House, copy_of, failure_of, trains_of
 
 OPTED_IN = MICE.model_copy(update={"publish_spike_times": True})
 KEY = names.hub_dataset_key(MICE)
@@ -63,12 +63,23 @@ def test_who_does_not_ask_has_none(built: House) -> None:
     assert "nobody asked" in str(verdict.found)
 
 
-def test_a_run_that_asks_publishes_the_stored_files_and_later_runs_keep_them(
-    built_house: Callable[..., House],
-) -> None:
-    house = built_house()
-    before = published(house)
-    assert house.publish(publish_spike_times=True).success
+@pytest.fixture(scope="module")
+def with_spikes(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """The mice after a run that asked; nobody changes it."""
+    with copy_of(first_built, tmp_path_factory.mktemp("spikes") / "copy") as made:
+        assert made.publish(publish_spike_times=True).success
+        yield made
+
+
+@pytest.fixture
+def changed(with_spikes: House, tmp_path: Path) -> Iterator[House]:
+    """A copy to change."""
+    with copy_of(with_spikes, tmp_path / "copy") as made:
+        yield made
+
+
+def test_a_run_that_asks_publishes_the_stored_files(built: House, with_spikes: House) -> None:
+    house, before = with_spikes, published(built)
     after, folder = published(house), repository(house)
     staged = documents.staging_folder(house.settings, "tiny-mice-spikes")
     assert (after.inputs, after.shards) == (before.inputs, before.shards)
@@ -92,27 +103,24 @@ def test_a_run_that_asks_publishes_the_stored_files_and_later_runs_keep_them(
     assert metadata_of(house)["spike_times"] == str(folder)
     assert house.checks(KEY, "spike_times_give_the_counts")[0].passed
 
-    version = folder.resolve()
+
+def test_later_runs_keep_them_until_one_is_told_not_to(changed: House) -> None:
+    house = changed
+    spikes, version = published(house).spikes, repository(house).resolve()
+    assert spikes is not None
     assert house.publish().success
-    assert published(house).spikes == after.spikes
+    assert published(house).spikes == spikes
     assert repository(house).resolve() == version, "up to date"
     assert house.publish(publish_spike_times=False).success
     assert published(house).spikes is None
     assert "tiny-mice-spikes" not in (house.hub_folder("tiny-mice") / "README.md").read_text()
 
 
-@pytest.fixture
-def with_spikes(built_house: Callable[..., House]) -> House:
-    house = built_house()
-    assert house.publish(publish_spike_times=True).success
-    return house
-
-
-def test_the_card_s_code_without_this_package_reads_them(with_spikes: House) -> None:
+def test_the_card_s_code_without_this_package_reads_them(with_spikes: House, tmp_path: Path) -> None:
     card = (repository(with_spikes) / "README.md").read_text()
     file = repository(with_spikes) / "spikes" / f"{SESSIONS[0]}.parquet"
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1]
-    of_a_clock = with_spikes.settings.home / "clock.parquet"
+    of_a_clock = tmp_path / "clock.parquet"
     data = SpikeTrains(np.arange(7) / 30_000.0, np.array([3, 7]))
     write_recording(of_a_clock, Recording(data, (Unit(0, "a"), Unit(1, "a")), SessionFacts(), ()))
     for path in (file, of_a_clock):
@@ -125,17 +133,17 @@ def test_the_card_s_code_without_this_package_reads_them(with_spikes: House) -> 
     assert "ticks.view(numpy.float64)" in card
 
 
-def test_one_spike_in_another_bin_fails_the_check(with_spikes: House) -> None:
-    assert judged(with_spikes).passed
-    file = repository(with_spikes).resolve() / "spikes" / f"{SESSIONS[1]}.parquet"
+def test_one_spike_in_another_bin_fails_the_check(changed: House) -> None:
+    assert judged(changed).passed
+    file = repository(changed).resolve() / "spikes" / f"{SESSIONS[1]}.parquet"
     recording = read_recording(file)
     recording.data.spike_times[3] += 0.02  # type: ignore[union-attr]
     file.unlink()  # a link to the store's
     write_recording(file, recording)
-    verdict = judged(with_spikes)
+    verdict = judged(changed)
     assert (verdict.passed, verdict.found) == (False, f"other counts from the spike times of {SESSIONS[1]}")
     file.write_bytes(file.read_bytes()[:-9])
-    assert not judged(with_spikes).passed
+    assert not judged(changed).passed
 
 
 def test_a_failure_before_the_card_that_links_to_them_leaves_the_component_as_it_was(

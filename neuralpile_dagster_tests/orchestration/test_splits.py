@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -37,8 +37,8 @@ from neuralpile_dagster_tests.fixtures.house import (
     PILE_MANIFEST,
     PILE_SHARDS,
     House,
+    copy_of,
     failure_of,
-    house,
     neuralpile,
     trains_of,
 )
@@ -57,8 +57,7 @@ def planned(made: House) -> PilePlan:
 
 
 def publish(made: House) -> None:
-    for shard in piles.planned_shards(made.store, NEURAL_PILE, made.settings):
-        assert made.run(PILE_SHARDS, partitions=[shard]).success
+    assert made.run(PILE_SHARDS, partitions=piles.planned_shards(made.store, NEURAL_PILE, made.settings)).success
     done = made.run(PILE_HUB_DATASET)
     assert done.success, failure_of(done)
 
@@ -75,11 +74,9 @@ def metadata_of(made: House, key: dg.AssetKey) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+def made(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
     """A pile of the three sessions, split by hash and published."""
-    archive = new_archive()
-    with house(tmp_path_factory.mktemp("splits"), archive) as made:
-        made.build()
+    with copy_of(first_built, tmp_path_factory.mktemp("splits") / "copy") as made:
         assert plan(made, **RULES).success
         publish(made)
         yield made
@@ -119,7 +116,9 @@ def grown(made: House) -> Grown:
     # the same spikes as the session that is in test
     number = sorted(before).index(next(session for session, split in before.items() if split == "test"))
     write_units_nwb(extra, trains_of(number), subject_id="B")
-    made.build()
+    made.discover()
+    assert made.batch([extra.stem]).success
+    assert made.publish().success
     assert plan(made, **RULES).success
     publish(made)
     return Grown(made, before, earlier)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,19 +11,19 @@ from neuralpile_dagster.errors import DamagedRecording
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.status import dataset_status
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, house
+from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House
+from neuralpile_dagster_tests.fixtures.kept import kept
 
 FIRST, MIDDLE, LAST = SESSIONS
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[House]:
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The first session is done and changed since, the middle one failed, the last was never made; tests only look."""
-    with house(tmp_path_factory.mktemp("standing"), new_archive()) as made:
-        first, middle, _ = (made.archive / MICE.source.folder / name for name in FILES)
-        cut(middle)
-        made.discover()
-        assert not made.batch([FIRST, MIDDLE]).success
+    with kept("broken", tmp_path_factory.mktemp("standing") / "copy") as made:
+        for record in [key for key in made.store.keys(MICE.key) if LAST in key]:
+            made.store.delete(record)
+        first = made.archive / MICE.source.folder / FILES[0]
         first.write_bytes(first.read_bytes() + b"more")
         made.discover()
         yield made
@@ -48,9 +47,8 @@ def test_the_manifests_table_says_of_each_session_where_it_stands(standing: Hous
     assert rows[LAST]["status"] == "to do"
 
 
-def test_a_session_that_vanished_and_was_never_made_is_not_to_do(new_house: Callable[..., House]) -> None:
-    made = new_house()
-    made.discover()
+def test_a_session_that_vanished_and_was_never_made_is_not_to_do(listed_house: Callable[..., House]) -> None:
+    made = listed_house()
     assert made.batch([FIRST]).success
     for name in (FILES[0], FILES[2]):
         (made.archive / MICE.source.folder / name).unlink()
@@ -65,9 +63,8 @@ def test_a_session_that_vanished_and_was_never_made_is_not_to_do(new_house: Call
     }
 
 
-def test_failures_of_sessions_that_are_unknown_or_gone_do_not_count(new_house: Callable[..., House]) -> None:
-    made = new_house()
-    made.discover()
+def test_failures_of_sessions_that_are_unknown_or_gone_do_not_count(listed_house: Callable[..., House]) -> None:
+    made = listed_house()
     (made.archive / MICE.source.folder / FILES[2]).unlink()
     made.discover()
     for key in (MIDDLE, LAST, "sub-Z_of-an-older-rule"):

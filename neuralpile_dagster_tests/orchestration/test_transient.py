@@ -27,7 +27,7 @@ from neuralpile_dagster_tests.servers.faults import status
 
 REQUESTS_PER_TRY = QUICK.attempts
 ALWAYS = 10_000
-MANY = [f"sub-A/sub-A_ses-{number}.nwb" for number in range(1, 7)]
+MANY = [f"sub-A/sub-A_ses-{number}.nwb" for number in range(1, 6)]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def made(server: DandiServer, tmp_path: Path) -> Iterator[House]:
 def away(
     new_archive: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[House, DandiServer, list[str]]]:
-    """Six sessions are listed, then the server of their files fails."""
+    """Five sessions are listed, then the server of their files fails."""
     monkeypatch.setattr(base, "ATTEMPTS", 1)
     file = new_archive() / MICE.source.folder / FILES[0]
     with dandi_server() as server:
@@ -102,42 +102,31 @@ def test_the_log_says_that_a_server_is_waited_for_in_listing_and_in_reading(
     assert reading == [f"{MICE.name} {keys[0]}: {FILES[0]}: HTTP status 503; trying again in 0 s (attempt 2 of 3)"]
 
 
-def test_after_three_transient_errors_in_a_row_a_batch_stops_and_leaves_the_rest_to_do(
+def test_after_three_transient_errors_in_a_row_a_batch_stops_and_the_same_batch_makes_all_when_the_server_is_back(
     away: tuple[House, DandiServer, list[str]],
 ) -> None:
     made, server, keys = away
     message = failure_of(made.batch(keys))
-    assert "3 of 6 sessions of tiny-mice failed. 3 are left to do: the batch stopped, because 3 in a row" in message
+    assert "3 of 5 sessions of tiny-mice failed. 2 are left to do: the batch stopped, because 3 in a row" in message
     assert len(server.http.requests("GET", "/blobs/")) == 3 * REQUESTS_PER_TRY
     failures = documents.read_failures(made.store, MICE, made.settings)
     assert {key: failure.stopped_batch for key, failure in failures.items()} == dict(
         zip(keys[:3], (False, False, True), strict=True)
     )
 
-
-def test_the_status_says_why_sessions_are_left_to_do_and_automation_waits_with_them(
-    away: tuple[House, DandiServer, list[str]],
-) -> None:
-    made, _, keys = away
-    made.batch(keys)
+    # the status says why sessions are left to do, and automation waits with them
     standing = dataset_status(made.store, MICE, made.settings)
-    assert (standing.done, list(standing.failed), standing.to_do) == (0, keys[:3], 3)
+    assert (standing.done, list(standing.failed), standing.to_do) == (0, keys[:3], 2)
     assert standing.stopped == STOPPED
     states = session_states(made.store, MICE, made.settings, documents.read_manifest(made.store, MICE))
-    assert [states[key] for key in keys[3:]] == [f"to do: {STOPPED}"] * 3
+    assert [states[key] for key in keys[3:]] == [f"to do: {STOPPED}"] * 2
     assert dataset_due(made.store, MICE, made.settings, 0.0).sessions == {}
     assert dataset_due(made.store, MICE, made.settings, 0.0).publish is None
 
-
-def test_the_same_batch_makes_all_sessions_when_the_server_is_back(
-    away: tuple[House, DandiServer, list[str]],
-) -> None:
-    made, server, keys = away
-    made.batch(keys)
     server.faults.clear()
     assert made.batch(keys).success
     standing = dataset_status(made.store, MICE, made.settings)
-    assert (standing.done, standing.to_do, standing.stopped) == (6, 0, "")
+    assert (standing.done, standing.to_do, standing.stopped) == (5, 0, "")
 
 
 def test_a_build_does_not_start_the_next_batch_of_a_server_that_is_away(
@@ -150,7 +139,7 @@ def test_a_build_does_not_start_the_next_batch_of_a_server_that_is_away(
     assert len(server.http.requests("GET", "/blobs/")) == 3 * REQUESTS_PER_TRY
     assert list(launcher.outcome.sessions) == [f"{MICE.name} {key}" for key in keys[:3]]
     (reason,) = launcher.outcome.failed.values()
-    assert reason.startswith("not published: 3 sessions left to do; the last batch stopped")
+    assert reason.startswith("not published: 2 sessions left to do; the last batch stopped")
 
 
 class Scripted(PartitionBatch):

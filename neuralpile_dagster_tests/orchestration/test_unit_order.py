@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
@@ -16,7 +16,7 @@ from neuralpile_dagster.ledger.due import DatasetDue, dataset_due, pile_due
 from neuralpile_dagster.ledger.samples import order_samples
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.plots.glance import glance_markdown
-from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, SESSIONS, House, house
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, SESSIONS, House, copy_of, house
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 from neuralpile_dagster_tests.orchestration.test_annotations import stored
 
@@ -89,9 +89,16 @@ def test_turning_it_on_makes_exactly_the_sessions_due_then_the_publications_and_
     assert due_of(made, MICE).publish is None, "turned off again, what is published stays"
 
 
-def test_its_page_shows_the_same_window_in_both_orders(built_house: Callable[..., House]) -> None:
-    made = turned_on(built_house())
-    assert made.run(KEY, partitions=SESSIONS).success
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[House]:
+    """The mice with the order of their units, which is not published."""
+    with copy_of(first_built, tmp_path_factory.mktemp("order") / "copy") as copied:
+        ordered = turned_on(copied)
+        assert ordered.run(KEY, partitions=SESSIONS).success
+        yield ordered
+
+
+def test_its_page_shows_the_same_window_in_both_orders(made: House) -> None:
     facts = metadata_of(made, SESSIONS[1])
     assert (facts["units"], facts["silent_units"], facts["reused"]) == (7, 1, False)
     assert facts["rasters"].startswith(f"![rasters of {SESSIONS[1]}](data:image/png;base64,")
@@ -104,13 +111,8 @@ def test_its_page_shows_the_same_window_in_both_orders(built_house: Callable[...
     assert sorted(map(bytes, before.counts)) == sorted(map(bytes, after.counts)), "the same rows"
 
 
-def test_it_follows_counts_that_are_made_again(new_house: Callable[..., House], tmp_path: Path) -> None:
-    made = new_house(datasets=(ORDERED,))
-    made.build(ORDERED)
+def test_it_follows_counts_that_are_made_again(made: House) -> None:
     assert documents.require_published(made.store, ORDERED, made.settings).unit_order is None, "publishing never waits"
-    assert made.run(KEY, partitions=SESSIONS).success
-    record = documents.read_counts_record(made.store, ORDERED, made.settings, SESSIONS[0])
-    assert record is not None
     assert due_of(made).analyses.keys() == {"annotations"}
     with house(made.settings.home, made.archive, (ORDERED,), bin_width_s=0.05) as other:
         assert other.batch(other.discover(ORDERED), ORDERED).success

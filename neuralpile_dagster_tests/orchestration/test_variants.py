@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
@@ -12,8 +15,9 @@ from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, failure_of, house
-from neuralpile_dagster_tests.orchestration.test_batches import NewHouse, contents
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, copy_of, failure_of, house
+from neuralpile_dagster_tests.fixtures.once import put_sample
+from neuralpile_dagster_tests.orchestration.test_batches import contents
 
 RATES = next(dataset for dataset in SAMPLE if dataset.name == "sample-rates")
 PROBES = next(dataset for dataset in SAMPLE if dataset.name == "sample-probes")
@@ -27,12 +31,26 @@ def variant_of(made: House) -> House:
     return House(settings, made.instance, made.datasets)
 
 
-def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(built_house: NewHouse) -> None:
-    made = built_house()
-    before = contents(made.store.root)
-    other = variant_of(made)
-    other.build()
-    after = contents(made.store.root)
+@dataclass(frozen=True)
+class Both:
+    """The mice with the defaults, and then in the same home with other settings; ``before``: as the store was."""
+
+    made: House
+    other: House
+    before: dict[str, tuple[int, bytes]]
+    version: str
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterator[Both]:
+    with copy_of(first_built, tmp_path_factory.mktemp("variants") / "copy") as made:
+        found = Both(made, variant_of(made), contents(made.store.root), version_of(made))
+        found.other.build()
+        yield found
+
+
+def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(both: Both) -> None:
+    made, before, after = both.made, both.before, contents(both.made.store.root)
     changed = {path for path in before if after[path] != before[path]} - {"tiny_mice/manifest.json"}
     assert changed == set()
     added = {path.split("/")[1] for path in after.keys() - before.keys()}
@@ -44,15 +62,13 @@ def test_another_bin_width_lives_beside_the_default_and_shares_its_spike_trains(
     assert "0.01 s" in (finer / "README.md").read_text() or "10 ms" in (finer / "README.md").read_text()
 
 
-def test_the_data_version_of_counts_depends_on_the_bin_width(built_house: NewHouse) -> None:
-    made = built_house()
-    (first, *_), other = versions(made), variant_of(made)
-    other.build()
-    assert versions(other)[0] != first
+def test_the_data_version_of_counts_depends_on_the_bin_width(both: Both) -> None:
+    assert version_of(both.other) != both.version
 
 
 def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_left_out(tmp_path: Path) -> None:
     # of firing rates in 20 ms bins nothing else can be made: each session says so, the pile does without
+    put_sample(tmp_path)
     with house(tmp_path, "sample", [RATES, PROBES], bin_width_s=0.01) as made:
         result = made.batch(made.discover(RATES), RATES)
         message = failure_of(result)
@@ -79,9 +95,9 @@ def rows(folder: Path) -> dict[str, int]:
     return {session: sessions.count(session) for session in sessions}
 
 
-def versions(made: House, dataset: Dataset = MICE) -> list[str]:
+def version_of(made: House, dataset: Dataset = MICE) -> str:
     event = made.instance.get_latest_materialization_event(names.spike_counts_key(dataset))
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.tags is not None
-    return [event.asset_materialization.tags["dagster/data_version"]]
+    return event.asset_materialization.tags["dagster/data_version"]

@@ -133,6 +133,9 @@ def test_what_is_not_a_published_pile_is_refused(tmp_path: Path):
         Pile.open(tmp_path)
     with pytest.raises(HubError, match="not a published dataset"):
         Pile.open(tmp_path / "missing")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    with pytest.raises(HubError, match=r"rows\.parquet is not a published dataset; found: a file; .*give the folder"):
+        Pile.open(str(tmp_path / "rows.parquet"))
     rows = publish(tmp_path / "grouped")
     write_foreign(tmp_path / "grouped/data/train-00000-aaaaaaaa.parquet", rows[:3], PILE_SCHEMA, rows_per_group=3)
     with pytest.raises(TableError, match="row group 0 is not one row"):

@@ -12,7 +12,7 @@ import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA
-from neuralpile_dagster_tests.stored_homes.make import neuralpile
+from neuralpile_dagster_tests.fixtures.house import Ran, neuralpile
 
 HOMES = sorted(Path(__file__).parent.glob("*.tar.xz"))
 
@@ -22,6 +22,11 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with tarfile.open(request.param) as packed:
         packed.extractall(tmp_path, filter="data")
     return tmp_path
+
+
+def command(root: Path, *arguments: str) -> Ran:
+    """Run a command on the home below ``root``, in this process."""
+    return neuralpile(*arguments, NEURALPILE_HOME=root / "home", NEURALPILE_ARCHIVE=root / "archive")
 
 
 def contents(folder: Path) -> dict[str, tuple[str, int]]:
@@ -94,10 +99,10 @@ def rows_of_before(path: Path) -> str:
 
 def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Path) -> None:
     before, publications_before, published_before = made(root), publications(root), published(root)
-    standing = neuralpile(root, "status", "old-mice", "old-rats")
-    assert standing.returncode == 0, standing.stderr
-    built = neuralpile(root, "build", "old-mice", "old-rats", "--merge")
-    assert built.returncode == 0, built.stderr
+    standing = command(root, "status", "old-mice", "old-rats")
+    assert standing.code == 0, standing.err
+    built = command(root, "build", "old-mice", "old-rats", "--merge")
+    assert built.code == 0, built.err
     after = made(root)
     said = {name for name in before if name.endswith("/published.json")}
     assert {name: digest for name, (digest, _) in after.items() if name not in said} == {
@@ -114,16 +119,16 @@ def test_an_old_home_is_up_to_date_and_building_it_makes_nothing_again(root: Pat
     expensive = {name for name in before if "/spike_" in name or "/shards" in name or "/data/" in name}
     assert len(expensive) > 20
     assert {name: after[name] for name in expensive} == {name: before[name] for name in expensive}
-    assert " units, " not in built.stderr, "no session was read or binned again"
-    assert neuralpile(root, "status", "old-mice", "old-rats").stdout == standing.stdout
+    assert " units, " not in built.err, "no session was read or binned again"
+    assert command(root, "status", "old-mice", "old-rats").out == standing.out
 
 
 def test_a_failure_that_an_old_home_remembers_is_shown_and_tried_again(root: Path) -> None:
-    standing = neuralpile(root, "status", "old-broken")
-    assert "sub-C_ses-2" in standing.stdout
-    built = neuralpile(root, "build", "old-broken")
-    assert built.returncode == 1
-    assert "sub-C_ses-1: " not in built.stderr, "the session that was done is left alone"
+    standing = command(root, "status", "old-broken")
+    assert "sub-C_ses-2" in standing.out
+    built = command(root, "build", "old-broken")
+    assert built.code == 1
+    assert "sub-C_ses-1: " not in built.err, "the session that was done is left alone"
 
 
 def test_the_sensor_finds_nothing_to_do_in_an_old_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,13 +139,17 @@ def test_a_publication_is_not_current_after(evidence: ComponentEvidence, change:
             evidence, manifest=evidence.manifest.model_copy(update={"version": "2"})
         ),
     }[change]
-    assert not judge_component(changed)["hub_dataset_is_current"].passed
+    assert not is_current(changed)
 
 
 def test_listing_the_same_files_again_leaves_a_publication_current(evidence: ComponentEvidence) -> None:
     later = evidence.manifest.listed_at.replace(year=2040)
     changed = replace(evidence, manifest=evidence.manifest.model_copy(update={"listed_at": later}))
-    assert judge_component(changed)["hub_dataset_is_current"].passed
+    assert is_current(changed)
+
+
+def is_current(evidence: ComponentEvidence) -> bool:
+    return CHECKS["hub_dataset_is_current"].run(evidence).passed
 
 
 def vanish(manifest: Manifest, *keys: str) -> Manifest:

@@ -22,22 +22,12 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.records import PileRecord, TokenCounts
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import (
-    MICE,
-    PILE_HUB_DATASET,
-    PILE_MANIFEST,
-    PILE_SHARDS,
-    PILE_SHARDS_PARTITIONS,
-    House,
-    house,
-)
+from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, House, house
+from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, write_rats
 
-RATS = MICE.model_copy(
-    update={"name": "tiny-rats", "source": MICE.source.model_copy(update={"id": "990200"}), "species": "rat"}
-)
 MAX_TOKENS = 500  # some 20 rows of the mice's 3 sessions and the rat's one
 
 
@@ -52,30 +42,21 @@ class Pile:
     name: str
 
 
-def merge(made: House, **config: Any) -> Pile:
-    """Plan, make and publish the pile of what is published."""
-    ops = {"neural_pile__manifest": {"config": config}} if config else None
-    assert made.run(PILE_MANIFEST, ops=ops).success
-    due = piles.planned_shards(made.store, NEURAL_PILE, made.settings)
-    assert PILE_SHARDS_PARTITIONS.name is not None
-    known = [key for key in made.instance.get_dynamic_partitions(PILE_SHARDS_PARTITIONS.name) if key in due]
-    assert made.run(PILE_SHARDS, partitions=known).success
-    assert made.run(PILE_HUB_DATASET).success
-    published = piles.require_published(made.store, NEURAL_PILE, made.settings)
-    plan = load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, published.plan[:8]))
-    hub = open_hub(made.settings)
-    assert isinstance(hub, LocalHub)
-    return Pile(made, plan, published, hub, piles.repository_name(NEURAL_PILE, made.settings))
-
-
 @pytest.fixture(scope="module")
 def pile(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Path]) -> Iterator[Pile]:
-    archive = new_archive()
-    write_units_nwb(archive / RATS.source.folder / "sub-R" / "sub-R_ses-1.nwb", poisson_trains(5, 12.0, seed=9))
-    with house(tmp_path_factory.mktemp("pile"), archive, [MICE, RATS], max_tokens=MAX_TOKENS) as made:
-        made.build(MICE)
-        made.build(RATS)
-        yield merge(made, split_by="sessions", test_size=0.3)
+    archive, both = new_archive(), (MICE, RATS)
+    write_rats(archive)
+    with house(tmp_path_factory.mktemp("pile"), archive, both, max_tokens=MAX_TOKENS) as made:
+        require(made.run(*map(names.manifest_key, both)))
+        for dataset in both:
+            require(made.batch(names.known_sessions(made.instance, dataset), dataset))
+        require(made.run(*map(names.hub_dataset_key, both)))
+        merge(made, checks=True, split_by="sessions", test_size=0.3)
+        published = piles.require_published(made.store, NEURAL_PILE, made.settings)
+        plan = load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, published.plan[:8]))
+        hub = open_hub(made.settings)
+        assert isinstance(hub, LocalHub)
+        yield Pile(made, plan, published, hub, piles.repository_name(NEURAL_PILE, made.settings))
 
 
 def doctored(plan: PilePlan, rows: pa.Table) -> PilePlan:

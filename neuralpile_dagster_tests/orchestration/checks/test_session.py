@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,10 +49,18 @@ def make(folder: Path, trains: list[np.ndarray], max_tokens: int = 1_000) -> Ses
     return SessionEvidence(record, store, record.inputs, trains=trains_record)
 
 
+@pytest.fixture(scope="module")
+def first_good(tmp_path_factory: pytest.TempPathFactory) -> SessionEvidence:
+    """A session of 8 units and 499 bins in four segments; nobody changes it."""
+    return make(tmp_path_factory.mktemp("good"), poisson_trains(8, 10.0))
+
+
 @pytest.fixture
-def good(tmp_path: Path) -> SessionEvidence:
-    """A session of 8 units and 499 bins in four segments."""
-    return make(tmp_path, poisson_trains(8, 10.0))
+def good(first_good: SessionEvidence, tmp_path: Path) -> SessionEvidence:
+    """A copy of it, to damage."""
+    store = first_good.store
+    assert isinstance(store, LocalStore)
+    return replace(first_good, store=LocalStore(shutil.copytree(store.root, tmp_path / "store")))
 
 
 def doctored(evidence: SessionEvidence, **stats: Any) -> SessionEvidence:
