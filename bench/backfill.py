@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.backfill_steps import BATCHED, SINGLE
-from bench.common import measure, save, show
+from bench.common import code_server, measure, save, show, start
 
-SESSIONS, TINY = {BATCHED: 349, SINGLE: 24}, {BATCHED: 4, SINGLE: 1}
+SESSIONS, TINY = {BATCHED: 349, SINGLE: 24}, {BATCHED: 2, SINGLE: 1}
 TARGETS = {
     "batched, overhead s per session": "<= 0.15",
     "one run each / batched, overhead": ">= 8",
@@ -51,19 +49,18 @@ def backfill(home: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, list[di
     for letter, (name, partitions) in zip("ab", keys.items(), strict=True):
         assets = [{"path": [name.replace("-", "_"), layer]} for layer in ("spike_trains", "spike_counts")]
         variables[letter] = {"assetSelection": assets, "partitionNames": list(partitions)}
-    module = ["-m", "neuralpile_dagster.definitions"]
-    client = ["-c", "from dagster_graphql.cli import main; main()", *module]
-    said = measure([*client, "-t", _LAUNCH, "-v", json.dumps(variables)]).output
-    if said.count("LaunchBackfillSuccess") != len(keys):
-        raise RuntimeError(f"a backfill was refused: {said}")
-    with (home / "daemon.log").open("w") as log:
-        daemon = subprocess.Popen([sys.executable, "-m", "dagster._daemon", "run", *module], stdout=log, stderr=log)
-    try:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            return _wait(instance, daemon, keys)
-    finally:
-        daemon.terminate()
-        daemon.wait()
+    with code_server(home / "code.log") as location:
+        client = ["-c", "from dagster_graphql.cli import main; main()", *location]
+        said = measure([*client, "-t", _LAUNCH, "-v", json.dumps(variables)]).output
+        if said.count("LaunchBackfillSuccess") != len(keys):
+            raise RuntimeError(f"a backfill was refused: {said}")
+        daemon = start(["-m", "dagster._daemon", "run", *location], home / "daemon.log")
+        try:
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                return _wait(instance, daemon, keys)
+        finally:
+            daemon.terminate()
+            daemon.wait()
 
 
 def _wait(instance: Any, daemon: Any, keys: Mapping[str, Sequence[str]]) -> dict[str, list[dict[str, Any]]]:

@@ -93,9 +93,9 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     with open_instance(settings) as instance:
         rows = list(catalog.values())
         launcher = Launcher(settings, instance, job_of_assets(settings, rows, [], rows))
+        if reason := launcher.run([manifest_key(catalog[name]) for name in names]):
+            raise RuntimeError(f"the manifests were not made: {reason}")
         for name in names:
-            if reason := launcher.run([manifest_key(catalog[name])]):
-                raise RuntimeError(f"the manifest of {name} was not made: {reason}")
             partitions = session_partitions(catalog[name]).name
             assert partitions is not None
             known = instance.get_dynamic_partitions(partitions)

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -97,6 +98,35 @@ def measure(arguments: Sequence[str], environment: Mapping[str, str] | None = No
     if process.returncode:
         raise RuntimeError(f"python {' '.join(arguments)} failed with {process.returncode}")
     return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
+
+
+def start(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start ``python <arguments>``, a server that runs beside this process; what it prints is added to ``log``."""
+    env = {**os.environ, **(environment or {})}
+    with log.open("ab") as output:
+        return subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output, env=env)
+
+
+@contextmanager
+def code_server(log: Path, environment: Mapping[str, str] | None = None) -> Iterator[list[str]]:
+    """Dagster's server of the code location; gives the options by which Dagster's other processes find it."""
+    port = free_port()
+    arguments = ["-m", "dagster", "api", "grpc", "--port", str(port), "-m", "neuralpile_dagster.definitions"]
+    server = start(arguments, log, environment)
+    try:
+        while not _listens(port):
+            if server.poll() is not None:
+                raise RuntimeError(f"the code server did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield ["--grpc-host", "127.0.0.1", "--grpc-port", str(port)]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def synthetic_row(name: str, source_id: str, sessions: int, tokens: int) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -189,7 +187,7 @@ def main() -> None:
     results: dict[str, Any] = {"size": size}
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "data"
-        subprocess.run([sys.executable, "-m", "bench.publish_data", str(data), json.dumps(size)], check=True)
+        measure(["-m", "bench.publish_data", str(data), json.dumps(size)])
         for storage, xet in storages.items():
             results[storage] = {
                 side: run_side(side, xet, data, Path(work) / f"{side}-{xet}", size["datasets"])

@@ -24,23 +24,23 @@ from bench.common import RESULTS, ROUNDS, Laps, measure, median_ratio, medians, 
 from bench.scale_instance import LOAD, instance
 from bench.scale_pile import Rates, report_pile
 
-UNITS = 500
+UNITS, TINY_UNITS = 500, 50
 DENSITY = 0.116
 """Spikes per token of the whole pile: 0.42 TB of float64 spike times over 452.8 G tokens."""
 # bins, and spikes per token: growing together as in the pile, then more tokens or more spikes alone
 SIZES = [*((50_000 * k, DENSITY) for k in (1, 2, 4, 8)), (200_000, DENSITY / 4), (50_000, DENSITY * 4)]
-SMALLEST, TINY = (50, 0.01), [(5_000, DENSITY), (10_000, DENSITY)]
+SMALLEST, TINY = (50, 0.01), [(10_000, DENSITY), (40_000, DENSITY)]
 ROWS, FILES = [2_000, 8_000, 32_000], 200
 SESSIONS, MORE_DATASETS = [1_908, 20_000], 225
 PARTITIONS = 2_000
 
 
-def _session(size: tuple[int, float], folder: Path) -> dict[str, float]:
+def _session(size: tuple[int, float], units: int, folder: Path) -> dict[str, float]:
     """What the step prints: CPU seconds of spike trains and counts together, and of checks and picture."""
     bins, density = size
     recording, target = folder / f"{bins}-{density}.nwb", folder / "store"
     if not recording.exists():
-        numbers = (UNITS, bins, round(UNITS * bins * density))
+        numbers = (units, bins, round(units * bins * density))
         measure(["-m", "bench.recordings", str(recording), *map(str, numbers)])
     arguments = ["-m", "bench.session_steps", "store", str(recording), str(target)]
     found: dict[str, float] = measure(arguments, {"NEURALPILE_THREADS": "1"}).json()
@@ -48,10 +48,12 @@ def _session(size: tuple[int, float], folder: Path) -> dict[str, float]:
     return found | {"cpu_s": found["spike_trains_cpu_s"] + found["spike_counts_cpu_s"]}
 
 
-def sessions(sizes: Sequence[tuple[int, float]], growing: int, folder: Path, repeats: int) -> dict[str, Any]:
+def sessions(
+    sizes: Sequence[tuple[int, float]], units: int, growing: int, folder: Path, repeats: int
+) -> dict[str, Any]:
     """CPU seconds of spike trains and spike counts; the first ``growing`` sizes differ in length alone."""
-    _session(SMALLEST, folder)  # compiles
-    every = rounds({str(size): partial(_session, size, folder) for size in (SMALLEST, *sizes)}, repeats)
+    _session(SMALLEST, units, folder)  # compiles
+    every = rounds({str(size): partial(_session, size, units, folder) for size in (SMALLEST, *sizes)}, repeats)
     for one in every:
         smallest = dict(one[str(SMALLEST)])
         for run in one.values():
@@ -224,11 +226,11 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     repeats = 1 if tiny else ROUNDS
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "sessions": lambda folder: sessions(TINY if tiny else SIZES, 2 if tiny else 4, folder, repeats),
+        "sessions": lambda folder: sessions(*((TINY, TINY_UNITS, 2) if tiny else (SIZES, UNITS, 4)), folder, repeats),
         "merge": lambda folder: merge([20, 40] if tiny else ROWS, 10 if tiny else FILES, folder, repeats),
-        "manifests": lambda folder: manifests([100, 200] if tiny else SESSIONS, folder, repeats),
+        "manifests": lambda folder: manifests([20, 40] if tiny else SESSIONS, folder, repeats),
         "definitions": lambda folder: definitions(5 if tiny else MORE_DATASETS, folder, repeats),
-        "instance": lambda folder: instance(*((50, 40) if tiny else (SESSIONS[0], PARTITIONS)), folder, repeats),
+        "instance": lambda folder: instance(*((20, 30) if tiny else (SESSIONS[0], PARTITIONS)), folder, repeats),
     }
     results: dict[str, Any] = {}
     for name, part in parts.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.common import free_port, measure, median_ratio, medians, rounds, show
+from bench.common import code_server, free_port, measure, median_ratio, medians, rounds, show, start
 
 LOAD = "import neuralpile_dagster.definitions as d; d.defs.get_repository_def()"
 STATUS = "from neuralpile_dagster.cli import main; main(['status'])"
@@ -171,8 +171,7 @@ def _materialize(home: Path, sizes: Sequence[int]) -> dict[int, list[str]]:
 def _web_server(home: Path) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
     """Dagster's web server on the instance of ``home``; gives a function that asks it."""
     port = str(free_port())
-    command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port]
-    environment = {**os.environ, "DAGSTER_HOME": str(home), "NEURALPILE_HOME": str(home)}
+    environment = {"DAGSTER_HOME": str(home), "NEURALPILE_HOME": str(home)}
 
     def ask(text: str, variables: dict[str, Any]) -> Any:
         body = json.dumps({"query": text, "variables": variables}).encode()
@@ -180,16 +179,15 @@ def _web_server(home: Path) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
         with urllib.request.urlopen(request, timeout=START_S) as reply:
             return json.load(reply)
 
-    with (home / "web.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "-m", "neuralpile_dagster.definitions"], env=environment, stdout=log, stderr=log
-        )
-    try:
-        _wait(ask, server, home / "web.log")
-        yield ask
-    finally:
-        server.terminate()
-        server.wait()
+    with code_server(home / "code.log", environment) as location:
+        command = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", port, *location]
+        server = start(command, home / "web.log", environment)
+        try:
+            _wait(ask, server, home / "web.log")
+            yield ask
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def _wait(ask: Callable[[str, dict[str, Any]], Any], server: subprocess.Popen[bytes], log: Path) -> None:

@@ -12,4 +12,4 @@ pytestmark = pytest.mark.slow_first
 
 @pytest.mark.parametrize("name", [name for name in benches() if name not in WITH_DAEMON])
 def test_a_tiny_run_of_the_bench_ends_well_with_a_table_and_ratios(name: str):
-    require_a_table_and_ratios(name, forked=True)
+    require_a_table_and_ratios(name)

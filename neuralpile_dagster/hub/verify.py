@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import pyarrow as pa
@@ -16,10 +15,6 @@ import yaml
 
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, list_folder
-
-if TYPE_CHECKING:
-    from datasets import IterableDataset
-    from datasets.load import DatasetModule
 
 CARD = "README.md"
 
@@ -32,39 +27,12 @@ class _Split:
     num_examples: int | None
 
 
-class _Loader:
-    """Streams splits as `datasets.load_dataset` does, which for each would read the card and list all files again."""
-
-    def __init__(self, repository: str) -> None:
-        self.repository = repository
-
-    @cached_property
-    def _module(self) -> DatasetModule:
-        from datasets.load import dataset_module_factory
-
-        return dataset_module_factory(self.repository)
-
-    def stream(self, split: _Split) -> IterableDataset:
-        from datasets.load import get_dataset_builder_class
-
-        options = dict(self._module.builder_kwargs)
-        name = options.pop("dataset_name", None)
-        builder = get_dataset_builder_class(self._module, dataset_name=name)(
-            dataset_name=name,
-            config_name=split.config,
-            hash=self._module.hash,
-            info=(self._module.dataset_infos or {}).get(split.config),
-            **options,
-        )
-        return builder.as_streaming_dataset(split=split.name)
-
-
 def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     """Compare repository ``name`` with the folder that it was published from.
 
     Looked at are the files and their digests, the card's counts beside the
     footers of the published shards, and the first row of every split of every
-    config, read as by `datasets.load_dataset` without downloading the rest.
+    config, read by `datasets.load_dataset` without downloading the rest.
 
     Parameters
     ----------
@@ -95,9 +63,8 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     if not splits:
         differences.append("the card names no config")
     differences += _count_differences(hub, name, splits, found, sizes)
-    loader = _Loader(str(hub.path(name)))
     for split in splits:
-        differences += _first_row_differences(loader, name, split, folder)
+        differences += _first_row_differences(hub, name, split, folder)
     return differences
 
 
@@ -149,7 +116,7 @@ def _rows(hub: Hub, name: str, path: str) -> int:
         return int(pq.read_metadata(pa.PythonFile(file, mode="r")).num_rows)
 
 
-def _first_row_differences(loader: _Loader, name: str, split: _Split, folder: Path) -> Iterator[str]:
+def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: Path) -> Iterator[str]:
     from datasets.exceptions import DatasetsError
 
     where = f"{split.config}/{split.name}"
@@ -158,7 +125,7 @@ def _first_row_differences(loader: _Loader, name: str, split: _Split, folder: Pa
         yield f"{where} has no files"
         return
     try:
-        row = _first_published_row(loader.stream(split))
+        row = _first_published_row(str(hub.path(name)), split)
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubUnavailable(f"{name}: {where} could not be read", found=type(error).__name__) from None
     except (DatasetsError, ValueError, TypeError, KeyError, pa.ArrowException, FileNotFoundError) as error:
@@ -175,7 +142,10 @@ def _first_row_differences(loader: _Loader, name: str, split: _Split, folder: Pa
         yield f"{where}: the first row that load_dataset gives is not the first row of {local[0].name}"
 
 
-def _first_published_row(stream: IterableDataset) -> pa.Table | None:
+def _first_published_row(repository: str, split: _Split) -> pa.Table | None:
+    from datasets import load_dataset
+
+    stream = load_dataset(repository, split.config, split=split.name, streaming=True)
     # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
     row_groups = stream.shard(stream.num_shards, 0).reshard()
     if not row_groups.num_shards:
