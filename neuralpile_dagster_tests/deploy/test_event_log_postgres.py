@@ -10,7 +10,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializa
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.base import EventLogStorage
 
-from neuralpile_dagster_tests.fixtures.cluster import missing_programs
+from neuralpile_dagster_tests.servers.cluster import missing_programs
 from neuralpile_dagster_tests.servers.postgres import Postgres, postgres_server
 
 EVENTS = 30
