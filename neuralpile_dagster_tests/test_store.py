@@ -130,7 +130,8 @@ def test_the_longest_key_fits_the_file_system(store: Store):
 @given(steps=st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 1100)), max_size=4))
 def test_random_reads_give_the_bytes_that_are_there(store: Store, steps: list[tuple[int, int]]):
     content = np.random.default_rng(0).bytes(1000)
-    put(store, "a/b", content)
+    if store.size("a/b") is None:  # once for all examples
+        put(store, "a/b", content)
     with store.open("a/b") as file:
         for offset, length in steps:
             file.seek(offset)
@@ -300,7 +301,7 @@ def test_a_record_is_itself_again_and_another_document_is_refused(store: Store):
 
 
 def test_many_small_things_are_read_in_their_order_and_a_failure_is_raised(store: Store):
-    keys = [f"a/{number:02}" for number in range(25)]
+    keys = [f"a/{number:02}" for number in range(12)]
     for key in keys:
         put(store, key, key.encode())
     assert map_items(store, store.read, reversed(keys)) == [key.encode() for key in reversed(keys)]
