@@ -24,9 +24,8 @@ from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 TOKEN = "hf_SecretSecretSecretSecretSecret"
-BUILD = ("build", "sample-units", "sample-rates", "--merge")
+BUILD = ("build", "sample-rates", "--merge")
 ASSETS = {
-    "sample-units": ("sample_units/hub_dataset", "hub_dataset"),
     "sample-rates": ("sample_rates/hub_dataset", "hub_dataset"),
     "neural-pile": ("neural_pile/hub_dataset", "pile"),
 }
