@@ -28,7 +28,7 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 SIZE = {"datasets": 3, "sessions": 8, "units": 500, "bins": 60_000, "shard_bytes": 12_000_000}
 FILE_BYTES, FILES = 100_000_000, (2, 24)
 TINY_FILE_BYTES = 1_000_000
-TINY = {"datasets": 1, "sessions": 3, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
+TINY = {"datasets": 1, "sessions": 2, "units": 40, "bins": 3_000, "shard_bytes": 60_000}
 HEADER = (
     "",
     "bytes of our shards",

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralpile_dagster.archives.sample import nwb
-
 BIN_WIDTH_S = 0.02
 
 
@@ -36,6 +34,8 @@ def spike_trains(n_units: int, n_bins: int, n_spikes: int, seed: int = 0) -> tup
 
 def write_recording(path: Path, n_units: int, n_bins: int, n_spikes: int, seed: int = 0) -> None:
     """Write an NWB file with amplitudes as big as the spike times, and mean waveforms (82 samples of 374 channels)."""
+    from neuralpile_dagster.archives.sample import nwb  # pynwb, which who wants spike trains alone does not need
+
     times, ends = spike_trains(n_units, n_bins, n_spikes, seed)
     trains = np.split(times, ends[:-1])
     file = nwb.new_file("synthetic")

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from bench.common import measure, save, show, start, synthetic_row
-from neuralpile_dagster_tests.fixtures.cluster import Cluster, missing_programs, wait_until, write_instance
+from neuralpile_dagster_tests.servers.cluster import Cluster, missing_programs, wait_until, write_instance
 
 DANDISETS = {1: "990349", 2: "990350"}
 """One for each number of workers, with the same sessions."""

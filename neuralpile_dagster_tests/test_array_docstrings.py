@@ -19,8 +19,9 @@ ELSEWHERE = re.compile(r"See `\w+(\.\w+)+`|see `\w+(\.\w+)+`")
 
 def array_functions() -> Iterator[tuple[str, str]]:
     """Place and docstring of every public function or method with a numpy array in its signature."""
-    for path in sources():
-        for name, function in public_functions(ast.parse(path.read_text()), ""):
+    texts = ((path, path.read_text()) for path in sources())
+    for path, tree in ((path, ast.parse(text)) for path, text in texts if ARRAY.search(text)):
+        for name, function in public_functions(tree, ""):
             arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
             annotations = [argument.annotation for argument in arguments] + [function.returns]
             if any(ARRAY.search(ast.unparse(annotation)) for annotation in annotations if annotation):

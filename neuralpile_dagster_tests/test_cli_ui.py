@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,12 @@ import psutil
 import pytest
 
 from neuralpile_dagster.orchestration import serving
+from neuralpile_dagster_tests.fixtures import commands
+from neuralpile_dagster_tests.fixtures.commands import Started
 from neuralpile_dagster_tests.fixtures.house import FILES, instance_of, neuralpile, quick_folder, write_mice
 from neuralpile_dagster_tests.fixtures.ui import ask, environment, free_port, processes, server, wait_until_served
 
 pytestmark = [pytest.mark.slow_first, pytest.mark.timeout(400)]
-NEURALPILE = str(Path(sys.executable).with_name("neuralpile"))
 CATALOG = """\
 datasets:
   - name: tiny-mice
@@ -35,7 +35,20 @@ LAUNCH = """
 mutation ($params: ExecutionParams!) {
   launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
 }"""
-STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+NOHUP = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+"""
+"""What the command inherits where a script has `nohup neuralpile ui &`."""
+TAKE_TERMINAL = """
+import fcntl, os, signal, termios
+os.setsid()
+os.dup2(os.open(terminal, os.O_RDWR), 0)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+"""Make a terminal standard input and that of a new session."""
 PATIENCE_S = 120.0
 
 
@@ -45,7 +58,7 @@ class Ui:
 
     home: Path
     port: int
-    process: subprocess.Popen[bytes]
+    process: Started
     log: Path
 
     @property
@@ -91,21 +104,14 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
+@contextmanager
+def new_home() -> Iterator[Path]:
     """A home, of which every process is killed at the end."""
     with quick_folder() as place:
         yield place
         for process in processes(place):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-@contextmanager
-def interrupts(handler: Any) -> Iterator[None]:
-    """Children inherit that SIGINT is ignored, or that it is not, whatever started the tests."""
-    with handled(signal.SIGINT, handler):
-        yield
 
 
 @contextmanager
@@ -117,14 +123,14 @@ def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(kind, before)
 
 
-def start(home: Path, port: int | None = None, archive: str = "sample", **options: Any) -> Ui:
-    """Start ``neuralpile ui`` and wait until its code location is loaded."""
+def start(home: Path, port: int | None = None, archive: str = "sample", before: str = "", **variables: str) -> Ui:
+    """Fork ``neuralpile ui``, which runs some code ``before``, and wait until its code location is loaded."""
     log = home / "ui.log"
-    variables = {**environment(home, archive), **options.pop("variables", {})}
+    port = port or free_port()
+    code = f"{before}\nfrom neuralpile_dagster.cli import main\nmain(prog_name='neuralpile')"
+    command = [sys.executable, "-c", code, "ui", "--port", str(port)]
     with log.open("wb") as output:
-        options = {"stdout": output, "stderr": output, **options}
-        port = port or free_port()
-        process = subprocess.Popen([NEURALPILE, "ui", "--port", str(port)], env=variables, **options)
+        process = commands.start(command, {**environment(home, archive), **variables}, ".", output, output)
     ui = Ui(home, port, process, log)
     wait_for(lambda: "Dagster UI on" in ui.said or process.poll() is not None, "its first line")
     wait_until_served(process, ui.address, log)
@@ -164,27 +170,85 @@ def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
     assert "change --port or --host" in ran.err
 
 
-@pytest.fixture
+@contextmanager
 def silent_archive() -> Iterator[str]:
     """The URL of a server that accepts connections and never responds: a run that asks it goes on and on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
 
 
-def start_with_run(home: Path, url: str, **options: Any) -> tuple[Ui, str, psutil.Process]:
+def start_with_run(home: Path, url: str, before: str, port: int | None = None) -> tuple[Ui, str, psutil.Process]:
     """A UI with a run in progress, its id and its process."""
     (home / "catalog.yaml").write_text(CATALOG)
-    ui = start(home, archive="dandi", variables={"DANDI_API_URL": url}, **options)
+    ui = start(home, port, "dandi", before, DANDI_API_URL=url)
     run_id = ui.list_mice()
     return ui, run_id, ui.server("--multiprocessing-fork")
 
 
 def require_failed(ui: Ui, run_id: str) -> None:
-    """The run is over, nothing waits for it, and what it was to make can be made."""
+    """The run is over, and nothing waits for it."""
     assert f"run {run_id} was stopped; completed sessions are kept: launch it again to resume" in ui.said
     with instance_of(ui.home) as instance:
         assert [(run.run_id, run.status.value) for run in instance.get_runs()] == [(run_id, "FAILURE")]
     assert list((ui.home / "runs").iterdir()) == []
+
+
+def servers(home: Path) -> list[psutil.Process]:
+    return [process for process in processes(home) if any(name in process.cmdline() for name in SERVERS)]
+
+
+@dataclass
+class Resumed:
+    """A UI that was started by ``nohup`` where one was killed before, with a run in progress."""
+
+    ui: Ui
+    run_id: str
+    worker: psutil.Process
+    left: dict[str, psutil.Process]
+    """What the killed one had left, and was alive until this one was started, by its name."""
+
+
+@pytest.fixture(scope="module")
+def resumed() -> Iterator[Resumed]:
+    with new_home() as home, silent_archive() as url:
+        killed = start(home)
+        for process in (psutil.Process(killed.process.pid), killed.server("dev")):
+            process.kill()
+        killed.process.wait()
+        left = {name: killed.server(name) for name in SERVERS}
+        assert all(map(alive, left.values()))
+        ui, run_id, worker = start_with_run(home, url, NOHUP, killed.port)
+        yield Resumed(ui, run_id, worker, left)
+
+
+def test_the_next_ui_ends_what_a_killed_one_has_left(resumed: Resumed) -> None:
+    assert "processes that a killed neuralpile ui has left" in resumed.ui.said
+    assert not any(map(alive, resumed.left.values()))
+
+
+def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(
+    resumed: Resumed,
+) -> None:
+    ui = resumed.ui
+    ui.process.send_signal(signal.SIGHUP)
+    started = processes(ui.home)
+    for name in SERVERS:
+        assert ui.server(name) in started
+    before = servers(ui.home)
+    for arguments in (("ui", "--port", str(free_port())), ("demo", "--home", str(ui.home))):
+        second = neuralpile(*arguments, NEURALPILE_HOME=ui.home)
+        assert second.code == 1, second
+        assert f"{ui.home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.err
+    assert servers(ui.home) == before
+    assert "stopping the UI" not in ui.said
+    ui.process.send_signal(signal.SIGTERM)
+    assert ui.process.wait() == 0
+    require_nothing_left(ui)
+    assert not any(map(alive, started))
+    assert not alive(resumed.worker)
+    assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
+    assert "Traceback" not in ui.said
+    require_failed(ui, resumed.run_id)
     archive = ui.home / "archive"
     write_mice(archive)
     built = neuralpile("build", "tiny-mice", NEURALPILE_HOME=ui.home, NEURALPILE_ARCHIVE=archive)
@@ -192,81 +256,27 @@ def require_failed(ui: Ui, run_id: str) -> None:
     assert built.out.startswith(f"local/tiny-mice: {len(FILES)} sessions")
 
 
-def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(
-    home: Path, silent_archive: str
-) -> None:
-    with interrupts(signal.SIG_IGN):  # as a shell starts `nohup neuralpile ui &` in a script
-        ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-        ui, run_id, worker = start_with_run(home, silent_archive, **ignore)
-    ui.process.send_signal(signal.SIGHUP)
-    started = processes(home)
-    for name in SERVERS:
-        assert ui.server(name) in started
-    for arguments in (("ui", "--port", str(free_port())), ("demo", "--home", str(home))):
-        second = neuralpile(*arguments, NEURALPILE_HOME=home)
-        assert second.code == 1, second
-        assert f"{home} is served already; found: {ui.address} (process {ui.process.pid} on " in second.err
-    assert processes(home) == started
-    assert "stopping the UI" not in ui.said
-    ui.process.terminate()
-    assert ui.process.wait() == 0
-    require_nothing_left(ui)
-    assert not any(map(alive, started))
-    assert not alive(worker)
-    assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
-    assert "Traceback" not in ui.said
-    require_failed(ui, run_id)
-
-
-def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_that_does_not_stop(
-    home: Path, silent_archive: str
-) -> None:
-    master, slave = pty.openpty()
-    with interrupts(signal.default_int_handler):
-        terminal = {"stdin": slave, "start_new_session": True, "preexec_fn": take_terminal}
-        ui, run_id, worker = start_with_run(home, silent_archive, **terminal)
-    worker.suspend()  # as if it waited for a disk
-    os.write(master, b"\x03")
-    wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
-    os.write(master, b"\x03")
-    assert ui.process.wait() == 0
-    os.close(slave)
-    os.close(master)
-    require_nothing_left(ui)
-    assert ui.said.count("stopping the UI") == ui.said.count("Shutting down Dagster services") == 1
-    assert "Traceback" not in ui.said
-    assert "Aborted" not in ui.said
-    require_failed(ui, run_id)
-
-
-def take_terminal() -> None:
-    """Make standard input the terminal of this session."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_the_next_ui_ends_what_a_killed_one_has_left_and_servers_stop_when_only_the_command_is_killed(
-    home: Path,
-) -> None:
-    ui = start(home)
-    left = [process for process in processes(home) if process.pid != ui.process.pid]
-    for process in (psutil.Process(ui.process.pid), ui.server("dev")):
-        process.kill()
-    ui.process.wait()
-    assert alive(ui.server("dagster._daemon"))
-    again = start(home, port=ui.port)
-    assert "processes that a killed neuralpile ui has left" in again.said
-    assert not any(map(alive, left))
-    assert alive(again.server("dagster._daemon"))
-    again.process.kill()
-    again.process.wait()
-    wait_for(lambda: not processes(home), "the servers to stop")
+def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_that_does_not_stop() -> None:
+    with new_home() as home, silent_archive() as url:
+        master, slave = pty.openpty()
+        ui, run_id, worker = start_with_run(home, url, f"terminal = {os.ttyname(slave)!r}\n{TAKE_TERMINAL}")
+        worker.suspend()  # as if it waited for a disk
+        os.write(master, b"\x03")
+        wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
+        os.write(master, b"\x03")
+        assert ui.process.wait() == 0
+        os.close(slave)
+        os.close(master)
+        require_nothing_left(ui)
+        assert ui.said.count("stopping the UI") == ui.said.count("Shutting down Dagster services") == 1
+        assert "Traceback" not in ui.said
+        assert "Aborted" not in ui.said
+        require_failed(ui, run_id)
 
 
 def test_a_closed_terminal_ends_it_as_sigterm_and_ctrl_c_do() -> None:
-    with interrupts(signal.default_int_handler), handled(signal.SIGHUP, signal.SIG_DFL), serving._signals() as received:
+    kinds = handled(signal.SIGINT, signal.default_int_handler), handled(signal.SIGHUP, signal.SIG_DFL)
+    with kinds[0], kinds[1], serving._signals() as received:
         expected = [signal.SIGHUP, signal.SIGTERM, signal.SIGINT]
         for kind in expected:
             os.kill(os.getpid(), kind)

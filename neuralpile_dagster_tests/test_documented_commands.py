@@ -18,6 +18,8 @@ def commands_of(program: str) -> list[tuple[str, tuple[str, ...]]]:
     """Where and with which arguments the documentation shows a program, each once."""
     found: dict[tuple[str, ...], str] = {}
     for place, line in documented_lines():
+        if program not in line:
+            continue
         try:
             words = shlex.split(line, comments=True)
         except ValueError:

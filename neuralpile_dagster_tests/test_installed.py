@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +56,10 @@ def wheel(source_files: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = {
+        name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+    }  # holds no installed package
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -111,11 +113,12 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User
 
 
 @pytest.fixture(scope="module")
-def demo(user: User) -> dict[str, str]:
-    """The settings of the home in which `neuralpile demo` ran."""
-    told = user.run("neuralpile", "demo", "--no-ui")
+def built(user: User) -> dict[str, str]:
+    """The settings of a home in which a dataset of the sample and the pile were built."""
+    settings = {"NEURALPILE_ARCHIVE": "sample"}
+    told = user.run("neuralpile", "build", "sample-probes", "--merge", **settings)
     assert "local/neural-pile: " in told
-    return {"NEURALPILE_HOME": str(user.home / ".neuralpile-demo"), "NEURALPILE_ARCHIVE": "sample"}
+    return settings
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(source_files: list[str], wheel: Path) -> None:
@@ -138,8 +141,8 @@ def test_help_lists_the_commands(user: User) -> None:
     assert all(f"\n  {command} " in told for command in ("demo", "build", "status", "bin", "ui"))
 
 
-def test_the_demo_builds_the_pile_which_status_then_shows(user: User, demo: dict[str, str]) -> None:
-    lines = user.run("neuralpile", "status", **demo).splitlines()
+def test_build_makes_the_pile_which_status_then_shows(user: User, built: dict[str, str]) -> None:
+    lines = user.run("neuralpile", "status", **built).splitlines()
     (pile,) = [line for line in lines if line.startswith("neural-pile: ")]
     assert pile.endswith("; up to date")
 
@@ -152,14 +155,14 @@ def test_bin_writes_the_rows_of_a_recording(user: User) -> None:
     assert [len(row) for row in rows] == [5]
 
 
-def test_ui_serves_until_it_is_terminated_and_leaves_no_process(user: User, demo: dict[str, str]) -> None:
+def test_ui_serves_until_it_is_killed_and_then_its_servers_stop_too(user: User, built: dict[str, str]) -> None:
     marker = str(uuid.uuid4())  # children inherit it, whatever group or session they begin
     port = free_port()
     with (user.home / "ui.log").open("w") as log:
         ui = subprocess.Popen(
             [user.environment / "bin" / "neuralpile", "ui", "--port", str(port)],
             cwd=user.work,
-            env={**user.variables, **demo, "MARKER": marker},
+            env={**user.variables, **built, "MARKER": marker},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -168,10 +171,9 @@ def test_ui_serves_until_it_is_terminated_and_leaves_no_process(user: User, demo
         wait_until(lambda: answers(port) or ui.poll() is not None)
         assert answers(port), (user.home / "ui.log").read_text()
         assert len(marked(marker)) > 1
-        ui.send_signal(signal.SIGTERM)
-        ui.wait(PATIENCE_S)
-        _, left = psutil.wait_procs(marked(marker), timeout=10)
-        assert left == []
+        ui.kill()
+        ui.wait()
+        wait_until(lambda: not marked(marker))
     finally:
         for process in marked(marker):
             process.kill()

@@ -158,6 +158,18 @@ def test_only_the_dagster_layer_imports_dagster() -> None:
     assert wrong == []
 
 
+def test_benches_import_of_the_tests_only_servers_which_know_no_test() -> None:
+    tests, servers = "neuralpile_dagster_tests", "neuralpile_dagster_tests.servers."
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {name}"
+        for folder in (PACKAGE.parent / "bench", PACKAGE.parent / tests / "servers")
+        for path in sorted(folder.rglob("*.py"))
+        for name, line in imported(path)
+        if name.startswith(tests) and not name.startswith(servers)
+    ]
+    assert wrong == []
+
+
 def test_three_files_of_a_folder_that_share_a_prefix_are_a_folder() -> None:
     groups = defaultdict(list)
     for path in sources():

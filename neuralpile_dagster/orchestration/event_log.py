@@ -14,13 +14,14 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dagster import StringSource
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from neuralpile_dagster.orchestration.private_dagster import ConfigurableClassData, UserConfigSchema
 from neuralpile_dagster.orchestration.private_storage import (
@@ -37,6 +38,59 @@ def _relax_disk_sync(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
+@dataclass(frozen=True)
+class _Schema:
+    """The statements that make a database, and the Alembic revision that it is stamped with."""
+
+    statements: tuple[str, ...]
+    revision: str
+
+
+def _is_empty(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
+
+
+def _read_schema(engine: Engine) -> _Schema:
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY type DESC"
+        )
+        statements = tuple(row[0] for row in rows)
+        return _Schema(statements, connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+
+
+def _has_revision(engine: Engine, revision: str) -> bool:
+    with engine.connect() as connection:
+        if not connection.dialect.has_table(connection, "alembic_version"):
+            return False
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == [revision]
+
+
+def _create_tables(engine: Engine, schema: _Schema) -> bool:
+    """Create the tables of a new database; False where that failed, for Dagster to try again.
+
+    In one transaction, because a web server may open the same new database.
+    """
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    assert connection is not None
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            for statement in schema.statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO alembic_version VALUES (?)", (schema.revision,))
+        connection.commit()
+    except sqlite3.OperationalError:  # locked
+        connection.rollback()
+        return False
+    finally:
+        pooled.close()
+    return _has_revision(engine, schema.revision)
+
+
 class OpenSqliteEventLogStorage(SqliteEventLogStorage):
     """`SqliteEventLogStorage` that keeps recently used databases open.
 
@@ -45,6 +99,8 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
     base_dir : str
         Folder of the databases, one per run and ``index.db``.
     """
+
+    _schema: ClassVar[_Schema | None] = None  # Dagster's, whatever the home
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._open: OrderedDict[str, Engine] = OrderedDict()
@@ -76,6 +132,22 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
                 self._initialized_dbs.add(shard)
             with engine.begin() as connection:
                 yield connection
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        """Create the tables of a new database as Alembic made them in the first new one of this process.
+
+        For each, Alembic would read all its revision files twice, and once more where they exist already.
+        """
+        new = _is_empty(engine)
+        if new and self._schema is None:
+            template = create_engine("sqlite://", poolclass=StaticPool)
+            super()._initdb(template)
+            type(self)._schema = _read_schema(template)
+            template.dispose()
+        if self._schema is None or not (
+            _create_tables(engine, self._schema) if new else _has_revision(engine, self._schema.revision)
+        ):
+            super()._initdb(engine, for_index_shard)
 
     def _engine(self, shard: str) -> Engine:
         if shard not in self._open:

@@ -20,12 +20,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import runpy
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -207,7 +205,7 @@ def _start(ui: str, home: Path, host: str, port: int) -> subprocess.Popen[bytes]
     They stop when the pipe to their standard input closes: the system closes
     it when this process is killed.
     """
-    command = [sys.executable, "-m", "neuralpile_dagster.orchestration.serving", "dev"]
+    command = [sys.executable, "-m", "neuralpile_dagster.orchestration.servers", "dev"]
     command += ["-m", "neuralpile_dagster.definitions", "--host", host, "--port", str(port)]
     environment = {**os.environ, "NEURALPILE_HOME": str(home), STARTED_BY: ui}
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
@@ -272,15 +270,3 @@ def _started_by(ui: str) -> dict[psutil.Process, bool]:
             if process.environ().get(STARTED_BY) == ui:
                 found[process] = _RUN_WORKER in process.cmdline()
     return found
-
-
-def _stop_with_parent() -> None:
-    """Wait until ``neuralpile ui`` has ended, then stop."""
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":  # Dagster's own command line, in a process that heeds signals and ends with its parent
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    runpy.run_module("dagster", run_name="__main__", alter_sys=True)

@@ -8,10 +8,9 @@ import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
-from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster._core.storage.event_log.base import EventLogStorage
 
-from neuralpile_dagster.orchestration.event_log_postgres import OpenPostgresEventLogStorage
-from neuralpile_dagster_tests.fixtures.cluster import missing_programs
+from neuralpile_dagster_tests.servers.cluster import missing_programs
 from neuralpile_dagster_tests.servers.postgres import Postgres, postgres_server
 
 EVENTS = 30
@@ -40,7 +39,7 @@ def event(number: int) -> EventLogEntry:
     )
 
 
-def stored(log: PostgresEventLogStorage, first: int) -> list[str | None]:
+def stored(log: EventLogStorage, first: int) -> list[str | None]:
     for number in range(first, first + EVENTS):
         log.store_event(event(number))
     found = log.fetch_materializations(dg.AssetKey("a"), limit=10_000, ascending=True).records
@@ -48,6 +47,10 @@ def stored(log: PostgresEventLogStorage, first: int) -> list[str | None]:
 
 
 def test_events_are_those_of_dagsters_own_log_over_one_connection_that_survives_a_restart(postgres: Postgres) -> None:
+    from dagster_postgres.event_log import PostgresEventLogStorage
+
+    from neuralpile_dagster.orchestration.event_log_postgres import OpenPostgresEventLogStorage
+
     own = PostgresEventLogStorage(postgres.url)
     expected = stored(own, 0)
     log = OpenPostgresEventLogStorage.from_config_value(None, {"postgres_url": postgres.url})

@@ -7,11 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
-from dagster_aws.s3 import S3ComputeLogManager
 
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
 from neuralpile_dagster_tests.fixtures.commands import run
@@ -92,6 +90,8 @@ def test_the_comment_of_an_instance_file_names_every_variable_that_it_reads(name
 def test_what_runs_print_goes_to_s3(name: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch):
     s3.use(monkeypatch)
     manager = load(name, monkeypatch).compute_log_manager
+    from dagster_aws.s3 import S3ComputeLogManager
+
     assert isinstance(manager, S3ComputeLogManager)
 
 
@@ -133,6 +133,8 @@ def test_the_ecs_instance_runs_tasks_of_our_definition(s3: S3Server, monkeypatch
 
     s3.use(monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    import boto3
+
     ecs = boto3.client("ecs")
     container = {"name": "run", "image": "neuralpile:1", "memory": 4096}
     registered = ecs.register_task_definition(family="neuralpile-run", containerDefinitions=[container])

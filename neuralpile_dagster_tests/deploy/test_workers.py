@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import pytest
 
-from neuralpile_dagster_tests.fixtures.cluster import Cluster, require_programs, wait_until, write_instance
+from neuralpile_dagster_tests.fixtures.cluster import require_programs
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.once import put_sample
+from neuralpile_dagster_tests.servers.cluster import Cluster, wait_until, write_instance
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 

@@ -18,9 +18,9 @@ from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import archive_of
-from neuralpile_dagster_tests.fixtures.cluster import free_port, missing_programs
 from neuralpile_dagster_tests.fixtures.once import put_sample
 from neuralpile_dagster_tests.fixtures.visit import NETWORK, ROOT, Visit, doctor, dripping
+from neuralpile_dagster_tests.servers.cluster import free_port, missing_programs
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server

@@ -1,7 +1,9 @@
 """The event log in SQLite stays open between events; its files are those of Dagster's own class."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -102,3 +104,30 @@ def test_events_written_after_a_wipe_are_kept(instance: dg.DagsterInstance, tmp_
     assert instance.event_log_storage.get_logs_for_run(before) == []
     assert (tmp_path / "history" / "runs" / f"{after}.db").exists()
     assert instance.event_log_storage.get_logs_for_run(after)
+
+
+def test_every_runs_database_is_as_dagsters_own_class_makes_it(instance: dg.DagsterInstance, tmp_path: Path):
+    runs = [write(instance) for _ in range(2)]
+    own = SqliteEventLogStorage(str(tmp_path / "own"))
+    with own.run_connection("another"):
+        pass
+    first, second = (made_of(tmp_path / "history" / "runs" / f"{run_id}.db") for run_id in runs)
+    assert first == second == made_of(tmp_path / "own" / "another.db")
+
+
+def made_of(database: Path) -> list[object]:
+    """Tables and indexes, Alembic's revision, and the way of committing of a database."""
+    with closing(sqlite3.connect(database)) as connection:
+        tables = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        revision = connection.execute("SELECT * FROM alembic_version").fetchall()
+        return [tables, revision, connection.execute("PRAGMA journal_mode").fetchall()]
+
+
+def test_a_database_whose_making_was_interrupted_is_completed(instance: dg.DagsterInstance, tmp_path: Path):
+    whole = tmp_path / "history" / "runs" / f"{write(instance)}.db"
+    half = whole.with_name("half.db")
+    with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(half)) as target:
+        source.backup(target)
+        target.execute("DROP TABLE alembic_version")
+    assert instance.event_log_storage.get_logs_for_run("half") == []
+    assert made_of(half) == made_of(whole)

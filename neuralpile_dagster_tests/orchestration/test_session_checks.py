@@ -61,9 +61,8 @@ def _event(status: dg.DagsterRunStatus) -> dg.DagsterEvent:
     return dg.DagsterEvent(kinds[status].value, "job")
 
 
-def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(new_house: NewHouse) -> None:
-    made = new_house()
-    keys = made.discover()
+def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(listed_house: NewHouse) -> None:
+    made, keys = listed_house(), SESSIONS
     assert made.batch(keys[:2]).success
     assert newest(made, "spikes_conserved") == (True, "2 of 3 known sessions pass; 1 not judged yet")
     forget_spikes(made, FIRST)
@@ -74,11 +73,8 @@ def test_a_session_that_failed_a_check_in_an_earlier_batch_is_still_named(new_ho
     assert found.startswith(f"2 of 3 known sessions pass; not {FIRST} (")
 
 
-def test_sessions_that_failed_before_they_were_judged_fail_no_check_and_are_counted(new_house: NewHouse) -> None:
-    made = new_house()
-    cut(made.archive / MICE.source.folder / FILES[1])
-    assert not made.batch(made.discover()).success
-    assert all_newest(made) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
+def test_sessions_that_failed_before_they_were_judged_fail_no_check_and_are_counted(broken_house: NewHouse) -> None:
+    assert all_newest(broken_house()) == {(True, "2 of 3 known sessions pass; 1 failed before they were judged")}
 
 
 def test_after_a_run_of_one_session_the_verdict_is_still_about_all(built_house: NewHouse) -> None:
@@ -115,7 +111,6 @@ def test_a_run_that_ended_before_it_judged_anything_hides_the_verdict_only_until
     assert verdicts.keep_newest(made.instance, made.store, made.settings, MICE) == [], "and once is enough"
 
 
-def test_a_dataset_of_which_no_check_ran_gets_no_verdict(new_house: NewHouse) -> None:
-    made = new_house()
-    made.discover()
+def test_a_dataset_of_which_no_check_ran_gets_no_verdict(listed_house: NewHouse) -> None:
+    made = listed_house()
     assert verdicts.keep_newest(made.instance, made.store, made.settings, MICE) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,11 +17,18 @@ from neuralpile_dagster.plots.raster import as_markdown, raster_markdown, raster
 from neuralpile_dagster.plots.window import WINDOW_BINS, RasterSample, SegmentFacts, sample_window
 
 RNG = np.random.default_rng(0)
-DENSE = RNG.poisson(0.116, (3_900, 1_000)).astype(np.uint8)
-NOISE = RNG.integers(0, 256, (3_900, 1_000)).astype(np.uint8)
 SPARSE = RNG.poisson(0.02, (60, 1_000)).astype(np.uint8)
 AREAS = [("VISp", "CA1", "a long name of an area", None)[unit % 4] for unit in range(3_900)]
 BOUNDS = {1: SESSION_CHARACTERS, 4: COMPONENT_CHARACTERS}
+
+
+@cache  # made by tests: each process collects all
+def dense() -> np.ndarray:
+    return np.random.default_rng(0).poisson(0.116, (3_900, 1_000)).astype(np.uint8)
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3_900, 1_000)).astype(np.uint8)
 
 
 def samples_of(counts: np.ndarray, number: int) -> list[RasterSample]:
@@ -36,15 +45,17 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("number", BOUNDS)
-@pytest.mark.parametrize("counts", [DENSE, NOISE], ids=["dense", "noise"])
-def test_the_pictures_of_a_busy_session_and_its_glance_fit_the_bound(counts: np.ndarray, number: int) -> None:
-    made = _pictures(samples_of(counts, number), "raster", "raster of a session", BOUNDS[number])
+@pytest.mark.parametrize("counts", [dense, noise])
+def test_the_pictures_of_a_busy_session_and_its_glance_fit_the_bound(
+    counts: Callable[[], np.ndarray], number: int
+) -> None:
+    made = _pictures(samples_of(counts(), number), "raster", "raster of a session", BOUNDS[number])
     assert set(made) == {"glance", "raster"}
     assert sum(len(str(value.md_str)) for value in made.values()) <= BOUNDS[number]
 
 
 def test_a_busy_picture_is_the_same_every_time() -> None:
-    first, second = (raster_markdown(samples_of(DENSE, 1), "raster", 29_000) for _ in range(2))
+    first, second = (raster_markdown(samples_of(dense(), 1), "raster", 29_000) for _ in range(2))
     assert first == second
 
 

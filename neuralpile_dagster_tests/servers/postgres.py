@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg2
 
-from neuralpile_dagster_tests.fixtures.cluster import free_port
+from neuralpile_dagster_tests.servers.cluster import free_port
 
 
 class Postgres:

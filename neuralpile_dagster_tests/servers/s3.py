@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import urllib3
-from moto.server import ThreadedMotoServer
 
 from neuralpile_dagster_tests.servers.http import FilePart, Request, Response, Server
 
@@ -73,6 +71,9 @@ class S3Server:
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """A server of its own, empty, for as long as the ``with`` lasts."""
+    import boto3
+    from moto.server import ThreadedMotoServer  # slow, and few processes need it
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()

@@ -7,9 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
-from neuralpile_dagster.catalog.load import load_catalog
-from neuralpile_dagster.settings import Settings
-from neuralpile_dagster_tests.fixtures.house import House, cut, instance_of
+from neuralpile_dagster_tests.fixtures.house import Ran
 from neuralpile_dagster_tests.fixtures.ui import processes, server
 from neuralpile_dagster_tests.ui.conftest import DAMAGED, GOOD, SESSIONS, Running, Site
 
@@ -23,32 +21,6 @@ def width(image: Locator) -> int:
     """Pixels of a picture that the browser could decode."""
     expect(image).to_be_visible()
     return int(image.evaluate("picture => picture.naturalWidth"))
-
-
-def test_one_backfill_of_three_sessions_leaves_two_green_and_one_red_and_a_build_after_the_repair_completes_it(
-    running: Running,
-) -> None:
-    broken = running.archive / "990100" / "sub-A" / f"{DAMAGED}.nwb"
-    whole = cut(broken)
-    settings = Settings(home=running.home, store=str(running.home / "store"), archive=str(running.archive))
-    row = load_catalog(settings)["tiny-mice"]
-    with instance_of(running.home) as instance:
-        assert House(settings, instance, [row]).discover(row) == list(SESSIONS)
-    running.backfill("tiny_mice", *SESSIONS)
-    for layer in ("tiny_mice/spike_trains", "tiny_mice/spike_counts"):
-        statuses = running.partitions(layer)
-        assert statuses["materializedPartitions"] == {*SESSIONS} - {DAMAGED}, layer
-        assert statuses["failedPartitions"] == {DAMAGED}, layer
-    assert (
-        f"failed tiny-mice {DAMAGED}: sub-A/{DAMAGED}.nwb cannot be opened as HDF5"
-        in running("status", "tiny-mice").out
-    )
-    broken.write_bytes(whole)
-    built = running("build", "tiny-mice")
-    assert (built.code, built.out.split(",")[0]) == (0, "local/tiny-mice: 3 sessions")
-    assert "tiny-mice: 1 of 1 sessions of this batch" in built.err
-    assert running.partitions("tiny_mice/spike_counts")["materializedPartitions"] == set(SESSIONS)
-    assert running.partitions("tiny_mice/spike_counts")["failedPartitions"] == set()
 
 
 def test_the_asset_graph_shows_the_four_assets_of_a_dataset(site: Site) -> None:
@@ -70,19 +42,16 @@ def test_a_failed_check_shows_both_numbers_and_what_to_do(launched: Site) -> Non
     expect(page.get_by_text("what_to_do").first).to_be_visible()
 
 
-def test_the_page_of_the_pile_lists_its_components_and_draws_rows(launched: Site) -> None:
-    tokens = re.search(r"local/neural-pile: ([\d,]+) tokens", launched.built)
-    assert tokens is not None, launched.built
-    page = launched.wait("/assets/neural_pile/hub_dataset", "components")
-    expect(page.get_by_role("cell", name="whole-mice", exact=True)).to_be_visible()
-    expect(page.get_by_role("cell", name=tokens[1], exact=True).first).to_be_visible()
-    assert width(page.locator('img[src^="data:image/png"]').first) > 0
-
-
 def test_one_backfill_leaves_two_sessions_green_and_the_damaged_one_red(backfilled: Site) -> None:
     page = backfilled.wait(PARTITIONS, "Failed (1)")
     expect(page.get_by_text("Materialized (2)")).to_be_visible()
     backfilled.wait(f"{PARTITIONS}&partition={DAMAGED}", "failed, and did not materialize this asset")
+    for layer in ("ui_mice/spike_trains", "ui_mice/spike_counts"):
+        statuses = backfilled.running.partitions(layer)
+        assert statuses["materializedPartitions"] == {*SESSIONS} - {DAMAGED}, layer
+        assert statuses["failedPartitions"] == {DAMAGED}, layer
+    reason = f"failed ui-mice {DAMAGED}: sub-A/{DAMAGED}.nwb cannot be opened as HDF5"
+    assert reason in backfilled.running("status", "ui-mice").out
 
 
 def test_the_page_of_a_session_shows_its_raster_and_its_tokens(backfilled: Site) -> None:
@@ -125,6 +94,26 @@ def test_the_run_of_a_batch_says_which_session_failed_and_why(backfilled: Site) 
     page.get_by_role("link", name="View logs").or_(page.get_by_text("View logs")).first.click()
     expect(page.get_by_text(f"{DAMAGED}.nwb cannot be opened as HDF5").first).to_be_visible()
     expect(page.get_by_text("1 of 3 sessions of ui-mice failed; the others are done").first).to_be_visible()
+
+
+def test_a_build_after_the_repair_makes_the_failed_session_alone_and_completes_the_backfill(
+    repaired: tuple[Site, Ran],
+) -> None:
+    site, built = repaired
+    assert (built.code, built.out.split(",")[0]) == (0, "local/ui-mice: 3 sessions")
+    assert "ui-mice: 1 of 1 sessions of this batch" in built.err
+    assert site.running.partitions("ui_mice/spike_counts")["materializedPartitions"] == set(SESSIONS)
+    assert site.running.partitions("ui_mice/spike_counts")["failedPartitions"] == set()
+
+
+def test_the_page_of_the_pile_lists_its_components_and_draws_rows(repaired: tuple[Site, Ran]) -> None:
+    site, built = repaired
+    tokens = re.search(r"local/neural-pile: ([\d,]+) tokens", built.out)
+    assert tokens is not None, built
+    page = site.wait("/assets/neural_pile/hub_dataset", "components")
+    expect(page.get_by_role("cell", name="ui-mice", exact=True)).to_be_visible()
+    expect(page.get_by_role("cell", name=tokens[1], exact=True).first).to_be_visible()
+    assert width(page.locator('img[src^="data:image/png"]').first) > 0
 
 
 def test_neuralpile_ui_fails_when_dagster_stops_by_itself(running: Running) -> None:
