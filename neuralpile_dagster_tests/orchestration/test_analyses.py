@@ -21,7 +21,8 @@ from neuralpile_dagster.ledger.standing import AnalysisStanding, analysis_standi
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
-from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile
+from neuralpile_dagster.testing.nwb import write_units_nwb
+from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile, trains_of
 
 PACKAGE = '''
 """Spikes of the busiest unit of each session, as somebody else's package would add it."""
@@ -57,6 +58,8 @@ ROW = Analysis(
     wanted=lambda dataset: dataset.name == "tiny-mice",
 )
 '''
+
+FOURTH = "sub-C_ses-4"
 
 
 def row(name: str) -> Analysis:
@@ -98,22 +101,24 @@ def made(added: dg.AssetKey, built_house: Callable[..., House]) -> House:
     return built_house()
 
 
-def test_one_broken_session_of_three_costs_only_itself_and_is_made_alone_later(
+def test_one_broken_session_of_four_costs_only_itself_and_is_made_alone_later(
     made: House, added: dg.AssetKey, broken: Path
 ) -> None:
+    write_units_nwb(made.archive / MICE.source.folder / "sub-C" / f"{FOURTH}.nwb", trains_of(4))
     keys = made.discover()
+    assert made.batch([FOURTH]).success
     broken.write_text(keys[1])
     result = made.run(added, partitions=keys)
     assert made.made(added) == set(keys) - {keys[1]}
-    assert "1 of 3 sessions of tiny-mice busiest_unit failed; the others are done" in failure_of(result)
+    assert "1 of 4 sessions of tiny-mice busiest_unit failed; the others are done" in failure_of(result)
     standing = standing_of(made)
-    assert (standing.done, list(standing.failed), standing.due) == (2, [keys[1]], {})
+    assert (standing.done, list(standing.failed), standing.due) == (3, [keys[1]], {})
     broken.unlink()
     again = made.run(added, partitions=[keys[1]])
     assert again.success
     assert made.made(added) == set(keys)
     standing = standing_of(made)
-    assert (standing.done, standing.failed, standing.due) == (3, {}, {})
+    assert (standing.done, standing.failed, standing.due) == (4, {}, {})
     assert documents.read_failures(made.store, MICE, made.settings) == {}, "a failed analysis is no failed session"
 
 
