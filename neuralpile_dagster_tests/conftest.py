@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -31,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
         shared = ExitStack()
         shared.enter_context(shared_folder())
         shared.enter_context(fork_servers())
+        if set(getattr(config.option, "tx", None) or ()) == {"popen"}:
+            python = shlex.join([sys.executable, str(Path(__file__).parent / "fixtures" / "worker.py")])
+            config.option.tx = [f"popen//python={python}"] * len(config.option.tx)
         config.add_cleanup(shared.close)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from neuralpile_dagster.store import (
     write_record,
 )
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
+from neuralpile_dagster_tests.fixtures.commands import start
 from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
@@ -176,13 +176,15 @@ def test_nothing_appears_when_the_writer_is_killed_in_the_middle(
     struck = len(s3.front.faults.struck)
     command = [sys.executable, "-c", WRITE_AND_WAIT, location]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"written\n"
-        while location.startswith("s3") and len(s3.front.faults.struck) == struck:
-            assert writer.poll() is None
+    with tempfile.TemporaryFile() as said:
+        writer = start(command, environment, tmp_path, said, said)
+        while os.pread(said.fileno(), 1000, 0) != b"written\n" or (
+            location.startswith("s3") and len(s3.front.faults.struck) == struck
+        ):
+            assert writer.poll() is None, os.pread(said.fileno(), 1000, 0)
             time.sleep(0.01)
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
+        writer.wait()
     assert store.size("a/b") is None
     assert list(store.keys("a")) == []
     s3.front.faults.clear()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,11 @@ def raw(shared_data: Path) -> Iterator[DandiServer]:
         yield server
 
 
-def list_draft(server: DandiServer, dandiset_id: str, folder: Path) -> Listing:
-    return archive_of(server, folder).list_files(Source(id=dandiset_id, version="draft"))
+@pytest.fixture(scope="module")
+def list_draft(raw: DandiServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Listing]:
+    """Lists the draft of a dandiset, once for all tests that look at it."""
+    archive = archive_of(raw, tmp_path_factory.mktemp("drafts"))
+    return cache(lambda dandiset_id: archive.list_files(Source(id=dandiset_id, version="draft")))
 
 
 def test_all_real_dandisets_are_here(shared_data: Path):
@@ -95,11 +99,11 @@ def test_all_real_dandisets_are_here(shared_data: Path):
 @pytest.mark.parametrize("name", SESSIONS)
 @pytest.mark.parametrize("version", ["draft", "pinned"])
 def test_the_rule_of_a_dataset_chooses_the_published_sessions(
-    raw: DandiServer, tmp_path: Path, name: str, version: str
+    raw: DandiServer, list_draft: Callable[[str], Listing], tmp_path: Path, name: str, version: str
 ):
     dataset = next(dataset for dataset in PACKAGE if dataset.name == name)
     source = dataset.source if version == "pinned" else Source(id=dataset.source.id, version="draft")
-    listing = archive_of(raw, tmp_path).list_files(source)
+    listing = list_draft(source.id) if version == "draft" else archive_of(raw, tmp_path).list_files(source)
     due = "draft" if source.version == "latest" else source.version  # nothing is published of them here
     assert (listing.version, listing.notes) == (due, ())
     assert (listing.version_note is None) == (source.version != "latest")
@@ -125,14 +129,14 @@ def test_every_real_listing_of_the_catalog_is_counted(shared_data: Path):
     assert listed == set(SESSIONS)
 
 
-def test_iurilli_is_named_after_its_only_file(raw: DandiServer, tmp_path: Path):
-    listing = list_draft(raw, "000931", tmp_path)
+def test_iurilli_is_named_after_its_only_file(list_draft: Callable[[str], Listing]):
+    listing = list_draft("000931")
     (session,) = choose_sessions(BY_SOURCE["000931"], listing, None).sessions
     assert (session.key, session.subject_id, session.session_id) == ("sub-001", "sub-001", "sub-001")
 
 
-def test_files_that_are_no_sessions_are_counted_by_reason(raw: DandiServer, tmp_path: Path):
-    manifest = choose_sessions(BY_SOURCE["000690"], list_draft(raw, "000690", tmp_path), None)
+def test_files_that_are_no_sessions_are_counted_by_reason(list_draft: Callable[[str], Listing]):
+    manifest = choose_sessions(BY_SOURCE["000690"], list_draft("000690"), None)
     assert manifest.dropped == {"metadata has no Units": 106, r"path matches exclude pattern _image\.nwb$": 25}
 
 
@@ -147,10 +151,10 @@ def independently(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("dandiset_id", IDS)
 def test_a_real_listing_of_any_schema_version_is_read_completely(
-    raw: DandiServer, shared_data: Path, tmp_path: Path, dandiset_id: str
+    list_draft: Callable[[str], Listing], shared_data: Path, dandiset_id: str
 ):
     entries, metadata = raw_documents(shared_data, dandiset_id)
-    listing = list_draft(raw, dandiset_id, tmp_path)
+    listing = list_draft(dandiset_id)
     found = [(file.path, file.size, file.file_id, file.digests, file.variables, file.url) for file in listing.files]
     assert found == sorted(map(independently, entries), key=lambda each: each[0])
     times = {entry["path"]: entry["modified"] for entry in entries}
@@ -168,10 +172,10 @@ def test_a_real_listing_of_any_schema_version_is_read_completely(
 
 @pytest.mark.parametrize("dandiset_id", IDS)
 def test_the_authors_are_those_of_the_citation_who_are_authors_or_all_where_it_names_none(
-    raw: DandiServer, shared_data: Path, tmp_path: Path, dandiset_id: str
+    list_draft: Callable[[str], Listing], shared_data: Path, dandiset_id: str
 ):
     _, metadata = raw_documents(shared_data, dandiset_id)
-    authors = list(list_draft(raw, dandiset_id, tmp_path).citation.authors)
+    authors = list(list_draft(dandiset_id).citation.authors)
     if dandiset_id == "001326":  # does not say whether its contributors are cited, which means that they are
         assert authors == ["Richman, Ethan", "Kauvar, Isaac"]
         return
@@ -197,7 +201,7 @@ def test_documents_of_schema_versions_without_a_real_listing_are_read_too(
     entry["metadata"]["schemaVersion"] = metadata["schemaVersion"] = schema_version
     validate(entry["metadata"], schema_key="Asset")
     server.store.add_raw("000931", [entry], metadata)
-    listing = list_draft(server, "000931", tmp_path)
+    listing = archive_of(server, tmp_path).list_files(Source(id="000931", version="draft"))
     assert listing.notes == ()
     (file,) = listing.files
     assert (*file.model_dump(exclude={"modified"}).values(),) == independently(entry)

@@ -230,7 +230,7 @@ def raw_documents(shared_data: Path, dandiset_id: str) -> tuple[list[dict[str, A
     folder = shared_data / "dandi"
     with gzip.open(folder / f"{dandiset_id}.assets.json.gz", "rt", encoding="utf-8") as file:
         entries = json.load(file)
-    return entries, yaml.safe_load((folder / f"{dandiset_id}.dandiset.yaml").read_text(encoding="utf-8"))
+    return entries, yaml.load((folder / f"{dandiset_id}.dandiset.yaml").read_text("utf-8"), yaml.CSafeLoader)
 
 
 def raw_ids(shared_data: Path) -> list[str]:
