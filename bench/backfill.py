@@ -1,7 +1,7 @@
 """What Dagster costs per session: a real backfill, batched and one run each, less direct calls, in the same run.
 
 ``python -m bench.backfill [--tiny]``. A dataset of 349 tiny synthetic sessions
-is backfilled as the UI does it: GraphQL's ``launchPartitionBackfill``, the
+is backfilled as the UI does it: a code server, GraphQL's ``launchPartitionBackfill``, the
 daemon, and run processes started by the default launcher, one at a time (the
 instance's own dagster.yaml but for that). A second dataset's scattered sessions
 become runs of one. Measured is the time from a run's launch to its end, imports

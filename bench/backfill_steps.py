@@ -26,7 +26,7 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
     from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S
     from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 
-    paths = [folder / f"template{seed}.nwb" for seed in range(TEMPLATES)]
+    paths = [folder / f"template{seed}.nwb" for seed in range(min(TEMPLATES, sessions[BATCHED]))]
     for seed, path in enumerate(paths):
         write_units_nwb(path, poisson_trains(UNITS, SECONDS, seed=seed))
     for name, count in sessions.items():
@@ -34,7 +34,7 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
         for number in range(count if name == BATCHED else 2 * count):
             target = folder / "archive" / _source(name) / f"sub-{number % 9}" / f"sub-{number % 9}_ses-{number:04d}.nwb"
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(paths[number % TEMPLATES], target)
+            shutil.copyfile(paths[number % len(paths)], target)
     tokens = round(UNITS * SECONDS / DEFAULT_BIN_WIDTH_S)
     rows = [synthetic_row(name, _source(name), count, count * tokens) for name, count in sessions.items()]
     (folder / "home").mkdir()

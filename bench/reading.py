@@ -24,7 +24,7 @@ from bench.common import Measured, measure, own_memory, save, show
 
 SIZES = {
     "full": {"files": 4, "rows": 16, "units": 500, "bins": 20_000, "many": 50_000},
-    "tiny": {"files": 2, "rows": 8, "units": 40, "bins": 4_000, "many": 500},
+    "tiny": {"files": 2, "rows": 8, "units": 40, "bins": 4_000, "many": 300},
 }
 N_BINS = 200
 

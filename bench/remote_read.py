@@ -23,7 +23,7 @@ from bench.common import measure, own_memory, save, show
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response
 
 UNITS, SPIKES = 600, 20_000_000
-TINY_UNITS, TINY_SPIKES = 20, 400_000
+TINY_UNITS, TINY_SPIKES = 20, 100_000
 CLOCK_HZ = 30_000  # spike times are multiples of a sampling clock, which is why they compress
 LAYOUTS = ("contiguous", "gzip, 4 MiB chunks", "gzip, small old chunks")
 METHODS = ("whole file", "remfile", "fsspec", "ranges")

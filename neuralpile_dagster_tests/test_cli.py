@@ -76,11 +76,9 @@ def test_the_installed_command_runs_and_knows_its_version() -> None:
 
 
 @pytest.mark.parametrize("module", ["neuralpile_dagster", "neuralpile_dagster.cli"])
-def test_the_package_and_its_cli_module_run_as_the_command(module: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", module, "catalog", "--check"]
-    environment = {**os.environ, "NEURALPILE_HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(str(tmp_path / "catalog.yaml"))
+def test_the_package_and_its_cli_module_run_as_the_command(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"python -m {module}, version ")
 
 
 def test_on_windows_which_has_no_fcntl_every_command_names_the_systems_that_are_supported() -> None:
@@ -111,18 +109,17 @@ def test_help_imports_neither_dagster_nor_numpy() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(
-    "arguments", [["status"], ["catalog", "--check"], ["sessions", "my-mice"], ["doctor", "--dataset", "my-mice"]]
-)
-def test_commands_that_only_look_do_not_import_dagster(home: Path, arguments: list[str]) -> None:
+def test_commands_that_only_look_do_not_import_dagster(home: Path) -> None:
+    commands = [["status"], ["catalog", "--check"], ["sessions", "my-mice"], ["doctor", "--dataset", "my-mice"]]
     program = (
-        "import sys; from neuralpile_dagster.cli import main; "
-        f"main({arguments}, standalone_mode=False); print('imported:', *{{'dagster', 'sqlalchemy'}} & set(sys.modules))"
+        f"import sys; from neuralpile_dagster.cli import main\nfor command in {commands}:\n"
+        "  main(command, standalone_mode=False); print('imported:', *{'dagster', 'sqlalchemy'} & set(sys.modules))"
     )
     write_mice(home / "archive")
     environment = {**os.environ, "NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": str(home / "archive")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "imported:"
+    found = [line for line in done.stdout.splitlines() if line.startswith("imported:")]
+    assert found == ["imported:"] * len(commands)
 
 
 def test_the_catalog_lists_every_dataset_with_source_sessions_and_tokens(tmp_path: Path) -> None:

@@ -83,26 +83,19 @@ def test_missing_sessions_that_are_allowed_do_not_replace_a_larger_publication(b
     assert published_sessions(place) == before
 
 
-def test_a_reason_that_several_sessions_share_is_told_once(small: Place) -> None:
+def test_a_reason_that_several_sessions_share_is_told_once_even_where_failures_cannot_be_recorded(small: Place) -> None:
     write(small, "second", 1)
-    obstacle = small.home / "store" / "mixed_mice" / "spike_trains"
+    obstacle, failures = (small.home / "store" / "mixed_mice" / name for name in ("spike_trains", "failures"))
     obstacle.parent.mkdir(parents=True)
     obstacle.touch()
-    (small.home / "store" / "mixed_mice" / "failures").touch()  # so that the batch's reason is all there is
-    ran = small("build", "mixed-mice")
-    assert ran.out.splitlines()[0] == "2 sessions failed:"
-    assert line_of(ran, "mixed-mice only and 1 more").count("(which could not be stored:") == 2
-    assert ran.out.count("2 of 2 sessions of mixed-mice failed.") == 1
-
-
-def test_failures_that_cannot_be_recorded_are_told_all_the_same(small: Place) -> None:
-    small.recording("only").write_bytes(b"")
-    obstacle = small.home / "store" / "mixed_mice" / "failures"
-    obstacle.parent.mkdir(parents=True)
-    obstacle.touch()
+    failures.touch()  # so that the batch's reason is all there is
     ran = small("build", "mixed-mice")
     assert ran.code == 1
-    assert str(obstacle) in line_of(ran, "mixed-mice only")
+    assert ran.out.splitlines()[0] == "2 sessions failed:"
+    line = line_of(ran, "mixed-mice only and 1 more")
+    assert line.count("(which could not be stored:") == 2
+    assert str(failures) in line
+    assert ran.out.count("2 of 2 sessions of mixed-mice failed.") == 1
 
 
 def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from neuralpile_dagster_tests.servers.http import Server, file_response
+from neuralpile_dagster_tests.servers.http import Request, Response, Server, file_response
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
 CONTENT = bytes(range(256)) * 4
@@ -46,3 +47,20 @@ def test_a_file_is_served_as_s3_serves_an_object(s3: S3Server, tmp_path: Path, m
             assert ours.headers.get(header) == theirs.headers.get(header), header
     elif method == "GET":
         assert re.findall("<Code>.*</Code>", ours.text) == re.findall("<Code>.*</Code>", theirs.text)
+
+
+def test_a_body_whose_client_hangs_up_is_not_taken_for_a_whole_one():
+    taken: list[bytes] = []
+
+    def take(request: Request) -> Response:
+        taken.append(request.body)
+        return Response(200)
+
+    with Server(take) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b"", "the server hangs up too"
+        httpx2.post(server.url, content=b"whole")
+    assert taken == [b"whole"]

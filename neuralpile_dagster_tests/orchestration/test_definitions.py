@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.errors import CatalogError
@@ -124,18 +126,33 @@ def test_a_row_gets_a_line_of_the_readme_and_a_page() -> None:
         assert fact in page, fact
 
 
-def test_a_row_of_a_users_catalog_becomes_a_component_without_touching_the_package(tmp_path: Path) -> None:
-    write_mice(tmp_path / "archive")
-    (tmp_path / "catalog.yaml").write_text(ROW)
-    home = Settings(home=tmp_path, store=str(tmp_path / "store"), archive=str(tmp_path / "archive"))
-    row = load_catalog(home)["my-mice"]
-    with house(tmp_path, tmp_path / "archive", [row]) as made:
+@dataclass(frozen=True)
+class Extended:
+    """The package's catalog with a user's row, and all assets that come of it."""
+
+    settings: Settings
+    rows: Mapping[str, Dataset]
+    keys: Set[dg.AssetKey]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
+    home = tmp_path_factory.mktemp("extended")
+    write_mice(home / "archive")
+    (home / "catalog.yaml").write_text(ROW)
+    settings = Settings(home=home, store=str(home / "store"), archive=str(home / "archive"))
+    keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
+    return Extended(settings, load_catalog(settings), keys)
+
+
+def test_a_row_of_a_users_catalog_becomes_a_component_without_touching_the_package(extended: Extended) -> None:
+    assert {key(layer, "my_mice") for layer in LAYERS} <= extended.keys
+    row, home = extended.rows["my-mice"], extended.settings.home
+    with house(home, home / "archive", [row]) as made:
         require(made.batch(made.discover(row), row))
         require(run_unchecked(made, key("hub_dataset", "my_mice")))
         assert made.made(key("spike_counts", "my_mice")) == set(SESSIONS)
         assert (made.hub_folder("my-mice") / "README.md").is_file()
-    everything = build_definitions(home).resolve_asset_graph().get_all_asset_keys()
-    assert {key(layer, "my_mice") for layer in LAYERS} <= everything
 
 
 def test_a_users_row_with_a_severity_for_no_check_stops_the_definitions_and_says_why(settings: Settings) -> None:
@@ -144,9 +161,8 @@ def test_a_users_row_with_a_severity_for_no_check_stops_the_definitions_and_says
         build_definitions(settings)
 
 
-def test_all_datasets_of_the_catalog_have_the_assets_of_the_contract(settings: Settings) -> None:
-    keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
-    rows = load_catalog(settings)
+def test_all_datasets_of_the_catalog_have_the_assets_of_the_contract(extended: Extended) -> None:
+    keys, rows = extended.keys, {name: row for name, row in extended.rows.items() if name != "my-mice"}
     assert len(rows) == 43
     expected = {key(layer, row.key) for row in rows.values() for layer in LAYERS}
     assert expected - keys == {key("annotations", "steinmetz_2")}, "a MATLAB file states no intervals"

@@ -206,7 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "chunked" in headers.get("transfer-encoding", ""):
             body = b"".join(chunks(self.rfile))
         else:
-            body = self.rfile.read(int(headers.get("content-length", 0)))
+            length = int(headers.get("content-length", 0))
+            body = self.rfile.read(length)
+            if len(body) < length:
+                raise ConnectionError("the client has hung up before all of its request was sent")
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         return Request(self.command, self.path, unquote(parts.path), query, headers, body)
 

@@ -72,7 +72,7 @@ def test_time_outside_obs_intervals_is_found_and_left_out_of_the_rate(case: Case
 
 
 def test_times_in_ms_are_found_by_their_rate(tmp_path: Path) -> None:
-    stats = made(tmp_path, [train * 1_000 for train in poisson_trains(8, 60.0, 5.0)])
+    stats = made(tmp_path, [train * 1_000 for train in poisson_trains(8, 20.0, 5.0)])
     verdict = failed(stats)["plausible_clock"]
     assert verdict.found.startswith("a mean rate of 0.005")
     assert verdict.details["whole_number_share"] < 0.01
