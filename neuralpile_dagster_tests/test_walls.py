@@ -66,7 +66,6 @@ CRUMBS = {
     "plots/glance.py": "another picture than a raster, with a form of its own",
     "orchestration/servers.py": "the module that `neuralpile ui` starts: what it imports, the UI waits for",
     "orchestration/worker_app.py": "the module that Celery's command line names",
-    "orchestration/servers.py": "a process of its own, started by name, which must not import what starts it",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",
 }
 PREFIXES = {
