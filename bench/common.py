@@ -120,7 +120,7 @@ def code_server(log: Path, environment: Mapping[str, str] | None = None) -> Iter
             time.sleep(0.1)
         yield ["--grpc-host", "127.0.0.1", "--grpc-port", str(port)]
     finally:
-        server.terminate()
+        server.kill()  # where SIGINT is ignored, as under nohup, Dagster ignores SIGTERM too
         server.wait()
 
 
