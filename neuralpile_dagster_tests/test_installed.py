@@ -113,12 +113,11 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User
 
 
 @pytest.fixture(scope="module")
-def built(user: User) -> dict[str, str]:
-    """The settings of a home in which a dataset of the sample and the pile were built."""
-    settings = {"NEURALPILE_ARCHIVE": "sample"}
-    told = user.run("neuralpile", "build", "sample-probes", "--merge", **settings)
+def demo(user: User) -> dict[str, str]:
+    """The settings of the home in which `neuralpile demo`, the README's first command, ran from the wheel."""
+    told = user.run("neuralpile", "demo", "--no-ui")
     assert "local/neural-pile: " in told
-    return settings
+    return {"NEURALPILE_HOME": str(user.home / ".neuralpile-demo"), "NEURALPILE_ARCHIVE": "sample"}
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(source_files: list[str], wheel: Path) -> None:
@@ -141,8 +140,8 @@ def test_help_lists_the_commands(user: User) -> None:
     assert all(f"\n  {command} " in told for command in ("demo", "build", "status", "bin", "ui"))
 
 
-def test_build_makes_the_pile_which_status_then_shows(user: User, built: dict[str, str]) -> None:
-    lines = user.run("neuralpile", "status", **built).splitlines()
+def test_the_demo_builds_the_pile_which_status_then_shows(user: User, demo: dict[str, str]) -> None:
+    lines = user.run("neuralpile", "status", **demo).splitlines()
     (pile,) = [line for line in lines if line.startswith("neural-pile: ")]
     assert pile.endswith("; up to date")
 
@@ -155,14 +154,14 @@ def test_bin_writes_the_rows_of_a_recording(user: User) -> None:
     assert [len(row) for row in rows] == [5]
 
 
-def test_ui_serves_until_it_is_killed_and_then_its_servers_stop_too(user: User, built: dict[str, str]) -> None:
+def test_ui_serves_until_it_is_killed_and_then_its_servers_stop_too(user: User, demo: dict[str, str]) -> None:
     marker = str(uuid.uuid4())  # children inherit it, whatever group or session they begin
     port = free_port()
     with (user.home / "ui.log").open("w") as log:
         ui = subprocess.Popen(
             [user.environment / "bin" / "neuralpile", "ui", "--port", str(port)],
             cwd=user.work,
-            env={**user.variables, **built, "MARKER": marker},
+            env={**user.variables, **demo, "MARKER": marker},
             stdout=log,
             stderr=log,
             start_new_session=True,
