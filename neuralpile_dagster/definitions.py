@@ -1,4 +1,7 @@
-"""Dagster's entry point: every dataset's assets and the piles'. The only module that imports all the others."""
+"""Dagster's entry point: the definitions of the instance that the environment names, made as this is imported.
+
+Whoever needs others, or the job of some datasets alone, imports `orchestration.code_location`.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _refuse_real(settings: Settings, name: str) -> None:
     own = read_user_catalog(user_catalog_path(settings)).datasets
     if name in {row.name for row in (*PACKAGE, *own)}:
         raise ConfigurationError(
-            f"{name} cannot be made of the sample archive",
+            f"{name} is not in the sample archive",
             found="NEURALPILE_ARCHIVE=sample, which has synthetic recordings alone",
             expected=f"one of {', '.join(row.name for row in SAMPLE)}",
             remedy="leave NEURALPILE_ARCHIVE out to read from the dataset's own archive",

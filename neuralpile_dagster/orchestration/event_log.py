@@ -5,7 +5,8 @@ statement again, and whenever the last connection closes SQLite moves its write-
 deletes it. It also waits for the disk at each of ~50 commits per session, which SQLite's manual holds unnecessary with
 a write-ahead log: the log is whole after every crash, and only a machine that loses its power may forget the last
 events, of work that the store has and the next run finds done. The connections alone took half the time of a batch of
-small sessions (docs/performance.md). The files are the same: an instance may change between both classes at any time.
+small sessions (docs/performance.md). New databases get Dagster's tables without Alembic, which reads all its revisions
+for each. The files are the same: an instance may change between both classes at any time.
 """
 
 from __future__ import annotations

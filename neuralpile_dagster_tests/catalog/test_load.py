@@ -352,7 +352,7 @@ def test_a_dataset_that_the_sample_archive_does_not_have_is_refused_by_its_cause
     chosen = settings(tmp_path, "sample")
     with pytest.raises(ConfigurationError) as refused:
         find_dataset(chosen, load_catalog(chosen), name)
-    assert f"{name} cannot be made of the sample archive" in str(refused.value)
+    assert f"{name} is not in the sample archive" in str(refused.value)
     assert "leave NEURALPILE_ARCHIVE out" in str(refused.value)
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from neuralpile_dagster.catalog.load import load_catalog
+from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.pages import dataset_page, readme_table
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.orchestration.code_location import build_definitions
+from neuralpile_dagster.orchestration.code_location import build_definitions, job_of_assets
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
@@ -70,6 +70,20 @@ def settings(tmp_path: Path) -> Settings:
 def graph(settings: Settings) -> dg.AssetGraph:
     """The asset graph with `MICE` alone."""
     return build_definitions(settings, [MICE]).resolve_asset_graph()
+
+
+def test_the_job_of_a_few_assets_has_their_inputs_and_checks_also_those_that_it_does_not_make(
+    settings: Settings,
+) -> None:
+    (settings.home / "catalog.yaml").write_text("motif_shapes: [[1, 15]]\nvocabulary_sizes: [40]\n")
+    rows = list(load_catalog(settings).values())
+    piles = [pile for pile in load_piles(settings, rows) if pile.name == "neural-pile"]
+    every = build_definitions(settings).resolve_asset_graph()
+    few = job_of_assets(settings, rows[:1], piles, rows).asset_layer.asset_graph
+    made = few.materializable_asset_keys
+    assert made == {key for key in every.materializable_asset_keys if key.path[0] in (rows[0].key, "neural_pile")}
+    assert {key: few.get(key).parent_keys for key in made} == {key: every.get(key).parent_keys for key in made}
+    assert few.asset_check_keys == {check for check in every.asset_check_keys if check.asset_key in made}
 
 
 def key(name: str, dataset: str = "tiny_mice") -> dg.AssetKey:
