@@ -20,6 +20,7 @@ from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
+from neuralpile_dagster.orchestration.signatures import signed
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
 
@@ -54,6 +55,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         pool=HUB_POOL,
         **asset_facts(dataset, kinds.HUB_DATASET, hub_dataset_asset),
     )
+    @signed
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: Instance
     ) -> dg.MaterializeResult:

@@ -20,6 +20,7 @@ from neuralpile_dagster.orchestration.names import register, session_partitions,
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
+from neuralpile_dagster.orchestration.signatures import signed
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
@@ -36,6 +37,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         freshness_policy=freshness_of_manifest(dataset),
         **asset_facts(dataset, kinds.MANIFEST, manifest_asset),
     )
+    @signed
     def manifest(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         with failing_in_words(), forward_wait_warnings(context):
             started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)

@@ -21,6 +21,7 @@ from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
+from neuralpile_dagster.orchestration.signatures import signed
 
 
 class AccessChoice(Enum):
@@ -69,6 +70,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
         pool=session_pool(dataset),
     )
+    @signed
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
@@ -100,6 +102,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
         pool=pool_of(analysis, dataset),
     )
+    @signed
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
