@@ -29,10 +29,10 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.describe import signed
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.provenance import target_of
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.orchestration.signatures import signed
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 

@@ -14,13 +14,12 @@ from neuralpile_dagster.ledger.analyses import read_annotations, read_unit_order
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.spike_times import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.describe import asset_facts
+from neuralpile_dagster.orchestration.describe import asset_facts, signed
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.orchestration.signatures import signed
 from neuralpile_dagster.publish.completeness import publishable
 from neuralpile_dagster.store import write_record
 

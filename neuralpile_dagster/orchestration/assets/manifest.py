@@ -13,14 +13,13 @@ from neuralpile_dagster.checks.model import capped
 from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest
+from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest, signed
 from neuralpile_dagster.orchestration.metadata.manifest import manifest_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.orchestration.signatures import signed
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings

@@ -16,12 +16,11 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
-from neuralpile_dagster.orchestration.describe import spec_facts
+from neuralpile_dagster.orchestration.describe import signed, spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.orchestration.signatures import signed
 
 
 class AccessChoice(Enum):
