@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Hub, LoadableHub, list_folder
+from neuralpile_dagster.hub.model import Hub, LoadableHub, card_metadata, list_folder
 from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.publish.spikes import spikes_path
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, ShardRecord, SpikesRecord
@@ -23,17 +22,11 @@ from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.spike_trains import read_recording
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with libyaml
-_FRONT_MATTER = re.compile(r"---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
-
 
 def read_card(hub: Hub, name: str) -> dict[str, Any]:
     """The YAML block at the top of a published README; empty when there is none."""
     with hub.open(name, "README.md") as file:
-        text = file.read().decode(errors="replace")
-    block = _FRONT_MATTER.match(text)
-    content = yaml.load(block[1], _LOADER) if block else None
-    return content if isinstance(content, dict) else {}
+        return card_metadata(file.read().decode(errors="replace"))
 
 
 def _splits_of(card: dict[str, Any]) -> dict[str, int] | None:

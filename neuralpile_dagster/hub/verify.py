@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, list_folder
+from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, card_metadata, list_folder
 
 CARD = "README.md"
 
@@ -32,7 +32,7 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
 
     Looked at are the files and their digests, the card's counts beside the
     footers of the published shards, and the first row of every split of every
-    config, read by `datasets.load_dataset` without downloading the rest.
+    config, read as `datasets.load_dataset` does, without downloading the rest.
 
     Parameters
     ----------
@@ -63,8 +63,9 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     if not splits:
         differences.append("the card names no config")
     differences += _count_differences(hub, name, splits, found, sizes)
+    repository = _Repository(str(hub.path(name)))
     for split in splits:
-        differences += _first_row_differences(hub, name, split, folder)
+        differences += _first_row_differences(repository, name, split, folder)
     return differences
 
 
@@ -83,7 +84,7 @@ def _file_differences(wanted: Mapping[str, RepositoryFile], found: Mapping[str, 
 
 def _splits(card: str, found: Mapping[str, RepositoryFile]) -> tuple[list[_Split], dict[str, int | None]]:
     """The splits that a card names, with their files; and ``download_size`` by config."""
-    data = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
+    data = card_metadata(card)
     infos = data.get("dataset_info", [])
     by_config: dict[str, Any] = {
         info.get("config_name", "default"): info for info in (infos if isinstance(infos, list) else [infos])
@@ -116,7 +117,41 @@ def _rows(hub: Hub, name: str, path: str) -> int:
         return int(pq.read_metadata(pa.PythonFile(file, mode="r")).num_rows)
 
 
-def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: Path) -> Iterator[str]:
+class _Repository:
+    """What `datasets.load_dataset` streams from a repository.
+
+    These are its own steps: called for each config, it would look up the card
+    and all files again each time, which took more than half of a verification.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @cached_property
+    def _module(self) -> Any:
+        from datasets.load import dataset_module_factory
+
+        return dataset_module_factory(self._path)
+
+    def first_row(self, split: _Split) -> pa.Table | None:
+        """The first row of a split; None where it has no rows."""
+        from datasets.load import get_dataset_builder_class
+
+        module = self._module
+        info = (module.dataset_infos or {}).get(split.config)
+        builder = get_dataset_builder_class(module)(
+            config_name=split.config, hash=module.hash, info=info, **module.builder_kwargs
+        )
+        stream = builder.as_streaming_dataset(split.name)
+        # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
+        row_groups = stream.shard(stream.num_shards, 0).reshard()
+        if not row_groups.num_shards:
+            return None
+        rows = list(row_groups.shard(row_groups.num_shards, 0).with_format("arrow").iter(batch_size=1_000))
+        return rows[0].slice(0, 1) if rows else None
+
+
+def _first_row_differences(repository: _Repository, name: str, split: _Split, folder: Path) -> Iterator[str]:
     from datasets.exceptions import DatasetsError
 
     where = f"{split.config}/{split.name}"
@@ -125,7 +160,7 @@ def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: P
         yield f"{where} has no files"
         return
     try:
-        row = _first_published_row(str(hub.path(name)), split)
+        row = repository.first_row(split)
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubUnavailable(f"{name}: {where} could not be read", found=type(error).__name__) from None
     except (DatasetsError, ValueError, TypeError, KeyError, pa.ArrowException, FileNotFoundError) as error:
@@ -140,15 +175,3 @@ def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: P
         pa.Table.from_batches([expected])
     ):
         yield f"{where}: the first row that load_dataset gives is not the first row of {local[0].name}"
-
-
-def _first_published_row(repository: str, split: _Split) -> pa.Table | None:
-    from datasets import load_dataset
-
-    stream = load_dataset(repository, split.config, split=split.name, streaming=True)
-    # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
-    row_groups = stream.shard(stream.num_shards, 0).reshard()
-    if not row_groups.num_shards:
-        return None
-    rows = list(row_groups.shard(row_groups.num_shards, 0).with_format("arrow").iter(batch_size=1))
-    return rows[0] if rows else None
