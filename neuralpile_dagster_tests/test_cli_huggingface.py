@@ -6,6 +6,7 @@ The commands run in processes of their own: huggingface_hub and datasets read HF
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,11 +147,12 @@ def test_rasters_are_drawn_from_a_repository_on_the_hub(built: Built) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_push_refused_for_good_ends_in_one_clear_paragraph_and_leaves_the_token_nowhere() -> None:
+def test_a_push_refused_for_good_ends_in_one_clear_paragraph_and_leaves_the_token_nowhere(built: Built) -> None:
     refusal = Fault("status", path="/commit/", status=403, body=f"no, Bearer {TOKEN}".encode(), times=10_000)
     with quick_folder() as folder, HubServer(folder / "server", xet=True, token=TOKEN) as server:
         server.faults.add(refusal)
         lab = Lab(folder, server)
+        shutil.copytree(built.lab.home, lab.home)  # with its sessions
         ran = lab("build", "sample-rates")
         assert ran.code == 1
         (said,) = [line for line in (ran.out + ran.err).splitlines() if "status 403" in line]
