@@ -171,13 +171,13 @@ def state(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_building_again_makes_no_file_and_runs_no_session(demo: Demo) -> None:
+def test_building_again_makes_no_file_and_runs_no_session_and_no_shard(demo: Demo) -> None:
     store, hub = state(demo.home / "store"), state(demo.home / "hub")
     again = demo("build", "sample-units", "--merge")
     assert again.code == 0
     assert state(demo.home / "store") == store
     assert state(demo.home / "hub") == hub
-    assert "sessions of this batch" not in again.err
+    assert "of this batch" not in again.err
     assert [line for line in demo.ran.out.splitlines() if "sample-units" in line or "neural-pile" in line] == (
         again.out.splitlines()
     )

@@ -199,10 +199,7 @@ def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Se
     plan = read_record(store, f"{piles.plan_path(pile, settings, current.plan_id)}.json", PlanRecord)
     if plan is None:
         return PileDue(True, (), False, inputs)
-    shards = [shard.name for shard in plan.shards]
-    there = map_items(store, lambda name: _shard_is_there(store, pile, settings, plan, name), shards)
-    lacking = tuple(name for name, done in zip(shards, there, strict=True) if not done)
-    if lacking:
+    if lacking := missing_shards(store, pile, settings, plan):
         return PileDue(False, lacking, False, plan.digest)
     done = piles.read_published(store, pile, settings)
     name = piles.repository_name(pile, settings)
@@ -214,6 +211,13 @@ def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Se
     if done.annotations != annotations:
         return PileDue(False, (), True, hashlib.sha256(f"{plan.digest}\n{annotations}".encode()).hexdigest())
     return None
+
+
+def missing_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[str, ...]:
+    """Names of a plan's shards that the store does not have, whole."""
+    shards = [shard.name for shard in plan.shards]
+    there = map_items(store, lambda name: _shard_is_there(store, pile, settings, plan, name), shards)
+    return tuple(name for name, done in zip(shards, there, strict=True) if not done)
 
 
 def _annotations_of(plan: PlanRecord, current: piles.CurrentPlan, published: Mapping[str, ComponentRecord]) -> str:

@@ -146,11 +146,15 @@ def contents(record: PileRecord) -> str:
     return ", ".join((f"{tokens:,} tokens", *rows))
 
 
+def current_plan(store: Store, pile: Pile, settings: Settings) -> PlanRecord | None:
+    """The plan that is current; raises `ConfigurationError` when none was made."""
+    plan_id = require_current(store, pile, settings).plan_id
+    return read_record(store, f"{plan_path(pile, settings, plan_id)}.json", PlanRecord)
+
+
 def planned_shards(store: Store, pile: Pile, settings: Settings) -> list[str]:
     """Names of the current plan's shards."""
-    plan = read_record(
-        store, f"{plan_path(pile, settings, require_current(store, pile, settings).plan_id)}.json", PlanRecord
-    )
+    plan = current_plan(store, pile, settings)
     return [shard.name for shard in plan.shards] if plan else []
 
 

@@ -22,7 +22,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.documents import STOPPED
-from neuralpile_dagster.ledger.due import current_sessions, publishable_records
+from neuralpile_dagster.ledger.due import current_sessions, missing_shards, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
 from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
@@ -280,7 +280,7 @@ class Launcher:
         partitions = names.shard_partitions(pile)
         assert partitions.name is not None
         known = self.instance.get_dynamic_partitions(partitions.name)
-        wanted = set(piles.planned_shards(self.store, pile, self.settings))
+        wanted = self._unfinished_shards(pile, shards)
         reasons = [self.run([shards], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
         if reason := next(filter(None, reasons), None):
             self.outcome.failed[shards.to_user_string()] = reason
@@ -293,6 +293,15 @@ class Launcher:
                 f"{published.repository}: {piles.contents(published)}; {self._where(published.repository)}"
             )
             self.made_of(pile)
+
+    def _unfinished_shards(self, pile: Pile, asset: dg.AssetKey) -> set[str]:
+        """Names of the shards that need a run: missing in the store, or not materialized in this instance."""
+        plan = piles.current_plan(self.store, pile, self.settings)
+        if plan is None:
+            return set()
+        planned = {shard.name for shard in plan.shards}
+        missing = missing_shards(self.store, pile, self.settings, plan)
+        return (planned - self.instance.get_materialized_partitions(asset)) | set(missing)
 
     def made_of(self, pile: Pile) -> None:
         """Make everything that is made of a published pile, in order, and the analyses of sessions that it needs.
