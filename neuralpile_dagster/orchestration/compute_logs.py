@@ -1,20 +1,18 @@
 """Dagster's log files of what runs print, which the terminal shows as well: `dagster.yaml` names this class.
 
-Dagster's own starts four processes for each run, whatever it prints: two `tail -F`, and for each of them a Python that
-ends it should the run be killed. That was a fifth of the CPU time of a build with nothing to do; and `tail`, which
-looks once a second where there is no inotify, may lose the last lines. Here a thread per stream copies what was
-printed. The files are the same: an instance may change between both classes at any time.
+Dagster's own starts four processes for each run: two `tail -F`, and for each of them a Python that ends it should the
+run be killed. They took a fifth of the CPU time of a build with nothing to do; GNU tail ends with a process by itself.
+The files are the same: an instance may change between both classes at any time.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import shutil
+import subprocess
 import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,12 +27,9 @@ from neuralpile_dagster.orchestration.private_storage import (
     redirect_to_file,
 )
 
-COPY_EVERY_S = 0.1
-"""How late the terminal shows a line."""
 
-
-class ThreadedComputeLogManager(LocalComputeLogManager):
-    """`LocalComputeLogManager` that starts no process."""
+class LeanComputeLogManager(LocalComputeLogManager):
+    """`LocalComputeLogManager` that starts no Python for a run, and nothing where no terminal is to show it."""
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
@@ -42,13 +37,17 @@ class ThreadedComputeLogManager(LocalComputeLogManager):
         return {"home": StringSource}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ThreadedComputeLogManager:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> LeanComputeLogManager:
         """Make the manager of an instance; called by Dagster."""
         return cls(str(Path(config_value["home"]) / "storage"), inst_data=inst_data)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
         """Write what this process prints to the files of a run, and show it where it would have gone."""
+        if sys.platform != "linux":  # whose tail need not be GNU's
+            with super().capture_logs(log_key) as context:
+                yield context
+            return
         with ExitStack() as stack:
             for stream, kind in ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR)):
                 path = Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]))
@@ -62,28 +61,15 @@ class ThreadedComputeLogManager(LocalComputeLogManager):
 
 @contextmanager
 def _shown(path: Path, stream: TextIO) -> Iterator[None]:
-    """Copy what is written to an empty file to where a stream leads now; all of it when this ends."""
+    """Copy what is written to a file to where a stream leads now."""
     try:
-        terminal = os.dup(stream.fileno())
-    except io.UnsupportedOperation:  # a stream in memory, which Dagster does not redirect either
+        terminal = stream.fileno()
+    except io.UnsupportedOperation:  # a stream in memory, which is not redirected either
         yield
         return
-    ended = threading.Event()
-
-    def copy() -> None:
-        # OSError: nobody reads the other end any more; the file has all of it
-        with suppress(OSError), os.fdopen(terminal, "wb") as target, path.open("rb") as written:
-            while True:
-                last = ended.wait(COPY_EVERY_S)
-                shutil.copyfileobj(written, target)
-                target.flush()
-                if last:
-                    return
-
-    thread = threading.Thread(target=copy, name=f"shows {path.name}", daemon=True)
-    thread.start()
+    follows = subprocess.Popen(["tail", "-f", "-c", "+0", f"--pid={os.getpid()}", str(path)], stdout=terminal)
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
+        follows.terminate()
+        follows.wait()
