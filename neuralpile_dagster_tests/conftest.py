@@ -57,8 +57,11 @@ COSTLY = ("s3", "places")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files marked ``slow_first`` begin first: begun last, they would keep one worker busy after all others ended."""
-    items.sort(key=lambda item: item.get_closest_marker("slow_first") is None)
+    """Files marked ``slow_first`` begin first, then those that one worker runs whole, and single tests last.
+
+    Begun last, a file would keep one worker busy after all others ended.
+    """
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slow_first", "xdist_group")])
 
 
 @pytest.hookimpl(wrapper=True)
