@@ -92,7 +92,7 @@ def open_client(policy: RetryPolicy) -> Any:
 
 @cache
 def _descriptions() -> Loader:
-    """botocore's descriptions of AWS's APIs, found and parsed once per process, not once per client (150 ms)."""
+    """Descriptions of AWS's APIs, found and parsed once per process, not once per client (150 ms)."""
     loader: Loader = botocore.session.get_session().get_component("data_loader")
     return loader
 
