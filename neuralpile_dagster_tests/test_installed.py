@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import quick_folder
+from neuralpile_dagster_tests.fixtures.once import put_sample, quick_folder
 
 pytestmark = pytest.mark.slow_first
 ROOT = Path(__file__).parents[1]
@@ -125,6 +125,8 @@ def demo(user: User) -> Iterator[Demo]:
     """`neuralpile demo`, the README's first command, has built its pile and serves its UI."""
     marker = str(uuid.uuid4())  # children inherit it, whatever group or session they begin
     port = free_port()
+    home = user.home / ".neuralpile-demo"
+    put_sample(home)
     log = user.home / "demo.log"
     with log.open("w") as output:
         command = [user.environment / "bin" / "neuralpile", "demo", "--port", str(port)]
@@ -136,8 +138,7 @@ def demo(user: User) -> Iterator[Demo]:
         wait_until(lambda: answers(port) or process.poll() is not None)
         assert answers(port), log.read_text()
         assert "local/neural-pile: " in log.read_text()
-        home = str(user.home / ".neuralpile-demo")
-        yield Demo(process, {"NEURALPILE_HOME": home, "NEURALPILE_ARCHIVE": "sample", "MARKER": marker})
+        yield Demo(process, {"NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": "sample", "MARKER": marker})
     finally:
         for left in marked(marker):
             left.kill()
