@@ -29,6 +29,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.describe import signed
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.provenance import target_of
 from neuralpile_dagster.orchestration.resources import Instance
@@ -116,6 +117,7 @@ def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a manifest."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=specs(dataset, "manifest"))
+    @signed
     def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             manifest = documents.read_manifest(instance.open_store(), dataset)
@@ -128,6 +130,7 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a published component."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=specs(dataset, "hub_dataset"))
+    @signed
     def check_hub_dataset(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             store, settings = instance.open_store(), instance.settings
@@ -152,6 +155,7 @@ def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
     """All checks of a published pile."""
 
     @dg.multi_asset_check(name=f"{pile.key}__hub_dataset_checks", specs=specs(pile, "pile"))
+    @signed
     def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             verdicts = judge_pile(instance.open_store(), pile, instance.settings, instance.open_hub())
@@ -169,6 +173,7 @@ def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -
     ]
 
     @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs)
+    @signed
     def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             of = require_planned(instance.open_store(), pile, datasets, instance.settings)
