@@ -16,7 +16,7 @@ from neuralpile_dagster import collector
 
 
 def _stop_with_parent() -> None:
-    """Wait until standard input is closed, at the latest when ``neuralpile ui`` has ended; then stop."""
+    """Wait until ``neuralpile ui`` has ended, then stop."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -11,8 +11,8 @@ The rules, and what happened without them:
   ignored; Dagster handles SIGTERM as it handles SIGINT, so nothing could stop them.
 - Runs in progress are interrupted, which records them as failed. Dagster stops its servers but lets runs go on, for
   hours, and a next daemon starts others beside them.
-- The servers are the three of a deployment, not `dagster dev`, which is a process more that imports Dagster for two
-  seconds before it starts them, and one after the other.
+- The servers are the three of a deployment (deploy/celery), not `dagster dev`: that is a process more, which imports
+  Dagster for two seconds before it starts them.
 - Processes are recognized by a variable in their environment, not by their parent or process group: orphans lose
   the one, a process may leave the other, and the system gives both numbers to other programs later.
 """
@@ -113,7 +113,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
                 say(f"all datasets at a glance: {address}{OVERVIEW_PAGE}")
                 while not (ended := _ended(servers)) and not received:
                     if len(servers) == 1 and _socket(Path(folder)).exists():
-                        servers |= _start_clients(environment, Path(folder), host, port, servers["code server"])
+                        servers |= _start_clients(environment, Path(folder), host, port)
                     time.sleep(_TICK_S)
                 if received:
                     say("stopping the UI and runs in progress (Ctrl-C again to kill them)")
@@ -221,33 +221,27 @@ def _start_code_server(environment: Mapping[str, str], folder: Path) -> subproce
 
 
 def _start_clients(
-    environment: Mapping[str, str], folder: Path, host: str, port: int, code_server: subprocess.Popen[bytes]
+    environment: Mapping[str, str], folder: Path, host: str, port: int
 ) -> dict[str, subprocess.Popen[bytes]]:
-    """Start web server and daemon.
-
-    They hold the code server's standard input open too, so that it ends after
-    them, however this process ends.
-    """
+    """Start web server and daemon, which both ask the code server."""
     workspace = folder / "workspace.yaml"
     server = {"socket": str(_socket(folder)), "location_name": DEFINITIONS}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML
-    held = [code_server.stdin.fileno()] if code_server.stdin else []
-    of_workspace = ["--workspace", str(workspace)]
-    web = ["dagster_webserver", *of_workspace, "--host", host, "--port", str(port)]
+    options = ["--workspace", str(workspace)]
     return {
-        "web server": _start(environment, web, held),
-        "daemon": _start(environment, ["dagster._daemon", "run", *of_workspace], held),
+        "web server": _start(environment, ["dagster_webserver", *options, "--host", host, "--port", str(port)]),
+        "daemon": _start(environment, ["dagster._daemon", "run", *options]),
     }
 
 
-def _start(environment: Mapping[str, str], command: Sequence[str], held: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def _start(environment: Mapping[str, str], command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start one of Dagster's servers in a session of its own, so that Ctrl-C reaches only this process.
 
     It stops when the pipe to its standard input closes: the system closes it
-    when this process is killed. ``held`` are descriptors that it inherits.
+    when this process is killed.
     """
     run = [sys.executable, "-m", "neuralpile_dagster.orchestration.servers", *command]
-    return subprocess.Popen(run, env=environment, stdin=subprocess.PIPE, start_new_session=True, pass_fds=held)
+    return subprocess.Popen(run, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _ended(servers: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:
