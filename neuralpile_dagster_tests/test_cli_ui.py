@@ -246,7 +246,8 @@ def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_wit
     require_nothing_left(ui)
     assert not any(map(alive, started))
     assert not alive(resumed.worker)
-    assert "Daemon threads shut down" in ui.said  # it was asked and did it; it had not to be killed
+    assert "Daemon threads shut down" in ui.said  # all were asked and did it: none had to be killed
+    assert "killing" not in ui.said
     assert "Traceback" not in ui.said
     require_failed(ui, resumed.run_id)
     archive = ui.home / "archive"
@@ -269,6 +270,7 @@ def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_
         os.close(slave)
         os.close(master)
         require_nothing_left(ui)
+        assert "processes that have not stopped" in ui.said
         assert ui.said.count("stopping the UI") == ui.said.count("Daemon threads shut down") == 1
         assert "Traceback" not in ui.said
         assert "Aborted" not in ui.said

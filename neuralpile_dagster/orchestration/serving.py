@@ -120,7 +120,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
                     with open_instance(settings) as instance:
                         running = _runs(instance, _IN_PROGRESS)
             finally:
-                _end_all(ui, received, servers_signaled=_end_servers(servers, received))
+                _end_all(ui, received, say, servers_signaled=_end_servers(servers, received))
                 servers["code server"].wait()
         note.unlink()
         with open_instance(settings) as instance:
@@ -172,7 +172,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
     try:
         if (killed := _read(note)) and (left := _started_by(killed["id"])):
             say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
-            _end_all(killed["id"], [], servers_signaled=False)
+            _end_all(killed["id"], [], say, servers_signaled=False)
         note.unlink(missing_ok=True)
         yield note
     finally:
@@ -288,9 +288,10 @@ def _end_servers(servers: Mapping[str, subprocess.Popen[bytes]], received: Seque
     return bool(clients) and code_server.poll() is None
 
 
-def _end_all(ui: str, received: Sequence[int], *, servers_signaled: bool) -> None:
+def _end_all(ui: str, received: Sequence[int], say: Progress, *, servers_signaled: bool) -> None:
     """Interrupt the runs of a UI, and its servers unless already signaled; kill processes that do not end in time."""
     asked: set[psutil.Process] = set()
+    killed: set[psutil.Process] = set()
     begin = time.monotonic()
     while remaining := _started_by(ui):
         waited = time.monotonic() - begin + (RUNS_GRACE_S + LAST_GRACE_S if _interrupted_twice(received) else 0.0)
@@ -300,9 +301,14 @@ def _end_all(ui: str, received: Sequence[int], *, servers_signaled: bool) -> Non
                 found=f"processes {', '.join(str(process.pid) for process in remaining)} were killed and still exist",
                 remedy="look for a disk or network file system that does not respond: they end with it",
             )
+        due = {True: RUNS_GRACE_S, False: RUNS_GRACE_S + LAST_GRACE_S}
+        late = {process for process, is_run in remaining.items() if waited > due[is_run]}
+        if late - killed:
+            say(f"killing {len(late - killed)} processes that have not stopped")
+            killed |= late
         for process, is_run in remaining.items():
             with suppress(psutil.NoSuchProcess):  # ended just now
-                if waited > (RUNS_GRACE_S if is_run else RUNS_GRACE_S + LAST_GRACE_S):
+                if process in late:
                     process.kill()
                 elif process not in asked and (is_run or not servers_signaled):
                     process.terminate()
