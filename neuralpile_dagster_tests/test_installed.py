@@ -73,7 +73,8 @@ class User:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"PATH": f"{self.environment / 'bin'}{os.pathsep}{os.defpath}", "HOME": str(self.home)}
+        path = f"{self.environment / 'bin'}{os.pathsep}{os.defpath}"
+        return {"PATH": path, "HOME": str(self.home), "TMPDIR": str(self.home)}  # a killed UI leaves a file there
 
     def run(self, *command: str, **variables: str) -> str:
         """Run a command that must succeed, in a process of its own; give its standard output."""
