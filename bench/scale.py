@@ -189,21 +189,30 @@ def _listing(number: int) -> Any:
 
 
 def definitions(more: int, folder: Path, repeats: int) -> dict[str, Any]:
-    """Seconds to load the code location in a fresh process, also with ``more`` datasets; no partitions are read."""
+    """Seconds to load the code location in a fresh process, also with ``more`` datasets; no partitions are read.
+
+    Beside it Dagster alone: both take half as long again in some hours of a virtual machine.
+    """
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.settings import Settings
 
     ours = len(load_catalog(Settings(folder, str(folder / "store"))))
 
-    def run(number: int) -> dict[str, float]:
+    def run(number: int, code: str = LOAD) -> dict[str, float]:
         home = Path(tempfile.mkdtemp(dir=folder))
         rows = [{"name": f"more-{k}", "title": "Synthetic", "source": {"id": f"{k:06d}"}} for k in range(number - ours)]
         if rows:
             (home / "catalog.yaml").write_text(json.dumps({"datasets": rows}))
-        found = measure(["-c", LOAD], {"NEURALPILE_HOME": str(home)})
+        found = measure(["-c", code], {"NEURALPILE_HOME": str(home)})
         return {"load_s": found.wall_s, "load_cpu_s": found.cpu_s}
 
-    return _growth("The code location", "datasets", [ours, ours + more], run, repeats)
+    found = _growth("The code location", "datasets", [ours, ours + more], run, repeats)
+    ways = {"import dagster": partial(run, ours, "import dagster"), "the code location": partial(run, ours)}
+    every = rounds(ways, repeats)
+    rows = [[way, *seconds.values()] for way, seconds in medians(every).items()]
+    show(f"With our {ours} datasets; medians of {repeats} rounds", ["", "load s", "load cpu s"], rows)
+    beside = median_ratio(every, "load_cpu_s", "the code location", "import dagster")
+    return {**found, "ratios": {**found["ratios"], "CPU of the code location / of importing Dagster alone": beside}}
 
 
 def per_session() -> dict[str, float]:

@@ -61,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow_first") is None)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out the tests marked ``asked_for``, unless somebody asks."""
+    if item.get_closest_marker("asked_for") and not os.environ.get("NEURALPILE_TEST_ALL"):
+        pytest.skip("these tests take minutes: set NEURALPILE_TEST_ALL=1 to run them too")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Collect without the garbage collector: it walks through all that the imports make, again and again."""

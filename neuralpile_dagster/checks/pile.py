@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.piles import Pile
@@ -105,6 +104,8 @@ _COLUMNS = {
 
 def train_and_test_disjoint(plan: PilePlan) -> Verdict:
     """No row (session, subject, dataset, as ``split_by`` says) is in two splits; of the hash rule no twin either."""
+    import pyarrow.compute as pc
+
     split_by = plan.record.split_by
     parts: dict[str, set[tuple[Any, ...]]] = {}
     for split in SPLITS:
@@ -251,6 +252,8 @@ def shuffled(plan: PilePlan) -> Verdict:
     ``(S2 (S2 + n (n + 1)) - 2 n S3 - n^3) / (n^2 (n - 1))`` with ``Sk = sum n_i^k``
     (Barton and David 1957; Wald and Wolfowitz 1940 for two kinds).
     """
+    import pyarrow.compute as pc
+
     train = plan.rows.filter(pc.equal(plan.rows["split"], "train"))
     names = np.asarray(train["source_dataset"].combine_chunks().indices, dtype=np.int64)
     n = len(names)

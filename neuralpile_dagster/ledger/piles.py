@@ -6,7 +6,7 @@ Planning and copying rows belong in `merge`; deciding what is out of date belong
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -78,6 +78,12 @@ def plan_config(
     if named := choices.get("components"):
         choices["components"] = list(dict.fromkeys([*named, *also]))
     return {manifest_op(pile): {"config": choices}} if choices else {}
+
+
+def planned_members(pile: Pile, datasets: Iterable[Dataset], config: Mapping[str, Any]) -> list[Dataset]:
+    """The members of a pile that a plan with the configuration of `plan_config` merges, if they are published."""
+    named = config.get(manifest_op(pile), {}).get("config", {}).get("components")
+    return [row for row in pile.members(datasets) if not named or row.name in named]
 
 
 def current_path(pile: Pile, settings: Settings) -> str:

@@ -9,7 +9,6 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import MergeError, TableError
@@ -179,6 +178,8 @@ def _rows_of(opened: pa.NativeFile, name: str, number: int, dataset: str) -> Ite
 
 def _sizes(parquet: pq.ParquetFile, group: int, size: GroupSize) -> list[tuple[int, int]]:
     """Tokens and bytes of each row of a row group."""
+    import pyarrow.compute as pc
+
     if size.rows == 1:
         return [(size.values, size.bytes)]
     batches = parquet.iter_batches(1, row_groups=[group], columns=[COUNTS_COLUMN], use_threads=False)

@@ -13,25 +13,11 @@ from collections.abc import Mapping
 from email.message import EmailMessage
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-import urllib3
-
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError, TransientError
-from neuralpile_dagster.net.http import closing_pool, open_pool
-from neuralpile_dagster.net.retry import RetryPolicy
 
 WEBHOOK, MAIL = "NEURALPILE_ALERT_WEBHOOK", "NEURALPILE_ALERT_MAIL"
 """Variables: a URL that takes JSON ``{"text": ...}``; ``smtp://user:password@host:587/?from=a@b.org&to=c@d.org``."""
 TIMEOUT_S = 10.0
-_LIMITS = RetryPolicy(attempts=3, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S)
-_RETRIES = urllib3.Retry(
-    total=_LIMITS.attempts - 1,
-    redirect=False,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,  # POST too: an alert that comes twice does no harm
-    backoff_factor=0.5,
-    respect_retry_after_header=False,  # it may name an hour, and a sensor has a minute
-    raise_on_status=False,
-)
 
 
 def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
@@ -76,11 +62,26 @@ def send_alert(subject: str, text: str, environment: Mapping[str, str] = os.envi
 
 
 def _post(address: str, subject: str, text: str) -> None:
+    import urllib3  # the code location asks whether alerts go anywhere, and sends none
+
+    from neuralpile_dagster.net.http import closing_pool, open_pool
+    from neuralpile_dagster.net.retry import RetryPolicy
+
     url = _split(WEBHOOK, address, ("https", "http"))
+    limits = RetryPolicy(attempts=3, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S)
+    retries = urllib3.Retry(
+        total=limits.attempts - 1,
+        redirect=False,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,  # POST too: an alert that comes twice does no harm
+        backoff_factor=0.5,
+        respect_retry_after_header=False,  # it may name an hour, and a sensor has a minute
+        raise_on_status=False,
+    )
     try:
-        with closing_pool(open_pool(address, _LIMITS, connections=1)) as pool:
+        with closing_pool(open_pool(address, limits, connections=1)) as pool:
             body = {"text": f"*{subject}*\n{text}"}
-            status = pool.request("POST", address, json=body, retries=_RETRIES, redirect=False).status
+            status = pool.request("POST", address, json=body, retries=retries, redirect=False).status
     except urllib3.exceptions.HTTPError as error:
         raise _undelivered("webhook", url, type(error).__name__) from None  # its text has the address in it
     if not 200 <= status < 300:

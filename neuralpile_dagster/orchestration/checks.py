@@ -5,7 +5,7 @@ What a check finds belongs in the room `checks`, verdicts on all sessions of a d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
@@ -29,8 +29,10 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.describe import signed
+from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.progress import failing_in_words
-from neuralpile_dagster.orchestration.provenance import target_of
+from neuralpile_dagster.orchestration.provenance import is_about, latest_event, target_of
 from neuralpile_dagster.orchestration.resources import Instance
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -112,10 +114,50 @@ def evaluations(
     return found
 
 
+def refusals(
+    instance: dg.DagsterInstance, layer: Layer, owners: Iterable[Dataset | Pile], asset: dg.AssetKey | None = None
+) -> dict[str, str]:
+    """Blocking checks that failed on what these have now, with what they found; on ``asset``, or that of the layer.
+
+    Dagster itself stops only what is downstream in the same run. What automation and the command line make in runs
+    that follow asks here; a person who materializes an asset is not asked.
+    """
+    every = [
+        dg.AssetCheckKey(asset or asset_of(layer, owner), check.name)
+        for owner in owners
+        for check in checks_of(layer)
+        if is_blocking(check.name, _row(owner))
+    ]
+    found = {}
+    for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(every).items():
+        said = record.evaluation
+        if said is None or said.passed or said.severity != dg.AssetCheckSeverity.ERROR:
+            continue
+        if is_about(record, latest_event(instance, key.asset_key)):
+            found[f"{key.asset_key.to_user_string()} {key.name}"] = said.description or "the check failed"
+    return found
+
+
+def waiting_for(refused: Mapping[str, str]) -> str:
+    """Why something is not made, in words; ``refused`` are `refusals`."""
+    first, *others = [f"{check} failed: {found}" for check, found in refused.items()]
+    more = f" (and {plural(len(others), 'other check')})" if others else ""
+    return (
+        f"waits, because the check {first}{more}; what to do: remove the cause and publish it again, or run its checks "
+        "again; in a dataset's row of catalog.yaml, `severity` makes a check one that warns"
+    )
+
+
+def refusals_of_made(instance: dg.DagsterInstance, pile: Pile, row: PileAnalysis) -> dict[str, str]:
+    """`refusals` of something made of a pile."""
+    return refusals(instance, cast(Layer, row.checks), [pile], names.asset_key(pile, row)) if row.checks else {}
+
+
 def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a manifest."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=specs(dataset, "manifest"))
+    @signed
     def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             manifest = documents.read_manifest(instance.open_store(), dataset)
@@ -128,6 +170,7 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a published component."""
 
     @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=specs(dataset, "hub_dataset"))
+    @signed
     def check_hub_dataset(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             store, settings = instance.open_store(), instance.settings
@@ -152,6 +195,7 @@ def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
     """All checks of a published pile."""
 
     @dg.multi_asset_check(name=f"{pile.key}__hub_dataset_checks", specs=specs(pile, "pile"))
+    @signed
     def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             verdicts = judge_pile(instance.open_store(), pile, instance.settings, instance.open_hub())
@@ -169,6 +213,7 @@ def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -
     ]
 
     @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs)
+    @signed
     def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             of = require_planned(instance.open_store(), pile, datasets, instance.settings)

@@ -65,28 +65,36 @@ def named_jobs(datasets: Sequence[Dataset], piles: Sequence[Pile], job_of: JobOf
     return [
         _retry_failed(datasets, piles),
         _publish_all(datasets, piles, job_of),
-        *(_build(row, job_of) for row in datasets),
+        *_builds(datasets, job_of),
     ]
 
 
-def _build(dataset: Dataset, job_of: JobOf) -> dg.JobDefinition:
-    @dg.op(name=f"list_make_and_publish_{dataset.key}")
+def _builds(datasets: Sequence[Dataset], job_of: JobOf) -> list[dg.JobDefinition]:
+    """The jobs ``build_<dataset>``, which share one op: as it is made, Dagster infers its configuration."""
+    by_job = {f"build_{row.key}": row for row in datasets}
+
+    @dg.op
     def build(context: dg.OpExecutionContext, config: BuildConfig, instance: Instance) -> None:
+        dataset = by_job[context.job_name]
         share = instance.settings.min_session_share if config.min_session_share is None else config.min_session_share
         launcher = _launcher(context, instance, job_of([dataset], []))
         with failing_in_words():
             launcher.dataset(dataset, None, None, share if share < 1 else None, config.annotations)
         _finish(context, launcher)
 
+    return [_build(name, row, build) for name, row in by_job.items()]
+
+
+def _build(name: str, dataset: Dataset, build: dg.OpDefinition) -> dg.JobDefinition:
     @dg.job(
-        name=f"build_{dataset.key}",
+        name=name,
         description=f"Lists the sessions of {dataset.name}, makes those that are missing or out of date, and publishes "
         "them, as `neuralpile build` does. Each step is a run of its own in the list of runs; what is up to date is "
         "skipped.",
         tags={"dataset": dataset.name},
     )
     def job() -> None:
-        build()
+        build.alias(f"list_make_and_publish_{dataset.key}")()
 
     return job
 

@@ -32,6 +32,7 @@ from neuralpile_dagster.ledger.standing import analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
@@ -274,6 +275,9 @@ class Launcher:
         """
         manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
         config = piles.plan_config(self.store, pile, self.settings, built, choices or {})
+        if refused := refusals(self.instance, "hub_dataset", piles.planned_members(pile, self.datasets, config)):
+            self.outcome.failed[manifest.to_user_string()] = waiting_for(refused)
+            return
         if reason := self.run([manifest], config=config):
             self.outcome.failed[manifest.to_user_string()] = reason
             return
@@ -302,6 +306,9 @@ class Launcher:
         rows = pile_analyses_of(pile)
         if not rows or planned_pile(self.store, pile, self.datasets, self.settings) is None:
             return
+        if refused := refusals(self.instance, "pile", [pile]):
+            self.outcome.failed |= refused
+            return
         needed = {name for row in rows for name in row.of_members}
         for dataset in pile.members(self.datasets):
             for analysis in [analysis for analysis in analyses_of(dataset) if analysis.name in needed]:
@@ -310,8 +317,9 @@ class Launcher:
                     self._analyse(dataset, analysis, {session.key for session in manifest.sessions})
         for row in rows:
             self._make(pile, row)
-            if any(name.startswith(f"{pile.key}/{row.name} ") for name in self.outcome.failed):
-                return  # a check: what follows would be made of it
+            if refused := refusals_of_made(self.instance, pile, row):
+                self.outcome.failed |= refused
+                return  # what follows would be made of it
 
     def _make(self, pile: Pile, row: PileAnalysis) -> None:
         """Make the missing partitions of something made of a pile; publish what is published, as the pile itself."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration.private_dagster import AssetCheckEvaluationTargetMaterializationData
+from neuralpile_dagster.orchestration.private_dagster import (
+    AssetCheckEvaluationTargetMaterializationData,
+    AssetCheckExecutionRecord,
+)
 
 
 def latest_event(
@@ -26,6 +29,14 @@ def target_of(event: dg.EventLogRecord | None) -> AssetCheckEvaluationTargetMate
     return AssetCheckEvaluationTargetMaterializationData(
         run_id=event.run_id, storage_id=event.storage_id, timestamp=event.timestamp
     )
+
+
+def is_about(record: AssetCheckExecutionRecord, event: dg.EventLogRecord | None) -> bool:
+    """Whether a verdict is about this materialization, or of the same run."""
+    if event is None or record.run_id == event.run_id:
+        return True
+    target = record.evaluation.target_materialization_data if record.evaluation else None
+    return target is not None and target.storage_id == event.storage_id
 
 
 def version_tags(

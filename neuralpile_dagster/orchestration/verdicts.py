@@ -22,11 +22,10 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.checks import evaluations
 from neuralpile_dagster.orchestration.private_dagster import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-    AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
     PartitionKeyFilter,
 )
-from neuralpile_dagster.orchestration.provenance import latest_event
+from neuralpile_dagster.orchestration.provenance import is_about, latest_event
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
 
@@ -132,20 +131,12 @@ def keep_newest(
         else:
             said = record.evaluation
             about_all = said is not None and said.partition is None and _found(said) == str(verdict.found)
-            shown = about_all and _targets(record, event)
+            shown = about_all and is_about(record, event)
         if not shown:
             wrong[name] = verdict
     for evaluation in evaluations(wrong, dataset, None, event):
         instance.report_runless_asset_event(evaluation)
     return list(wrong)
-
-
-def _targets(record: AssetCheckExecutionRecord, event: dg.EventLogRecord | None) -> bool:
-    """Whether a verdict is about this materialization, or of the same run."""
-    if event is None or record.run_id == event.run_id:
-        return True
-    target = record.evaluation.target_materialization_data if record.evaluation else None
-    return target is not None and target.storage_id == event.storage_id
 
 
 def together(

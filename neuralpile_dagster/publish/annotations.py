@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
@@ -154,6 +153,8 @@ class AnnotatedSession:
 
     def unit_metrics(self) -> pa.Table:
         """Its rows of the ``unit_metrics`` config; empty without annotations."""
+        import pyarrow.compute as pc
+
         if self.annotations is None:
             return UNIT_METRICS_SCHEMA.empty_table()
         stored = self._read(self.annotations.units_file, STORED_METRICS_SCHEMA)
@@ -190,6 +191,8 @@ class AnnotatedSession:
 
     def _invalid_times(self, probes: Sequence[str | None]) -> list[np.ndarray]:
         """Invalid times of each unit; those that name probes of the session in their columns are of these alone."""
+        import pyarrow.compute as pc
+
         if self.annotations is None or INVALID_TIMES not in self.annotations.tables:
             return [np.zeros((0, 2))] * len(probes)
         stored = self._read(self.annotations.file, STORED_INTERVALS_SCHEMA)
@@ -279,6 +282,8 @@ def columns_of_units(stored: pa.Table, units: pa.Table) -> tuple[dict[str, np.nd
     TableError
         A metric is of units that were not counted.
     """
+    import pyarrow.compute as pc
+
     n_units = units.num_rows
     numbers: dict[str, np.ndarray] = {}
     texts: dict[str, np.ndarray] = {}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
@@ -228,6 +227,8 @@ def _extra_tables(config: str, components: Iterable[PileComponent]) -> list[pa.T
 
 def _of_component(table: pa.Table, name: str) -> pa.Table:
     """Rows of a component, with its name as ``source_dataset``."""
+    import pyarrow.compute as pc
+
     if SOURCE.name in table.schema.names:  # a pile of another owner, of which this component is a part
         table = table.filter(pc.equal(table[SOURCE.name], name)).drop_columns(SOURCE.name)
     return table.append_column(SOURCE, pa.array([name] * table.num_rows, pa.string()))
@@ -237,6 +238,8 @@ def _write_streamed(
     folder: Path, components: Sequence[PileComponent], sessions: Iterable[SessionId]
 ) -> Iterator[Config]:
     """Write the tables in `STREAMED` of sessions in the pile, as far as there are any."""
+    import pyarrow.compute as pc
+
     present: dict[str, set[str]] = {}
     for source, _, session in sessions:
         present.setdefault(source, set()).add(session)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuralpile_dagster.files import write_bytes
 from neuralpile_dagster.plots.window import NO_FACTS, Ordering, RasterSample, SegmentFacts, sample_window
@@ -168,6 +167,8 @@ def _published_table(open_file: Callable[[str], pa.NativeFile], name: str) -> pa
 
 
 def _rows_of_session(table: pa.Table | None, row: Row) -> list[dict[str, Any]]:
+    import pyarrow.compute as pc
+
     if table is None:
         return []
     ids = {"subject_id": row.subject_id, "session_id": row.session_id, "source_dataset": row.source_dataset}

@@ -13,21 +13,23 @@ from urllib.parse import quote
 
 import pytest
 
-from neuralpile_dagster_tests.fixtures.cluster import require_programs
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.once import put_sample
-from neuralpile_dagster_tests.servers.cluster import Cluster, wait_until, write_instance
+from neuralpile_dagster_tests.servers.cluster import Cluster, missing_programs, wait_until, write_instance
 from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.s3 import S3Server
 
-pytestmark = pytest.mark.slow_first
+pytestmark = [
+    pytest.mark.slow_first,
+    pytest.mark.asked_for,
+    pytest.mark.skipif(bool(missing_programs()), reason=missing_programs()),
+]
 DATASETS = ("sample_units", "sample_probes", "sample_rates")
 
 
 @pytest.fixture(scope="module")
 def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of the same pile made by one process, with a folder as store."""
-    require_programs()
     home = tmp_path_factory.mktemp("one-machine")
     put_sample(home)
     names = [dataset.replace("_", "-") for dataset in DATASETS]
@@ -44,7 +46,6 @@ def bucket(s3: S3Server) -> str:
 @pytest.fixture(scope="module")
 def cluster(s3: S3Server, bucket: str) -> Iterator[Cluster]:
     """Four workers, a store on S3; in a folder that the user postgres can reach when the tests run as root."""
-    require_programs()
     home = Path(tempfile.mkdtemp(prefix="neuralpile-cluster-"))
     home.chmod(0o711)
     settings = {

@@ -90,6 +90,16 @@ def test_commits_and_merges_are_never_repeated(server: Server, method: str, path
     assert len(server.log) == 2
 
 
+def test_what_the_library_does_without_is_asked_for_once(server: Server):
+    from huggingface_hub.utils import _detect_agent
+
+    server.faults.add(status(503, times=10))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_detect_agent.constants, "ENDPOINT", server.url)
+        assert _detect_agent._fetch_registry() is None
+    assert [target for _, target, *_ in server.log] == ["/api/agent-harnesses"]
+
+
 def test_a_commit_to_a_silent_hub_times_out_although_the_library_sets_no_time_out(server: Server):
     server.faults.add(Fault("hang"))
     with pytest.raises(httpx2.ReadTimeout):

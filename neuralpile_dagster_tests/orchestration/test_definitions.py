@@ -47,6 +47,9 @@ HEAVY = (
     "huggingface_hub",
     "pandas",
     "sqlalchemy",
+    "urllib3",
+    "psutil",
+    "pyarrow.compute",
     "torch",
 )
 ROW = """\

@@ -34,7 +34,9 @@ from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs import vocabulary as vocabularies
 from neuralpile_dagster.motifs.records import VocabularyRecord
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.checks import refusals_of_made
 from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.provenance import latest_event, target_of
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.store import Store, write_record
 from neuralpile_dagster.tables.rows import RowReader
@@ -304,6 +306,30 @@ def test_a_table_that_disagrees_with_the_rows_fails_its_check(made: Made, check:
     changed = replace(evidence, record=evidence.record.model_copy(update=wrong))
     assert CHECKS[check].run(evidence).passed
     assert not CHECKS[check].run(changed).passed
+
+
+def test_nothing_is_made_of_a_table_that_fails_a_blocking_check(made: Made) -> None:
+    asset, instance = made.key("motifs_1x15"), made.house.instance
+
+    def judge(passed: bool) -> None:
+        verdict = dg.AssetCheckEvaluation(
+            asset_key=asset,
+            check_name="motif_table_in_order",
+            passed=passed,
+            metadata={},
+            description=None if passed else "expected order, found none",
+            target_materialization_data=target_of(latest_event(instance, asset)),
+        )
+        instance.report_runless_asset_event(verdict)
+
+    judge(passed=False)
+    launcher = Launcher(made.house.settings, instance, made.house.job, datasets=made.house.datasets)
+    launcher.made_of(made.pile)
+    assert launcher.outcome.failed == {"neural_pile/motifs_1x15 motif_table_in_order": "expected order, found none"}
+    assert launcher.outcome.made == []
+    judge(passed=True)
+    (row,) = (row for row in pile_analyses_of(made.pile) if row.name == "motifs_1x15")
+    assert refusals_of_made(instance, made.pile, row) == {}
 
 
 def test_histograms_with_other_silence_fail_their_check(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ _REPEATABLE = re.compile(
     r"|\.git/info/lfs/objects/(batch|verify)$"
 )
 """POST calls that change nothing when made twice. Not ``/commit/`` and not ``/discussions``."""
+_BEST_EFFORT = "/api/agent-harnesses"
+"""The library asks for it once a day, waits 3 s and does without (huggingface_hub/utils/_detect_agent.py); repeated, it
+kept each command half a minute from saying that a hub is away.
+"""
 _SMALL_JSON_BYTES = 1 << 26
 _REMEDY = "try again later; files already uploaded are skipped"
 
@@ -176,6 +180,8 @@ def _timeouts(policy: RetryPolicy) -> dict[str, float]:
 
 
 def _repeatable(request: httpx2.Request) -> bool:
+    if request.url.path == _BEST_EFFORT:
+        return False
     if request.method not in ("GET", "HEAD", "PUT", "DELETE") and not _REPEATABLE.search(request.url.path):
         return False
     try:

@@ -14,7 +14,7 @@ from neuralpile_dagster.ledger.analyses import read_annotations, read_unit_order
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.spike_times import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.describe import asset_facts
+from neuralpile_dagster.orchestration.describe import asset_facts, signed
 from neuralpile_dagster.orchestration.metadata import sessions as metadata
 from neuralpile_dagster.orchestration.metadata.pictures import folder_rasters
 from neuralpile_dagster.orchestration.pools import HUB_POOL
@@ -54,6 +54,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
         pool=HUB_POOL,
         **asset_facts(dataset, kinds.HUB_DATASET, hub_dataset_asset),
     )
+    @signed
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: Instance
     ) -> dg.MaterializeResult:

@@ -13,7 +13,7 @@ from neuralpile_dagster.checks.model import capped
 from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest
+from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest, signed
 from neuralpile_dagster.orchestration.metadata.manifest import manifest_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
@@ -36,6 +36,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
         freshness_policy=freshness_of_manifest(dataset),
         **asset_facts(dataset, kinds.MANIFEST, manifest_asset),
     )
+    @signed
     def manifest(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
         with failing_in_words(), forward_wait_warnings(context):
             started, store, tell = time.monotonic(), instance.open_store(), progress_of(context)

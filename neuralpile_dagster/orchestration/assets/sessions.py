@@ -16,7 +16,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
-from neuralpile_dagster.orchestration.describe import spec_facts
+from neuralpile_dagster.orchestration.describe import signed, spec_facts
 from neuralpile_dagster.orchestration.names import session_partitions
 from neuralpile_dagster.orchestration.pools import batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words
@@ -69,6 +69,7 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
         pool=session_pool(dataset),
     )
+    @signed
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
@@ -100,6 +101,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
         pool=pool_of(analysis, dataset),
     )
+    @signed
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:

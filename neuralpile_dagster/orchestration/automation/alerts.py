@@ -9,7 +9,6 @@ import dagster as dg
 
 from neuralpile_dagster.net.alerts import is_configured, send_alert
 from neuralpile_dagster.orchestration.launch import PART_OF
-from neuralpile_dagster.orchestration.serving import address_of
 from neuralpile_dagster.settings import Settings
 
 MOST_CHARACTERS = 2000
@@ -50,6 +49,10 @@ def what_ran(run: dg.DagsterRun) -> str:
 
 
 def _text(context: dg.RunFailureSensorContext, settings: Settings) -> str:
+    from neuralpile_dagster.orchestration.serving import (
+        address_of,
+    )  # with psutil, which the code location does not need
+
     reasons = []
     for event in context.get_step_failure_events():
         data = event.step_failure_data

@@ -21,6 +21,7 @@ from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_standings
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
@@ -81,10 +82,15 @@ def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Sens
         for pile in () if requests else some:
             if (pile_lacks := pile_due(store, pile, datasets, settings)) is not None:
                 config = piles.plan_config(store, pile, settings)
-                of_piles += _pile_requests(context.instance, pile, pile_lacks, config)
-            else:
+                refused = refusals(context.instance, "hub_dataset", piles.planned_members(pile, datasets, config))
+                if not refused:
+                    of_piles += _pile_requests(context.instance, pile, pile_lacks, config)
+            elif not (refused := refusals(context.instance, "pile", [pile])):
                 for standing in pile_standings(store, pile, datasets, settings):
                     of_piles += _made_of_pile_requests(context.instance, pile, standing)
+                    if refused := refusals_of_made(context.instance, pile, standing.analysis):
+                        break  # what follows would be made of it
+            whys += [f"{pile.name}: {waiting_for(refused)}"] if refused else []
         requests += of_piles
         fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
         if not fresh:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import deduplicate_request
 from neuralpile_dagster.orchestration.describe import FRESH_FOR
@@ -23,14 +23,13 @@ from neuralpile_dagster.orchestration.resources import Instance, InstanceResourc
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record
 
+if TYPE_CHECKING:
+    from neuralpile_dagster.net.retry import RetryPolicy
+
 TICK_S = 60.0
 """Dagster's default timeout of a tick."""
 TICK_BUDGET_S = 30.0
 """No source is checked later than this in a tick; the next tick resumes where this one ended."""
-IMPATIENT = RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
-"""An unavailable archive is checked again at the next tick; twice these timeouts fit after `TICK_BUDGET_S`."""
-
-
 _A_DAY = timedelta(days=1)
 
 
@@ -107,13 +106,20 @@ def _look(
     return seen
 
 
+def impatient() -> "RetryPolicy":
+    """An unavailable archive is checked again at the next tick; twice these timeouts fit after `TICK_BUDGET_S`."""
+    from neuralpile_dagster.net.retry import RetryPolicy  # with its library, which the code location does not need
+
+    return RetryPolicy(attempts=2, connect_timeout_s=4.0, read_timeout_s=8.0, retry_after_max_s=2.0)
+
+
 def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) -> None:
     from neuralpile_dagster.archives.model import source_state
 
     manifest = read_record(instance.open_store(), documents.manifest_path(dataset), Manifest)
     if manifest is None:
         return
-    state = source_state(instance.open_archive(dataset.source, IMPATIENT), dataset.source)
+    state = source_state(instance.open_archive(dataset.source, impatient()), dataset.source)
     seen.asked += 1
     if state.newer_version:
         seen.notes.append(f"{dataset.name}: {state.newer_version}")
