@@ -6,15 +6,18 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-# The tests' extra includes the package: one call of pip for both, not two that each resolve everything.
+# The tests' extra includes the package: one call for both, not two that each resolve everything. uv takes a tenth of
+# pip's time; pip is for who reaches a package index only as pip's own settings say, which uv does not read.
 $(VENV)/installed-test: EXTRAS := [test]
 $(VENV)/installed $(VENV)/installed-test: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
-	@echo "Installing into $(VENV) (some minutes the first time)"
+	@echo "Installing into $(VENV) (a minute or two the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.$(EXTRAS)'
+	$(PIP) uv
+	$(UV) -c constraints.txt -e '.$(EXTRAS)' || $(PIP) -c constraints.txt -e '.$(EXTRAS)'
 	@touch $(VENV)/installed $@
 
 demo: $(VENV)/installed
