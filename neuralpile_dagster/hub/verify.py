@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, list_folder
 
 CARD = "README.md"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a fifth of the time, where PyYAML was built with libyaml
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     if not splits:
         differences.append("the card names no config")
     differences += _count_differences(hub, name, splits, found, sizes)
+    load = cache(partial(_load_config, str(hub.path(name))))  # for all of its splits: each time it reads the card
     for split in splits:
-        differences += _first_row_differences(hub, name, split, folder)
+        differences += _first_row_differences(load, name, split, folder)
     return differences
 
 
@@ -83,7 +86,7 @@ def _file_differences(wanted: Mapping[str, RepositoryFile], found: Mapping[str, 
 
 def _splits(card: str, found: Mapping[str, RepositoryFile]) -> tuple[list[_Split], dict[str, int | None]]:
     """The splits that a card names, with their files; and ``download_size`` by config."""
-    data = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
+    data = yaml.load(card.split("---\n")[1], _LOADER) if card.startswith("---\n") else {}
     infos = data.get("dataset_info", [])
     by_config: dict[str, Any] = {
         info.get("config_name", "default"): info for info in (infos if isinstance(infos, list) else [infos])
@@ -116,7 +119,17 @@ def _rows(hub: Hub, name: str, path: str) -> int:
         return int(pq.read_metadata(pa.PythonFile(file, mode="r")).num_rows)
 
 
-def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: Path) -> Iterator[str]:
+def _load_config(repository: str, config: str) -> Mapping[str, Any]:
+    """Streams of a config's rows by split."""
+    from datasets import load_dataset
+
+    splits: Mapping[str, Any] = load_dataset(repository, config, streaming=True)
+    return splits
+
+
+def _first_row_differences(
+    load: Callable[[str], Mapping[str, Any]], name: str, split: _Split, folder: Path
+) -> Iterator[str]:
     from datasets.exceptions import DatasetsError
 
     where = f"{split.config}/{split.name}"
@@ -125,7 +138,7 @@ def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: P
         yield f"{where} has no files"
         return
     try:
-        row = _first_published_row(str(hub.path(name)), split)
+        row = _first_row(load(split.config)[split.name])
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubUnavailable(f"{name}: {where} could not be read", found=type(error).__name__) from None
     except (DatasetsError, ValueError, TypeError, KeyError, pa.ArrowException, FileNotFoundError) as error:
@@ -142,10 +155,7 @@ def _first_row_differences(hub: LoadableHub, name: str, split: _Split, folder: P
         yield f"{where}: the first row that load_dataset gives is not the first row of {local[0].name}"
 
 
-def _first_published_row(repository: str, split: _Split) -> pa.Table | None:
-    from datasets import load_dataset
-
-    stream = load_dataset(repository, split.config, split=split.name, streaming=True)
+def _first_row(stream: Any) -> pa.Table | None:
     # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
     row_groups = stream.shard(stream.num_shards, 0).reshard()
     if not row_groups.num_shards:
