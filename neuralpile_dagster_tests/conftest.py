@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("busy machine", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")  # no test fails because of the time that something took
 
 if TYPE_CHECKING:
@@ -57,8 +57,11 @@ COSTLY = ("s3", "places")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files marked ``slow_first`` begin first: begun last, they would keep one worker busy after all others ended."""
-    items.sort(key=lambda item: item.get_closest_marker("slow_first") is None)
+    """Files marked ``slow_first`` begin first, then those that one worker runs whole, and single tests last.
+
+    Begun last, a file would keep one worker busy after all others ended.
+    """
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slow_first", "xdist_group")])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

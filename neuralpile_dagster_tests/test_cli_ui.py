@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -123,10 +125,10 @@ def handled(kind: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(kind, before)
 
 
-def start(home: Path, port: int | None = None, archive: str = "sample", before: str = "", **variables: str) -> Ui:
+def start(home: Path, archive: str, before: str, **variables: str) -> Ui:
     """Fork ``neuralpile ui``, which runs some code ``before``, and wait until its code location is loaded."""
     log = home / "ui.log"
-    port = port or free_port()
+    port = free_port()
     code = f"{before}\nfrom neuralpile_dagster.cli import main\nmain(prog_name='neuralpile')"
     command = [sys.executable, "-c", code, "ui", "--port", str(port)]
     with log.open("wb") as output:
@@ -177,10 +179,10 @@ def silent_archive() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
 
 
-def start_with_run(home: Path, url: str, before: str, port: int | None = None) -> tuple[Ui, str, psutil.Process]:
+def start_with_run(home: Path, url: str, before: str) -> tuple[Ui, str, psutil.Process]:
     """A UI with a run in progress, its id and its process."""
     (home / "catalog.yaml").write_text(CATALOG)
-    ui = start(home, port, "dandi", before, DANDI_API_URL=url)
+    ui = start(home, "dandi", before, DANDI_API_URL=url)
     run_id = ui.list_mice()
     return ui, run_id, ui.server("--multiprocessing-fork")
 
@@ -199,31 +201,29 @@ def servers(home: Path) -> list[psutil.Process]:
 
 @dataclass
 class Resumed:
-    """A UI that was started by ``nohup`` where one was killed before, with a run in progress."""
+    """A UI with a run in progress that was started by ``nohup`` in the home of one that was killed."""
 
     ui: Ui
     run_id: str
     worker: psutil.Process
-    left: dict[str, psutil.Process]
-    """What the killed one had left, and was alive until this one was started, by its name."""
+    left: subprocess.Popen[bytes]
+    """What the killed one had left."""
 
 
 @pytest.fixture(scope="module")
 def resumed() -> Iterator[Resumed]:
     with new_home() as home, silent_archive() as url:
-        killed = start(home)
-        for process in (psutil.Process(killed.process.pid), killed.server("dev")):
-            process.kill()
-        killed.process.wait()
-        left = {name: killed.server(name) for name in SERVERS}
-        assert all(map(alive, left.values()))
-        ui, run_id, worker = start_with_run(home, url, NOHUP, killed.port)
-        yield Resumed(ui, run_id, worker, left)
+        place = {"id": "killed", "address": "http://127.0.0.1:1", "pid": 1, "machine": "here"}
+        (home / "ui.json").write_text(json.dumps(place))
+        with subprocess.Popen(["sleep", "600"], env={**os.environ, serving.STARTED_BY: "killed"}) as left:
+            ui, run_id, worker = start_with_run(home, url, NOHUP)
+            yield Resumed(ui, run_id, worker, left)
+            left.kill()
 
 
 def test_the_next_ui_ends_what_a_killed_one_has_left(resumed: Resumed) -> None:
-    assert "processes that a killed neuralpile ui has left" in resumed.ui.said
-    assert not any(map(alive, resumed.left.values()))
+    assert "stopping 1 processes that a killed neuralpile ui has left" in resumed.ui.said
+    assert resumed.left.poll() == -signal.SIGTERM
 
 
 def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(
@@ -246,7 +246,8 @@ def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_wit
     require_nothing_left(ui)
     assert not any(map(alive, started))
     assert not alive(resumed.worker)
-    assert "Dagster services shut down" in ui.said  # they were asked and did it; none had to be killed
+    assert "Daemon threads shut down" in ui.said  # all were asked and did it: none had to be killed
+    assert "killing" not in ui.said
     assert "Traceback" not in ui.said
     require_failed(ui, resumed.run_id)
     archive = ui.home / "archive"
@@ -261,14 +262,16 @@ def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_
         master, slave = pty.openpty()
         ui, run_id, worker = start_with_run(home, url, f"terminal = {os.ttyname(slave)!r}\n{TAKE_TERMINAL}")
         worker.suspend()  # as if it waited for a disk
+        clients = [ui.server(name) for name in ("dagster_webserver", "dagster._daemon")]
         os.write(master, b"\x03")
-        wait_for(lambda: "Dagster services shut down" in ui.said, "the servers to stop")
+        wait_for(lambda: not any(map(alive, clients)), "the servers to stop")
         os.write(master, b"\x03")
         assert ui.process.wait() == 0
         os.close(slave)
         os.close(master)
         require_nothing_left(ui)
-        assert ui.said.count("stopping the UI") == ui.said.count("Shutting down Dagster services") == 1
+        assert "processes that have not stopped" in ui.said
+        assert ui.said.count("stopping the UI") == ui.said.count("Daemon threads shut down") == 1
         assert "Traceback" not in ui.said
         assert "Aborted" not in ui.said
         require_failed(ui, run_id)

@@ -37,7 +37,7 @@ from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
 from neuralpile_dagster_tests.fixtures.once import quick_folder
 
-FLIPS = {"store": 3, "staging": 1, "hub": 1}
+FLIPS = {"store": 2, "staging": 1, "hub": 1}
 """How many bits are flipped in each file: what is made is made from the store, and the other two are only repaired."""
 pytestmark = pytest.mark.slow_first
 MICE = Dataset(name="mice", title="Synthetic mice", source=Source(id="990100", version="draft"), species="mouse")

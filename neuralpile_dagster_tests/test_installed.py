@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
-from neuralpile_dagster_tests.fixtures.house import quick_folder
+from neuralpile_dagster_tests.fixtures.once import put_sample, quick_folder
 
 pytestmark = pytest.mark.slow_first
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,8 @@ class User:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"PATH": f"{self.environment / 'bin'}{os.pathsep}{os.defpath}", "HOME": str(self.home)}
+        path = f"{self.environment / 'bin'}{os.pathsep}{os.defpath}"
+        return {"PATH": path, "HOME": str(self.home), "TMPDIR": str(self.home)}  # a killed UI leaves a file there
 
     def run(self, *command: str, **variables: str) -> str:
         """Run a command that must succeed, in a process of its own; give its standard output."""
@@ -112,12 +113,37 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User
         yield made
 
 
+@dataclass(frozen=True)
+class Demo:
+    """A running `neuralpile demo` and the settings of its home."""
+
+    process: subprocess.Popen[bytes]
+    settings: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def demo(user: User) -> dict[str, str]:
-    """The settings of the home in which `neuralpile demo`, the README's first command, ran from the wheel."""
-    told = user.run("neuralpile", "demo", "--no-ui")
-    assert "local/neural-pile: " in told
-    return {"NEURALPILE_HOME": str(user.home / ".neuralpile-demo"), "NEURALPILE_ARCHIVE": "sample"}
+def demo(user: User) -> Iterator[Demo]:
+    """`neuralpile demo`, the README's first command, has built its pile and serves its UI."""
+    marker = str(uuid.uuid4())  # children inherit it, whatever group or session they begin
+    port = free_port()
+    home = user.home / ".neuralpile-demo"
+    put_sample(home)
+    log = user.home / "demo.log"
+    with log.open("w") as output:
+        command = [user.environment / "bin" / "neuralpile", "demo", "--port", str(port)]
+        variables = {**user.variables, "MARKER": marker}
+        process = subprocess.Popen(
+            command, cwd=user.work, env=variables, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_until(lambda: answers(port) or process.poll() is not None)
+        assert answers(port), log.read_text()
+        assert "local/neural-pile: " in log.read_text()
+        yield Demo(process, {"NEURALPILE_HOME": str(home), "NEURALPILE_ARCHIVE": "sample", "MARKER": marker})
+    finally:
+        for left in marked(marker):
+            left.kill()
+        process.wait()
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(source_files: list[str], wheel: Path) -> None:
@@ -140,8 +166,8 @@ def test_help_lists_the_commands(user: User) -> None:
     assert all(f"\n  {command} " in told for command in ("demo", "build", "status", "bin", "ui"))
 
 
-def test_the_demo_builds_the_pile_which_status_then_shows(user: User, demo: dict[str, str]) -> None:
-    lines = user.run("neuralpile", "status", **demo).splitlines()
+def test_the_demo_builds_the_pile_which_status_then_shows(user: User, demo: Demo) -> None:
+    lines = user.run("neuralpile", "status", **demo.settings).splitlines()
     (pile,) = [line for line in lines if line.startswith("neural-pile: ")]
     assert pile.endswith("; up to date")
 
@@ -154,29 +180,12 @@ def test_bin_writes_the_rows_of_a_recording(user: User) -> None:
     assert [len(row) for row in rows] == [5]
 
 
-def test_ui_serves_until_it_is_killed_and_then_its_servers_stop_too(user: User, demo: dict[str, str]) -> None:
-    marker = str(uuid.uuid4())  # children inherit it, whatever group or session they begin
-    port = free_port()
-    with (user.home / "ui.log").open("w") as log:
-        ui = subprocess.Popen(
-            [user.environment / "bin" / "neuralpile", "ui", "--port", str(port)],
-            cwd=user.work,
-            env={**user.variables, **demo, "MARKER": marker},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_until(lambda: answers(port) or ui.poll() is not None)
-        assert answers(port), (user.home / "ui.log").read_text()
-        assert len(marked(marker)) > 1
-        ui.kill()
-        ui.wait()
-        wait_until(lambda: not marked(marker))
-    finally:
-        for process in marked(marker):
-            process.kill()
-        ui.wait()
+def test_the_ui_serves_until_it_is_killed_and_then_its_servers_stop_too(demo: Demo) -> None:
+    marker = demo.settings["MARKER"]
+    assert len(marked(marker)) > 1
+    demo.process.kill()
+    demo.process.wait()
+    wait_until(lambda: not marked(marker))
 
 
 def test_no_command_leaves_anything_in_the_working_folder(user: User) -> None:

@@ -126,7 +126,7 @@ def test_the_longest_key_fits_the_file_system(store: Store):
     assert list(store.keys("a" * 240)) == [key]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 1100)), max_size=4))
 def test_random_reads_give_the_bytes_that_are_there(store: Store, steps: list[tuple[int, int]]):
     content = np.random.default_rng(0).bytes(1000)
@@ -162,7 +162,7 @@ WRITE_AND_WAIT = """
 import sys, time
 from neuralpile_dagster.store import open_store
 with open_store(sys.argv[1]).writing("a/b") as path:
-    path.write_bytes(bytes(48 * 1024**2))
+    path.write_bytes(bytes(17 * 1024**2))
     print("written", flush=True)
     if sys.argv[1].startswith("/"):
         time.sleep(60)

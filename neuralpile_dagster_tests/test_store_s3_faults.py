@@ -123,7 +123,7 @@ def test_a_table_on_a_store_that_is_away_is_not_called_damaged(s3: S3Server, s3_
 
 
 def test_an_upload_in_parts_survives_a_fault_in_each_of_its_requests(s3: S3Server, s3_store: S3Store):
-    content = np.random.default_rng(0).bytes(40 * 1024**2)
+    content = np.random.default_rng(0).bytes(33 * 1024**2)
     for match in ("POST", r"\?uploads"), ("PUT", "partNumber=2"), ("PUT", "partNumber=3"):
         s3.front.faults.add(Fault("reset", method=match[0], path=match[1]))
     s3.front.faults.add(status(503, method="POST", path=r"\?uploadId"))
@@ -135,23 +135,23 @@ def test_an_upload_in_parts_survives_a_fault_in_each_of_its_requests(s3: S3Serve
 def test_an_upload_in_parts_that_fails_leaves_nothing(s3: S3Server, s3_store: S3Store):
     s3.front.faults.add(error_reply("AccessDenied", 403, method="PUT", path="partNumber=2"))
     with pytest.raises(StoreError, match=r"AccessDenied \(HTTP 403\) to UploadPart; what to do: allow"):
-        put(s3_store, "a/b", bytes(40 * 1024**2))
+        put(s3_store, "a/b", bytes(17 * 1024**2))
     assert s3.names(s3_store.bucket) == []
     assert s3.unfinished_uploads(s3_store.bucket) == 0
 
 
 def test_an_upload_whose_last_reply_is_lost_is_complete(s3: S3Server, s3_store: S3Store):
     s3.front.faults.add(Fault("reset", method="POST", path=r"\?uploadId", after_serving=True))
-    put(s3_store, "a/b", bytes(20 * 1024**2))
-    assert s3_store.size("a/b") == 20 * 1024**2
+    put(s3_store, "a/b", bytes(17 * 1024**2))
+    assert s3_store.size("a/b") == 17 * 1024**2
 
 
 def test_an_upload_that_its_server_forgot_may_be_tried_again(s3: S3Server, s3_store: S3Store):
     s3.front.faults.add(error_reply("NoSuchUpload", 404, method="POST", path=r"\?uploadId"))
     with pytest.raises(StoreUnavailable, match="NoSuchUpload"):
-        put(s3_store, "a/b", bytes(20 * 1024**2))
-    put(s3_store, "a/b", bytes(20 * 1024**2))
-    assert s3_store.size("a/b") == 20 * 1024**2
+        put(s3_store, "a/b", bytes(17 * 1024**2))
+    put(s3_store, "a/b", bytes(17 * 1024**2))
+    assert s3_store.size("a/b") == 17 * 1024**2
 
 
 def test_a_damaged_table_on_s3_is_called_damaged(s3: S3Server, s3_store: S3Store):

@@ -1,4 +1,4 @@
-"""Dagster's own command line, in a process that heeds signals and ends with its parent: ``python -m`` this module.
+"""One of Dagster's servers, in a process that heeds signals and ends with its parent: ``python -m`` this module.
 
 `serving` starts it and explains why. Here belongs only what that process does before it is Dagster's: what it imports,
 the UI waits for.
@@ -12,6 +12,8 @@ import signal
 import sys
 import threading
 
+from neuralpile_dagster import collector
+
 
 def _stop_with_parent() -> None:
     """Wait until ``neuralpile ui`` has ended, then stop."""
@@ -22,4 +24,6 @@ def _stop_with_parent() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+    collector.relax()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

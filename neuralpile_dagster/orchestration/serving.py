@@ -1,4 +1,4 @@
-"""``neuralpile ui``: Dagster's web server, daemon and code servers, started and stopped as a whole.
+"""``neuralpile ui``: Dagster's code server, web server and daemon, started and stopped as a whole.
 
 Here belong the one UI of a home, its port, and the end of every process that it started. What runs do does not:
 `abandoned` marks the run whose process was killed.
@@ -8,9 +8,11 @@ The rules, and what happened without them:
 - Stopping the command stops everything. SIGTERM to ``neuralpile ui`` left web server, code servers and daemon behind
   with the old environment, and the next ``neuralpile ui`` ran a second daemon on the same instance.
 - The servers heed signals even if their parent ignores them. A shell script starts ``neuralpile ui &`` with SIGINT
-  ignored; Dagster handles SIGTERM as it handles SIGINT and stops its servers by SIGINT, so nothing could stop them.
+  ignored; Dagster handles SIGTERM as it handles SIGINT, so nothing could stop them.
 - Runs in progress are interrupted, which records them as failed. Dagster stops its servers but lets runs go on, for
   hours, and a next daemon starts others beside them.
+- The servers are the three of a deployment (deploy/celery), not `dagster dev`: that is a process more, which imports
+  Dagster for two seconds before it starts them.
 - Processes are recognized by a variable in their environment, not by their parent or process group: orphans lose
   the one, a process may leave the other, and the system gives both numbers to other programs later.
 """
@@ -24,9 +26,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,6 +46,8 @@ from neuralpile_dagster.orchestration.home import fail_abandoned, open_instance
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import Settings
 
+DEFINITIONS = "neuralpile_dagster.definitions"
+"""Module of the code location, which Dagster names after it."""
 STARTED_BY = "NEURALPILE_STARTED_BY"
 """Environment variable of every process that a UI started: the id of that UI."""
 SERVERS_GRACE_S = 20.0
@@ -99,31 +104,35 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
         place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}
         write_bytes(note, json.dumps(place).encode())
         running: Sequence[str] = ()
-        with _signals() as received:
-            process = _start(ui, settings.home, host, port)
+        ended: dict[str, int] = {}
+        with _signals() as received, tempfile.TemporaryDirectory(prefix="neuralpile-ui-") as folder:
+            environment = {**os.environ, "NEURALPILE_HOME": str(settings.home), STARTED_BY: ui}
+            servers = {"code server": _start_code_server(environment, Path(folder))}
             try:
                 say(f"Dagster UI on {address} (home {settings.home}); stop with Ctrl-C")
                 say(f"all datasets at a glance: {address}{OVERVIEW_PAGE}")
-                while process.poll() is None and not received:
+                while not (ended := _ended(servers)) and not received:
+                    if len(servers) == 1 and _socket(Path(folder)).exists():
+                        servers |= _start_clients(environment, Path(folder), host, port)
                     time.sleep(_TICK_S)
-                stopped_by_itself = not received
                 if received:
                     say("stopping the UI and runs in progress (Ctrl-C again to kill them)")
                     with open_instance(settings) as instance:
                         running = _runs(instance, _IN_PROGRESS)
             finally:
-                _end_servers(process, received)
-                _end_all(ui, received, servers_signaled=process.returncode == 0)
+                _end_all(ui, received, say, servers_signaled=_end_servers(servers, received))
+                servers["code server"].wait()
         note.unlink()
         with open_instance(settings) as instance:
             fail_abandoned(settings.home, instance)
             for run_id in _runs(instance, _DIED, running):
                 say(f"run {run_id} was stopped; completed sessions are kept: launch it again to resume")
-    if stopped_by_itself:
+    if not received:
+        name, code = ended.popitem()
         raise NeuralPileError(
-            "Dagster's web server or daemon stopped by itself",
-            found=f"exit code {process.returncode} and the messages above",
-            expected="both to run until they are asked to stop",
+            f"Dagster's {name} stopped by itself",
+            found=f"exit code {code} and the messages above",
+            expected="all servers to run until they are asked to stop",
             remedy="fix the cause and start neuralpile ui again; runs in progress were stopped",
         )
 
@@ -163,7 +172,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
     try:
         if (killed := _read(note)) and (left := _started_by(killed["id"])):
             say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
-            _end_all(killed["id"], [], servers_signaled=False)
+            _end_all(killed["id"], [], say, servers_signaled=False)
         note.unlink(missing_ok=True)
         yield note
     finally:
@@ -199,16 +208,45 @@ def _require_free_port(host: str, port: int) -> None:
         ) from error
 
 
-def _start(ui: str, home: Path, host: str, port: int) -> subprocess.Popen[bytes]:
-    """Start Dagster's servers in a session of their own, so that Ctrl-C reaches only this process.
+def _socket(folder: Path) -> Path:
+    """Where the code server listens once it has loaded the definitions, or found that it cannot."""
+    return folder / "code"
 
-    They stop when the pipe to their standard input closes: the system closes
-    it when this process is killed.
+
+def _start_code_server(environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """Start the server that loads the definitions (anew when the UI asks for it) and executes runs."""
+    options = ["--socket", str(_socket(folder)), "-m", DEFINITIONS, "--location-name", DEFINITIONS]
+    options += ["--inject-env-vars-from-instance", "--log-level", "warning"]
+    return _start(environment, ["dagster", "code-server", "start", *options])
+
+
+def _start_clients(
+    environment: Mapping[str, str], folder: Path, host: str, port: int
+) -> dict[str, subprocess.Popen[bytes]]:
+    """Start web server and daemon, which both ask the code server."""
+    workspace = folder / "workspace.yaml"
+    server = {"socket": str(_socket(folder)), "location_name": DEFINITIONS}
+    workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML
+    options = ["--workspace", str(workspace)]
+    return {
+        "web server": _start(environment, ["dagster_webserver", *options, "--host", host, "--port", str(port)]),
+        "daemon": _start(environment, ["dagster._daemon", "run", *options]),
+    }
+
+
+def _start(environment: Mapping[str, str], command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start one of Dagster's servers in a session of its own, so that Ctrl-C reaches only this process.
+
+    It stops when the pipe to its standard input closes: the system closes it
+    when this process is killed.
     """
-    command = [sys.executable, "-m", "neuralpile_dagster.orchestration.servers", "dev"]
-    command += ["-m", "neuralpile_dagster.definitions", "--host", host, "--port", str(port)]
-    environment = {**os.environ, "NEURALPILE_HOME": str(home), STARTED_BY: ui}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+    run = [sys.executable, "-m", "neuralpile_dagster.orchestration.servers", *command]
+    return subprocess.Popen(run, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _ended(servers: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:
+    """Exit codes of the servers that have ended."""
+    return {name: code for name, process in servers.items() if (code := process.poll()) is not None}
 
 
 @contextmanager
@@ -230,19 +268,30 @@ def _interrupted_twice(received: Sequence[int]) -> bool:
     return received.count(signal.SIGINT) > 1
 
 
-def _end_servers(process: subprocess.Popen[bytes], received: Sequence[int]) -> None:
-    """Stop ``dagster dev``, which stops web server and daemon and signals its code servers to stop after their runs."""
-    process.terminate()
+def _end_servers(servers: Mapping[str, subprocess.Popen[bytes]], received: Sequence[int]) -> bool:
+    """Stop web server and daemon, then signal the code server to stop after its runs; return whether it will.
+
+    One that is loading the definitions leaves behind the process that loads them.
+    """
+    code_server, *clients = servers.values()
+    for process in clients:
+        process.terminate()
     due = time.monotonic() + SERVERS_GRACE_S
-    while process.poll() is None and time.monotonic() < due and not _interrupted_twice(received):
+    while any(process.poll() is None for process in clients):
+        if time.monotonic() > due or _interrupted_twice(received):
+            break
         time.sleep(_TICK_S)
-    process.kill()
-    process.wait()
+    for process in clients:
+        process.kill()
+        process.wait()
+    code_server.terminate()
+    return bool(clients) and code_server.poll() is None
 
 
-def _end_all(ui: str, received: Sequence[int], *, servers_signaled: bool) -> None:
+def _end_all(ui: str, received: Sequence[int], say: Progress, *, servers_signaled: bool) -> None:
     """Interrupt the runs of a UI, and its servers unless already signaled; kill processes that do not end in time."""
     asked: set[psutil.Process] = set()
+    killed: set[psutil.Process] = set()
     begin = time.monotonic()
     while remaining := _started_by(ui):
         waited = time.monotonic() - begin + (RUNS_GRACE_S + LAST_GRACE_S if _interrupted_twice(received) else 0.0)
@@ -252,9 +301,14 @@ def _end_all(ui: str, received: Sequence[int], *, servers_signaled: bool) -> Non
                 found=f"processes {', '.join(str(process.pid) for process in remaining)} were killed and still exist",
                 remedy="look for a disk or network file system that does not respond: they end with it",
             )
+        due = {True: RUNS_GRACE_S, False: RUNS_GRACE_S + LAST_GRACE_S}
+        late = {process for process, is_run in remaining.items() if waited > due[is_run]}
+        if late - killed:
+            say(f"killing {len(late - killed)} processes that have not stopped")
+            killed |= late
         for process, is_run in remaining.items():
             with suppress(psutil.NoSuchProcess):  # ended just now
-                if waited > (RUNS_GRACE_S if is_run else RUNS_GRACE_S + LAST_GRACE_S):
+                if process in late:
                     process.kill()
                 elif process not in asked and (is_run or not servers_signaled):
                     process.terminate()

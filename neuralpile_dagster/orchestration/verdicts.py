@@ -87,7 +87,7 @@ class SessionJudge:
         event = latest_event(self.context.instance, names.spike_counts_key(self.dataset))
         for evaluation in evaluations(verdicts, self.dataset, None, event):
             self._log(evaluation)  # the run's own, which without it would be "Execution failed"
-        keep_newest(self.context.instance, self.store, self.settings, self.dataset)
+        keep_newest(self.context.instance, self.store, self.settings, self.dataset, verdicts=verdicts)
 
     def _log(self, evaluation: dg.AssetCheckEvaluation) -> None:
         self.context.log_event(evaluation)  # type: ignore[arg-type, unused-ignore]  # of ops too: asset contexts are those
@@ -100,9 +100,16 @@ class SessionJudge:
 
 
 def keep_newest(
-    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str] = CHECKS
+    instance: dg.DagsterInstance,
+    store: Store,
+    settings: Settings,
+    dataset: Dataset,
+    checks: Sequence[str] = CHECKS,
+    verdicts: Mapping[str, Verdict] | None = None,
 ) -> list[str]:
     """Report the verdict on all sessions where the UI does not show it; return the names of those checks.
+
+    ``verdicts`` are those of these checks on all sessions, where they are known already: fourteen queries.
 
     It shows a check's newest event, if that is about the newest materialization.
     Left alone are checks that never ran, and, so that a run in progress is shown
@@ -115,8 +122,9 @@ def keep_newest(
         return []
     wrong = {}
     event = latest_event(instance, names.spike_counts_key(dataset))
-    for name, verdict in together(instance, store, settings, dataset, ran).items():
-        record = newest[keys[name]]
+    found = together(instance, store, settings, dataset, ran) if verdicts is None else verdicts
+    for name in ran:
+        verdict, record = found[name], newest[keys[name]]
         if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
             run = instance.get_run_by_id(record.run_id)
             shown = run is not None and not run.is_finished

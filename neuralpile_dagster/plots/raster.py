@@ -37,6 +37,8 @@ _PALETTE = [value for gray in range(GRAYS) for value in [255 - gray * 255 // (GR
     *(230, 110, 20),
 ]
 """16 colors: 4 bits a pixel."""
+_INKS = np.rint((255 - np.arange(256)) * ((GRAYS - 1) / 255)).astype(np.uint8)
+"""Palette index of each gray of 8 bits."""
 _COARSER = ((GRAYS, WINDOW_BINS), (GRAYS, 340), (5, 340), (GRAYS, 170), (5, 170), (3, 85))
 """Grays and columns to draw with until a picture is small enough; the window stays the same."""
 _SMOOTH_BINS = 5
@@ -254,8 +256,7 @@ class _Axes:
         places, labels = zip(*words.units, strict=True) if words.units else ((), ())
         self._axes.set_yticks(places, labels, parse_math=False)
         self._canvas.draw()
-        gray = np.asarray(Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("L"))
-        return np.rint((255 - gray) * ((GRAYS - 1) / 255)).astype(np.uint8)
+        return _INKS[np.asarray(Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("L"))]
 
 
 _axes = lru_cache(_Axes)

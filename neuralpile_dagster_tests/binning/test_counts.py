@@ -27,7 +27,7 @@ from neuralpile_dagster_tests.fixtures.reference_binning import (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(awkward_recordings())
 def test_counts_are_those_of_numpy_histogram(case: Any):
     recording, width, size = case
@@ -45,7 +45,7 @@ def test_counts_are_those_of_numpy_histogram(case: Any):
     assert binner.kept == counts.sum()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(awkward_recordings("from_first_spike"))
 def test_counts_from_the_first_spike_are_those_of_plain_python(case: Any):
     recording, width, size = case
@@ -56,7 +56,7 @@ def test_counts_from_the_first_spike_are_those_of_plain_python(case: Any):
     assert binner.kept == recording.n_spikes == counts.sum()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(awkward_recordings(), st.integers(0, 100), st.sampled_from(["histogram", "from_first_spike"]))
 def test_some_units_alone_are_binned_as_among_all_units(case: Any, pick: int, rule: BinRule):
     recording, width, size = case

@@ -25,7 +25,7 @@ def longest_run_of_zeros(sums: np.ndarray) -> int:
     return max(map(len, "".join("x" if total else "0" for total in sums).split("x")))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays(
         np.uint8,

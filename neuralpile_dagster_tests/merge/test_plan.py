@@ -49,7 +49,7 @@ def places(plan: PilePlan) -> list[tuple[str, int]]:
     return list(zip(plan.rows["file"].to_pylist(), plan.rows["row"].to_pylist(), strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(sources=SOURCES, seed=st.integers(0, 99), split_by=st.sampled_from(["rows", "sessions"]))
 def test_every_row_of_every_source_is_in_one_shard_once(sources: list[PileSource], seed: int, split_by: Any):
     plan = plan_pile(sources, seed=seed, split_by=split_by, test_size=0.2, shard_bytes=1_500_000)
@@ -61,7 +61,7 @@ def test_every_row_of_every_source_is_in_one_shard_once(sources: list[PileSource
     assert [ref.source_dataset for ref in refs] == [ref.file.split("/")[0] for ref in refs]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(sources=SOURCES, seed=st.integers(0, 99), split_by=st.sampled_from(["rows", "sessions"]))
 def test_totals_are_those_of_the_rows(sources: list[PileSource], seed: int, split_by: Any):
     plan = plan_pile(sources, seed=seed, split_by=split_by, test_size=0.2, shard_bytes=1_500_000)

@@ -20,7 +20,6 @@ from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, cut, failure_of
 from neuralpile_dagster_tests.fixtures.kept import PastRun, kept, last_run
-from neuralpile_dagster_tests.fixtures.merging import run_unchecked
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 FIRST, MIDDLE, LAST = SESSIONS
@@ -89,7 +88,7 @@ def test_a_second_batch_of_the_repaired_session_alone_completes_the_dataset(
     assert made.batch([MIDDLE]).success
     assert made.made(COUNTS) == set(SESSIONS)
     assert documents.read_failures(made.store, MICE, made.settings) == {}
-    assert run_unchecked(made, names.hub_dataset_key(MICE)).success
+    assert made.run(names.hub_dataset_key(MICE), checks=False).success
 
 
 def test_a_batch_of_finished_sessions_writes_nothing(built_house: NewHouse) -> None:

@@ -33,7 +33,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     house,
     write_mice,
 )
-from neuralpile_dagster_tests.fixtures.merging import merge, require, run_unchecked
+from neuralpile_dagster_tests.fixtures.merging import merge, require
 
 LAYERS = ("manifest", "spike_trains", "spike_counts", "annotations", "hub_dataset")
 HEAVY = (
@@ -167,7 +167,7 @@ def test_a_row_of_a_users_catalog_becomes_a_component_without_touching_the_packa
     row, home = extended.rows["my-mice"], extended.settings.home
     with house(home, home / "archive", [row]) as made:
         require(made.batch(made.discover(row), row))
-        require(run_unchecked(made, key("hub_dataset", "my_mice")))
+        require(made.run(key("hub_dataset", "my_mice"), checks=False))
         assert made.made(key("spike_counts", "my_mice")) == set(SESSIONS)
         assert (made.hub_folder("my-mice") / "README.md").is_file()
 

@@ -97,6 +97,37 @@ def test_dagsters_own_class_reads_what_ours_wrote_and_ours_what_it_wrote(instanc
     assert len(ours.get_logs_for_run("another")) == len(ours.get_logs_for_run(first))
 
 
+@dg.asset
+def judged(context: dg.AssetExecutionContext) -> None:
+    for partition, passed in ((None, True), ("first", True), ("second", False), ("first", False)):
+        context.log_event(dg.AssetCheckEvaluation(context.asset_key, "right", passed, {}, partition=partition))  # type: ignore[arg-type]
+
+
+def test_verdicts_are_stored_as_dagsters_own_class_stores_them_also_where_a_session_is_judged_twice(
+    instance: dg.DagsterInstance, tmp_path: Path
+):
+    run_id = dg.materialize([judged], instance=instance).run_id
+    own = SqliteEventLogStorage(str(tmp_path / "own"))
+    own.register_instance(instance)
+    for entry in instance.event_log_storage.get_logs_for_run(run_id):
+        own.store_event(entry)
+    ours = verdicts(tmp_path / "history" / "runs")
+    assert [(row["partition"], row["execution_status"]) for row in ours] == [
+        (None, "SUCCEEDED"),
+        ("first", "FAILED"),
+        ("second", "FAILED"),
+    ]
+    assert ours == verdicts(tmp_path / "own")
+
+
+def verdicts(folder: Path) -> list[dict[str, object]]:
+    """The rows of verdicts on checks, without when each was written."""
+    with closing(sqlite3.connect(folder / "index.db")) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM asset_check_executions ORDER BY id").fetchall()
+    return [{name: row[name] for name in row.keys() if name != "create_timestamp"} for row in rows]  # noqa: SIM118
+
+
 def test_events_written_after_a_wipe_are_kept(instance: dg.DagsterInstance, tmp_path: Path):
     before = write(instance)
     instance.event_log_storage.wipe()

@@ -18,7 +18,7 @@ from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster_tests.fixtures.house import MICE, House
 from neuralpile_dagster_tests.fixtures.kept import kept
-from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, rows_of, run_unchecked, write_rats
+from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, rows_of, write_rats
 
 CATALOG = """\
 datasets:
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         for dataset in opened.datasets:  # else the sensor asks for them
             annotations = names.asset_key(dataset, ANNOTATIONS)
             require(opened.run(annotations, partitions=names.known_sessions(opened.instance, dataset)))
-        require(run_unchecked(opened, *map(names.hub_dataset_key, opened.datasets)))
+        require(opened.run(*map(names.hub_dataset_key, opened.datasets), checks=False))
         for name in ("both-kinds", "mice-again"):
             merge(opened, piles_in(opened)[name], checks=True)
         yield opened

@@ -65,6 +65,9 @@ def test_the_event_log_in_sqlite_has_what_ours_replaces(tmp_path: Path) -> None:
     assert parameters(cls.from_config_value) == ["inst_data", "config_value"]
     assert parameters(cls._connect) == ["self", "shard"]
     assert parameters(cls.has_table) == ["self", "table_name"]
+    assert parameters(cls._has_asset_key_col_on_connection) == ["self", "conn", "column_name"]
+    for store_verdict in (cls._update_asset_check_evaluation, cls._store_runless_asset_check_evaluation):
+        assert parameters(store_verdict) == ["self", "event", "event_id"]
     assert parameters(cls.conn_string_for_shard) == ["self", "shard_name"]
     assert parameters(cls._initdb)[:2] == ["self", "engine"]
     assert {"wipe", "dispose", "config_type", "get_pool_limits", "set_concurrency_slots"} <= set(dir(cls))

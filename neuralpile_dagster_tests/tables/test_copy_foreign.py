@@ -126,7 +126,7 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path):
             copy_rows([RowRef(str(tmp_path / name), 0)], open_path, tmp_path / "out", ROW_SCHEMA)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @example(where=0.004, flip=1)  # a page header, which no checksum covers
 @example(where=0.13171926772191278, flip=6)  # the encoding of levels in a page header
@@ -145,7 +145,7 @@ def test_a_flipped_byte_is_refused_or_changes_no_row(tmp_path: Path, where: floa
         assert read_rows(tmp_path / "out") == [comparable(row) for row in rows]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(tmp_path: Path, where: float):
     path = write_rows(tmp_path / "cut.parquet", synthetic_rows(3))

@@ -22,7 +22,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     return np.random.default_rng(seed).choice(np.array(values, np.uint8), shape)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(counts=matrices(), data=st.data())
 @example(counts=np.arange(256, dtype=np.uint8).reshape(16, 16), data=None)
 @example(counts=np.full((1, 1), 255, np.uint8), data=None)
@@ -62,7 +62,7 @@ def test_an_index_beyond_the_dictionary_is_refused():
         recognize(packed.page.tobytes(), 5, packed.values[:4])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(counts=matrices(), data=st.data())
 def test_a_damaged_page_is_refused_left_to_others_or_has_the_stated_size(counts: np.ndarray, data: st.DataObject):
     packed = pack(counts)
@@ -79,7 +79,7 @@ def test_a_damaged_page_is_refused_left_to_others_or_has_the_stated_size(counts:
         assert found is None or found.counts().size == found.window(0, found.n_bins).size == n_tokens
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(page=st.binary(max_size=64), n_tokens=st.integers(-(2**31), 2**31 - 1), n_values=st.integers(0, 300))
 @example(page=b"\xff\xff\xff\xff\x02\x00" + b"\xff" * 20, n_tokens=2**31 - 1, n_values=1)
 @example(page=b"\x00\x00\x00\x40\x02\x00\x02\x02" + b"\x02\x01\x02\x02" * 8, n_tokens=2**29, n_values=1)

@@ -87,7 +87,7 @@ def test_a_row_that_is_not_there_is_refused(tmp_path: Path):
                 reader.row(index)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counts=matrices(), data=st.data())
 def test_a_forged_page_with_a_valid_checksum_is_refused_or_read_as_pyarrow_reads_it(
     tmp_path: Path, counts: np.ndarray, data: st.DataObject

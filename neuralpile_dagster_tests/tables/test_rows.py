@@ -39,7 +39,7 @@ def assert_same(found: Row, expected: Row) -> None:
     np.testing.assert_array_equal(found.counts, expected.counts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 400))),
     st.text(max_size=20).filter(lambda text: text.isprintable()),

@@ -52,7 +52,7 @@ def there_and_back(path: Path, before: Recording) -> Recording:
     return read_recording(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(ANY_BITS, CLOCKS, AWKWARD))
 def test_ticks_give_back_every_bit(times: np.ndarray):
     times = times.astype(np.float64)
@@ -78,7 +78,7 @@ def test_one_time_off_the_clock_keeps_the_bit_patterns():
     assert to_ticks(times)[1] is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trains=st.lists(st.one_of(ANY_BITS, CLOCKS, AWKWARD), max_size=6))
 def test_spike_trains_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, trains: list[np.ndarray]):
     before = recording([train.astype(np.float64) for train in trains])

@@ -29,7 +29,7 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
 )
-from botocore.loaders import JSONFileLoader
+from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 
 from neuralpile_dagster.errors import StoreError, StoreUnavailable
@@ -90,20 +90,16 @@ def open_client(policy: RetryPolicy) -> Any:
     return client
 
 
-class _Files(JSONFileLoader):
-    """botocore's descriptions of AWS's APIs, each parsed once per process, not once per client (150 ms)."""
-
-    @cache  # noqa: B019 - there is one instance
-    def load_file(self, file_path: str) -> Any:
-        return super().load_file(file_path)
-
-
-_FILES = _Files()
+@cache
+def _descriptions() -> Loader:
+    """Descriptions of AWS's APIs, found and parsed once per process, not once per client (150 ms)."""
+    loader: Loader = botocore.session.get_session().get_component("data_loader")
+    return loader
 
 
 def _core_session() -> botocore.session.Session:
     session = botocore.session.get_session()
-    session.get_component("data_loader").file_loader = _FILES
+    session.register_component("data_loader", _descriptions())
     return session
 
 

@@ -26,7 +26,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.records import PileRecord, TokenCounts
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, House, house
-from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, run_unchecked, write_rats
+from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, write_rats
 
 MAX_TOKENS = 500  # some 20 rows of the mice's 3 sessions and the rat's one
 
@@ -50,7 +50,7 @@ def pile(tmp_path_factory: pytest.TempPathFactory, new_archive: Callable[[], Pat
         require(made.run(*map(names.manifest_key, both)))
         for dataset in both:
             require(made.batch(names.known_sessions(made.instance, dataset), dataset))
-        require(run_unchecked(made, *map(names.hub_dataset_key, both)))
+        require(made.run(*map(names.hub_dataset_key, both), checks=False))
         merge(made, checks=True, split_by="sessions", test_size=0.3)
         published = piles.require_published(made.store, NEURAL_PILE, made.settings)
         plan = load_plan(made.store, piles.plan_path(NEURAL_PILE, made.settings, published.plan[:8]))

@@ -15,7 +15,6 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster_tests.fixtures.house import MICE, House
-from neuralpile_dagster_tests.fixtures.merging import run_unchecked
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_what_the_remedy_says_repairs_a_damaged_repository(built_house: Callable
     shard = next((made.hub_folder("tiny-mice") / "data").iterdir())
     right = shard.read_bytes()
     shard.write_bytes(right[:-1] + b"?")
-    assert run_unchecked(made, names.hub_dataset_key(MICE)).success
+    assert made.run(names.hub_dataset_key(MICE), checks=False).success
     assert next((made.hub_folder("tiny-mice") / "data").iterdir()).read_bytes() == right
 
 
