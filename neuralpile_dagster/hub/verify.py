@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
 
     Looked at are the files and their digests, the card's counts beside the
     footers of the published shards, and the first row of every split of every
-    config, read as `datasets.load_dataset` does, without downloading the rest.
+    config, read by `datasets.load_dataset` without downloading the rest.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     if not splits:
         differences.append("the card names no config")
     differences += _count_differences(hub, name, splits, found, sizes)
-    repository = _Repository(str(hub.path(name)))
+    load = cache(partial(_load_config, str(hub.path(name))))  # for all of its splits: each time it reads the card
     for split in splits:
-        differences += _first_row_differences(repository, name, split, folder)
+        differences += _first_row_differences(load, name, split, folder)
     return differences
 
 
@@ -117,41 +117,17 @@ def _rows(hub: Hub, name: str, path: str) -> int:
         return int(pq.read_metadata(pa.PythonFile(file, mode="r")).num_rows)
 
 
-class _Repository:
-    """What `datasets.load_dataset` streams from a repository.
+def _load_config(repository: str, config: str) -> Mapping[str, Any]:
+    """Streams of a config's rows by split."""
+    from datasets import load_dataset
 
-    These are its own steps: called for each config, it would look up the card
-    and all files again each time, which took more than half of a verification.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    @cached_property
-    def _module(self) -> Any:
-        from datasets.load import dataset_module_factory
-
-        return dataset_module_factory(self._path)
-
-    def first_row(self, split: _Split) -> pa.Table | None:
-        """The first row of a split; None where it has no rows."""
-        from datasets.load import get_dataset_builder_class
-
-        module = self._module
-        info = (module.dataset_infos or {}).get(split.config)
-        builder = get_dataset_builder_class(module)(
-            config_name=split.config, hash=module.hash, info=info, **module.builder_kwargs
-        )
-        stream = builder.as_streaming_dataset(split.name)
-        # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
-        row_groups = stream.shard(stream.num_shards, 0).reshard()
-        if not row_groups.num_shards:
-            return None
-        rows = list(row_groups.shard(row_groups.num_shards, 0).with_format("arrow").iter(batch_size=1_000))
-        return rows[0].slice(0, 1) if rows else None
+    splits: Mapping[str, Any] = load_dataset(repository, config, streaming=True)
+    return splits
 
 
-def _first_row_differences(repository: _Repository, name: str, split: _Split, folder: Path) -> Iterator[str]:
+def _first_row_differences(
+    load: Callable[[str], Mapping[str, Any]], name: str, split: _Split, folder: Path
+) -> Iterator[str]:
     from datasets.exceptions import DatasetsError
 
     where = f"{split.config}/{split.name}"
@@ -160,7 +136,7 @@ def _first_row_differences(repository: _Repository, name: str, split: _Split, fo
         yield f"{where} has no files"
         return
     try:
-        row = repository.first_row(split)
+        row = _first_row(load(split.config)[split.name])
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubUnavailable(f"{name}: {where} could not be read", found=type(error).__name__) from None
     except (DatasetsError, ValueError, TypeError, KeyError, pa.ArrowException, FileNotFoundError) as error:
@@ -175,3 +151,12 @@ def _first_row_differences(repository: _Repository, name: str, split: _Split, fo
         pa.Table.from_batches([expected])
     ):
         yield f"{where}: the first row that load_dataset gives is not the first row of {local[0].name}"
+
+
+def _first_row(stream: Any) -> pa.Table | None:
+    # Read the first row group to its end: a process that leaves a stream early may never exit (apache/arrow#45214).
+    row_groups = stream.shard(stream.num_shards, 0).reshard()
+    if not row_groups.num_shards:
+        return None
+    rows = list(row_groups.shard(row_groups.num_shards, 0).with_format("arrow").iter(batch_size=1))
+    return rows[0] if rows else None

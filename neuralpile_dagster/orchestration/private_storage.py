@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.sql import create_engine
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 
-__all__ = [
-    "IO_TYPE_EXTENSION",
-    "SQLITE_BUSY_TIMEOUT_SECONDS",
-    "CapturedLogContext",
-    "ComputeIOType",
-    "LocalComputeLogManager",
-    "SqliteEventLogStorage",
-    "create_engine",
-    "redirect_to_file",
-]
+__all__ = ["SQLITE_BUSY_TIMEOUT_SECONDS", "SqliteEventLogStorage", "create_engine"]

@@ -81,22 +81,6 @@ def test_the_event_log_in_sqlite_has_what_ours_replaces(tmp_path: Path) -> None:
         log.dispose()
 
 
-def test_the_files_of_what_runs_print_have_what_ours_replaces(tmp_path: Path) -> None:
-    cls = storage.LocalComputeLogManager
-    assert parameters(cls.__init__) == ["self", "base_dir", "polling_timeout", "inst_data"]
-    assert parameters(cls.from_config_value) == ["inst_data", "config_value"]
-    assert parameters(cls.capture_logs) == ["self", "log_key"]
-    assert parameters(storage.redirect_to_file) == ["stream", "filepath"]
-    assert storage.CapturedLogContext(["run"]).log_key == ["run"]
-    manager, key = cls(str(tmp_path)), ["run", "compute_logs", "key"]
-    kind = storage.IO_TYPE_EXTENSION[storage.ComputeIOType.STDERR]
-    assert manager.get_captured_local_path(key, kind) == str(tmp_path / "run" / "compute_logs" / "key.err")
-    assert not manager.is_capture_complete(key)
-    Path(manager.complete_artifact_path(key)).parent.mkdir(parents=True)
-    Path(manager.complete_artifact_path(key)).touch()
-    assert manager.is_capture_complete(key)
-
-
 def test_engines_are_made_as_sqlalchemy_makes_them() -> None:
     engine = storage.create_engine("sqlite://", poolclass=QueuePool, connect_args={"timeout": 1})
     assert isinstance(engine, Engine)
