@@ -32,7 +32,7 @@ PARALLEL := -n 4 --dist loadgroup --no-loadscope-reorder
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# A minute instead of seven: lint, and the tests of the rooms that start no process and no server.
+# A minute instead of four: lint, and the tests of the rooms that start no process and no server.
 PURE := binning catalog ledger measures merge motifs plots reading recordings tables orchestration/checks/test_session.py \
   hub/test_policy.py hub/test_sharding.py hub/test_words.py \
   test_durable.py test_files.py test_no_patched_libraries.py test_store_keys.py test_walls.py
