@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -163,6 +164,17 @@ def test_a_port_in_use_is_refused_before_anything_is_made(arguments: tuple[str, 
     assert f"port {port} of 127.0.0.1 cannot be used; found: another program listens on it" in ran.err
     assert "choose another port with --port" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["ui.lock"]
+
+
+def test_a_temporary_folder_with_a_path_too_long_for_sockets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    ran = neuralpile("ui", "--port", str(free_port()), NEURALPILE_HOME=tmp_path / "home")
+    assert ran.code == 1
+    assert f"found: {temporary}, {len(str(temporary))} bytes; expected: a path of at most 70 bytes" in ran.err
+    assert "name a shorter one with TMPDIR" in ran.err
 
 
 def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ LAST_GRACE_S = 5.0
 _IN_PROGRESS = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _DIED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _TICK_S = 0.1
+LONGEST_TEMPORARY = 70
+"""Bytes of the path of temporary files: a socket's has 103 with ours and Dagster's folders in it."""
 _RUN_WORKER = "--multiprocessing-fork"
 """Argument of the processes in which code servers execute runs."""
 
@@ -66,6 +68,7 @@ _RUN_WORKER = "--multiprocessing-fork"
 def require_available(home: Path, host: str, port: int, say: Progress) -> None:
     """Raise `ConfigurationError` if `serve` would fail now; for commands that do long work first."""
     with _only_ui(home, say):
+        _require_short_temporary_path()
         _require_free_port(host, port)
 
 
@@ -94,6 +97,7 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
         Dagster stopped by itself, or a process cannot be ended.
     """
     with _only_ui(settings.home, say) as note:
+        _require_short_temporary_path()
         _require_free_port(host, port)
         with open_instance(settings) as instance:
             fail_abandoned(settings.home, instance)
@@ -189,6 +193,18 @@ def _read(note: Path) -> dict[str, str]:
 def address_of(home: Path) -> str | None:
     """Address at which the UI of a home is served, or was when it was killed; None where there is none."""
     return _read(home / "ui.json").get("address")
+
+
+def _require_short_temporary_path() -> None:
+    """Raise `ConfigurationError` where the code server, and Dagster's own, could not make their sockets."""
+    folder = tempfile.gettempdir()
+    if (length := len(os.fsencode(folder))) > LONGEST_TEMPORARY:
+        raise ConfigurationError(
+            "Dagster's servers cannot make sockets in the folder of temporary files",
+            found=f"{folder}, {length} bytes",
+            expected=f"a path of at most {LONGEST_TEMPORARY} bytes",
+            remedy="name a shorter one with TMPDIR",
+        )
 
 
 def _require_free_port(host: str, port: int) -> None:
