@@ -144,7 +144,7 @@ def waiting_for(refused: Mapping[str, str]) -> str:
     more = f" (and {plural(len(others), 'other check')})" if others else ""
     return (
         f"waits, because the check {first}{more}; what to do: remove the cause and publish it again, or run its checks "
-        "again; in a dataset's row of catalog.yaml, `severity` makes a check one that warns"
+        "again (`severity` in a dataset's row of catalog.yaml turns a check into a warning)"
     )
 
 

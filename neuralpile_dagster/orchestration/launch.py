@@ -303,9 +303,8 @@ class Launcher:
         plan = piles.current_plan(self.store, pile, self.settings)
         if plan is None:
             return set()
-        planned = {shard.name for shard in plan.shards}
-        missing = missing_shards(self.store, pile, self.settings, plan)
-        return (planned - self.instance.get_materialized_partitions(asset)) | set(missing)
+        unseen = {shard.name for shard in plan.shards} - self.instance.get_materialized_partitions(asset)
+        return unseen | set(missing_shards(self.store, pile, self.settings, plan))
 
     def made_of(self, pile: Pile) -> None:
         """Make everything that is made of a published pile, in order, and the analyses of sessions that it needs.

@@ -109,11 +109,10 @@ def keep_newest(
 ) -> list[str]:
     """Report the verdict on all sessions where the UI does not show it; return the names of those checks.
 
-    ``verdicts`` are those of these checks on all sessions, where they are known already: fourteen queries.
-
     It shows a check's newest event, if that is about the newest materialization.
     Left alone are checks that never ran, and, so that a run in progress is shown
-    as such, those that a run is about to make.
+    as such, those that a run is about to make. ``verdicts`` are those on all
+    sessions where they are known already, which saves a query per check.
     """
     keys = {name: dg.AssetCheckKey(names.spike_counts_key(dataset), name) for name in checks}
     newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys.values()))
