@@ -78,9 +78,9 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.orchestration.code_location import job_of_assets
-    from neuralpile_dagster.orchestration.home import open_instance, prepare_home
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key, session_partitions
+    from neuralpile_dagster.orchestration.resources import open_instance, prepare_home
     from neuralpile_dagster.settings import Settings
 
     settings = Settings.from_environment()

@@ -47,10 +47,9 @@ def published_nearest(motifs: np.ndarray, references: np.ndarray) -> np.ndarray:
 def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) -> Any:
     """Maps of motifs with keys, of all buckets."""
     from neuralpile_dagster.files import sha256_of
-    from neuralpile_dagster.motifs.counts import counts_of_patches
-    from neuralpile_dagster.motifs.files import MotifWriter
+    from neuralpile_dagster.motifs.counts import counts_of_patches, patches_of
+    from neuralpile_dagster.motifs.histogram import MotifWriter
     from neuralpile_dagster.motifs.maps import Maps, build_map
-    from neuralpile_dagster.motifs.pack import patches_of
     from neuralpile_dagster.motifs.shape import BUCKETS, bucket_of_keys
     from neuralpile_dagster.records import StoredFile
 
@@ -67,7 +66,7 @@ def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) 
 
 def measured(rows: int, units: int, bins: int, size: int, motifs: int, folder: Path) -> dict[str, Any]:
     """Millions of counts and thousands of motifs per CPU second, and bytes per token."""
-    from neuralpile_dagster.motifs.pack import keys_of, pack, patches_of, take
+    from neuralpile_dagster.motifs.counts import keys_of, pack, patches_of, take
     from neuralpile_dagster.motifs.shape import MotifShape
     from neuralpile_dagster.motifs.shards import write_tokens
     from neuralpile_dagster.motifs.tokens import Tokenizer, decode, encode

@@ -51,7 +51,7 @@ def make(folder: Path, rows: int, units: int, bins: int) -> Figures:
 
 def histogram(folder: Path, shape: str) -> Figures:
     """Count rows in memory, to the sorted buckets; compiled before."""
-    from neuralpile_dagster.motifs.counter import MotifCounter
+    from neuralpile_dagster.motifs.histogram import MotifCounter
     from neuralpile_dagster.motifs.shape import MotifShape
 
     def count(every: list[np.ndarray]) -> int:
@@ -138,10 +138,10 @@ def large(folder: Path, rows: int, max_motifs: int) -> Figures:
 
 def buckets(folder: Path, sessions: int) -> Figures:
     """The sum of one bucket over sessions whose motifs are half common and half their own."""
-    from neuralpile_dagster.motifs.buckets import build_bucket
     from neuralpile_dagster.motifs.counts import MotifCounts
-    from neuralpile_dagster.motifs.files import MotifWriter
+    from neuralpile_dagster.motifs.histogram import MotifWriter
     from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape
+    from neuralpile_dagster.motifs.table import build_bucket
     from neuralpile_dagster.store import LocalStore, put_file
 
     shape, store, rng, each = MotifShape(1, 15), LocalStore(folder / "store"), np.random.default_rng(1), 12_000

@@ -108,8 +108,8 @@ def _fsspec(url: str, size: int) -> Any:
 
 
 def _ranges(url: str, size: int) -> Any:
-    from neuralpile_dagster.hdf5.ranged.file import open_ranged
-    from neuralpile_dagster.net.connections import Connections
+    from neuralpile_dagster.hdf5.ranged import open_ranged
+    from neuralpile_dagster.net.http import Connections
     from neuralpile_dagster.net.ranges import RemoteObject
     from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.settings import DEFAULT_CONNECTIONS
@@ -133,7 +133,7 @@ def read_once(method: str, url: str, size: int) -> dict[str, Any]:
     import h5py
     import numpy as np
 
-    for module in (IMPORTS[method], "neuralpile_dagster.hdf5.ranged.file"):
+    for module in (IMPORTS[method], "neuralpile_dagster.hdf5.ranged"):
         importlib.import_module(module)
     before = own_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now

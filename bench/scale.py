@@ -148,8 +148,8 @@ def manifests(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any
     """Seconds to choose, write, read and register the sessions of one dataset (ten files that are none for each)."""
     from neuralpile_dagster.catalog.rodent import RODENT
     from neuralpile_dagster.ledger import documents
-    from neuralpile_dagster.orchestration.home import open_instance
     from neuralpile_dagster.orchestration.names import register, session_partitions
+    from neuralpile_dagster.orchestration.resources import open_instance
     from neuralpile_dagster.recordings.manifest import Manifest
     from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.settings import Settings

@@ -151,8 +151,8 @@ def _materialize(home: Path, sizes: Sequence[int]) -> dict[int, list[str]]:
     import dagster as dg
 
     from neuralpile_dagster.catalog.rodent import RODENT
-    from neuralpile_dagster.orchestration.home import open_instance
     from neuralpile_dagster.orchestration.names import register, session_partitions
+    from neuralpile_dagster.orchestration.resources import open_instance
     from neuralpile_dagster.settings import Settings
 
     assets = {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import save, show
-from neuralpile_dagster.publish.sharding import MAX_SHARD_BYTES, SessionSizes, Shard, Slice, plan_shards
+from neuralpile_dagster.publish.shards import MAX_SHARD_BYTES, SessionSizes, Shard, Slice, plan_shards
 
 # name, sessions, compressed bytes: tokens x 0.095 bytes (docs/performance.md)
 DATASETS = [

@@ -19,7 +19,7 @@ settings.register_profile("busy machine", max_examples=50, deadline=None, suppre
 settings.load_profile("busy machine")  # no test fails because of the time that something took
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.store.s3.store import S3Store
+    from neuralpile_dagster.store.s3 import S3Store
     from neuralpile_dagster_tests.fixtures.cases import Case
     from neuralpile_dagster_tests.servers.s3 import S3Server
 
@@ -127,7 +127,7 @@ def s3() -> Iterator[S3Server]:
 def s3_store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """An empty store on ``s3``, which is less patient with it than with Amazon's."""
     from neuralpile_dagster.net.retry import RetryPolicy
-    from neuralpile_dagster.store.s3.store import S3Store
+    from neuralpile_dagster.store.s3 import S3Store
 
     s3.use(monkeypatch)
     return S3Store(s3.new_bucket(), "pre/fix", RetryPolicy(connect_timeout_s=10, read_timeout_s=30, attempts=3))

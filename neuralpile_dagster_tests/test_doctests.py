@@ -10,7 +10,7 @@ import pytest
 from neuralpile_dagster_tests.fixtures.documented import ROOT
 
 MODULES = (
-    "neuralpile_dagster.binning.segments",
+    "neuralpile_dagster.binning.source",
     "neuralpile_dagster.motifs.tokens",
     "neuralpile_dagster.recordings.sessions",
 )

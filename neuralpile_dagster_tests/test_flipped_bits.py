@@ -27,8 +27,7 @@ from neuralpile_dagster.ledger.due import current_sessions, publishable_records
 from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard
-from neuralpile_dagster.publish.completeness import publishable
-from neuralpile_dagster.publish.component import write_component
+from neuralpile_dagster.publish.component import publishable, write_component
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings

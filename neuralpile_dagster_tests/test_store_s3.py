@@ -13,8 +13,8 @@ import pytest
 
 from neuralpile_dagster.errors import DiskFull, StoreError, StoreUnavailable
 from neuralpile_dagster.store import map_items, open_store, put_file
-from neuralpile_dagster.store.s3 import store as s3_module
-from neuralpile_dagster.store.s3.store import S3Store
+from neuralpile_dagster.store import s3 as s3_module
+from neuralpile_dagster.store.s3 import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
 from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault

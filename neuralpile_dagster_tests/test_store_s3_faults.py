@@ -11,7 +11,7 @@ import pytest
 from neuralpile_dagster import progress
 from neuralpile_dagster.errors import StoreError, StoreUnavailable, TableError
 from neuralpile_dagster.net.retry import RetryPolicy
-from neuralpile_dagster.store.s3.store import S3Store
+from neuralpile_dagster.store.s3 import S3Store
 from neuralpile_dagster.tables.rows import RowReader, RowWriter
 from neuralpile_dagster_tests.fixtures.stores import put
 from neuralpile_dagster_tests.servers.faults import Fault, status

@@ -51,11 +51,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "checks": {"binning", "catalog", "hub", "ledger", "merge", "motifs", "publish", "recordings", "store", "tables"},
     "doctor": {"archives", "catalog", "hdf5", "hub", "ledger", "net", "recordings", "store"},
-    "terminal": {"catalog", "doctor", "ledger", "recordings"},
 }
 DAGSTER = frozenset({"orchestration", "definitions", "cli"})
 """The rooms that may import dagster; they may import every other room, and none may import them."""
-ONLY_UPWARD = {"orchestration": {"definitions", "cli", "terminal"}, "definitions": {"cli", "terminal"}, "cli": set()}
+ONLY_UPWARD = {"orchestration": {"definitions", "cli"}, "definitions": {"cli"}, "cli": set()}
 """What those three may not import."""
 
 SMALLEST = 60
@@ -63,7 +62,6 @@ SMALLEST = 60
 CRUMBS = {
     "definitions.py": "Dagster's entry point, which makes definitions as it is imported",
     "testing/listings.py": "imported by tests and benches, which are not read here",
-    "plots/glance.py": "another picture than a raster, with a form of its own",
     "orchestration/servers.py": "the module that `neuralpile ui` starts: what it imports, the UI waits for",
     "orchestration/worker_app.py": "the module that Celery's command line names",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",

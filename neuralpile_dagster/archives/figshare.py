@@ -13,12 +13,9 @@ from neuralpile_dagster.archives.downloads import DownloadCache, local_copy
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing, SourceState, pinned_besides
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.net.connections import Connections
-from neuralpile_dagster.net.errors import NotFound
-from neuralpile_dagster.net.http import get_json
+from neuralpile_dagster.net.http import Connections, get_json, read_pages
 from neuralpile_dagster.net.ranges import RemoteObject
-from neuralpile_dagster.net.responses import read_pages
-from neuralpile_dagster.net.retry import RetryPolicy
+from neuralpile_dagster.net.retry import NotFound, RetryPolicy
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import DEFAULT_CONNECTIONS, ProcessSettings
 

@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
-from neuralpile_dagster.archives.dandi.fields import FieldReader
+from neuralpile_dagster.archives.dandi_metadata import FieldReader
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.hdf5.foreign import is_zarr
-from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.hdf5.opened import LocalFile, is_zarr
 from neuralpile_dagster.records import Citation
 
 if TYPE_CHECKING:
@@ -214,6 +213,6 @@ def _dandiset_metadata(folder: Path) -> dict[str, object]:
 
 
 def _citation(metadata: dict[str, object], fields: FieldReader) -> Citation:
-    from neuralpile_dagster.archives.dandi.metadata import citation_of
+    from neuralpile_dagster.archives.dandi_metadata import citation_of
 
     return citation_of(metadata, fields, DANDISET_FILE)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neuralpile_dagster.binning import kernels
-from neuralpile_dagster.binning.threads import over_units
+from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 

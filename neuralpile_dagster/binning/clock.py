@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.binning.source import CountSource
-from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
 

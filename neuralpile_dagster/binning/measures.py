@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.binning.threads import over_units
+from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.records import ClockRecord, CountsStats
 
 IMPLAUSIBLE_RATE_HZ = 1000.0

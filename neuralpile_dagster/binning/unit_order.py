@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.binning.threads import over_units
+from neuralpile_dagster.binning.kernels import over_units
 
 SILENT = 2.0
 """Distance of a unit without spikes to any other: the largest that two units can have."""

@@ -10,15 +10,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from neuralpile_dagster.catalog.describe import (
-    bibtex,
-    code,
-    good_units,
-    paper_link,
-    recorded,
-    rule_in_words,
-    untested,
-)
+from neuralpile_dagster.catalog.describe import bibtex, code, good_units, paper_link, recorded, rule_in_words, untested
 from neuralpile_dagster.catalog.load import PACKAGE
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import BUILT_IN

@@ -182,7 +182,7 @@ _ROWS = (
         name="eight_probe_mat",
         version="eight-probe-mat-1",
         text="spike times and cluster ids of the eight probes of a MATLAB file, from the first spike on",
-        reads="neuralpile_dagster.recordings.probes_mat:read_probes_mat",
+        reads="neuralpile_dagster.recordings.mat:read_probes_mat",
     ),
 )
 BUILT_IN: Mapping[str, Reader] = {row.name: row for row in _ROWS}

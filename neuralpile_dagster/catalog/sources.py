@@ -58,7 +58,7 @@ class ArchiveRow:
 _ROWS = (
     ArchiveRow(
         name="dandi",
-        opens="neuralpile_dagster.archives.dandi.archive:DandiArchive.from_environment",
+        opens="neuralpile_dagster.archives.dandi:DandiArchive.from_environment",
         publisher="DANDI Archive",
         page="https://dandiarchive.org/dandiset/{id}",
         version_page="https://dandiarchive.org/dandiset/{id}/{version}",
@@ -79,7 +79,7 @@ _ROWS = (
     ),
     ArchiveRow(
         name="sample",
-        opens="neuralpile_dagster.archives.sample.archive:SampleArchive.from_environment",
+        opens="neuralpile_dagster.archives.sample:SampleArchive.from_environment",
         synthetic=True,
     ),
 )

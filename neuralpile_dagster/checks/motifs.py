@@ -162,7 +162,7 @@ def lossless_share_as_stated(evidence: MadeEvidence) -> Verdict:
 
 def tokens_decode_to_counts(evidence: MadeEvidence) -> Verdict:
     """Some rows of tokens, decoded, give the pile's counts but for patches that are not in the vocabulary."""
-    from neuralpile_dagster.motifs.pack import take
+    from neuralpile_dagster.motifs.counts import take
     from neuralpile_dagster.motifs.tokens import Tokenizer
     from neuralpile_dagster.motifs.vocabulary import read_vocabulary
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks.model import Verdict, capped

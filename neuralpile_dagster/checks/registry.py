@@ -10,7 +10,7 @@ from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.checks import dataset, motifs, pile, plausibility, published, session
+from neuralpile_dagster.checks import dataset, motifs, pile, plausibility, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
 from neuralpile_dagster.checks.motifs import MadeEvidence
@@ -202,7 +202,7 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         "error",
         True,
         "A wrong num_examples breaks load_dataset for every user.",
-        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+        lambda e: dataset.card_counts_equal_footers(e.hub, e.repository_name),
     ),
     Check(
         "hub_equals_record",
@@ -210,7 +210,7 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         "error",
         True,
         "Files on the hub that we did not publish, or lack, are not our dataset.",
-        lambda e: published.hub_equals_record(e.hub, e.repository_name, e.published.shards),
+        lambda e: dataset.hub_equals_record(e.hub, e.repository_name, e.published.shards),
     ),
     Check(
         "component_reads_back",
@@ -218,7 +218,7 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         "error",
         False,
         "What load_dataset gives to users must be what was made.",
-        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+        lambda e: dataset.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
     Check(
         "spike_times_give_the_counts",
@@ -226,7 +226,7 @@ COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (
         "error",
         False,
         "Published spike times are those that the published counts were made from, or users compare two datasets.",
-        lambda e: published.spike_times_give_the_counts(e.hub, e.published, e.dataset.max_session_tokens),
+        lambda e: dataset.spike_times_give_the_counts(e.hub, e.published, e.dataset.max_session_tokens),
     ),
     Check(
         "hub_dataset_is_current",
@@ -300,7 +300,7 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         "error",
         True,
         "A wrong num_examples breaks load_dataset for every user.",
-        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+        lambda e: dataset.card_counts_equal_footers(e.hub, e.repository_name),
     ),
     Check(
         "pile_is_as_published",
@@ -308,7 +308,7 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         "error",
         True,
         "What users load must be what was planned.",
-        lambda e: published.hub_equals_record(e.hub, e.repository_name, pile.shards_of(e.published)),
+        lambda e: dataset.hub_equals_record(e.hub, e.repository_name, pile.shards_of(e.published)),
     ),
     Check(
         "pile_reads_back",
@@ -316,7 +316,7 @@ PILE_CHECKS: tuple[Check[PileEvidence], ...] = (
         "error",
         False,
         "What load_dataset gives to users must be what was made.",
-        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+        lambda e: dataset.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
     Check(
         "counts_as_published",
@@ -366,7 +366,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         True,
         "A wrong num_examples breaks load_dataset for every user.",
-        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+        lambda e: dataset.card_counts_equal_footers(e.hub, e.repository_name),
     ),
     Check(
         "motifs_are_as_published",
@@ -374,7 +374,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         True,
         "What users load must be what was counted.",
-        lambda e: published.hub_equals_record(e.hub, e.repository_name, e.record.shards),
+        lambda e: dataset.hub_equals_record(e.hub, e.repository_name, e.record.shards),
     ),
     Check(
         "motifs_read_back",
@@ -382,7 +382,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         False,
         "What load_dataset gives to users must be what was made.",
-        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+        lambda e: dataset.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
     Check(
         "lossless_share_as_stated",
@@ -406,7 +406,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         True,
         "A wrong num_examples breaks load_dataset for every user.",
-        lambda e: published.card_counts_equal_footers(e.hub, e.repository_name),
+        lambda e: dataset.card_counts_equal_footers(e.hub, e.repository_name),
     ),
     Check(
         "tokens_are_as_published",
@@ -414,7 +414,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         True,
         "What users load must be what was encoded.",
-        lambda e: published.hub_equals_record(e.hub, e.repository_name, e.record.shards),
+        lambda e: dataset.hub_equals_record(e.hub, e.repository_name, e.record.shards),
     ),
     Check(
         "tokens_read_back",
@@ -422,7 +422,7 @@ MOTIF_CHECKS: tuple[Check[MadeEvidence], ...] = (
         "error",
         False,
         "What load_dataset gives to users must be what was made.",
-        lambda e: published.users_read_what_was_made(e.hub, e.repository_name, e.folder),
+        lambda e: dataset.users_read_what_was_made(e.hub, e.repository_name, e.folder),
     ),
 )
 ALL_CHECKS: tuple[Check[Any], ...] = (

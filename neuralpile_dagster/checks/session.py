@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralpile_dagster.binning.segments import plan_segments
+from neuralpile_dagster.binning.source import plan_segments
+from neuralpile_dagster.catalog.describe import same_species
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.species import same_species
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.checks.plausibility import UNKNOWN
 from neuralpile_dagster.errors import TableError

@@ -181,7 +181,7 @@ def export(
 
 def _require_recordings(files: tuple[Path, ...]) -> None:
     """Raise `ConfigurationError` unless all are files, and different ones; a Zarr folder is named."""
-    from neuralpile_dagster.hdf5.foreign import is_zarr, zarr_folder
+    from neuralpile_dagster.hdf5.opened import is_zarr, zarr_folder
 
     for path in files:
         if not path.is_file():

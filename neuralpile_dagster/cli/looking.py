@@ -1,15 +1,29 @@
-"""Commands that look and change nothing: ``catalog``, ``sessions``, ``status``, ``doctor``."""
+"""Commands that look and change nothing: ``catalog``, ``sessions``, ``status``, ``doctor``.
+
+Tables for the terminal; reading the numbers belongs in `ledger`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from neuralpile_dagster.cli.common import INTERRUPTED, plain_errors
 from neuralpile_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.catalog.model import Dataset
+    from neuralpile_dagster.doctor.model import Line, Status
+    from neuralpile_dagster.ledger.status import DatasetStatus
+    from neuralpile_dagster.recordings.manifest import Manifest
 
 
 @click.command()
@@ -23,7 +37,6 @@ def catalog(check: bool) -> None:
         read_user_catalog,
         user_catalog_path,
     )
-    from neuralpile_dagster.terminal import print_catalog
 
     settings = Settings.from_environment()
     if check:
@@ -54,7 +67,6 @@ def sessions(dataset: str, as_json: bool) -> None:
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import find_dataset, load_catalog
     from neuralpile_dagster.recordings.sessions import choose_sessions
-    from neuralpile_dagster.terminal import print_sessions
 
     settings = Settings.from_environment()
     row = find_dataset(settings, load_catalog(settings), dataset)
@@ -80,7 +92,6 @@ def status(datasets: tuple[str, ...], show_all: bool) -> None:
     from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
     from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
-    from neuralpile_dagster.terminal import print_status
 
     settings = Settings.from_environment()
     rows = load_catalog(settings)
@@ -102,7 +113,6 @@ def doctor(dataset: str | None, as_json: bool) -> None:
     the broker: each once, for ten seconds at most, writing nothing.
     """
     from neuralpile_dagster.doctor.run import diagnose
-    from neuralpile_dagster.terminal import print_line
 
     lines = []
     try:
@@ -122,3 +132,153 @@ def doctor(dataset: str | None, as_json: bool) -> None:
         os._exit(1)
     if failures:
         sys.exit(1)
+
+
+REASONS_SHOWN = 3
+_COLORS: dict[Status, str] = {
+    "ok": "green",
+    "failed": "red",
+    "warning": "yellow",
+    "not needed": "dim",
+    "not tried": "dim",
+}
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=False)
+    # a pipe has no width: do not fold rows that a script will read
+    return console if console.is_terminal else Console(width=200)
+
+
+def number(value: int | None) -> str:
+    """An integer with thousands separators, or a dash."""
+    return "-" if value is None else f"{value:,}"
+
+
+def print_catalog(datasets: Sequence[Dataset]) -> None:
+    """Print the catalog with its totals."""
+    numbers = ("sessions", "subjects", "tokens published")
+    table = _table("dataset", "source", "version", "species", *numbers, right=numbers)
+    for row in datasets:
+        table.add_row(
+            row.name,
+            row.source.label,
+            row.source.version,
+            row.species or "-",
+            number(row.sessions_due),
+            number(row.subjects_published),
+            number(row.tokens_published),
+        )
+    sessions = sum(row.sessions_due or 0 for row in datasets)
+    tokens = sum(row.tokens_published or 0 for row in datasets)
+    table.add_row(f"{len(datasets)} datasets", "", "", "", number(sessions), "", number(tokens), style="bold")
+    _console().print(table)
+
+
+def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
+    """Print the sessions that the rule chose, and the numbers of dropped files."""
+    table = _table("session", "subject", "files", "MB", right=("files", "MB"))
+    for session in manifest.sessions:
+        table.add_row(
+            escape(session.session_id),
+            escape(session.subject_id),
+            str(len(session.files)),
+            f"{session.size / 1e6:,.1f}",
+        )
+    console = _console()
+    console.print(table)
+    frozen = "" if manifest.frozen else " (not frozen: it may change)"
+    console.print(
+        f"{dataset.name}: {len(manifest.sessions)} sessions; {dataset.source.label} version {manifest.version}{frozen}"
+    )
+    if manifest.version_note:
+        console.print(escape(manifest.version_note))
+    if manifest.newer_version:
+        console.print(escape(manifest.newer_version))
+    for note in manifest.notes:
+        console.print(escape(note))
+    console.print(f"{manifest.considered} files considered")
+    for reason, count in sorted(manifest.dropped.items()):
+        console.print(f"  {count} dropped: {escape(reason)}")
+
+
+def print_status(
+    statuses: Sequence[DatasetStatus], verbose: bool, piles: Sequence[str] = (), show_untouched: bool = True
+) -> None:
+    """Print the status of datasets and piles, with reasons of failures (all of them when ``verbose``).
+
+    Datasets of which the home has nothing come last; one line counts them unless ``show_untouched``.
+    """
+    touched = [status for status in statuses if not status.untouched]
+    untouched = [status for status in statuses if status.untouched]
+    shown = touched + untouched if show_untouched else touched
+    numbers = ("sessions", "done", "failed", "to do", "tokens", "published by us", "reference")
+    table = _table("dataset", *numbers, right=numbers)
+    for status in shown:
+        table.add_row(
+            status.dataset.name,
+            number(status.known if status.known is not None else status.dataset.sessions_due),
+            str(status.done),
+            f"[red]{len(status.failed)}[/red]" if status.failed else "0",
+            "no manifest" if status.known is None else str(status.to_do),
+            number(status.tokens),
+            number(status.published_tokens),
+            number(status.dataset.tokens_published),
+        )
+    console = _console()
+    if shown:
+        console.print(table)
+    if hidden := len(statuses) - len(shown):
+        more = " more" if shown else ""
+        noun = "dataset" if hidden == 1 else "datasets"
+        lists = "lists it" if hidden == 1 else "lists them"
+        console.print(f"{hidden}{more} {noun} without a manifest: neuralpile catalog {lists}", highlight=False)
+    for pile in piles:
+        console.print(escape(pile), soft_wrap=True)
+    if unread := [status.dataset.name for status in shown if not status.dataset.reader_checked]:
+        doctor = "neuralpile doctor --dataset NAME tries it"
+        console.print(f"reader untested on real files ({doctor}): {', '.join(unread)}", soft_wrap=True, highlight=False)
+    if unlisted := [status.dataset.name for status in shown if not status.dataset.rule_checked]:
+        console.print(f"rule untested on a real listing: {', '.join(unlisted)}", soft_wrap=True, highlight=False)
+    for status in shown:
+        _print_failures(console, status.dataset.name, status.failed, status.dataset.name, verbose)
+        if status.stopped and status.to_do:
+            again = f"neuralpile build {status.dataset.name}"
+            left = f"{status.dataset.name}: {status.to_do:,} to do: {status.stopped}; run again: {again}"
+            console.print(left, soft_wrap=True, highlight=False)
+        for standing in status.analyses:
+            name = f"{status.dataset.name} {standing.analysis.name}"
+            lacking = len(standing.due) + len(standing.on_request)
+            line = f"{name}: {standing.done} done, {len(standing.failed)} failed, {lacking} to do"
+            if lacking and standing.analysis.on_request:
+                line += f" (neuralpile build {status.dataset.name} --{standing.analysis.name})"
+            console.print(line, soft_wrap=True)
+            _print_failures(console, name, standing.failed, status.dataset.name, verbose)
+
+
+def _print_failures(console: Console, what: str, failed: Mapping[str, str], dataset: str, verbose: bool) -> None:
+    shown = list(failed.items())[: None if verbose else REASONS_SHOWN]
+    for key, reason in shown:
+        console.print(f"[red]failed[/red] {what} {escape(key)}: {escape(reason)}", soft_wrap=True)
+    if len(shown) < len(failed):
+        console.print(f"  and {len(failed) - len(shown)} more: neuralpile status {dataset}")
+
+
+def print_line(line: Line) -> None:
+    """Print a line of the doctor's report: a row of a table whose other rows are not known yet."""
+    finding = line.finding
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=10, style=_COLORS[finding.status])
+    row.add_column(width=18, overflow="fold")
+    row.add_column(width=6, justify="right")
+    row.add_column(overflow="fold", ratio=1)
+    advice = f"\nwhat to do: {escape(finding.remedy)}" if finding.remedy else ""
+    row.add_row(finding.status, escape(line.name), f"{line.seconds:.1f} s", f"{escape(finding.found)}{advice}")
+    _console().print(row)

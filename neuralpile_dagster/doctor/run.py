@@ -15,11 +15,9 @@ from urllib.parse import unquote
 
 from neuralpile_dagster.catalog.load import load_catalog
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.archives import archive_probes, dataset_probes, figshare_probes
-from neuralpile_dagster.doctor.cluster import broker, postgres
-from neuralpile_dagster.doctor.hub import hub
-from neuralpile_dagster.doctor.machine import home, imports, plugins, store, versions
+from neuralpile_dagster.doctor.machine import broker, home, imports, plugins, postgres, store, versions
 from neuralpile_dagster.doctor.model import Finding, Line, Probe, failed, failure, ok
+from neuralpile_dagster.doctor.remote import archive_probes, dataset_probes, figshare_probes, hub
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.settings import ProcessSettings, Settings
 

@@ -142,7 +142,7 @@ def make_bucket(task: MotifTask, folder: str, bucket: str) -> BucketRecord:
     StoreError, TableError
         A file is missing or damaged.
     """
-    from neuralpile_dagster.motifs.buckets import build_bucket
+    from neuralpile_dagster.motifs.table import build_bucket
 
     inputs = bucket_inputs(task.plan.record, task.shape)
     present = read_record(task.store, f"{folder}/{bucket}.json", BucketRecord)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import (
@@ -36,8 +36,7 @@ from neuralpile_dagster.merge.plan import check_rule
 from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
 from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.publish.configs import config_path
-from neuralpile_dagster.publish.hub_tables import hub_tables, open_config
+from neuralpile_dagster.publish.configs import config_path, hub_tables, open_config
 from neuralpile_dagster.publish.pile import PileSplits
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings

@@ -14,9 +14,8 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.documents import STOPPED, done_records
-from neuralpile_dagster.ledger.due import PileDue, pile_due
+from neuralpile_dagster.ledger.due import AnalysisStanding, PileDue, analysis_standing, pile_due
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
-from neuralpile_dagster.ledger.standing import AnalysisStanding, analysis_standing
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.session import build

@@ -17,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.buckets import read_bucket
-from neuralpile_dagster.motifs.counts import as_texts
-from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.counts import as_texts, patches_of
 from neuralpile_dagster.motifs.records import MapRecord
 from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.motifs.table import read_bucket
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store, put_file

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from neuralpile_dagster.errors import InvalidArray
-from neuralpile_dagster.motifs.counts import as_texts
+from neuralpile_dagster.motifs.counts import as_texts, pack, patches_of, take
 from neuralpile_dagster.motifs.given import require_counts, require_separator, require_sequence, require_tokens
 from neuralpile_dagster.motifs.maps import Maps
-from neuralpile_dagster.motifs.pack import pack, patches_of, take
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import ConfigurationError, DocumentError, NewerDocument, TableError
 from neuralpile_dagster.files import sha256_of
+from neuralpile_dagster.motifs.counts import keys_of
 from neuralpile_dagster.motifs.given import given_motifs
-from neuralpile_dagster.motifs.lookup import Lookup
-from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, References
-from neuralpile_dagster.motifs.pack import keys_of
+from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, Lookup, References
 from neuralpile_dagster.motifs.records import VocabularyRecord
 from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.records import Model, StoredFile, read_document

@@ -1,27 +1,41 @@
 """HTTP requests as this project makes them: user agent, proxies, redirects, JSON documents.
 
 Here belong single requests to archives. Retries belong to `retry`, bodies to `responses`, large files to `ranges`.
+
+Read API responses with a time and size limit and parse them as JSON; read listings page by page, with an end.
+
+Here belong bodies of documents. Large files belong to `ranges`, retries to `retry`.
+
+Connection pools, shared by all files that one archive object opens.
+
+Here belong the limit of concurrent requests and the life of pools. What is requested, and retries, belong elsewhere.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
+from weakref import WeakSet
 
 import certifi
 import urllib3
 
-from neuralpile_dagster.net.errors import refused, require_url
-from neuralpile_dagster.net.responses import parse_json, read_body
+from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.net.retry import (
     AttemptFailed,
     RetryPolicy,
     network_errors,
+    refused,
+    require_url,
     retry_request,
     status_failed,
     worth_retrying,
@@ -125,3 +139,118 @@ def closing_pool(pool: urllib3.PoolManager) -> Iterator[urllib3.PoolManager]:
         yield pool
     finally:
         pool.clear()
+
+
+MAX_BODY_BYTES = 64 * 1024**2
+"""Longest response that is read, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
+MAX_PAGES = 1000
+"""Pages of one listing; archives give a thousand files a page."""
+_READ_BYTES = 1 << 16
+
+Page = TypeVar("Page")
+
+
+def read_body(what: str, response: urllib3.BaseHTTPResponse, limits: RetryPolicy) -> bytes:
+    """The whole body of a response, uncompressed.
+
+    Raises `AttemptFailed` when it comes too slowly, `ArchiveError` when it is longer than `MAX_BODY_BYTES`.
+    Errors of urllib3 pass through.
+    """
+    body, began = bytearray(), time.monotonic()
+    # read1: what has arrived; read would wait for all that it was asked for, however slowly that comes
+    while block := response.read1(_READ_BYTES, decode_content=True):
+        body += block
+        if len(body) > MAX_BODY_BYTES:
+            raise ArchiveError(
+                f"{what}: the response is too long",
+                found=f"more than {MAX_BODY_BYTES:,} bytes",
+                expected="a JSON document of a few megabytes",
+                remedy="check the archive's URL in the settings; report it to the archive",
+            )
+        limits.require_pace(time.monotonic() - began, len(body))
+    return bytes(body)
+
+
+def parse_json(what: str, body: bytes) -> Any:
+    """The document; `AttemptFailed` for invalid JSON (cut short), `ArchiveError` when it is nested too deeply."""
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise AttemptFailed(f"no complete JSON document ({len(body):,} bytes)") from error
+    except RecursionError:
+        raise ArchiveError(
+            f"{what}: the response was not understood",
+            found="JSON that is nested too deeply",
+            expected="a document of the archive's API",
+            remedy="check the archive's URL in the settings; report it to the archive",
+        ) from None
+
+
+def read_pages(first: Page, read: Callable[[Page], tuple[list[Any], Page | None]]) -> Iterator[Any]:
+    """Yield the entries of all pages of a listing; raises `ValueError` for one that does not end.
+
+    Parameters
+    ----------
+    first : Page
+        Number or URL of the first page.
+    read : callable
+        Takes a page's number or URL, returns its entries (JSON) and the next page, None after the last.
+    """
+    page, seen = first, set[bytes]()
+    for number in range(1, MAX_PAGES + 1):
+        entries, following = read(page)
+        yield from entries
+        if following is None:
+            return
+        digests = {sha256(json.dumps(entry, sort_keys=True).encode()).digest() for entry in entries}
+        if entries and digests <= seen:
+            raise ValueError(f"page {number} repeats earlier ones: the listing does not end")
+        page, seen = following, seen | digests
+    raise ValueError(f"more than {MAX_PAGES:,} pages")
+
+
+class Connections:
+    """A shared connection pool limited to ``count`` concurrent requests; closed when its last user leaves.
+
+    Parameters
+    ----------
+    count : int
+    limits : RetryPolicy
+    """
+
+    def __init__(self, count: int, limits: RetryPolicy) -> None:
+        self.count = count
+        self.limits = limits
+        self._slots = threading.BoundedSemaphore(count)
+        self._lock = threading.Lock()
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._users: WeakSet[object] = WeakSet()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Wait for a slot. Its holder may wait for the server only: other requests wait for the slot."""
+        with self._slots:
+            yield
+
+    def pool(self, url: str) -> urllib3.PoolManager:
+        """Connections to ``url``'s host and others behind the same proxy; use them within a `slot`."""
+        proxy = proxy_for(url)
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = open_pool(url, self.limits, self.count)
+            return self._pools[proxy]
+
+    def join(self, user: object) -> None:
+        """Keep connections open until this user leaves."""
+        with self._lock:
+            self._users.add(user)
+
+    def leave(self, user: object) -> None:
+        """Close all connections when no user is left; leaving twice is harmless."""
+        with self._lock:
+            self._users.discard(user)
+            pools = [] if self._users else list(self._pools.values())
+            if pools:
+                self._pools.clear()
+        for pool in pools:
+            pool.clear()

@@ -18,10 +18,18 @@ import urllib3
 
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.net.connections import Connections
-from neuralpile_dagster.net.errors import refused, require_url, unavailable
-from neuralpile_dagster.net.http import get
-from neuralpile_dagster.net.retry import AttemptFailed, Pause, network_errors, retry_call, status_failed, worth_retrying
+from neuralpile_dagster.net.http import Connections, get
+from neuralpile_dagster.net.retry import (
+    AttemptFailed,
+    Pause,
+    network_errors,
+    refused,
+    require_url,
+    retry_call,
+    status_failed,
+    unavailable,
+    worth_retrying,
+)
 from neuralpile_dagster.progress import LOG
 
 # statuses when a signed URL has expired or a public one is no longer public (S3: 400 and 403)

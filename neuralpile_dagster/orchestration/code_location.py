@@ -13,17 +13,18 @@ import dagster as dg
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
-from neuralpile_dagster.orchestration.assets.hub_dataset import hub_dataset_asset
-from neuralpile_dagster.orchestration.assets.manifest import manifest_asset
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
+from neuralpile_dagster.orchestration.assets.dataset import (
+    analysis_assets,
+    hub_dataset_asset,
+    manifest_asset,
+    sessions_asset,
+)
 from neuralpile_dagster.orchestration.assets.overview import overview_asset
-from neuralpile_dagster.orchestration.assets.pile import pile_assets
-from neuralpile_dagster.orchestration.assets.pile_analyses import pile_analysis_assets
-from neuralpile_dagster.orchestration.assets.sessions import analysis_assets, sessions_asset
+from neuralpile_dagster.orchestration.assets.pile import pile_analysis_assets, pile_assets
 from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
-from neuralpile_dagster.orchestration.automation.current import current_sensor
+from neuralpile_dagster.orchestration.automation.current import current_sensor, version_sensor
 from neuralpile_dagster.orchestration.automation.pages import pages_sensor
-from neuralpile_dagster.orchestration.automation.versions import version_sensor
 from neuralpile_dagster.orchestration.checks import checks_of_made, component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.jobs import named_jobs
 from neuralpile_dagster.orchestration.progress import progress_logger

@@ -14,13 +14,11 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
-from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
-from neuralpile_dagster.orchestration.assets.sessions import SessionConfig
-from neuralpile_dagster.orchestration.batches.analyses import AnalysisBatch
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
+from neuralpile_dagster.orchestration.assets.dataset import SessionConfig
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
-from neuralpile_dagster.orchestration.batches.pile_analyses import PileAnalysisBatch
-from neuralpile_dagster.orchestration.batches.sessions import SessionBatch
+from neuralpile_dagster.orchestration.batches.pile import PileAnalysisBatch
+from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.launch import PART_OF, Launcher
 from neuralpile_dagster.orchestration.pools import session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, progress_of

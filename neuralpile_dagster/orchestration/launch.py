@@ -22,16 +22,14 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.documents import STOPPED
-from neuralpile_dagster.ledger.due import current_sessions, missing_shards, publishable_records
+from neuralpile_dagster.ledger.due import analysis_standing, current_sessions, missing_shards, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
-from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
 from neuralpile_dagster.ledger.splits import require_possible_choices
-from neuralpile_dagster.ledger.standing import analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
-from neuralpile_dagster.orchestration.batches.shards import SHARDS_PER_RUN
+from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
@@ -42,7 +40,7 @@ from neuralpile_dagster.orchestration.names import (
 )
 from neuralpile_dagster.orchestration.outcome import Outcome, reason_of
 from neuralpile_dagster.orchestration.pools import batch_size
-from neuralpile_dagster.publish.completeness import completeness
+from neuralpile_dagster.publish.component import completeness
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.settings import Settings

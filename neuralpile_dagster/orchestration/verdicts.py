@@ -19,13 +19,12 @@ from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import FailureRecord
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.checks import evaluations
+from neuralpile_dagster.orchestration.checks import evaluations, is_about, latest_event
 from neuralpile_dagster.orchestration.private_dagster import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
     AssetCheckExecutionRecordStatus,
     PartitionKeyFilter,
 )
-from neuralpile_dagster.orchestration.provenance import is_about, latest_event
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store
 

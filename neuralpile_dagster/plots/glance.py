@@ -1,10 +1,18 @@
-"""Thumbnail rasters, small enough for Dagster's UI to show their Markdown without a click."""
+"""Thumbnail rasters, small enough for Dagster's UI to show their Markdown without a click.
+
+Picture of the most frequent motifs of a pile, small enough for Dagster's event log and a card.
+
+Which motifs these are is decided in `motifs.table`; `raster.as_markdown` shows the picture in the UI.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from neuralpile_dagster.plots.raster import as_markdown
@@ -41,4 +49,77 @@ def _png(spikes: np.ndarray) -> bytes:
     pixels = ~np.kron(spikes, np.ones((unit_px, BIN_PX), bool))
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+N_MOTIFS = 16
+"""Motifs of a picture, in four columns."""
+WIDTH_PX = 800
+_COLUMNS, _MARGIN_PX, _TITLE_PX, _FOOT_PX = 4, 8, 18, 24
+_MOST_PX, _TALLEST_PX = 22, 320
+"""Side of a cell, and height of a motif, at most."""
+_DPI, _TEXT_PT = 100, 7.5
+_GRAYS = 16
+
+
+def motifs_png(patches: np.ndarray, probabilities: Sequence[float], bin_width_s: float | None = None) -> bytes:
+    """Draw motifs in order, each with its share of all patches, and return a gray PNG.
+
+    A row of cells is a unit, a column a bin. Darker means more spikes, whose number stands in the cell. The same
+    motifs give the same picture of 5 to 30 kB. One thread of a process may draw at a time.
+
+    Parameters
+    ----------
+    patches : numpy.ndarray, uint8, shape (n, n_units, n_bins)
+        The most frequent first; the first `N_MOTIFS` are drawn.
+    probabilities : sequence of float
+        Share of all patches, of each.
+    bin_width_s : float, optional
+        For the words below the picture.
+    """
+    shown = patches[:N_MOTIFS]
+    n_units, n_bins = patches.shape[1:]
+    panel = WIDTH_PX // _COLUMNS
+    side = min((panel - 2 * _MARGIN_PX) / n_bins, _MOST_PX, _TALLEST_PX / n_units)
+    height = _TITLE_PX + side * n_units + _MARGIN_PX
+    rows = max(-(-len(shown) // _COLUMNS), 1)
+    total = round(rows * height + _FOOT_PX)
+    figure = Figure(figsize=(WIDTH_PX / _DPI, total / _DPI), dpi=_DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+    axes.set_axis_off()
+    axes.set_xlim(0, WIDTH_PX)
+    axes.set_ylim(total, 0)
+    most = max(int(shown.max()) if shown.size else 0, 1)
+    for number, (patch, share) in enumerate(zip(shown, probabilities[: len(shown)], strict=True)):
+        left = (number % _COLUMNS) * panel + _MARGIN_PX
+        top = (number // _COLUMNS) * height + _TITLE_PX
+        words = f"{number + 1}.  {share:.2%}" + ("  silence" if not patch.any() else "")
+        axes.text(left, top - 3, words, size=_TEXT_PT, va="bottom", parse_math=False)
+        edges_x, edges_y = left + side * np.arange(n_bins + 1), top + side * np.arange(n_units + 1)
+        shades = np.sqrt(patch / most)
+        axes.pcolormesh(edges_x, edges_y, shades, cmap="Greys", vmin=0, vmax=1.15, edgecolors="0.75", linewidth=0.4)
+        if side >= 9:
+            for unit, bin in np.argwhere(patch):
+                axes.text(
+                    edges_x[bin] + side / 2,
+                    edges_y[unit] + side / 2,
+                    str(patch[unit, bin]),
+                    size=min(_TEXT_PT, side / 2),
+                    ha="center",
+                    va="center_baseline",
+                    color="white" if shades[unit, bin] > 0.55 else "black",
+                )
+    width = f" of {bin_width_s * 1000:g} ms" if bin_width_s else ""
+    words = f"share of all patches; a row is a unit, a column a bin{width}; numbers are spikes"
+    axes.text(_MARGIN_PX, total - 7, words, size=_TEXT_PT, va="bottom", color="0.35", parse_math=False)
+    canvas.draw()
+    gray = np.asarray(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L"))
+    return _picture_png(np.rint(gray * ((_GRAYS - 1) / 255)).astype(np.uint8))
+
+
+def _picture_png(pixels: np.ndarray) -> bytes:
+    image, file = Image.fromarray(pixels, "P"), io.BytesIO()
+    image.putpalette([value for gray in range(_GRAYS) for value in [gray * 255 // (_GRAYS - 1)] * 3])
+    image.save(file, format="PNG", bits=4)
     return file.getvalue()

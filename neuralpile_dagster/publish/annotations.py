@@ -32,8 +32,7 @@ from neuralpile_dagster.tables.schemas import (
     UNIT_METRICS_SCHEMA,
     UNITS_SCHEMA,
 )
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
-from neuralpile_dagster.tables.units import read_units
+from neuralpile_dagster.tables.units import UnitOrderRecord, read_order, read_units
 
 TRIALS, INVALID_TIMES = "trials", "invalid_times"
 _NOTE = "electrodes.note"
@@ -44,7 +43,7 @@ _NUMBERS_IN_UNITS = {
     "electrodes.id": "electrode",
 }
 _IN_UNITS = (*_NUMBERS_IN_UNITS, _NOTE)
-"""Metrics that are columns of ``units`` instead (`recordings.nwb.metrics` names them)."""
+"""Metrics that are columns of ``units`` instead (`recordings.nwb.annotations` names them)."""
 
 
 def matching(

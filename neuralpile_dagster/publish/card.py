@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from neuralpile_dagster.catalog.describe import bibtex, code, paper_link, recorded
+from neuralpile_dagster.catalog.describe import bibtex, code, other_species, paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.species import other_species
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
-from neuralpile_dagster.publish import usage
+from neuralpile_dagster.publish import card_metadata
 from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
 from neuralpile_dagster.publish.token_counts import component_token_counts, statistics_lines
@@ -64,9 +63,9 @@ def component_card(
         *["", *_numbers(component), ""],
         *picture(component.repository),
         *["## Source", "", *source_section(dataset, manifest, counts), ""],
-        *["## Use", "", *usage.loading(component.repository, "train", units=True), ""],
-        *["## Columns", "", *usage.columns(default.schema), "", "More configs of this repository:", ""],
-        *[*usage.config_lines(sorted(config.name for config in configs)), ""],
+        *["## Use", "", *card_metadata.loading(component.repository, "train", units=True), ""],
+        *["## Columns", "", *card_metadata.columns(default.schema), "", "More configs of this repository:", ""],
+        *[*card_metadata.config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
         *_spike_times(component),
         *_annotations(dataset, component),

@@ -113,7 +113,7 @@ def write_motif_table(
         A file is damaged or gone; names it.
     """
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.motifs import N_MOTIFS, motifs_png
+    from neuralpile_dagster.plots.glance import N_MOTIFS, motifs_png
 
     shape = MotifShape(*record.shape)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):

@@ -16,22 +16,20 @@ import pyarrow as pa
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_metadata import Config, Split
-from neuralpile_dagster.publish.citations import BIBLIOGRAPHY, bibliography
+from neuralpile_dagster.publish.card_metadata import BIBLIOGRAPHY, Config, Split, bibliography
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import (
     EXTRA_SCHEMAS,
+    SOURCE,
+    STREAMED,
     read_preview,
     write_config,
     write_preview,
 )
-from neuralpile_dagster.publish.hub_tables import SOURCE, STREAMED
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
-from neuralpile_dagster.publish.segments import Clock, pile_segments
-from neuralpile_dagster.publish.shard_scan import ShardScan, scan_shard
-from neuralpile_dagster.publish.token_counts import write_token_counts
-from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
+from neuralpile_dagster.publish.segments import Clock, ShardScan, pile_segments, scan_shard
+from neuralpile_dagster.publish.token_counts import PileRow, SessionId, count_splits, write_token_counts
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import fetch

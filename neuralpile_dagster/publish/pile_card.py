@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
-from neuralpile_dagster.publish import card, usage
+from neuralpile_dagster.publish import card, card_metadata
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
-from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
-from neuralpile_dagster.publish.citations import cite_lines
+from neuralpile_dagster.publish.card_metadata import Config, cite_lines, hub_licenses, metadata_block
 from neuralpile_dagster.publish.token_counts import statistics_lines
 from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
@@ -87,9 +86,9 @@ def pile_card(
         *_annotations(components),
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
-        *["## Use", "", *usage.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
-        *["## Columns", "", *usage.columns(default.schema), "", "More configs of this repository:", ""],
-        *usage.config_lines(sorted(config.name for config in configs)),
+        *["## Use", "", *card_metadata.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
+        *["## Columns", "", *card_metadata.columns(default.schema), "", "More configs of this repository:", ""],
+        *card_metadata.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 

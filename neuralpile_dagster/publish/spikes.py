@@ -25,10 +25,9 @@ from neuralpile_dagster.publish.card import (
     verification_section,
     warnings_section,
 )
-from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.card_metadata import CONFIG_TEXTS, Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
-from neuralpile_dagster.publish.usage import CONFIG_TEXTS
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, SpikesRecord, TrainsRecord
 from neuralpile_dagster.store import Store
@@ -36,7 +35,7 @@ from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import SPIKE_SEGMENTS_SCHEMA
 from neuralpile_dagster.tables.spike_trains import read_bin_rule
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
+from neuralpile_dagster.tables.units import UnitOrderRecord
 
 TAGS = ("neuroscience", "electrophysiology", "spike-times", "neural-population-activity")
 

@@ -17,7 +17,7 @@ from neuralpile_dagster.net.range_file import RangeFile
 
 if TYPE_CHECKING:
     from neuralpile_dagster.hub.huggingface.read import PinnedRepository
-    from neuralpile_dagster.store.s3.store import S3Store
+    from neuralpile_dagster.store.s3 import S3Store
 
 FOLDERS = (
     "data",
@@ -203,7 +203,7 @@ class _Bucket:
     @property
     def _store(self) -> S3Store:
         # one for each process: two must not talk over one connection
-        from neuralpile_dagster.store.s3.store import open_s3_store
+        from neuralpile_dagster.store.s3 import open_s3_store
 
         if os.getpid() not in self._stores:
             self._stores = {os.getpid(): open_s3_store(self.place, what=self.place)}

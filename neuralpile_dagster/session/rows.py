@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from neuralpile_dagster.binning.segments import Segment, plan_segments
-from neuralpile_dagster.binning.source import CountSource
+from neuralpile_dagster.binning.source import CountSource, Segment, plan_segments
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import require_free
 from neuralpile_dagster.progress import Progress, silent

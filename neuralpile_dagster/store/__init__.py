@@ -40,7 +40,7 @@ __all__ = [
 def open_store(location: str) -> Store:
     """The store at a folder or ``s3://bucket/prefix``; raises `StoreError` when it is neither."""
     if location.startswith("s3://"):
-        from neuralpile_dagster.store.s3.store import open_s3_store
+        from neuralpile_dagster.store.s3 import open_s3_store
 
         return open_s3_store(location)
     scheme, mark, _ = location.partition("://")

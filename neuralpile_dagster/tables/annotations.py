@@ -21,8 +21,7 @@ from neuralpile_dagster.tables.footer import damaged, open_parquet, require_sche
 from neuralpile_dagster.tables.schemas import STORED_INTERVALS_SCHEMA, STORED_METRICS_SCHEMA
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.recordings.nwb.intervals import IntervalTable
-    from neuralpile_dagster.recordings.nwb.metrics import Metric
+    from neuralpile_dagster.recordings.nwb.annotations import IntervalTable, Metric
     from neuralpile_dagster.recordings.nwb.table import Column
 
 BATCH_ROWS = 20_000

@@ -21,9 +21,9 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_array, counts_matrix
+from neuralpile_dagster.tables.copying.copy import RowFile
 from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row, unpack
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.row_file import RowFile
 from neuralpile_dagster.tables.copying.sources import Sources, damaged_row
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.packed import PackedCounts

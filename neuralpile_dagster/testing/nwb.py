@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuralpile_dagster.archives.sample import nwb
-from neuralpile_dagster.archives.sample.nwb import Electrodes, rewrite
+from neuralpile_dagster.archives import synthetic_nwb
+from neuralpile_dagster.archives.synthetic_nwb import Electrodes, rewrite
 
 __all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "write_nwb_without_units", "write_units_nwb"]
 
@@ -67,11 +67,11 @@ def write_units_nwb(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_WRITTEN[key])
         return path
-    file = nwb.new_file(subject_id, **(file_fields or {}))
-    nwb.add_units(file, trains, **units)
+    file = synthetic_nwb.new_file(subject_id, **(file_fields or {}))
+    synthetic_nwb.add_units(file, trains, **units)
     for name, table in (intervals or {}).items():
-        nwb.add_intervals(file, name, **table)
-    nwb.save(file, path, contiguous=contiguous)
+        synthetic_nwb.add_intervals(file, name, **table)
+    synthetic_nwb.save(file, path, contiguous=contiguous)
     layout = {"dtype": times_dtype, "compression": compression, "chunks": chunks}
     given = {name: value for name, value in layout.items() if value is not None}
     if given:
@@ -87,7 +87,7 @@ def write_units_nwb(
 
 def write_nwb_without_units(path: Path, subject_id: str = "S1") -> Path:
     """Write a valid NWB file that has no units table."""
-    return nwb.save(nwb.new_file(subject_id), path)
+    return synthetic_nwb.save(synthetic_nwb.new_file(subject_id), path)
 
 
 def remove(path: Path, *names: str) -> Path:

@@ -16,7 +16,7 @@ from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
-from neuralpile_dagster.net import responses
+from neuralpile_dagster.net import http
 from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,
     IMPATIENT,
@@ -104,7 +104,7 @@ def test_an_answer_that_is_too_long_is_refused_before_it_is_in_memory(
     listed: tuple[DandiServer, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ):
     server, list_files = listed
-    monkeypatch.setattr(responses, "MAX_BODY_BYTES", 1_000_000)
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1_000_000)
     server.faults.add(Fault("status", status=200, headers=JSON, body=b"[" + b" " * 50_000_000 + b"]", times=99))
     with pytest.raises(ArchiveError, match="too long") as caught:
         list_files()
@@ -137,7 +137,7 @@ def test_an_answer_of_another_form_is_a_clear_error_wherever_it_comes(
 def test_pages_without_end_are_not_asked_for_without_end(
     shares: FigshareServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(responses, "MAX_PAGES", 5)
+    monkeypatch.setattr(http, "MAX_PAGES", 5)
     monkeypatch.setattr(figshare, "PAGE_SIZE", 1)
     api, numbers = shares.http.application, itertools.count()
     shares.http.application = lambda request: (

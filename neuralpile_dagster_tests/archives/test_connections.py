@@ -14,9 +14,9 @@ import pytest
 import requests
 import urllib3
 
-from neuralpile_dagster.archives.dandi.client import _take_body
+from neuralpile_dagster.archives.dandi import _take_body
 from neuralpile_dagster.archives.model import Access, ArchiveFile
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,

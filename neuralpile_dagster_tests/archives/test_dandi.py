@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.archives.dandi.archive import DEFAULT_API_URL, DandiArchive
+from neuralpile_dagster.archives.dandi import DEFAULT_API_URL, DandiArchive
 from neuralpile_dagster.archives.model import Access, listing_token, source_state
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveUnavailable, ConfigurationError

@@ -13,7 +13,7 @@ import pytest
 from neuralpile_dagster.archives.downloads import DownloadCache, download, local_copy
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.fixtures.archives import QUICK, listed
 from neuralpile_dagster_tests.fixtures.bucket import Bucket

@@ -15,7 +15,7 @@ from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable
-from neuralpile_dagster.net import responses
+from neuralpile_dagster.net import http
 from neuralpile_dagster_tests.fixtures.archives import QUICK, SOURCE, archive_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
@@ -48,7 +48,7 @@ def test_a_next_page_of_dandi_that_is_the_same_page_again_is_a_loop(dandiset: Da
 def test_a_listing_of_dandi_with_ever_new_pages_is_bounded(
     dandiset: DandiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "MAX_PAGES", 5)
+    monkeypatch.setattr(http, "MAX_PAGES", 5)
 
     def more(request: Request, page: Any) -> Any:
         number = int(request.query.get("after", 0)) + 1
@@ -109,7 +109,7 @@ def test_an_impossible_size_in_a_listing_is_refused_where_it_is_listed(
 
 def test_a_page_without_entries_is_no_loop() -> None:
     pages: dict[int, tuple[list[Any], int | None]] = {1: ([{"id": 1}], 2), 2: ([], 3), 3: ([{"id": 2}], None)}
-    assert list(responses.read_pages(1, pages.__getitem__)) == [{"id": 1}, {"id": 2}]
+    assert list(http.read_pages(1, pages.__getitem__)) == [{"id": 1}, {"id": 2}]
 
 
 def test_a_draft_that_lists_a_path_twice_is_listed_again(server: DandiServer, tmp_path: Path) -> None:

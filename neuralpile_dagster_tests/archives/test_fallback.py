@@ -12,7 +12,7 @@ import pytest
 
 from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.errors import ArchiveUnavailable, DigestMismatch
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster_tests.fixtures.archives import (
     BLOBS,

@@ -16,7 +16,7 @@ import pytest
 import urllib3
 
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DamagedRecording
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import NoRanges, RemoteObject, require_bytes, require_whole
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
 from neuralpile_dagster.recordings.nwb.annotations import open_annotations
@@ -226,9 +226,9 @@ def test_reading_many_files_leaves_no_thread_and_no_paused_collection(bucket_ser
 CRASH = """
 import sys
 from pathlib import Path
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.retry import RetryPolicy
-from neuralpile_dagster.hdf5.ranged.file import open_ranged
+from neuralpile_dagster.hdf5.ranged import open_ranged
 from neuralpile_dagster.net.ranges import RemoteObject
 url, size = sys.argv[1], int(sys.argv[2])
 remote = RemoteObject("file.h5", size, url, lambda: url, Connections(2, RetryPolicy(attempts=1)))

@@ -22,15 +22,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from urllib3.exceptions import LocationParseError
 
-from neuralpile_dagster.archives.dandi.archive import DandiArchive
+from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, StoreError, TransientError
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-from neuralpile_dagster.net import errors
-from neuralpile_dagster.net.connections import Connections
+from neuralpile_dagster.net import retry
+from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import RemoteObject
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, network_errors, retry_call
 from neuralpile_dagster_tests.fixtures.archives import QUICK
@@ -214,14 +214,14 @@ def test_a_final_error_does_not_carry_the_text_of_its_cause():
 
 
 def test_of_a_url_no_more_than_scheme_and_host_is_shown():
-    assert errors.host(f"https://ann:password@h.org:8080/x?{SECRET}") == "https://h.org:8080"
-    assert errors.host(f"https://[::1/x?{SECRET}") == "an invalid URL"
+    assert retry.host(f"https://ann:password@h.org:8080/x?{SECRET}") == "https://h.org:8080"
+    assert retry.host(f"https://[::1/x?{SECRET}") == "an invalid URL"
 
 
 def test_errors_that_are_each_other_s_cause_end_the_search_for_the_innermost():
     one, other = OSError("one"), OSError("other")
     one.__cause__, other.__cause__ = other, one
-    assert errors.inner_error(one, socket.gaierror) is None
+    assert retry.inner_error(one, socket.gaierror) is None
 
 
 def test_a_call_that_is_stopped_is_not_retried():

@@ -12,9 +12,9 @@ import pytest
 from pynwb import NWBHDF5IO
 from scipy.io import loadmat
 
-from neuralpile_dagster.archives.sample import archive as sample
-from neuralpile_dagster.archives.sample import generate
-from neuralpile_dagster.archives.sample.archive import SAMPLES, SampleArchive, make_sample
+from neuralpile_dagster.archives import sample as sample
+from neuralpile_dagster.archives import synthetic
+from neuralpile_dagster.archives.sample import SAMPLES, SampleArchive, make_sample
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import ArchiveError, StoreError
@@ -46,7 +46,7 @@ def recordings(home: Path, dataset: Dataset) -> dict[str, Recording]:
 
 
 def test_the_catalog_names_what_the_generator_makes():
-    assert set(DATASETS) == set(SAMPLES) == set(generate.WRITERS)
+    assert set(DATASETS) == set(SAMPLES) == set(synthetic.WRITERS)
     assert {dataset.source.id for dataset in SAMPLE} == set(SAMPLES)
 
 
@@ -137,7 +137,7 @@ def test_eight_probes_have_ids_that_no_spike_has(home: Path):
 
 def test_the_same_recordings_are_made_everywhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in set(SAMPLES) - {"sample-units"}:
-        monkeypatch.setitem(generate.WRITERS, name, lambda folder: folder.mkdir(parents=True))
+        monkeypatch.setitem(synthetic.WRITERS, name, lambda folder: folder.mkdir(parents=True))
     one, other = (SampleArchive(at).list_files(DATASETS["sample-units"].source) for at in (home, tmp_path))
     assert one.files == other.files
     before, after = (recordings(at, DATASETS["sample-units"]) for at in (home, tmp_path))
@@ -148,9 +148,9 @@ def test_the_same_recordings_are_made_everywhere(home: Path, tmp_path: Path, mon
 
 def test_it_is_made_once_and_again_for_a_new_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[Path] = []
-    monkeypatch.setattr(generate, "WRITERS", {name: lambda folder: folder.mkdir(parents=True) for name in SAMPLES})
+    monkeypatch.setattr(synthetic, "WRITERS", {name: lambda folder: folder.mkdir(parents=True) for name in SAMPLES})
     monkeypatch.setitem(
-        generate.WRITERS, "sample-units", lambda folder: (folder.mkdir(parents=True), made.append(folder))
+        synthetic.WRITERS, "sample-units", lambda folder: (folder.mkdir(parents=True), made.append(folder))
     )
     first = make_sample(tmp_path)
     assert make_sample(tmp_path) == first
@@ -165,8 +165,8 @@ def test_a_generator_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def die(folder: Path) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(generate, "WRITERS", {name: lambda folder: folder.mkdir(parents=True) for name in SAMPLES})
-    monkeypatch.setitem(generate.WRITERS, SAMPLES[-1], die)
+    monkeypatch.setattr(synthetic, "WRITERS", {name: lambda folder: folder.mkdir(parents=True) for name in SAMPLES})
+    monkeypatch.setitem(synthetic.WRITERS, SAMPLES[-1], die)
     with pytest.raises(RuntimeError, match="killed"):
         make_sample(tmp_path)
     assert list((tmp_path / "sample").iterdir()) == []
@@ -180,7 +180,7 @@ def test_two_that_make_it_at_once_both_get_it(tmp_path: Path, monkeypatch: pytes
         (folder / "a.txt").write_text("x")
         both.wait()
 
-    monkeypatch.setattr(generate, "WRITERS", dict.fromkeys(SAMPLES, write))
+    monkeypatch.setattr(synthetic, "WRITERS", dict.fromkeys(SAMPLES, write))
     made: list[Path] = []
     threads = [threading.Thread(target=lambda: made.append(make_sample(tmp_path))) for _ in range(2)]
     for thread in threads:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.binning import binner as binner_module
-from neuralpile_dagster.binning import threads as threads_module
+from neuralpile_dagster.binning import kernels as threads_module
 from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.binning.segments import Segment, plan_segments
+from neuralpile_dagster.binning.source import Segment, plan_segments
 
 
 @settings(deadline=None)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.binning import threads as module
+from neuralpile_dagster.binning import kernels as module
 from neuralpile_dagster.binning.binner import Binner
 from neuralpile_dagster.binning.clock import measure_clock
+from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.binning.measures import CountsMeasure
-from neuralpile_dagster.binning.threads import over_units
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster_tests.fixtures.reference_binning import awkward_recordings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.settings import Settings

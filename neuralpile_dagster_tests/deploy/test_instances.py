@@ -170,7 +170,7 @@ def test_compose_gives_every_process_what_the_instance_reads_and_every_setting_o
 
 READ_SETTINGS = """
 from pathlib import Path
-from neuralpile_dagster.archives.dandi.archive import DandiArchive
+from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster.settings import ProcessSettings, Settings

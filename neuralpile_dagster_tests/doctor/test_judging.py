@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.doctor import machine
-from neuralpile_dagster.doctor.cluster import broker, postgres
-from neuralpile_dagster.doctor.hub import judge
+from neuralpile_dagster.doctor.machine import broker, postgres
 from neuralpile_dagster.doctor.model import Finding, Probe, ok
+from neuralpile_dagster.doctor.remote import judge
 from neuralpile_dagster.doctor.run import Redaction, examine
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.settings import Settings

@@ -19,13 +19,12 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.publish.annotations import AnnotatedSession, interval_rows
-from neuralpile_dagster.publish.citations import cite_dataset
+from neuralpile_dagster.publish.card_metadata import cite_dataset
 from neuralpile_dagster.publish.component import component_inputs, write_component
-from neuralpile_dagster.publish.hub_tables import STREAMED, hub_tables
+from neuralpile_dagster.publish.configs import STREAMED, hub_tables
 from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
-from neuralpile_dagster.recordings.nwb.intervals import IntervalTable
-from neuralpile_dagster.recordings.nwb.metrics import Metric
+from neuralpile_dagster.recordings.nwb.annotations import IntervalTable, Metric
 from neuralpile_dagster.recordings.nwb.table import Column
 from neuralpile_dagster.records import ClockRecord, ComponentRecord, CountsRecord
 from neuralpile_dagster.store import LocalStore, put_file

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface import listing
+from neuralpile_dagster.hub.huggingface import read
 from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK, hub_for
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
@@ -73,7 +73,7 @@ def test_a_next_link_to_the_same_page_is_a_loop(lists: tuple[Lists, HuggingFaceH
 def test_ever_new_pages_are_bounded(
     lists: tuple[Lists, HuggingFaceHub, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MAX_PAGES", 5)
+    monkeypatch.setattr(read, "MAX_PAGES", 5)
     application, hub, server = lists
 
     def page(request: Request) -> Response:
@@ -116,7 +116,7 @@ def test_folders_and_the_hubs_own_file_are_no_files_of_ours(lists: tuple[Lists, 
     folder = {"type": "directory", "oid": "b" * 40, "size": 0, "path": "data"}
     rows = [folder, entry(1), entry(2) | {"path": ".gitattributes"}]
     application.page = lambda request: json_response(rows)
-    assert list(listing.remote_files(HfApi(endpoint=application.url), "lab/x", "main")) == ["1.txt"]
+    assert list(read.remote_files(HfApi(endpoint=application.url), "lab/x", "main")) == ["1.txt"]
 
 
 def test_a_path_that_a_tree_has_twice_is_named(lists: tuple[Lists, HuggingFaceHub, Server]) -> None:

@@ -14,7 +14,7 @@ import yaml
 from neuralpile_dagster.errors import HubError, StoreError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.split_table import splits_of_rows
-from neuralpile_dagster.publish.hub_tables import hub_tables
+from neuralpile_dagster.publish.configs import hub_tables
 from neuralpile_dagster.publish.pile import PileSettings, PileSplits
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, PUBLISHED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA

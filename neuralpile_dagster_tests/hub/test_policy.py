@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.publish.completeness import NOT_BUILT, VANISHED, publishable
+from neuralpile_dagster.publish.component import NOT_BUILT, VANISHED, publishable
 from neuralpile_dagster_tests.fixtures.sessions import manifest_of
 
 TEN = [f"s{i}" for i in range(10)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.publish.sharding import SessionSizes, Slice, plan_shards
+from neuralpile_dagster.publish.shards import SessionSizes, Slice, plan_shards
 
 LIMIT = 1_000
 

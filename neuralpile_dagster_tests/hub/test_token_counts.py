@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.publish.token_counts import TokenStatistics
-from neuralpile_dagster.publish.token_splits import PileRow, SessionId, count_splits
+from neuralpile_dagster.publish.token_counts import PileRow, SessionId, TokenStatistics, count_splits
 from neuralpile_dagster.records import ClockRecord, PileRecord, TokenCounts
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowReader

@@ -10,8 +10,7 @@ from dandischema.models import LicenseType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralpile_dagster.archives.dandi.fields import FieldReader
-from neuralpile_dagster.archives.dandi.metadata import citation_of
+from neuralpile_dagster.archives.dandi_metadata import FieldReader, citation_of
 from neuralpile_dagster.markdown import code_block, link, one_line, public, table, text
 from neuralpile_dagster.publish.card_metadata import hub_licenses, size_category
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA

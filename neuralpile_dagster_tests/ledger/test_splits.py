@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.catalog.benchmarks.lists import Benchmark, load_benchmarks
+from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ConfigurationError, HubError, MergeError

@@ -10,8 +10,7 @@ import pytest
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.motifs.counts import MotifCounts, counts_of_patches, total_of
-from neuralpile_dagster.motifs.files import MotifReader
-from neuralpile_dagster.motifs.histogram import count_silent, write_histogram
+from neuralpile_dagster.motifs.histogram import MotifReader, count_silent, write_histogram
 from neuralpile_dagster.motifs.records import HistogramNumbers
 from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster_tests.fixtures.motifs import as_counter, oracle, random_rows, read_histogram

@@ -12,7 +12,7 @@ import pytest
 
 from neuralpile_dagster.errors import ConfigurationError, DocumentError, NewerDocument, StoreError, TableError
 from neuralpile_dagster.files import sha256_of
-from neuralpile_dagster.motifs.pack import patches_of
+from neuralpile_dagster.motifs.counts import patches_of
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.vocabulary import (
     build_vocabulary,

@@ -17,7 +17,7 @@ from neuralpile_dagster.ledger.analyses import (
     Analysis,
     all_analyses,
 )
-from neuralpile_dagster.ledger.standing import AnalysisStanding, analysis_standing
+from neuralpile_dagster.ledger.due import AnalysisStanding, analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource

@@ -10,8 +10,7 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import ANNOTATIONS, read_annotations
-from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
-from neuralpile_dagster.ledger.standing import analysis_standing
+from neuralpile_dagster.ledger.due import PileDue, analysis_standing, dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import rewrite, write_units_nwb

@@ -12,7 +12,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from neuralpile_dagster.orchestration import event_log
 from neuralpile_dagster.orchestration.event_log import OpenSqliteEventLogStorage
-from neuralpile_dagster.orchestration.home import open_instance
+from neuralpile_dagster.orchestration.resources import open_instance
 from neuralpile_dagster.settings import Settings
 
 THING = dg.AssetKey("thing")

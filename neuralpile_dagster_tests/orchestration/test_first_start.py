@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.orchestration.home import open_instance
+from neuralpile_dagster.orchestration.resources import open_instance
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import quick_folder
 

@@ -27,16 +27,14 @@ from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
-from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_standings
+from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
 from neuralpile_dagster.ledger.status import piles_status
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs import vocabulary as vocabularies
 from neuralpile_dagster.motifs.records import VocabularyRecord
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.checks import refusals_of_made
+from neuralpile_dagster.orchestration.checks import latest_event, refusals_of_made, target_of
 from neuralpile_dagster.orchestration.launch import Launcher
-from neuralpile_dagster.orchestration.provenance import latest_event, target_of
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.store import Store, write_record
 from neuralpile_dagster.tables.rows import RowReader

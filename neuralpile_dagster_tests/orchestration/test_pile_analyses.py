@@ -13,7 +13,7 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.ledger import documents, kinds, piles
-from neuralpile_dagster.ledger.pile_analyses import rows as registered
+from neuralpile_dagster.ledger.pile_analyses import standing as registered
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_standings
 from neuralpile_dagster.ledger.status import piles_status

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.orchestration.home import open_instance
 from neuralpile_dagster.orchestration.pools import (
     ARCHIVE_POOL,
     LARGE_LIMIT,
@@ -17,6 +16,7 @@ from neuralpile_dagster.orchestration.pools import (
     limit_pools,
     session_pool,
 )
+from neuralpile_dagster.orchestration.resources import open_instance
 from neuralpile_dagster.settings import Settings
 
 LARGE = {"vbn", "shield", "vcn", "vcn-2", "v2h", "petersen", "oddball", "illusion"}

@@ -14,8 +14,7 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import TRANSIENT_WAIT, dataset_due, pile_due
 from neuralpile_dagster.ledger.status import pile_status
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor
-from neuralpile_dagster.orchestration.automation.versions import version_sensor
+from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.session.build import trains_inputs
 from neuralpile_dagster.store import write_record

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
+from neuralpile_dagster.checks.dataset import spike_times_give_the_counts
 from neuralpile_dagster.checks.model import Verdict
-from neuralpile_dagster.checks.published import spike_times_give_the_counts
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub

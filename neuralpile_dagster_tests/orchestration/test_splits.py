@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.catalog.benchmarks.lists import load_benchmarks
+from neuralpile_dagster.catalog.benchmarks import load_benchmarks
 from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.registry import CHECKS

@@ -15,8 +15,7 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import TRIES
-from neuralpile_dagster.orchestration.automation.versions import TICK_BUDGET_S, TICK_S, impatient, version_sensor
+from neuralpile_dagster.orchestration.automation.current import TICK_BUDGET_S, TICK_S, TRIES, impatient, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record

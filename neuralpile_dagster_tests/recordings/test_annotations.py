@@ -19,8 +19,7 @@ from pynwb import NWBHDF5IO
 
 from neuralpile_dagster.errors import DamagedRecording, RecordingError
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.nwb.annotations import open_annotations
-from neuralpile_dagster.recordings.nwb.intervals import MAX_PER_ROW, MAX_TEXT_BYTES
+from neuralpile_dagster.recordings.nwb.annotations import MAX_PER_ROW, MAX_TEXT_BYTES, open_annotations
 from neuralpile_dagster.tables.annotations import write_intervals, write_metrics
 from neuralpile_dagster.testing.nwb import Electrodes, remove, rewrite, write_units_nwb
 from neuralpile_dagster_tests.fixtures.reading import TRAINS

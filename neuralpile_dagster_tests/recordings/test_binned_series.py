@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynwb import TimeSeries
 
-from neuralpile_dagster.archives.sample import nwb
+from neuralpile_dagster.archives import synthetic_nwb
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import FIRING_RATES, SeriesOptions, get_reader
@@ -33,9 +33,9 @@ MS = {"path": PATH, "bin_width_s": 0.001, "sum_bins": 20}
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of pynwb with a series, which tests give other values."""
-    file = nwb.new_file("B1", sex="M")
+    file = synthetic_nwb.new_file("B1", sex="M")
     file.add_acquisition(TimeSeries(name="binned", data=np.zeros((2, 1)), unit="n.a.", rate=1000.0))
-    return nwb.save(file, tmp_path_factory.mktemp("binned") / "template.nwb")
+    return synthetic_nwb.save(file, tmp_path_factory.mktemp("binned") / "template.nwb")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pynwb import TimeSeries
 
-from neuralpile_dagster.archives.sample import nwb
+from neuralpile_dagster.archives import synthetic_nwb
 from neuralpile_dagster.catalog.readers import FIRING_RATES
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
@@ -27,9 +27,9 @@ DATA = "acquisition/firing_rates/data"
 
 
 def write_rates(path: Path, rates: Any, rate: float = 50.0) -> Path:
-    file = nwb.new_file("R1", sex="M")
+    file = synthetic_nwb.new_file("R1", sex="M")
     file.add_acquisition(TimeSeries(name="firing_rates", data=np.asarray(rates, float), unit="Hz", rate=rate))
-    return nwb.save(file, path)
+    return synthetic_nwb.save(file, path)
 
 
 def read(*paths: Path) -> Recording:

@@ -11,7 +11,7 @@ import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings import probes_mat
+from neuralpile_dagster.recordings import mat
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster_tests.fixtures.damaging import within
 from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of, write_mat
@@ -210,7 +210,7 @@ def test_a_machine_without_the_memory_is_not_called_a_damaged_file(tmp_path: Pat
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(probes_mat, "read_columns", no_memory)
+    monkeypatch.setattr(mat, "read_columns", no_memory)
     path = write_mat(tmp_path / "a.mat", [GOOD])
     with pytest.raises(OutOfMemory, match=r"a\.mat: spks does not fit into the memory.*more memory"):
         read_session("eight_probe_mat", [LocalFile("a.mat", path)])

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as npst
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.copying import sources
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
-from neuralpile_dagster.tables.copying.thrift import decode, decode_footer, idl, read_footer_bytes
+from neuralpile_dagster.tables.copying.footers import decode, decode_footer, idl, read_footer_bytes
 from neuralpile_dagster.tables.rows import Row, RowWriter
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures.row_files import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.copying import encoded
-from neuralpile_dagster.tables.copying.row_file import RowFile
+from neuralpile_dagster.tables.copying.copy import RowFile
 from neuralpile_dagster.tables.packed import pack
 from neuralpile_dagster.tables.rows import Row, RowReader, counts_matrix, write_rows
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA

@@ -14,11 +14,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, Secrets, explain
-from neuralpile_dagster.hub.huggingface.listing import dataset_names, remote_files
+from neuralpile_dagster.hub.huggingface.errors import FAILURES, HUB_POLICY, Secrets, explain, install
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
-from neuralpile_dagster.hub.huggingface.read import HubFile, PinnedRepository, buffered
-from neuralpile_dagster.hub.huggingface.retry import HUB_POLICY, install
+from neuralpile_dagster.hub.huggingface.read import HubFile, PinnedRepository, buffered, dataset_names, remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder
 from neuralpile_dagster.net.http import USER_AGENT

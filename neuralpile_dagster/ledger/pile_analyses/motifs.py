@@ -14,8 +14,12 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import motifs, piles
 from neuralpile_dagster.ledger.analyses import motif_analysis
 from neuralpile_dagster.ledger.kinds import PILE_MANIFEST
-from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile, Rows
-from neuralpile_dagster.ledger.pile_analyses.publishing import (
+from neuralpile_dagster.ledger.pile_analyses.model import (
+    Number,
+    PileAnalysis,
+    PileTask,
+    PlannedPile,
+    Rows,
     hash_of,
     publication,
     publish,
@@ -153,7 +157,7 @@ def _coverage(record: TableRecord) -> dict[str, Rows]:
 
 def _figure(of: PlannedPile, record: TableRecord) -> Mapping[str, str]:
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.motifs import N_MOTIFS, motifs_png
+    from neuralpile_dagster.plots.glance import N_MOTIFS, motifs_png
     from neuralpile_dagster.plots.raster import as_markdown
 
     patches, _, probabilities = read_top(of.store, record, N_MOTIFS)

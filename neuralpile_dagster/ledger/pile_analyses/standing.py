@@ -1,11 +1,13 @@
-"""State of what is made of a planned pile: done, due, failed, or waiting for something upstream.
+"""Which kinds of asset are made of a pile; none unless its configuration asks for them.
+
+State of what is made of a planned pile: done, due, failed, or waiting for something upstream.
 
 The command line, status, automation and runs of the assets all ask here; nothing is read where a pile has no rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,9 +17,19 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT
 from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalysis, PlannedPile, planned_pile
-from neuralpile_dagster.ledger.pile_analyses.rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses.motifs import motif_rows
+from neuralpile_dagster.ledger.pile_analyses.tokens import token_rows
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items
+
+FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows, token_rows)
+"""Each gives the rows that a pile's configuration asks for, upstream rows first."""
+
+
+def pile_analyses_of(pile: Pile) -> tuple[PileAnalysis, ...]:
+    """The kinds of asset made of a pile, upstream ones first."""
+    return tuple(row for family in FAMILIES for row in family(pile))
+
 
 REASONS_SHOWN = 3
 

@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from neuralpile_dagster.catalog.piles import Pile, short_size
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
-from neuralpile_dagster.ledger.pile_analyses.model import Number, PileAnalysis, PileTask, PlannedPile
+from neuralpile_dagster.ledger.pile_analyses.model import (
+    Number,
+    PileAnalysis,
+    PileTask,
+    PlannedPile,
+    hash_of,
+    publication,
+    publish,
+)
 from neuralpile_dagster.ledger.pile_analyses.motifs import (
     BUCKETS_PER_RUN,
     buckets_row,
     published_table,
     shape_of,
     table_row,
-)
-from neuralpile_dagster.ledger.pile_analyses.publishing import (
-    hash_of,
-    publication,
-    publish,
 )
 from neuralpile_dagster.motifs.records import BucketRecord, MapRecord, TableRecord, TokenShardRecord, VocabularyRecord
 from neuralpile_dagster.motifs.shape import MotifShape

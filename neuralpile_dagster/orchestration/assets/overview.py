@@ -18,7 +18,7 @@ from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, pile
 from neuralpile_dagster.markdown import text
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import OWNERS, code_of
-from neuralpile_dagster.orchestration.metadata.sessions import table
+from neuralpile_dagster.orchestration.metadata.dataset import table
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import OVERVIEW
 from neuralpile_dagster.orchestration.progress import failing_in_words

@@ -12,7 +12,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalys
 from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.orchestration.metadata.sessions import (
+from neuralpile_dagster.orchestration.metadata.dataset import (
     annotation_metadata,
     column_schema,
     counted,

@@ -1,20 +1,33 @@
 """One-sentence summaries of materializations, the first thing the UI shows, with readable numbers.
 
 The same numbers stand below it as metadata of their own, which Dagster plots over time but shows without separators.
+
+Sample rasters as Dagster metadata: a thumbnail shown in place, and the full picture behind a click.
+
+Drawing belongs in `plots`, choosing rows in `publish.samples`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.ledger.samples import session_sample
 from neuralpile_dagster.markdown import link, text
 from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.publish.samples import CARD_SAMPLES, CARD_SEED, folder_samples
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.store import Store
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.plots.window import RasterSample
+
 
 _SYNTHETIC = "SYNTHETIC: made by a generator, not recorded from an animal. "
 
@@ -101,3 +114,37 @@ def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
         f"{'; '.join(sizes)}. Split by {plan.split_by}{by_hash}, seed {plan.seed}.",
         synthetic,
     )
+
+
+Pictures = dict[str, dg.MarkdownMetadataValue]
+SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
+"""Most characters of Markdown for a partition's pictures, and for an asset without partitions, glance included: a page
+of events has a hundred of them."""
+
+
+def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictures:
+    """Picture of one window of a session."""
+    return _pictures(
+        session_sample(store, record, synthetic), "raster", f"raster of {record.session_id}", SESSION_CHARACTERS
+    )
+
+
+def folder_rasters(folder: Path, synthetic: bool, what: str) -> Pictures:
+    """Pictures of random rows of a published folder: those on its card."""
+    samples = folder_samples(folder, CARD_SAMPLES, CARD_SEED, synthetic)
+    return _pictures(samples, "rasters", f"rasters of {what}", COMPONENT_CHARACTERS)
+
+
+def analysis_rasters(samples: Sequence[RasterSample], what: str) -> Pictures:
+    """Pictures of what an analysis gives to draw of a session; the last sample is what it made."""
+    return _pictures(samples, "rasters", f"rasters of {what}", len(samples) * SESSION_CHARACTERS, glance=-1)
+
+
+def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int, glance: int = 0) -> Pictures:
+    from neuralpile_dagster.plots.glance import INLINE_CHARACTERS, glance_markdown
+    from neuralpile_dagster.plots.raster import raster_markdown
+
+    if not samples:
+        return {}
+    large = raster_markdown(samples, alt, most_characters - INLINE_CHARACTERS)
+    return {"glance": dg.MetadataValue.md(glance_markdown(samples[glance])), name: dg.MetadataValue.md(large)}

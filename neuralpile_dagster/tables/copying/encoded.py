@@ -15,10 +15,18 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.arrow_rows import Row, encoded_by_pyarrow, require_counts
-from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts, ChunkStatistics
+from neuralpile_dagster.tables.copying.footers import (
+    ChunkFacts,
+    ChunkPlace,
+    ChunkStatistics,
+    SourceFooter,
+    decode_footer,
+    encode,
+    idl,
+    read_footer_bytes,
+    read_source_footer,
+)
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding, describe_chunk, dictionary_value, page_content
-from neuralpile_dagster.tables.copying.source_footers import ChunkPlace, SourceFooter, read_source_footer
-from neuralpile_dagster.tables.copying.thrift import decode_footer, encode, idl, read_footer_bytes
 from neuralpile_dagster.tables.packed import MAX_VALUES, PackedCounts, pack, recognize
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 

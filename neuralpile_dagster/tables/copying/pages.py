@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from neuralpile_dagster.tables.copying.footer_writer import ChunkFacts
-from neuralpile_dagster.tables.copying.thrift import decode, encode, idl
+from neuralpile_dagster.tables.copying.footers import ChunkFacts, decode, encode, idl
 
 _ZSTD = b"\x28\xb5\x2f\xfd"  # begins every zstd frame (RFC 8878); no other page of ours would
 _LONGEST_HEADER = 65_536  # bytes; ours have ~30, a header with statistics of long strings some thousand

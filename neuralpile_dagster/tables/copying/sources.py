@@ -12,8 +12,8 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.copying.encoded import EncodedChunk, read_encoded, read_footer_of_rows
+from neuralpile_dagster.tables.copying.footers import MAX_KNOWN_ROWS, Footers, SourceFooter
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.source_footers import MAX_KNOWN_ROWS, Footers, SourceFooter
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.checks.published import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
+from neuralpile_dagster.checks.dataset import card_counts_equal_footers, hub_equals_record, users_read_what_was_made
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import documents
