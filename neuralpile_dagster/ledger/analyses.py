@@ -35,7 +35,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.tables.units import UnitOrderRecord
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 if TYPE_CHECKING:
     from neuralpile_dagster.plots.window import RasterSample

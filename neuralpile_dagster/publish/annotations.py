@@ -32,7 +32,8 @@ from neuralpile_dagster.tables.schemas import (
     UNIT_METRICS_SCHEMA,
     UNITS_SCHEMA,
 )
-from neuralpile_dagster.tables.units import UnitOrderRecord, read_order, read_units
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
+from neuralpile_dagster.tables.units import read_units
 
 TRIALS, INVALID_TIMES = "trials", "invalid_times"
 _NOTE = "electrodes.note"

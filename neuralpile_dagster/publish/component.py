@@ -51,7 +51,7 @@ from neuralpile_dagster.tables.schemas import (
     SEGMENTS_SCHEMA,
     UNIT_METRICS_SCHEMA,
 )
-from neuralpile_dagster.tables.units import UnitOrderRecord
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""

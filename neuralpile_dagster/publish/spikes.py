@@ -35,7 +35,7 @@ from neuralpile_dagster.store.fetching import fetch
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import SPIKE_SEGMENTS_SCHEMA
 from neuralpile_dagster.tables.spike_trains import read_bin_rule
-from neuralpile_dagster.tables.units import UnitOrderRecord
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 TAGS = ("neuroscience", "electrophysiology", "spike-times", "neural-population-activity")
 

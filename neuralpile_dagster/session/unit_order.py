@@ -14,7 +14,7 @@ from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.store import Store, put_file
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.tables.units import UnitOrderRecord, write_order
+from neuralpile_dagster.tables.unit_order import UnitOrderRecord, write_order
 
 ORDER_VERSION = f"unit-order-1-scipy-{version('scipy')}"
 """Code version of the order; another scipy may break ties in another way."""
