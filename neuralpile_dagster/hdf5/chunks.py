@@ -1,11 +1,9 @@
-"""A remote object as a seekable file of cached blocks, with bounded memory and read-ahead.
+"""Read a remote HDF5 file: its metadata through cached blocks, its chunked datasets chunk by chunk.
 
-HDF5 reads a file's metadata in many small pieces. Where an index is scattered
-through the data (version 1 B-trees of files with many small chunks), walking it
-means one block after the other: such a walk is detected and the following blocks
-are fetched in parallel, ahead of use.
-
-Read a chunked dataset: walk its index and, at the same time, fetch and decode the chunks it lists.
+HDF5 reads a file's metadata in many small pieces, which `Blocks` cuts out of larger ones, with bounded memory. Where an
+index is scattered through the data (version 1 B-trees of files with many small chunks), walking it means one block
+after the other: such a walk is detected and the following blocks are fetched in parallel, ahead of use. `Chunks`
+fetches and decodes what the walk lists while it goes on. How a chunk is decoded belongs in `layout`.
 """
 
 from __future__ import annotations
@@ -25,33 +23,23 @@ from neuralpile_dagster.hdf5.layout import Chunked, NotDecodable, decode_chunk, 
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.ranges import RemoteObject
 
-BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 _STEPS_TO_TRUST = 2  # forward steps in a row before anything is read ahead
 _LONGEST_STEP = 2  # blocks; a longer step is a jump
-
-
-def uninitialized(size: int) -> memoryview:
-    """Allocate a buffer without zeroing it (zeroing costs as much as a fast network, and blocks all threads)."""
-    return np.empty(size, np.uint8).data
+_PIECE = 1 << 20  # bytes fetched at a time; held until they are decoded
+_GAP = 1 << 16  # bytes between two chunks up to which both are fetched with one request
+_WINDOW = 512  # chunks sorted by file offset before neighbors are joined
+_LARGE = 16  # blocks; of datasets above this, blocks are dropped once they are decoded
 
 
 class Blocks:
     """LRU cache of one object's blocks, limited to ``capacity_bytes``; thread-safe."""
 
-    def __init__(
-        self,
-        remote: RemoteObject,
-        fetchers: Executor,
-        *,
-        block_bytes: int = BLOCK_BYTES,
-        capacity_bytes: int,
-        ahead: int,
-    ) -> None:
+    def __init__(self, remote: RemoteObject, fetchers: Executor, *, capacity_bytes: int, ahead: int) -> None:
         self.remote = remote
-        self.block_bytes = block_bytes
-        self.count = -(-remote.size // block_bytes)
+        self._count = -(-remote.size // _BLOCK_BYTES)
         self._fetchers = fetchers
-        self._capacity = max(4, capacity_bytes // block_bytes)
+        self._capacity = max(4, capacity_bytes // _BLOCK_BYTES)
         self._max_ahead = min(ahead, self._capacity // 2)
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Future[memoryview]] = OrderedDict()
@@ -96,8 +84,8 @@ class Blocks:
         return block
 
     def _fetch(self, index: int, block: Future[memoryview]) -> None:
-        start = index * self.block_bytes
-        content = uninitialized(min(self.block_bytes, self.remote.size - start))
+        start = index * _BLOCK_BYTES
+        content = _uninitialized(min(_BLOCK_BYTES, self.remote.size - start))
         try:
             self.remote.read_into(start, content)
         except BaseException as error:
@@ -117,7 +105,7 @@ class Blocks:
             trust = self._steps - _STEPS_TO_TRUST
             if trust < 0:
                 return
-            until = min(index + min(2 << min(trust, 8), self._max_ahead), self.count - 1)
+            until = min(index + min(2 << min(trust, 8), self._max_ahead), self._count - 1)
             wanted = [(ahead, self._add(ahead)) for ahead in range(index + 1, until + 1) if ahead not in self._held]
         for ahead, block in wanted:
             self._fetchers.submit(self._fetch, ahead, block)
@@ -143,7 +131,7 @@ class BlockFile(RangeFile):
         try:
             with self._blocks.remote.waiting():
                 while done < len(target):
-                    index, inside = divmod(start + done, self._blocks.block_bytes)
+                    index, inside = divmod(start + done, _BLOCK_BYTES)
                     part = self._blocks.get(index)[inside : inside + len(target) - done]
                     target[done : done + len(part)] = part
                     done += len(part)
@@ -153,13 +141,7 @@ class BlockFile(RangeFile):
         return done
 
 
-_PIECE = 1 << 20  # bytes fetched at a time; held until they are decoded
-_GAP = 1 << 16  # bytes between two chunks up to which both are fetched with one request
-_WINDOW = 512  # chunks sorted by file offset before neighbors are joined
-_LARGE = 16  # blocks; of datasets above this, blocks are dropped once they are decoded
-
-
-class Chunk(NamedTuple):
+class _Chunk(NamedTuple):
     """One stored chunk: bytes ``start`` to ``stop`` of the file, filter mask, index of its first value."""
 
     start: int
@@ -168,10 +150,10 @@ class Chunk(NamedTuple):
     offset: tuple[int, ...]
 
 
-class Piece:
+class _Piece:
     """Neighboring chunks and the source of their bytes: a request of their own, or cached blocks."""
 
-    def __init__(self, chunks: list[Chunk]) -> None:
+    def __init__(self, chunks: list[_Chunk]) -> None:
         self.chunks = chunks
         self.start, self.stop = chunks[0].start, max(chunk.stop for chunk in chunks)
         self.sources: list[tuple[int, Future[memoryview]]] = []  # in order: file offset, bytes
@@ -241,7 +223,7 @@ class Chunks:
 
     def _chunks(
         self, dataset: h5py.Dataset, layout: Chunked, found: list[h5py.h5d.StoreInfo], seen: np.ndarray
-    ) -> list[Chunk]:
+    ) -> list[_Chunk]:
         """Chunks to read, marked in ``seen``; converted at once, because single calls would slow down the decoders."""
         if not found:
             return []
@@ -250,7 +232,7 @@ class Chunks:
         wanted: np.ndarray = np.all(offsets < np.array(layout.shape, np.uint64), axis=1)
         seen[tuple((offsets[wanted].astype(np.int64) // layout.chunk_shape).T)] = True
         chunks = [
-            Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
+            _Chunk(info.byte_offset, info.byte_offset + info.size, info.filter_mask, info.chunk_offset)
             for info, inside in zip(found, wanted.tolist(), strict=True)
             if inside
         ]
@@ -259,9 +241,9 @@ class Chunks:
             require_inside(self._remote, first, last, dataset)
         return chunks
 
-    def _start(self, name: str, layout: Chunked, values: np.ndarray, chunks: list[Chunk]) -> None:
+    def _start(self, name: str, layout: Chunked, values: np.ndarray, chunks: list[_Chunk]) -> None:
         """Start fetching and decoding some chunks."""
-        large = values.nbytes > _LARGE * self._blocks.block_bytes
+        large = values.nbytes > _LARGE * _BLOCK_BYTES
         for piece in _joined(chunks):
             self._room.acquire()
             if self._failed:
@@ -275,36 +257,34 @@ class Chunks:
 
     def _drop_blocks(self, start: int, stop: int) -> None:
         """Evict blocks behind the walk: their chunks are being decoded."""
-        size = self._blocks.block_bytes
         self._first = min(self._first, start)
-        self._blocks.drop(self._first // size + 1, stop // size)
+        self._blocks.drop(self._first // _BLOCK_BYTES + 1, stop // _BLOCK_BYTES)
 
     def _done(self, future: Future[None]) -> None:
         self._failed |= future.cancelled() or future.exception() is not None
         self._room.release()
 
-    def _find_bytes(self, piece: Piece) -> None:
-        size = self._blocks.block_bytes
+    def _find_bytes(self, piece: _Piece) -> None:
         missing = piece.start
-        for index in range(piece.start // size, (piece.stop - 1) // size + 1):
+        for index in range(piece.start // _BLOCK_BYTES, (piece.stop - 1) // _BLOCK_BYTES + 1):
             block = self._blocks.held(index)
             if block is None:
                 continue
-            self._fetch(piece, missing, index * size)
-            piece.sources.append((index * size, block))
-            missing = (index + 1) * size
+            self._fetch(piece, missing, index * _BLOCK_BYTES)
+            piece.sources.append((index * _BLOCK_BYTES, block))
+            missing = (index + 1) * _BLOCK_BYTES
         self._fetch(piece, missing, piece.stop)
 
-    def _fetch(self, piece: Piece, start: int, stop: int) -> None:
+    def _fetch(self, piece: _Piece, start: int, stop: int) -> None:
         if start < stop:
             piece.sources.append((start, self._fetchers.submit(self._fetched, start, stop)))
 
     def _fetched(self, start: int, stop: int) -> memoryview:
-        content = uninitialized(stop - start)
+        content = _uninitialized(stop - start)
         self._remote.read_into(start, content)
         return content
 
-    def _decode(self, piece: Piece, name: str, layout: Chunked, values: np.ndarray) -> None:
+    def _decode(self, piece: _Piece, name: str, layout: Chunked, values: np.ndarray) -> None:
         piece.wait()
         try:
             self._decode_all(piece, layout, values)
@@ -320,7 +300,7 @@ class Chunks:
                     remedy="set access to 'download'; if that fails too, report the file to the archive",
                 ) from error
 
-    def _decode_all(self, piece: Piece, layout: Chunked, values: np.ndarray) -> None:
+    def _decode_all(self, piece: _Piece, layout: Chunked, values: np.ndarray) -> None:
         flat = values.reshape(-1).view(np.uint8)
         for chunk in piece.chunks:
             stored = piece.part(chunk.start, chunk.stop)
@@ -330,16 +310,16 @@ class Chunks:
                 decode_chunk(stored, chunk.filter_mask, chunk.offset, layout, values)
 
 
-def _joined(chunks: Iterable[Chunk]) -> Iterable[Piece]:
+def _joined(chunks: Iterable[_Chunk]) -> Iterable[_Piece]:
     """Group chunks in file order into pieces of neighbors."""
-    group: list[Chunk] = []
+    group: list[_Chunk] = []
     for chunk in sorted(chunks):
         if group and (chunk.start - group[-1].stop > _GAP or chunk.stop - group[0].start > _PIECE):
-            yield Piece(group)
+            yield _Piece(group)
             group = []
         group.append(chunk)
     if group:
-        yield Piece(group)
+        yield _Piece(group)
 
 
 def finish(futures: list[Future[None]]) -> None:
@@ -365,3 +345,8 @@ def require_inside(remote: RemoteObject, start: int, stop: int, dataset: h5py.Da
             expected=f"at least {stop:,}",
             remedy="the file in the archive is truncated; report it to the archive",
         )
+
+
+def _uninitialized(size: int) -> memoryview:
+    """Allocate a buffer without zeroing it (zeroing costs as much as a fast network, and blocks all threads)."""
+    return np.empty(size, np.uint8).data

@@ -1,9 +1,8 @@
-"""Find the bytes of an HDF5 dataset in its file, and whether they can be read without HDF5.
+"""Where the bytes of an HDF5 dataset are in its file, and how its chunks are decoded without HDF5.
 
-Undo HDF5's deflate and shuffle filters, decoding directly into the target array.
-
-Source of both: HDF5 file format specification, "Filter Pipeline Message"; shuffle
-stores byte 0 of every value, then byte 1 of every value, and so on.
+Deflate and shuffle are undone here, directly into the target array; whatever else a dataset has is left to HDF5.
+Source: HDF5 file format specification, "Filter Pipeline Message"; shuffle stores byte 0 of every value, then byte 1 of
+every value, and so on. Fetching bytes belongs in `chunks` and `ranged`.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _PIPELINES: dict[tuple[int, ...], tuple[int | None, int | None]] = {
     (h5py.h5z.FILTER_SHUFFLE,): (0, None),
     (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE): (0, 1),
 }
-
-AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20
 """Bytes; chunks up to this are inflated in one call, larger ones piece by piece."""
+_PIECE = 1 << 16  # stored bytes inflated at a time of a larger one
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Chunked:
     @cached_property
     def is_plain(self) -> bool:
         """Whether chunks are small runs of values of the array, with no filter but deflate."""
-        return self.in_rows and self.deflate is not None and self.shuffle is None and self.chunk_bytes <= AT_ONCE
+        return self.in_rows and self.deflate is not None and self.shuffle is None and self.chunk_bytes <= _AT_ONCE
 
     @cached_property
     def row_bytes(self) -> int:
@@ -125,9 +124,6 @@ def _is_plain(dataset: h5py.Dataset) -> bool:
     if dataset.dtype.kind not in "iuf":
         return False
     return bool(h5py.h5t.py_create(dataset.dtype).equal(dataset.id.get_type()))
-
-
-_PIECE = 1 << 16
 
 
 class NotDecodable(Exception):
@@ -207,7 +203,7 @@ def _inflated(stored: memoryview, expected: int) -> bytes:
 
 def _pieces(stored: memoryview, expected: int) -> Iterator[bytes]:
     """Inflate a stream piece by piece, stopping soon after ``expected`` bytes."""
-    if expected <= AT_ONCE:
+    if expected <= _AT_ONCE:
         yield _inflated(stored, expected)
         return
     inflater = zlib.decompressobj()

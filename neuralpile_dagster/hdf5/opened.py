@@ -1,10 +1,7 @@
-"""What a file that HDF5 cannot open is instead, told from its first bytes: the error names it, and a remedy that fits.
+"""Open archive files: the protocol that readers use, local files, and what a file that is not HDF5 is instead.
 
-Files that open and hold no units belong in `recordings.nwb`.
-
-The protocol of open archive files that readers use, and its implementation for local files.
-
-Remote files belong in `ranged`.
+The error for such a file names it by its first bytes, with a remedy that fits. Remote files belong in `ranged`, files
+that open and hold no units in `recordings.nwb`.
 """
 
 from __future__ import annotations
@@ -13,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from neuralpile_dagster.errors import DamagedRecording
+from neuralpile_dagster.errors import ArchiveError, DamagedRecording
 from neuralpile_dagster.files import ReadCost
 
 if TYPE_CHECKING:
     import h5py
     import numpy as np
-
 
 HEAD_BYTES = 512
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -42,50 +38,6 @@ _KINDS = (
     ((b"\x1f\x8b",), "a gzip file", "unpack it with gunzip"),
     ((b"par1",), "a Parquet file", _OTHER),
 )
-
-
-def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR_FILES)
-
-
-def zarr_folder(name: str) -> DamagedRecording:
-    """The error for a Zarr folder where a file is expected."""
-    return DamagedRecording(f"{name} is a Zarr folder", expected="an NWB file of the HDF5 form", remedy=_ZARR)
-
-
-def not_hdf5(name: str, size: int, head: bytes, error: OSError, damaged: str) -> DamagedRecording:
-    """The error for a file that HDF5 does not open.
-
-    Parameters
-    ----------
-    name : str
-        The file's.
-    size : int
-        Bytes.
-    head : bytes
-        The first `HEAD_BYTES` of the file, or all.
-    error : OSError
-        HDF5's.
-    damaged : str
-        Remedy for a file that is an HDF5 file, but not all of it.
-    """
-    found, remedy = f"{size:,} bytes, {error}", damaged
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    kind = next((row for row in _KINDS if start.startswith(row[0])), None)
-    if not size:
-        found = "0 bytes, an empty file"
-    elif not head.strip(b"\0"):
-        found = f"{size:,} bytes that begin with zeros: space that was reserved and never filled"
-    elif kind:
-        found, remedy = f"{kind[1]} of {size:,} bytes: {head[:60].decode(errors='replace')!a}", kind[2]
-    elif start.startswith(b"{") and b"zarr" in start:
-        found, remedy = f"{size:,} bytes of Zarr's metadata", _ZARR
-    elif not head.startswith(_SIGNATURE) and len(head) == HEAD_BYTES:
-        found = f"{size:,} bytes that begin with {head[:8]!r}, {error}"
-    return DamagedRecording(
-        f"{name} cannot be opened as HDF5", found=found, expected="a complete NWB (HDF5) file", remedy=remedy
-    )
 
 
 class OpenFile(Protocol):
@@ -137,8 +89,6 @@ class LocalFile:
         """Open as HDF5; see `OpenFile.hdf5`."""
         import h5py
 
-        from neuralpile_dagster.errors import ArchiveError
-
         if self.path.is_dir() and is_zarr(self.path):
             raise zarr_folder(self.name)
         if not self.path.is_file():
@@ -170,3 +120,47 @@ class LocalFile:
     def local_path(self) -> Path:
         """The file itself."""
         return self.path
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr array or group."""
+    return folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR_FILES)
+
+
+def zarr_folder(name: str) -> DamagedRecording:
+    """The error for a Zarr folder where a file is expected."""
+    return DamagedRecording(f"{name} is a Zarr folder", expected="an NWB file of the HDF5 form", remedy=_ZARR)
+
+
+def not_hdf5(name: str, size: int, head: bytes, error: OSError, damaged: str) -> DamagedRecording:
+    """The error for a file that HDF5 does not open.
+
+    Parameters
+    ----------
+    name : str
+        The file's.
+    size : int
+        Bytes.
+    head : bytes
+        The first `HEAD_BYTES` of the file, or all.
+    error : OSError
+        HDF5's.
+    damaged : str
+        Remedy for a file that is an HDF5 file, but not all of it.
+    """
+    found, remedy = f"{size:,} bytes, {error}", damaged
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    kind = next((row for row in _KINDS if start.startswith(row[0])), None)
+    if not size:
+        found = "0 bytes, an empty file"
+    elif not head.strip(b"\0"):
+        found = f"{size:,} bytes that begin with zeros: space that was reserved and never filled"
+    elif kind:
+        found, remedy = f"{kind[1]} of {size:,} bytes: {head[:60].decode(errors='replace')!a}", kind[2]
+    elif start.startswith(b"{") and b"zarr" in start:
+        found, remedy = f"{size:,} bytes of Zarr's metadata", _ZARR
+    elif not head.startswith(_SIGNATURE) and len(head) == HEAD_BYTES:
+        found = f"{size:,} bytes that begin with {head[:8]!r}, {error}"
+    return DamagedRecording(
+        f"{name} cannot be opened as HDF5", found=found, expected="a complete NWB (HDF5) file", remedy=remedy
+    )

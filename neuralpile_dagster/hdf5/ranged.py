@@ -19,7 +19,7 @@ from neuralpile_dagster.hdf5.layout import Chunked, Contiguous, has_checksums, l
 from neuralpile_dagster.hdf5.opened import HEAD_BYTES, not_hdf5
 from neuralpile_dagster.net.ranges import RemoteObject, piece_bytes
 
-BLOCK_MEMORY = 1 << 28  # bytes of blocks held at most; those of large datasets are dropped as they are decoded
+_BLOCK_MEMORY = 1 << 28  # bytes of blocks held at most; those of large datasets are dropped as they are decoded
 
 _gc_lock = threading.Lock()
 _gc_holders: list[bool] = []  # one entry per holder; the first says whether collection was on
@@ -32,7 +32,7 @@ class RangedFile:
         self,
         remote: RemoteObject,
         blocks: Blocks,
-        reader: RangeReader,
+        reader: _RangeReader,
         download: Callable[[], Path],
     ) -> None:
         self.name = remote.name
@@ -102,21 +102,16 @@ class RangedFile:
 
 
 @contextmanager
-def open_ranged(
-    remote: RemoteObject, download: Callable[[], Path], *, connections: int, block_memory: int = BLOCK_MEMORY
-) -> Iterator[RangedFile]:
+def open_ranged(remote: RemoteObject, download: Callable[[], Path], *, connections: int) -> Iterator[RangedFile]:
     """Open a remote object with ``connections`` threads, besides the one in which HDF5 reads metadata.
 
     Where the server serves no ranges, all bytes come from ``download()``, a verified copy of the whole file.
     On exit, a failed read that HDF5 swallowed is raised in any case.
     """
     remote.fall_back_to(download)
-    with (
-        _collection_paused(),
-        ThreadPoolExecutor(connections, "fetch") as fetchers,
-    ):
-        blocks = Blocks(remote, fetchers, capacity_bytes=block_memory, ahead=connections + 2)
-        reader = RangeReader(remote, blocks, fetchers, connections)
+    with _collection_paused(), ThreadPoolExecutor(connections, "fetch") as fetchers:
+        blocks = Blocks(remote, fetchers, capacity_bytes=_BLOCK_MEMORY, ahead=connections + 2)
+        reader = _RangeReader(remote, blocks, fetchers, connections)
         file = RangedFile(remote, blocks, reader, download)
         try:
             yield file
@@ -156,7 +151,7 @@ def _collection_paused() -> Iterator[None]:
                 gc.enable()
 
 
-class RangeReader:
+class _RangeReader:
     """Reader of one object's datasets with ``connections`` threads for requests and more for decoding."""
 
     def __init__(self, remote: RemoteObject, blocks: Blocks, fetchers: ThreadPoolExecutor, connections: int) -> None:

@@ -1,14 +1,7 @@
-"""HTTP requests as this project makes them: user agent, proxies, redirects, JSON documents.
+"""HTTP requests as this project makes them: user agent, proxies, redirects, bounded JSON responses, shared connections.
 
-Here belong single requests to archives. Retries belong to `retry`, bodies to `responses`, large files to `ranges`.
-
-Read API responses with a time and size limit and parse them as JSON; read listings page by page, with an end.
-
-Here belong bodies of documents. Large files belong to `ranges`, retries to `retry`.
-
-Connection pools, shared by all files that one archive object opens.
-
-Here belong the limit of concurrent requests and the life of pools. What is requested, and retries, belong elsewhere.
+Here belong single requests to archives, and how their responses are read: with a time and a size limit, and listings
+page by page, with an end. Retries belong to `retry`, large files to `ranges`.
 """
 
 from __future__ import annotations
@@ -42,7 +35,14 @@ from neuralpile_dagster.net.retry import (
 )
 
 USER_AGENT = f"neuralpile-dagster/{version('neuralpile-dagster')}"
-MAX_REDIRECTS = 5
+_MAX_REDIRECTS = 5
+MAX_BODY_BYTES = 64 * 1024**2
+"""Longest response that is read, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
+MAX_PAGES = 1000
+"""Pages of one listing; archives give a thousand files a page."""
+_READ_BYTES = 1 << 16
+
+Page = TypeVar("Page")
 
 
 def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolManager:
@@ -58,11 +58,20 @@ def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolMa
         "headers": {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
     }
-    proxy = proxy_for(url)
+    proxy = _proxy_for(url)
     return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
 
 
-def proxy_for(url: str) -> str | None:
+@contextmanager
+def closing_pool(pool: urllib3.PoolManager) -> Iterator[urllib3.PoolManager]:
+    """Close the pool's connections at the end."""
+    try:
+        yield pool
+    finally:
+        pool.clear()
+
+
+def _proxy_for(url: str) -> str | None:
     """The environment's proxy for a URL."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
@@ -77,7 +86,7 @@ def get(
     urllib3 could follow them, but its errors would then show the whole URL, which may be a signed one.
     """
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
-    for _ in range(MAX_REDIRECTS):
+    for _ in range(_MAX_REDIRECTS):
         require_url(what, url)
         response = pool.request("GET", url, headers=sent, preload_content=False, redirect=False)
         location = response.get_redirect_location()
@@ -85,7 +94,7 @@ def get(
             return response
         response.close()
         url = _joined(url, location)
-    raise AttemptFailed(f"more than {MAX_REDIRECTS} redirects")
+    raise AttemptFailed(f"more than {_MAX_REDIRECTS} redirects")
 
 
 def _joined(url: str, location: str) -> str:
@@ -130,24 +139,6 @@ def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | N
             return parse_json(what, body)
 
         return retry_request(attempt, what, url, limits)
-
-
-@contextmanager
-def closing_pool(pool: urllib3.PoolManager) -> Iterator[urllib3.PoolManager]:
-    """Close the pool's connections at the end."""
-    try:
-        yield pool
-    finally:
-        pool.clear()
-
-
-MAX_BODY_BYTES = 64 * 1024**2
-"""Longest response that is read, uncompressed; a page of 1,000 files with their metadata has about 5 MB."""
-MAX_PAGES = 1000
-"""Pages of one listing; archives give a thousand files a page."""
-_READ_BYTES = 1 << 16
-
-Page = TypeVar("Page")
 
 
 def read_body(what: str, response: urllib3.BaseHTTPResponse, limits: RetryPolicy) -> bytes:
@@ -234,7 +225,7 @@ class Connections:
 
     def pool(self, url: str) -> urllib3.PoolManager:
         """Connections to ``url``'s host and others behind the same proxy; use them within a `slot`."""
-        proxy = proxy_for(url)
+        proxy = _proxy_for(url)
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = open_pool(url, self.limits, self.count)

@@ -1,12 +1,8 @@
-"""Retry requests: which errors are transient, how often a request is repeated, how long to wait between attempts.
+"""Retry requests: which errors are transient, how often and after which waits to repeat, and the error that ends it.
 
-Here belong the one `RetryPolicy`, the classification of HTTP statuses and network errors, and `retry_call`, for all
-servers: archives, the store on S3, the Hugging Face Hub. What a single request looks like belongs to its client.
-
-Errors of servers: unavailable, refused, invalid URL or certificate.
-
-Here belongs their wording. No error shows more of a URL than its host, because signed URLs hold secrets; which errors
-are retried belongs to `retry`.
+Here belong the one `RetryPolicy`, the classification of HTTP statuses and network errors, `retry_call`, and the wording
+of errors, for all servers: archives, the store on S3, the Hugging Face Hub. No error shows more of a URL than its host,
+because signed URLs hold secrets. What a single request looks like belongs to its client.
 """
 
 from __future__ import annotations
@@ -32,6 +28,8 @@ from neuralpile_dagster.files import too_many_files
 from neuralpile_dagster.progress import warn_of_retry
 
 Result = TypeVar("Result")
+System = TypeVar("System", bound=OSError)
+_NOT_RESOLVED = "the host's name could not be resolved"
 
 
 def worth_retrying(status: int) -> bool:
@@ -211,7 +209,7 @@ def network_errors(what: str, url: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError) as error:
-        final = permanent(what, url, error)
+        final = _permanent(what, url, error)
         if final is not None:
             raise final from None  # the error's own text may hold a signed URL
         raise AttemptFailed(summary(error)) from error
@@ -223,7 +221,54 @@ def summary(error: Exception) -> str:
     return named(error, f"{type(error).__name__}: {text}")
 
 
-System = TypeVar("System", bound=OSError)
+def named(error: Exception, usual: str) -> str:
+    """A network error in words: ``usual``, except where those would not help."""
+    return _NOT_RESOLVED if inner_error(error, socket.gaierror) is not None else usual
+
+
+def _permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
+    """Our error for a permanent one (an `ArchiveError`, or that of too many open files); None for a transient one."""
+    if isinstance(error, ValueError):  # urllib3's LocationValueError, requests' InvalidURL
+        return _no_url(what)
+    system = inner_error(error, OSError)
+    if system is not None and system.errno in (errno.EMFILE, errno.ENFILE):
+        return too_many_files(system)
+    certificate = inner_error(error, ssl.SSLCertVerificationError)
+    if certificate is None:
+        return None
+    return ArchiveError(
+        f"{what} cannot be read from {host(url)}: its certificate is not trusted",
+        found=certificate.verify_message,
+        expected="a certificate that this machine trusts",
+        remedy="set REQUESTS_CA_BUNDLE to your network's certificates if it has its own; check this machine's clock",
+    )
+
+
+def inner_error(error: object, kind: type[System], depth: int = 8) -> System | None:
+    """The innermost error of the operating system of this kind, inside those of urllib3, requests and httpx."""
+    if not isinstance(error, BaseException) or depth == 0:
+        return None
+    inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+    found = (inner_error(each, kind, depth - 1) for each in inner)
+    return next((each for each in found if each is not None), error if isinstance(error, kind) else None)
+
+
+def require_url(what: str, url: str) -> None:
+    """Raise `ArchiveError`, without showing it, when nothing can be read from a URL."""
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        raise _no_url(what) from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise _no_url(what)
+
+
+def _no_url(what: str) -> ArchiveError:
+    return ArchiveError(
+        f"{what} cannot be read: invalid URL",
+        expected="http(s)://host/...",
+        remedy="check the archive's URL in the settings; materialize the dataset's manifest again",
+    )
 
 
 def host(url: str) -> str:
@@ -245,64 +290,11 @@ def unavailable(what: str, url: str, reason: str, attempts: int) -> ArchiveUnava
     )
 
 
-NOT_RESOLVED = "the host's name could not be resolved"
-
-
-def named(error: Exception, usual: str) -> str:
-    """A network error in words: ``usual``, except where those would not help."""
-    return NOT_RESOLVED if inner_error(error, socket.gaierror) is not None else usual
-
-
 def remedy_for(reason: str, usual: str) -> str:
-    """Advice after a server failed all attempts for this reason (`retry.summary`)."""
-    if NOT_RESOLVED in reason:
+    """Advice after a server failed all attempts for this reason (of `summary`)."""
+    if _NOT_RESOLVED in reason:
         return "check this machine's internet connection and, where it needs one, the proxy (HTTPS_PROXY)"
     return usual
-
-
-def require_url(what: str, url: str) -> None:
-    """Raise `ArchiveError`, without showing it, when nothing can be read from a URL."""
-    try:
-        parts = parse_url(url)
-    except LocationParseError:
-        raise _no_url(what) from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise _no_url(what)
-
-
-def permanent(what: str, url: str, error: Exception) -> NeuralPileError | None:
-    """Our error for a permanent one (an `ArchiveError`, or that of too many open files); None for a transient one."""
-    if isinstance(error, ValueError):  # urllib3's LocationValueError, requests' InvalidURL
-        return _no_url(what)
-    system = inner_error(error, OSError)
-    if system is not None and system.errno in (errno.EMFILE, errno.ENFILE):
-        return too_many_files(system)
-    certificate = inner_error(error, ssl.SSLCertVerificationError)
-    if certificate is None:
-        return None
-    return ArchiveError(
-        f"{what} cannot be read from {host(url)}: its certificate is not trusted",
-        found=certificate.verify_message,
-        expected="a certificate that this machine trusts",
-        remedy="set REQUESTS_CA_BUNDLE to your network's certificates if it has its own; check this machine's clock",
-    )
-
-
-def _no_url(what: str) -> ArchiveError:
-    return ArchiveError(
-        f"{what} cannot be read: invalid URL",
-        expected="http(s)://host/...",
-        remedy="check the archive's URL in the settings; materialize the dataset's manifest again",
-    )
-
-
-def inner_error(error: object, kind: type[System], depth: int = 8) -> System | None:
-    """The innermost error of the operating system of this kind, inside those of urllib3, requests and httpx."""
-    if not isinstance(error, BaseException) or depth == 0:
-        return None
-    inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
-    found = (inner_error(each, kind, depth - 1) for each in inner)
-    return next((each for each in found if each is not None), error if isinstance(error, kind) else None)
 
 
 class NotFound(ArchiveError):
