@@ -103,8 +103,10 @@ def test_too_small_a_limit_of_memory_is_named_before_anything_is_made(tmp_path: 
     assert not (tmp_path / "home").exists()
 
 
-def test_help_imports_neither_dagster_nor_numpy() -> None:
-    program = "import sys; from neuralpile_dagster.cli import main; print(*{'dagster', 'numpy'} & set(sys.modules))"
+def test_help_imports_neither_dagster_nor_numpy_nor_rich() -> None:
+    program = (
+        "import sys; from neuralpile_dagster.cli import main; print(*{'dagster', 'numpy', 'rich'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -26,14 +26,12 @@ def open_archive(settings: Settings, source: Source, limits: RetryPolicy | None 
     (``dandi``) the source's own archive. Synthetic recordings are in no folder,
     and own recordings always in the one that their row names.
     """
-    if source.path is not None:
-        from neuralpile_dagster.archives.folder import FolderArchive
+    from neuralpile_dagster.archives.folder import FolderArchive
 
+    if source.path is not None:
         return FolderArchive((settings.home / Path(source.path).expanduser()).resolve(), holds_one_source=True)
     row = ARCHIVES["sample" if settings.archive == "sample" else source.archive]
     if settings.archive not in ("dandi", "sample") and not row.synthetic:
-        from neuralpile_dagster.archives.folder import FolderArchive
-
         return FolderArchive(Path(settings.archive))
     archive: Archive = pkgutil.resolve_name(row.opens)(settings.home, limits)
     return archive

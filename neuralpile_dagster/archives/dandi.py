@@ -1,10 +1,8 @@
 """DANDI as an archive, with the real `dandi` client: listings in a few requests, files by ranges or whole.
 
-HTTP of the DANDI client with timeouts and retries, and its errors translated.
-
-`dandi` 0.81 sets no timeouts, does not retry 408, 520 or broken bodies, and
-waits a fixed 53 s in all. Its `requests` session takes adapters: here is ours. What is requested belongs to
-`archive`, the policy to `net.retry`.
+`dandi` 0.81 sets no timeouts, does not retry 408, 520 or broken bodies, and waits a fixed 53 s in all. Its `requests`
+session takes adapters: here is ours, and the client's errors in our words. What DANDI's documents mean belongs in
+`dandi_metadata`, the policy of retries in `net.retry`.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -58,11 +56,10 @@ if TYPE_CHECKING:
 
     from neuralpile_dagster.catalog.model import Source
 
-
 DEFAULT_API_URL = "https://api.dandiarchive.org/api"
-PAGE_SIZE = 1000  # the most that the API gives at once
-DRAFT = "draft"
-LATEST = "most_recent_published_version"
+_PAGE_SIZE = 1000  # the most that the API gives at once
+_DRAFT = "draft"
+_LATEST = "most_recent_published_version"
 _LISTING_TRIES = 3
 
 
@@ -83,7 +80,7 @@ class _Chosen:
 
     @property
     def is_draft(self) -> bool:
-        return self.version == DRAFT
+        return self.version == _DRAFT
 
     @property
     def state(self) -> SourceState:
@@ -144,12 +141,12 @@ class DandiArchive:
         from dandi.consts import DandiInstance
         from dandi.dandiapi import DandiAPIClient
 
-        # given an instance rather than a URL, the client asks the server nothing before its session is ours
         # it logs a trace of every refused call; ours are said once, in our own words
         logging.getLogger("dandi").setLevel(logging.CRITICAL)
+        # given an instance rather than a URL, the client asks the server nothing before its session is ours
         client = DandiAPIClient(dandi_instance=DandiInstance("dandi", None, self.api_url))
         for scheme in ("https://", "http://"):
-            client.session.mount(scheme, RetryAdapter(self.limits))
+            client.session.mount(scheme, _RetryAdapter(self.limits))
         client.session.headers.update({"User-Agent": f"{USER_AGENT} {client.session.headers['User-Agent']!s}"})
         if self._api_key:
             client.session.headers.update({"Authorization": f"token {self._api_key}"})
@@ -191,9 +188,9 @@ class DandiArchive:
     def _choose_version(self, source: Source, fields: FieldReader) -> _Chosen:
         # `dandi`'s own classes reject the document for any field of it that is not used here
         dandiset = self._dandiset(source.id)
-        if source.version == DRAFT:
+        if source.version == _DRAFT:
             return _draft(source, dandiset, fields)
-        published = fields.read(VERSION, dandiset, LATEST, source.label)
+        published = fields.read(VERSION, dandiset, _LATEST, source.label)
         latest = published and published["version"]
         if latest is not None and source.version in ("latest", latest):
             return _Chosen(source.id, latest)
@@ -204,7 +201,7 @@ class DandiArchive:
             missing = f"version {source.version} does not exist; "
         if latest is not None:
             return _Chosen(source.id, latest, note=f"{missing}the latest published version {latest} was read")
-        VERSION.validate_python(dandiset[LATEST])  # invalid is not the same as unpublished: the draft would be a guess
+        VERSION.validate_python(dandiset[_LATEST])  # invalid is not the same as unpublished: the draft would be a guess
         return _draft(source, dandiset, fields, f"{missing}nothing is published; the draft was read")
 
     def _dandiset(self, dandiset_id: str) -> Mapping[str, Any]:
@@ -228,7 +225,7 @@ class DandiArchive:
 
     def _entries(self, path: str) -> Iterator[Any]:
         # not `dandi`'s own pagination, which follows ``next`` as long as there is one
-        query = {"metadata": "true", "order": "path", "page_size": str(PAGE_SIZE)}
+        query = {"metadata": "true", "order": "path", "page_size": str(_PAGE_SIZE)}
 
         def read(url: str) -> tuple[list[Any], str | None]:
             page = PAGE.validate_python(self._client.get(url, params=query if url == path else None))
@@ -241,7 +238,7 @@ class DandiArchive:
         return now.modified == chosen.modified and len({file.path for file in files}) == len(files)
 
     def state(self, source: Source) -> SourceState:
-        """See `updates.Watchable`; a second request where the pinned version is not the latest one."""
+        """See `Watchable.state`; a second request where the pinned version is not the latest one."""
         with self._explaining(source.label):
             return self._choose_version(source, FieldReader()).state
 
@@ -289,18 +286,34 @@ class DandiArchive:
             answer = self._client.get(path, json_resp=False, allow_redirects=False)
             return urljoin(self._client.get_url(path), answer.headers.get("Location", ""))  # it may be relative
 
-    def _explaining(self, what: str) -> AbstractContextManager[None]:
-
-        return explaining(what, self.api_url, has_key=self._api_key is not None)
+    @contextmanager
+    def _explaining(self, what: str) -> Iterator[None]:
+        """Turn what the client raises inside the block into `ArchiveError` and `ArchiveUnavailable` about ``what``."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            raise _refused(what, self.api_url, error, has_key=self._api_key is not None) from error
+        except ArchiveUnavailable as error:  # of `_RetryAdapter`, which does not know what was asked for
+            raise _unavailable(what, self.api_url, error.found) from error
+        except (InvalidURL, InvalidSchema, MissingSchema) as error:  # whose texts repeat the URL
+            raise _invalid(what, self.api_url, f"invalid URL ({type(error).__name__})") from None
+        except requests.RequestException as error:
+            raise _unavailable(what, self.api_url, f"{type(error).__name__}: {error}") from error
+        except RecursionError:
+            raise _invalid(what, self.api_url, "JSON that is nested too deeply") from None
+        # pydantic's ValidationError is a ValueError; the client asserts that a page is a list
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise _invalid(what, self.api_url, found) from error
 
 
 def _draft(source: Source, dandiset: Mapping[str, Any], fields: FieldReader, note: str | None = None) -> _Chosen:
     draft = fields.read(OBJECT, dandiset, "draft_version", source.label) or {}
     modified = fields.read(TIME, draft, "modified", "the draft")
-    return _Chosen(source.id, DRAFT, modified, fields.read(COUNT, draft, "asset_count", "the draft"), note)
+    return _Chosen(source.id, _DRAFT, modified, fields.read(COUNT, draft, "asset_count", "the draft"), note)
 
 
-class RetryAdapter(HTTPAdapter):
+class _RetryAdapter(HTTPAdapter):
     """Send requests with retries until the whole response is read; the client above retries nothing more.
 
     Raises `ArchiveUnavailable`, which the client's own retries let through.
@@ -320,10 +333,8 @@ class RetryAdapter(HTTPAdapter):
         proxies: dict[str, str] | None = None,
     ) -> requests.Response:
         """Send a request; see `requests.adapters.HTTPAdapter.send`."""
-        limits = self._limits
+        url, limits = request.url or "", self._limits
         waits = timeout or (limits.connect_timeout_s, limits.read_timeout_s)
-
-        url = request.url or ""
         what = f"the API at {host(url)}"
 
         def attempt() -> requests.Response:
@@ -350,30 +361,6 @@ def _take_body(what: str, response: requests.Response, limits: RetryPolicy) -> N
         response.close()
         raise
     response.raw.release_conn()
-
-
-@contextmanager
-def explaining(what: str, api_url: str, has_key: bool) -> Iterator[None]:
-    """Turn what the client raises inside the block into `ArchiveError` and `ArchiveUnavailable`.
-
-    ``what`` names what is asked for; ``has_key`` says whether an API key was sent.
-    """
-    try:
-        yield
-    except requests.HTTPError as error:
-        raise _refused(what, api_url, error, has_key) from error
-    except ArchiveUnavailable as error:  # of `RetryAdapter`, which does not know what was asked for
-        raise _unavailable(what, api_url, error.found) from error
-    except (InvalidURL, InvalidSchema, MissingSchema) as error:  # whose texts repeat the URL
-        raise _invalid(what, api_url, f"invalid URL ({type(error).__name__})") from None
-    except requests.RequestException as error:
-        raise _unavailable(what, api_url, f"{type(error).__name__}: {error}") from error
-    except RecursionError:
-        raise _invalid(what, api_url, "JSON that is nested too deeply") from None
-    # pydantic's ValidationError is a ValueError; the client asserts that a page is a list
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise _invalid(what, api_url, found) from error
 
 
 def _invalid(what: str, api_url: str, found: str) -> ArchiveError:

@@ -1,14 +1,9 @@
-"""Fields of documents that a server sends, read one by one.
+"""DANDI's documents as ours: entries of a listing, versions, and the metadata of a dandiset, read field by field.
 
-An invalid field costs that field and leaves a note; the rest of the document is read.
-What the fields of an archive are belongs to that archive's own module.
-
-DANDI's documents as ours: entries of a listing, versions, and the metadata of a dandiset.
-
-The forms are those of `dandischema.models` (Asset, Dandiset), schema 0.4.4 to 0.8.0, and of the archive's
-serializers (dandi-archive, ``dandiapi/api/views/serializers.py``). The classes of dandischema are not used:
-they reject a whole document for a field that is not read here, and licenses that this machine is not set up for.
-Requests do not belong here.
+An invalid field costs that field and leaves a note; the rest of the document is read. The forms are those of
+`dandischema.models` (Asset, Dandiset), schema 0.4.4 to 0.8.0, and of the archive's serializers (dandi-archive,
+``dandiapi/api/views/serializers.py``). The classes of dandischema are not used: they reject a whole document for a
+field that is not read here, and licenses that this machine is not set up for. Requests do not belong here.
 """
 
 from __future__ import annotations
@@ -27,6 +22,9 @@ from neuralpile_dagster.records import Citation
 
 T = TypeVar("T")
 
+_AUTHOR_ROLE = "dcite:Author"
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_LIST: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -82,7 +80,7 @@ class FieldReader:
 
     def note(self, field: str, where: str, found: object, expected: str) -> None:
         """Note that a field of a document is invalid."""
-        invalid = _Invalid(where, f"found {short(found)}, expected {expected}")
+        invalid = _Invalid(where, f"found {_short(found)}, expected {expected}")
         self._invalid.setdefault(field, invalid).documents += 1
 
     def _note(self, field: str, where: str, error: ValidationError) -> None:
@@ -92,24 +90,17 @@ class FieldReader:
         self.note(field, where, first["input"], f"{expected} (at {place})" if place else expected)
 
 
-def short(value: object) -> str:
+def _short(value: object) -> str:
     """A value of any size in a few words."""
     return _SHORT.repr(value)
 
 
-def valid(form: TypeAdapter[T], value: object) -> T | None:
+def _valid(form: TypeAdapter[T], value: object) -> T | None:
     """The value where it has that form, else None."""
     try:
         return form.validate_python(value, strict=True)
     except ValidationError:
         return None
-
-
-_LIST: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
-
-
-AUTHOR_ROLE = "dcite:Author"
-UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 def _storable(text: str) -> str:
@@ -123,24 +114,24 @@ def _time(value: object) -> str:
     return datetime.fromisoformat(value).isoformat()
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-Url = Annotated[Text, StringConstraints(pattern=r"^https?://\S+$")]
-Size = Annotated[int, Field(ge=0, lt=2**63)]
+_Text = Annotated[str, AfterValidator(_storable)]
+_Url = Annotated[_Text, StringConstraints(pattern=r"^https?://\S+$")]
+_Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _PropertyValue(TypedDict):
     """What dandischema calls so; one of ``variableMeasured``, whose values are names of NWB types."""
 
     schemaKey: NotRequired[Literal["PropertyValue"]]
-    value: Text | list[Text]
+    value: _Text | list[_Text]
 
 
 class _Contributor(TypedDict):
     """A Person or an Organization."""
 
     schemaKey: NotRequired[Literal["Person", "Organization", "Contributor"]]
-    name: NotRequired[Text | None]
-    roleName: NotRequired[list[Text] | None]
+    name: NotRequired[_Text | None]
+    roleName: NotRequired[list[_Text] | None]
     includeInCitation: NotRequired[bool | None]
 
 
@@ -154,7 +145,7 @@ class _Dandiset(TypedDict):
 class _Page(TypedDict):
     """A page of a listing; its entries are read one by one."""
 
-    next: Url | None
+    next: _Url | None
     results: list[Any]
 
 
@@ -169,13 +160,13 @@ DANDISET: TypeAdapter[_Dandiset] = TypeAdapter(_Dandiset)
 VERSION: TypeAdapter[_Version | None] = TypeAdapter(_Version | None)
 PAGE: TypeAdapter[_Page] = TypeAdapter(_Page)
 TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, PlainValidator(_time)])
-COUNT: TypeAdapter[int] = TypeAdapter(Size)
+COUNT: TypeAdapter[int] = TypeAdapter(_Size)
 _PATH: TypeAdapter[str] = TypeAdapter(Annotated[str, StringConstraints(min_length=1)])
-_ID: TypeAdapter[str] = TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{UUID}$")])
-_TEXT: TypeAdapter[str] = TypeAdapter(Text)
-_OPTIONAL_TEXT: TypeAdapter[str | None] = TypeAdapter(Text | None)
-_URL: TypeAdapter[str] = TypeAdapter(Url)
-_OPTIONAL_URL: TypeAdapter[str | None] = TypeAdapter(Url | None)
+_ID: TypeAdapter[str] = TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{_UUID}$")])
+_TEXT: TypeAdapter[str] = TypeAdapter(_Text)
+_OPTIONAL_TEXT: TypeAdapter[str | None] = TypeAdapter(_Text | None)
+_URL: TypeAdapter[str] = TypeAdapter(_Url)
+_OPTIONAL_URL: TypeAdapter[str | None] = TypeAdapter(_Url | None)
 _VARIABLES: TypeAdapter[list[_PropertyValue] | None] = TypeAdapter(list[_PropertyValue] | None)
 _CONTRIBUTOR: TypeAdapter[_Contributor] = TypeAdapter(_Contributor)
 
@@ -201,12 +192,12 @@ def archive_file(entry: object, fields: FieldReader) -> ArchiveFile | None:
     if not isinstance(entry, dict):
         fields.note("entry", "the listing", entry, "an object")
         return None
-    where = short(entry.get("path"))
+    where = _short(entry.get("path"))
     metadata = fields.read(OBJECT, entry, "metadata", where)
     again = metadata or {}
-    path = _first(fields.read(_PATH, entry, "path", where), valid(_PATH, again.get("path")))
-    size = _first(fields.read(COUNT, entry, "size", where), valid(COUNT, again.get("contentSize")))
-    file_id = _first(fields.read(_ID, entry, "asset_id", where), valid(_ID, again.get("identifier")))
+    path = _first(fields.read(_PATH, entry, "path", where), _valid(_PATH, again.get("path")))
+    size = _first(fields.read(COUNT, entry, "size", where), _valid(COUNT, again.get("contentSize")))
+    file_id = _first(fields.read(_ID, entry, "asset_id", where), _valid(_ID, again.get("identifier")))
     modified = fields.read(TIME, entry, "modified", where)
     if path is None or size is None or file_id is None:
         fields.note("entry", where, {"path": path, "size": size, "id": file_id}, "all of these; the file is not listed")
@@ -269,7 +260,7 @@ def citation_of(metadata: Mapping[str, Any], fields: FieldReader, where: str) ->
 def _authors(contributors: list[_Contributor]) -> list[str]:
     """Authors whom the citation names; where nobody has that role, as in many dandisets, all whom it names."""
     cited = [each for each in contributors if _is_cited(each)]
-    authors = [each for each in cited if AUTHOR_ROLE in (each.get("roleName") or ())] or cited
+    authors = [each for each in cited if _AUTHOR_ROLE in (each.get("roleName") or ())] or cited
     return [name for each in authors if (name := _stripped(each.get("name")))]
 
 

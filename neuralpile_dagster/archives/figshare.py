@@ -86,7 +86,7 @@ class FigshareArchive:
             )
 
     def state(self, source: Source) -> SourceState:
-        """See `updates.Watchable`; a second request where the pinned version is not the latest one."""
+        """See `Watchable.state`; a second request where the pinned version is not the latest one."""
         return self._choose_version(source)[3]
 
     def _choose_version(self, source: Source) -> tuple[dict[str, Any], str, str | None, SourceState]:

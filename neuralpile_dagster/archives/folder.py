@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
-from neuralpile_dagster.archives.dandi_metadata import FieldReader
+from neuralpile_dagster.archives.dandi_metadata import FieldReader, citation_of
 from neuralpile_dagster.archives.model import Access, ArchiveFile, Listing
-from neuralpile_dagster.errors import ArchiveError
+from neuralpile_dagster.errors import ArchiveError, DamagedRecording
 from neuralpile_dagster.hdf5.opened import LocalFile, is_zarr
 from neuralpile_dagster.records import Citation
 
@@ -73,7 +73,7 @@ class FolderArchive:
             frozen=False,
             listed_at=datetime.now(UTC),
             files=tuple(sorted(self._files(folder), key=lambda file: file.path)),
-            citation=_citation(metadata, fields) if metadata else Citation(),
+            citation=citation_of(metadata, fields, DANDISET_FILE) if metadata else Citation(),
             notes=fields.notes,
         )
 
@@ -171,7 +171,6 @@ def _variables(path: Path) -> tuple[str, ...] | None:
     """What DANDI calls ``variableMeasured``, as far as sessions are chosen by it."""
     import h5py
 
-    from neuralpile_dagster.errors import DamagedRecording
     from neuralpile_dagster.hdf5.careful import find
 
     if path.suffix.lower() not in HDF5_SUFFIXES:
@@ -210,9 +209,3 @@ def _dandiset_metadata(folder: Path) -> dict[str, object]:
             f"{path} cannot be read", found=str(error), remedy="download it again, or remove it"
         ) from error
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _citation(metadata: dict[str, object], fields: FieldReader) -> Citation:
-    from neuralpile_dagster.archives.dandi_metadata import citation_of
-
-    return citation_of(metadata, fields, DANDISET_FILE)

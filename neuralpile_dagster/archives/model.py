@@ -49,7 +49,7 @@ class Listing(Model):
     ``frozen`` is false for a mutable version (a DANDI draft);
     ``version_note`` says so when another version than the pinned one was used,
     ``newer_version`` when the pinned one was and a newer one is published.
-    ``state``: see `updates.SourceState`; None where the files are all that is known.
+    ``state``: see `SourceState`; None where the files are all that is known.
     ``notes`` name the fields of the archive's documents that were invalid and not used.
     """
 

@@ -70,7 +70,7 @@ def save(nwb: NWBFile, path: Path, *, contiguous: bool = True) -> Path:
     return path
 
 
-def add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeGroup]:
+def _add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeGroup]:
     """Add an electrodes table; return its groups by name."""
     device = Device(name="synthetic probe", description=SYNTHETIC)
     nwb.add_device(device)
@@ -88,7 +88,7 @@ def add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeG
     return groups
 
 
-def ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorData, VectorIndex]:
+def _ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorData, VectorIndex]:
     """A column that holds several values per unit, and its index.
 
     Parameters
@@ -141,10 +141,10 @@ def add_units(
     obs_intervals : sequence of numpy.ndarray, float64, shape (n_intervals, 2), optional
         Start and stop of observation, seconds, per unit.
     """
-    groups = add_electrodes(nwb, electrodes) if electrodes else {}
-    written: list[VectorData] = [*ragged("spike_times", trains, np.empty(0)), *_columns(columns or {})]
+    groups = _add_electrodes(nwb, electrodes) if electrodes else {}
+    written: list[VectorData] = [*_ragged("spike_times", trains, np.empty(0)), *_columns(columns or {})]
     if unit_electrodes is not None:
-        rows, index = ragged("electrodes", unit_electrodes, np.empty(0, np.int64))
+        rows, index = _ragged("electrodes", unit_electrodes, np.empty(0, np.int64))
         region = DynamicTableRegion(
             name="electrodes", description=rows.description, data=rows.data, table=nwb.electrodes
         )
@@ -153,7 +153,7 @@ def add_units(
         named = [groups[name] for name in unit_groups]
         written.append(VectorData(name="electrode_group", description="synthetic electrode_group", data=named))
     if obs_intervals is not None:
-        written += ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
+        written += _ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
     ids = list(range(len(trains))) if unit_ids is None else [int(number) for number in unit_ids]
     nwb.units = Units(name="units", description="synthetic units", columns=written, id=ids)
 
@@ -163,7 +163,7 @@ def _columns(columns: Mapping[str, Sequence[Any]]) -> list[VectorData]:
     written: list[VectorData] = []
     for name, values in columns.items():
         if len(values) and isinstance(values[0], np.ndarray) and name != "waveform_mean":
-            written.extend(ragged(name, values, np.empty(0)))
+            written.extend(_ragged(name, values, np.empty(0)))
         else:
             data = np.stack(values) if name == "waveform_mean" else list(values)
             written.append(VectorData(name=name, description=f"synthetic {name}", data=data))

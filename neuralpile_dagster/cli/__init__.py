@@ -1,6 +1,6 @@
 """``neuralpile``: the command line. Everything it builds is visible in the Dagster UI of the same home.
 
-Arguments and output only: builds belong in `orchestration.build`, tables in `terminal`.
+Arguments and output only: builds belong in `orchestration.build`, tables in `looking`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from neuralpile_dagster import collector
 from neuralpile_dagster.cli.builds import build, demo, ui
 from neuralpile_dagster.cli.common import plain_errors
 from neuralpile_dagster.cli.files import bin_command, export, raster
@@ -39,7 +40,6 @@ def main() -> None:
         raise ConfigurationError(
             "neuralpile runs on Linux and macOS", found="Windows", remedy="run it in the Windows Subsystem for Linux"
         )
-    from neuralpile_dagster import collector
     from neuralpile_dagster.files import require_address_space
 
     collector.relax()

@@ -1,6 +1,6 @@
-"""Commands that look and change nothing: ``catalog``, ``sessions``, ``status``, ``doctor``.
+"""Commands that look and change nothing: ``catalog``, ``sessions``, ``status``, ``doctor``, and the tables they print.
 
-Tables for the terminal; reading the numbers belongs in `ledger`.
+What the tables say is read elsewhere: the numbers of a home in `ledger`, the probes in `doctor`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,27 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from neuralpile_dagster.cli.common import INTERRUPTED, plain_errors
 from neuralpile_dagster.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from neuralpile_dagster.catalog.model import Dataset
     from neuralpile_dagster.doctor.model import Line, Status
     from neuralpile_dagster.ledger.status import DatasetStatus
     from neuralpile_dagster.recordings.manifest import Manifest
+
+_REASONS_SHOWN = 3
+_COLORS: dict[Status, str] = {
+    "ok": "green",
+    "failed": "red",
+    "warning": "yellow",
+    "not needed": "dim",
+    "not tried": "dim",
+}
 
 
 @click.command()
@@ -55,7 +64,7 @@ def catalog(check: bool) -> None:
         verdict = found if path.exists() else "does not exist: no rows of yours"
         click.echo(f"{path}: {verdict}")
         return
-    print_catalog(list(load_catalog(settings).values()))
+    _print_catalog(list(load_catalog(settings).values()))
 
 
 @click.command()
@@ -73,7 +82,7 @@ def sessions(dataset: str, as_json: bool) -> None:
     listing = open_archive(settings, row.source).list_files(row.source)
     manifest = choose_sessions(row, listing, None)
     if not as_json:
-        print_sessions(row, manifest)
+        _print_sessions(row, manifest)
         return
     for note in manifest.notes:
         click.echo(note, err=True)
@@ -99,7 +108,7 @@ def status(datasets: tuple[str, ...], show_all: bool) -> None:
     store = open_store(settings.store)
     piles = [] if datasets else piles_status(store, load_piles(settings, chosen), chosen, settings, every=show_all)
     statuses = [dataset_status(store, row, settings) for row in chosen]
-    print_status(statuses, verbose=bool(datasets), piles=piles, show_untouched=show_all or bool(datasets))
+    _print_status(statuses, verbose=bool(datasets), piles=piles, show_untouched=show_all or bool(datasets))
 
 
 @click.command()
@@ -119,7 +128,7 @@ def doctor(dataset: str | None, as_json: bool) -> None:
         for line in diagnose(dataset):
             lines.append(line)
             if not as_json:
-                print_line(line)
+                _print_line(line)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)  # as below
     failures = [line.name for line in lines if line.finding.status == "failed"]
@@ -134,17 +143,9 @@ def doctor(dataset: str | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-REASONS_SHOWN = 3
-_COLORS: dict[Status, str] = {
-    "ok": "green",
-    "failed": "red",
-    "warning": "yellow",
-    "not needed": "dim",
-    "not tried": "dim",
-}
-
-
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    from rich.table import Table  # here: `neuralpile --help` prints none
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -152,17 +153,19 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     console = Console(soft_wrap=False)
     # a pipe has no width: do not fold rows that a script will read
     return console if console.is_terminal else Console(width=200)
 
 
-def number(value: int | None) -> str:
+def _number(value: int | None) -> str:
     """An integer with thousands separators, or a dash."""
     return "-" if value is None else f"{value:,}"
 
 
-def print_catalog(datasets: Sequence[Dataset]) -> None:
+def _print_catalog(datasets: Sequence[Dataset]) -> None:
     """Print the catalog with its totals."""
     numbers = ("sessions", "subjects", "tokens published")
     table = _table("dataset", "source", "version", "species", *numbers, right=numbers)
@@ -172,18 +175,20 @@ def print_catalog(datasets: Sequence[Dataset]) -> None:
             row.source.label,
             row.source.version,
             row.species or "-",
-            number(row.sessions_due),
-            number(row.subjects_published),
-            number(row.tokens_published),
+            _number(row.sessions_due),
+            _number(row.subjects_published),
+            _number(row.tokens_published),
         )
     sessions = sum(row.sessions_due or 0 for row in datasets)
     tokens = sum(row.tokens_published or 0 for row in datasets)
-    table.add_row(f"{len(datasets)} datasets", "", "", "", number(sessions), "", number(tokens), style="bold")
+    table.add_row(f"{len(datasets)} datasets", "", "", "", _number(sessions), "", _number(tokens), style="bold")
     _console().print(table)
 
 
-def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
+def _print_sessions(dataset: Dataset, manifest: Manifest) -> None:
     """Print the sessions that the rule chose, and the numbers of dropped files."""
+    from rich.markup import escape
+
     table = _table("session", "subject", "files", "MB", right=("files", "MB"))
     for session in manifest.sessions:
         table.add_row(
@@ -209,13 +214,15 @@ def print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(f"  {count} dropped: {escape(reason)}")
 
 
-def print_status(
+def _print_status(
     statuses: Sequence[DatasetStatus], verbose: bool, piles: Sequence[str] = (), show_untouched: bool = True
 ) -> None:
     """Print the status of datasets and piles, with reasons of failures (all of them when ``verbose``).
 
     Datasets of which the home has nothing come last; one line counts them unless ``show_untouched``.
     """
+    from rich.markup import escape
+
     touched = [status for status in statuses if not status.untouched]
     untouched = [status for status in statuses if status.untouched]
     shown = touched + untouched if show_untouched else touched
@@ -224,13 +231,13 @@ def print_status(
     for status in shown:
         table.add_row(
             status.dataset.name,
-            number(status.known if status.known is not None else status.dataset.sessions_due),
+            _number(status.known if status.known is not None else status.dataset.sessions_due),
             str(status.done),
             f"[red]{len(status.failed)}[/red]" if status.failed else "0",
             "no manifest" if status.known is None else str(status.to_do),
-            number(status.tokens),
-            number(status.published_tokens),
-            number(status.dataset.tokens_published),
+            _number(status.tokens),
+            _number(status.published_tokens),
+            _number(status.dataset.tokens_published),
         )
     console = _console()
     if shown:
@@ -264,15 +271,20 @@ def print_status(
 
 
 def _print_failures(console: Console, what: str, failed: Mapping[str, str], dataset: str, verbose: bool) -> None:
-    shown = list(failed.items())[: None if verbose else REASONS_SHOWN]
+    from rich.markup import escape
+
+    shown = list(failed.items())[: None if verbose else _REASONS_SHOWN]
     for key, reason in shown:
         console.print(f"[red]failed[/red] {what} {escape(key)}: {escape(reason)}", soft_wrap=True)
     if len(shown) < len(failed):
         console.print(f"  and {len(failed) - len(shown)} more: neuralpile status {dataset}")
 
 
-def print_line(line: Line) -> None:
+def _print_line(line: Line) -> None:
     """Print a line of the doctor's report: a row of a table whose other rows are not known yet."""
+    from rich.markup import escape
+    from rich.table import Table
+
     finding = line.finding
     row = Table.grid(padding=(0, 2))
     row.add_column(width=10, style=_COLORS[finding.status])

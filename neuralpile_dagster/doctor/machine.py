@@ -1,6 +1,7 @@
-"""Probes of the machine: versions of packages, their imports, the home and the store.
+"""Probes of the machine: versions of packages, their imports, the home, the store, and a cluster's Postgres and broker.
 
-Probes of Postgres and the broker, where the home's ``dagster.yaml`` (or a worker's environment) names them.
+Postgres and the broker are tried where the home's ``dagster.yaml`` (or a worker's environment) names them. Servers of
+others, archives and the hub, belong in `remote`.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from neuralpile_dagster.doctor.model import Finding, failed, not_needed, ok, warning
+from neuralpile_dagster.doctor.model import LIMITS, Finding, failed, not_needed, ok, warning
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import explained, free_bytes
 from neuralpile_dagster.settings import Settings
 
-PACKAGE = "neuralpile-dagster"
-SHOWN = ("dagster", "dandi", "h5py", "huggingface_hub", "numpy", "pyarrow", "pynwb")
+_PACKAGE = "neuralpile-dagster"
+_SHOWN = ("dagster", "dandi", "h5py", "huggingface_hub", "numpy", "pyarrow", "pynwb")
 """Packages whose versions are always shown, for bug reports."""
-IMPORTED = ("boto3.session", "dandi.dandiapi", "h5py", "huggingface_hub", "numpy", "pyarrow.parquet")
+_IMPORTED = ("boto3.session", "dandi.dandiapi", "h5py", "huggingface_hub", "numpy", "pyarrow.parquet")
 """Binary or slow packages that other probes and builds import."""
-LITTLE_BYTES = 2_000_000_000
+_LITTLE_BYTES = 2_000_000_000
 """Free disk below which a dataset of medium size (8 G tokens) may not fit."""
+_TIMEOUT_S = 5
+_STORAGES = ("storage", "run_storage", "event_log_storage", "schedule_storage")
+_BROKER = "DAGSTER_CELERY_BROKER_URL"
+_EXTRA = "install neuralpile-dagster with its extra [cluster] (deploy/README.md)"
 
 
 def versions() -> Finding:
@@ -45,24 +50,24 @@ def versions() -> Finding:
             continue
         if not requirement.specifier.contains(seen[requirement.name], prereleases=True):
             wrong.append(f"{requirement} ({seen[requirement.name]} is installed)")
-    python = metadata(PACKAGE)["Requires-Python"]
+    python = metadata(_PACKAGE)["Requires-Python"]
     if python and not SpecifierSet(python).contains(platform.python_version(), prereleases=True):
         wrong.append(f"python{python} ({platform.python_version()} is running)")
     if wrong:
         return failed(
-            f"{PACKAGE} {version(PACKAGE)} needs {', '.join(wrong)}",
+            f"{_PACKAGE} {version(_PACKAGE)} needs {', '.join(wrong)}",
             "install it again as the README says, in an environment of its own",
         )
-    named = ", ".join(f"{name} {seen[name]}" for name in SHOWN if name in seen)
+    named = ", ".join(f"{name} {seen[name]}" for name in _SHOWN if name in seen)
     return ok(
-        f"{PACKAGE} {version(PACKAGE)} on python {platform.python_version()}: {named}; "
+        f"{_PACKAGE} {version(_PACKAGE)} on python {platform.python_version()}: {named}; "
         f"all {len(seen)} packages are within their bounds"
     )
 
 
 def _requirements() -> list[Requirement]:
     """Requirements of the package without extras."""
-    found = (Requirement(text) for text in requires(PACKAGE) or ())
+    found = (Requirement(text) for text in requires(_PACKAGE) or ())
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
@@ -82,7 +87,7 @@ def plugins() -> Finding:
 def imports() -> Finding:
     """Import slow or possibly broken packages, so that later probes wait for servers only."""
     began = time.monotonic()
-    for name in IMPORTED:
+    for name in _IMPORTED:
         try:
             import_module(name)
         except ImportError as error:
@@ -90,7 +95,7 @@ def imports() -> Finding:
                 f"{name} cannot be imported: {error}",
                 f"install it again: {sys.executable} -m pip install --force-reinstall {name.partition('.')[0]}",
             )
-    return ok(f"{len(IMPORTED)} packages imported in {time.monotonic() - began:.1f} s")
+    return ok(f"{len(_IMPORTED)} packages imported in {time.monotonic() - began:.1f} s")
 
 
 def home(settings: Settings) -> Finding:
@@ -105,10 +110,9 @@ def store(settings: Settings) -> Finding:
     opened = open_store(settings.store)
     if isinstance(opened, LocalStore):
         return _folder(opened.root, "NEURALPILE_STORE")
-    from neuralpile_dagster.net.retry import RetryPolicy
     from neuralpile_dagster.store.s3 import open_s3_store
 
-    on_s3 = open_s3_store(settings.store, RetryPolicy(connect_timeout_s=4.0, read_timeout_s=5.0, attempts=1))
+    on_s3 = open_s3_store(settings.store, LIMITS)
     some = next(on_s3.keys("neural_pile"), None)
     contents = "no pile yet" if some is None else "a pile"
     return ok(f"{settings.store} can be listed ({contents}); writing was not tried")
@@ -122,15 +126,9 @@ def _folder(folder: Path, variable: str) -> Finding:
         file.flush()
     free = free_bytes(there)
     found = f"{folder} is writable{'' if there == folder else ' (not made yet)'}, {free / 1e9:,.1f} GB free"
-    if free < LITTLE_BYTES:
+    if free < _LITTLE_BYTES:
         return warning(found, f"free some space, or set {variable} to a larger disk")
     return ok(found)
-
-
-TIMEOUT_S = 5
-_STORAGES = ("storage", "run_storage", "event_log_storage", "schedule_storage")
-_BROKER = "DAGSTER_CELERY_BROKER_URL"
-_EXTRA = "install neuralpile-dagster with its extra [cluster] (deploy/README.md)"
 
 
 def postgres(settings: Settings) -> Finding:
@@ -145,7 +143,7 @@ def postgres(settings: Settings) -> Finding:
     arguments = _connection_arguments(config)
     where = f"{arguments.get('host')}:{arguments.get('port')}/{arguments.get('dbname')}"
     try:
-        connection = psycopg2.connect(**{**arguments, "connect_timeout": TIMEOUT_S})
+        connection = psycopg2.connect(**{**arguments, "connect_timeout": _TIMEOUT_S})
     except psycopg2.Error as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         password = str(arguments.get("password") or "")
@@ -177,7 +175,7 @@ def broker(settings: Settings) -> Finding:
         from redis.retry import Retry
     except ImportError:
         return failed("redis is not installed", _EXTRA)
-    once = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
+    once = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
     try:
         client = redis.Redis.from_url(url, **once)
     except ValueError:  # whose text repeats parts of the URL

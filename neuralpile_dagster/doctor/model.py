@@ -1,4 +1,4 @@
-"""Models of the doctor: probes, findings, and the lines of the report."""
+"""Models of the doctor: probes, how they ask servers, findings, and the lines of the report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.net.retry import RetryPolicy
 
 Status = Literal["ok", "failed", "warning", "not needed", "not tried"]
+
+LIMITS = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
+"""How probes ask servers: once, and well within the time that a line of the report may take."""
 
 
 @dataclass(frozen=True)

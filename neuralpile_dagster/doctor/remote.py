@@ -1,6 +1,7 @@
-"""Probes of archives: list a dataset and read some of its spikes.
+"""Probes of servers: of archives, which list a dataset and give some of its spikes, and of the hub.
 
-Probe of the hub: whether it responds and the token may write, without writing.
+The hub is asked whether it responds and the token may write; nothing is written. A cluster's own servers belong in
+`machine`.
 """
 
 from __future__ import annotations
@@ -18,30 +19,32 @@ from neuralpile_dagster.archives.model import Archive
 from neuralpile_dagster.archives.sample import sample_folder
 from neuralpile_dagster.catalog.load import find_dataset, get_dataset
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.model import Finding, Probe, failed, failure, not_needed, not_tried, ok, warning
+from neuralpile_dagster.doctor.model import LIMITS, Finding, Probe, failed, failure, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, HubUnavailable, NoUnits
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
 
 Reading = Callable[[Archive, Dataset, Session], Finding]
 
-LIMITS = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
-SMALL = "iurilli"
+_SMALL = "iurilli"
 """Test dataset on DANDI: one public session of a published version, which never changes."""
-FIGSHARE = "steinmetz-2"
-FIRST_SPIKES = 1000
-MAX_FILES = 5
+_FIGSHARE = "steinmetz-2"
+_FIRST_SPIKES = 1000
+_MAX_FILES = 5
 _SPIKE_TIMES = "/units/spike_times"
+_WRITE = "repo.write"
+"""What a fine-grained token needs for the namespace: creating repositories and writing to them."""
+_TOKENS = "https://huggingface.co/settings/tokens"
+_WRITING_ROLES = ("admin", "write", "contributor")  # a contributor creates repositories and writes to those
 
 
 def archive_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Iterator[Probe]:
     """Probes of the configured archive: list and read a small dataset, and compare it with the storage."""
     listed = _Listed(settings)
     yield Probe("archive listing", lambda: listed.look(_small_dataset(settings, catalog)))
-    yield Probe("archive reading", lambda: listed.with_smallest(read_first_spikes))
+    yield Probe("archive reading", lambda: listed.with_smallest(_read_first_spikes))
     if settings.archive == "dandi":
         yield Probe("archive digests", lambda: listed.with_smallest(compare_with_storage))
     else:
@@ -52,7 +55,7 @@ def figshare_probes(settings: Settings, catalog: Mapping[str, Dataset]) -> Itera
     """Probe of figshare: list its article; the files are gigabytes and are not read."""
     if settings.archive == "dandi":
         listed = _Listed(settings)
-        yield Probe("figshare", lambda: listed.look(get_dataset(catalog, FIGSHARE)))
+        yield Probe("figshare", lambda: listed.look(get_dataset(catalog, _FIGSHARE)))
     else:
         yield Probe("figshare", lambda: not_needed("NEURALPILE_ARCHIVE is not dandi"))
 
@@ -64,7 +67,7 @@ def dataset_probes(settings: Settings, catalog: Mapping[str, Dataset], name: str
     if listed.manifest is None:
         return
     smallest = sorted(listed.manifest.sessions, key=lambda session: session.size)
-    for session in smallest[:MAX_FILES]:
+    for session in smallest[:_MAX_FILES]:
         yield Probe(f"{name} {session.session_id}", partial(listed.read_whole, session))
 
 
@@ -131,9 +134,9 @@ class _Listed:
 
 
 def _small_dataset(settings: Settings, catalog: Mapping[str, Dataset]) -> Dataset:
-    """Dataset to test: `SMALL` on DANDI, else the smallest one that the archive has."""
+    """Dataset to test: `_SMALL` on DANDI, else the smallest one that the archive has."""
     if settings.archive == "dandi":
-        return get_dataset(catalog, SMALL)
+        return get_dataset(catalog, _SMALL)
     rows = [row for row in catalog.values() if settings.archive == "sample" or _is_there(settings, row)]
     if not rows:
         raise ConfigurationError(
@@ -148,7 +151,7 @@ def _is_there(settings: Settings, row: Dataset) -> bool:
     return row.source.path is None and (Path(settings.archive) / row.source.folder).is_dir()
 
 
-def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
+def _read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Finding:
     """Open a session's first file and read the first of its spike times, which is cheap for any file."""
     from neuralpile_dagster.hdf5.careful import find_dataset, reading
 
@@ -161,7 +164,7 @@ def read_first_spikes(archive: Archive, row: Dataset, session: Session) -> Findi
             if times is None:
                 raise NoUnits(f"{file.path} has no spike times", expected=f"a column {_SPIKE_TIMES}")
             with reading(file.path, _SPIKE_TIMES):
-                first, n_spikes = times[:FIRST_SPIKES], len(times)
+                first, n_spikes = times[:_FIRST_SPIKES], len(times)
         cost = _cost([opened.cost], file.size)
     return ok(f"{file.path}: the first {len(first):,} of {n_spikes:,} spike times; {cost}")
 
@@ -204,22 +207,14 @@ def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-WRITE = "repo.write"
-"""What a fine-grained token needs for the namespace: creating repositories and writing to them."""
-_TOKENS = "https://huggingface.co/settings/tokens"
-_WRITING_ROLES = ("admin", "write", "contributor")  # a contributor creates repositories and writes to those
-
-
 def hub(settings: Settings) -> Finding:
     """Ask the Hub who the token belongs to and what it may do (``GET /api/whoami-v2``)."""
     if settings.hub == "local":
         token = "; HF_TOKEN is set, but not used" if os.environ.get("HF_TOKEN") else ""
         return not_needed(f"NEURALPILE_HUB is local: datasets are published into {settings.home / 'hub'}{token}")
     from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-    from neuralpile_dagster.net.retry import RetryPolicy
 
-    once = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
-    opened = HuggingFaceHub.from_environment(settings.namespace, policy=once)
+    opened = HuggingFaceHub.from_environment(settings.namespace, policy=LIMITS)
     try:
         account = opened.account()
     except HubUnavailable as error:
@@ -276,8 +271,8 @@ def _judge_scopes(rights: dict[str, Any], namespace: str, found: str) -> Finding
         if entity.get("type") in ("user", "org") and entity.get("name") == namespace
         for right in permissions
     ]
-    if WRITE in owned:
-        return ok(f"{found}; it is fine-grained and has {WRITE} for {namespace} (writing was not tried)")
+    if _WRITE in owned:
+        return ok(f"{found}; it is fine-grained and has {_WRITE} for {namespace} (writing was not tried)")
     found += f"; it is fine-grained and has {', '.join(owned) or 'no permissions'} for {namespace}"
     single = [
         str(entity.get("name")) for entity, permissions in scopes if _is_repository_of(entity, namespace, permissions)
@@ -292,4 +287,4 @@ def _judge_scopes(rights: dict[str, Any], namespace: str, found: str) -> Finding
 
 def _is_repository_of(entity: dict[str, Any], namespace: str, permissions: tuple[str, ...]) -> bool:
     is_dataset = entity.get("type") == "dataset" and str(entity.get("name")).startswith(f"{namespace}/")
-    return is_dataset and WRITE in permissions
+    return is_dataset and _WRITE in permissions

@@ -1,6 +1,6 @@
 """The list of all probes of the report, and how they run: with a timeout each; a probe that hangs is abandoned.
 
-Each probe belongs in a module of its own subject.
+What a probe looks at belongs in `machine` (this machine) and `remote` (archives and the hub).
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The store on S3, Amazon's or any that speaks its protocol (``AWS_ENDPOINT_URL``).
 
-Read objects on S3 by ranges: all bytes requested, of the object that was opened, or an error.
-
-`pyarrow.fs.S3FileSystem` would do, but it takes a response that breaks off
-without having announced its length for whole (its buffer then ends in
-whatever the memory held), and it needs its own credentials, endpoint,
-certificates and proxy.
+Objects are read by ranges: all bytes requested, of the object that was opened, or an error. `pyarrow.fs.S3FileSystem`
+would do, but it takes a response that breaks off without having announced its length for whole (its buffer then ends
+in whatever the memory held), and it needs its own credentials, endpoint, certificates and proxy. The client, and what
+its errors mean, belong in `s3_client`.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from neuralpile_dagster.store.s3_client import S3_POLICY, is_missing, open_clien
 
 MAX_READ_BYTES = 256 * 1024**2
 """Longest object that `S3Store.read` takes into memory."""
-MIN_FREE_BYTES = 64 * 1024**2
+_MIN_FREE_BYTES = 64 * 1024**2
 """Free disk below which no file is begun; what it will need is known only when it is written."""
 
 _UPLOAD_PREFIX = "neuralpile-upload-"
@@ -155,11 +153,11 @@ def _is_prefix(text: str) -> bool:
 def _require_room(uri: str) -> None:
     folder = Path(tempfile.gettempdir())
     free = free_bytes(folder)
-    if free < MIN_FREE_BYTES:
+    if free < _MIN_FREE_BYTES:
         raise DiskFull(
             f"not enough free disk at {folder} to write {uri}",
             found=f"{free:,} bytes available",
-            expected=f"{MIN_FREE_BYTES:,} bytes at least",
+            expected=f"{_MIN_FREE_BYTES:,} bytes at least",
             remedy="free some space, or set TMPDIR to a larger disk, and run it again",
         )
 
@@ -229,7 +227,7 @@ class S3File(RangeFile):
     def __init__(self, source: S3Object) -> None:
         head = source.head()
         if head is None:
-            raise missing(source)
+            raise _missing(source)
         super().__init__(int(head["ContentLength"]))
         self._object = source
         self._etag = str(head["ETag"])
@@ -239,7 +237,7 @@ class S3File(RangeFile):
         wanted = len(target)
         data = self._object.fetch(wanted, Range=f"bytes={start}-{start + wanted - 1}", IfMatch=self._etag)
         if data is None:
-            raise missing(self._object)
+            raise _missing(self._object)
         if len(data) != wanted:
             raise StoreUnavailable(
                 f"{self._object.uri} cannot be read", found=f"{len(data):,} bytes", expected=f"{wanted:,}"
@@ -248,6 +246,6 @@ class S3File(RangeFile):
         return wanted
 
 
-def missing(source: S3Object) -> StoreError:
+def _missing(source: S3Object) -> StoreError:
     """The error for an object that is not there."""
     return StoreError(f"{source.uri} is not in the store", remedy="materialize the asset that makes it")

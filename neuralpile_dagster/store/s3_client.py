@@ -59,7 +59,7 @@ _REMEDIES = {
 # besides the statuses that say so. NoSuchUpload: the reply to the request that completed an upload was lost, or
 # a lifecycle rule removed its parts; PreconditionFailed: the object was replaced while it was read
 _TRANSIENT = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "NoSuchUpload", "PreconditionFailed"}
-
+_BEGAN = "neuralpile_began"
 
 S3_POLICY = RetryPolicy(backoff_s=0.25, backoff_max_s=20.0)
 
@@ -86,7 +86,7 @@ def open_client(policy: RetryPolicy) -> Any:
                 "the store on S3 cannot be opened: its endpoint is not a URL",
                 expected="https://host[:port] in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or neither",
             ) from None
-    warn_of_waits(client, _host(client), policy.attempts)
+    _warn_of_waits(client, _host(client), policy.attempts)
     return client
 
 
@@ -116,10 +116,10 @@ def s3_errors(what: str, client: Any = None) -> Iterator[None]:
 
 def is_missing(error: ClientError) -> bool:
     """Whether S3 says that there is no such key."""
-    return error_code(error) in ("404", "NoSuchKey", "NotFound")
+    return _error_code(error) in ("404", "NoSuchKey", "NotFound")
 
 
-def error_code(error: ClientError) -> str:
+def _error_code(error: ClientError) -> str:
     """S3's word for an error, e.g. ``NoSuchBucket``; where a reply has no body, the HTTP status."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return code if re.fullmatch(r"[A-Za-z0-9.]{1,64}", code) else str(_status(error))
@@ -131,7 +131,7 @@ def _status(error: ClientError) -> int:
 
 def _translated(what: str, error: BaseException, client: Any) -> StoreError:
     if isinstance(error, ClientError):
-        code, status = error_code(error), _status(error)
+        code, status = _error_code(error), _status(error)
         found = f"{code} (HTTP {status}) to {error.operation_name}"
         if worth_retrying(status) or code in _TRANSIENT:
             return StoreUnavailable(what, found=found, remedy="try again later")
@@ -152,10 +152,7 @@ def _host(client: Any) -> str:
     return f" from {parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
 
-_BEGAN = "neuralpile_began"
-
-
-def warn_of_waits(client: Any, place: str, attempts: int) -> None:
+def _warn_of_waits(client: Any, place: str, attempts: int) -> None:
     """Let a client that makes ``attempts`` of each request warn when that takes long; ``place`` names its host."""
 
     def begin(context: dict[str, Any], **_: Any) -> None:

@@ -12,8 +12,7 @@ import pytest
 from pynwb import NWBHDF5IO
 from scipy.io import loadmat
 
-from neuralpile_dagster.archives import sample as sample
-from neuralpile_dagster.archives import synthetic
+from neuralpile_dagster.archives import sample, synthetic
 from neuralpile_dagster.archives.sample import SAMPLES, SampleArchive, make_sample
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.sample import SAMPLE
