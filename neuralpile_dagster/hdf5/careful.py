@@ -62,7 +62,7 @@ def find(file: h5py.File, path: str, name: str) -> h5py.Group | h5py.Dataset | N
             if link is None:
                 return None
             if isinstance(link, h5py.ExternalLink):
-                raise _leaves_the_file(name, path, f"a link to {link.filename!r}")
+                raise leaves_the_file(name, path, f"a link to {link.filename!r}")
             if isinstance(link, h5py.SoftLink):
                 links += 1
                 if links > MAX_LINKS:
@@ -78,7 +78,8 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
+def leaves_the_file(name: str, path: str, found: str) -> DamagedRecording:
+    """The error for an object whose data are not in the file."""
     return DamagedRecording(
         f"{name}: {path} lies outside the file",
         found=found,
@@ -114,7 +115,7 @@ def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
     with reading(name, path):
         external, virtual = dataset.external, dataset.is_virtual
     if external or virtual:
-        raise _leaves_the_file(name, path, "external storage" if external else "a virtual dataset")
+        raise leaves_the_file(name, path, "external storage" if external else "a virtual dataset")
     return dataset
 
 
@@ -141,7 +142,7 @@ def reading_values(dataset: h5py.Dataset, name: str) -> Iterator[None]:
         ) from error
 
 
-def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
+def filters_of(dataset: h5py.Dataset) -> list[tuple[int, str]]:
     """Numbers and names of the filters that a dataset's chunks went through."""
     creation = dataset.id.get_create_plist()
     filters = [creation.get_filter(place) for place in range(creation.get_nfilters())]
@@ -149,7 +150,7 @@ def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
 
 
 def _missing_filters(dataset: h5py.Dataset) -> list[str]:
-    filters = _filters(dataset)
+    filters = filters_of(dataset)
     if not all(h5py.h5z.filter_avail(number) for number, _ in filters):
         import hdf5plugin  # noqa: F401 - registers its filters; here, because few files need them
 
@@ -172,7 +173,7 @@ def shape_of(dataset: h5py.Dataset, name: str, *, n_dims: int, max_values: int) 
     """
     with reading(name, dataset.name):
         shape, item_size, stored = dataset.shape, dataset.dtype.itemsize, dataset.id.get_storage_size()
-        modest = all(number in _MODEST_FILTERS for number, _ in _filters(dataset))
+        modest = all(number in _MODEST_FILTERS for number, _ in filters_of(dataset))
     if shape is not None and n_dims == 1:
         shape = as_column(shape)
     if shape is None or len(shape) != n_dims:

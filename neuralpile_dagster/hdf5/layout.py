@@ -16,7 +16,7 @@ from math import prod
 import h5py
 import numpy as np
 
-from neuralpile_dagster.errors import DamagedRecording
+from neuralpile_dagster.hdf5.careful import filters_of, leaves_the_file
 
 _SMALL_BYTES = 1 << 17  # below this a request of its own costs more than it saves
 _PIPELINES: dict[tuple[int, ...], tuple[int | None, int | None]] = {
@@ -88,12 +88,8 @@ def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
     creation = dataset.id.get_create_plist()
     layout = creation.get_layout()
     if creation.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise DamagedRecording(
-            f"{name}: {dataset.name} lies outside the file",
-            found="external storage" if layout != h5py.h5d.VIRTUAL else "a virtual dataset",
-            expected="data inside the file itself",
-            remedy="copy the data into one file; nothing outside an archive file is read",
-        )
+        found = "external storage" if layout != h5py.h5d.VIRTUAL else "a virtual dataset"
+        raise leaves_the_file(name, dataset.name, found)
     if dataset.shape is None or dataset.nbytes <= _SMALL_BYTES or not _is_plain(dataset):
         return None
     if layout == h5py.h5d.CONTIGUOUS:
@@ -102,7 +98,7 @@ def layout_of(dataset: h5py.Dataset, name: str) -> Contiguous | Chunked | None:
     # with a userblock, HDF5 versions differ in whether chunk addresses count from the file's start
     if layout != h5py.h5d.CHUNKED or dataset.file.userblock_size:
         return None
-    filters = tuple(creation.get_filter(place)[0] for place in range(creation.get_nfilters()))
+    filters = tuple(number for number, _ in filters_of(dataset))
     if filters not in _PIPELINES:
         return None
     shuffle, deflate = _PIPELINES[filters]
@@ -114,9 +110,7 @@ def has_checksums(dataset: h5py.Dataset) -> bool:
 
     Deflate's streams end in a checksum of their own (RFC 1950, Adler-32).
     """
-    creation = dataset.id.get_create_plist()
-    filters = {creation.get_filter(place)[0] for place in range(creation.get_nfilters())}
-    return bool(filters & {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32})
+    return any(number in (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32) for number, _ in filters_of(dataset))
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:
