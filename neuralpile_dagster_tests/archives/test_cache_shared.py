@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from neuralpile_dagster.archives import downloads as cache_module
+from neuralpile_dagster.archives import downloads
 from neuralpile_dagster.archives.downloads import DownloadCache
 from neuralpile_dagster_tests.archives.test_cache import Fetcher, content_of, kept, listed, put
 
@@ -24,7 +24,7 @@ def cache(tmp_path: Path) -> DownloadCache:
 def test_a_file_that_another_one_made_meanwhile_and_has_open_is_used_at_once(
     cache: DownloadCache, monkeypatch: pytest.MonkeyPatch
 ):
-    fetch, other, locked = Fetcher(content_of(1)), ExitStack(), cache_module._locked
+    fetch, other, locked = Fetcher(content_of(1)), ExitStack(), downloads._locked
     overtaken = []
 
     def overtake(path: Path, kind: int) -> AbstractContextManager[None]:
@@ -33,7 +33,7 @@ def test_a_file_that_another_one_made_meanwhile_and_has_open_is_used_at_once(
             other.enter_context(DownloadCache(cache.folder, 350).hold(listed(fetch.content), fetch))
         return locked(path, kind)
 
-    monkeypatch.setattr(cache_module, "_locked", overtake)
+    monkeypatch.setattr(downloads, "_locked", overtake)
     with other, cache.hold(listed(fetch.content), fetch) as path:
         assert path.read_bytes() == fetch.content
     assert fetch.found == [0]
@@ -42,7 +42,7 @@ def test_a_file_that_another_one_made_meanwhile_and_has_open_is_used_at_once(
 def test_a_file_that_another_one_made_meanwhile_and_closed_is_not_fetched_again(
     cache: DownloadCache, monkeypatch: pytest.MonkeyPatch
 ):
-    fetch, locked, overtaken = Fetcher(content_of(1)), cache_module._locked, []
+    fetch, locked, overtaken = Fetcher(content_of(1)), downloads._locked, []
 
     def overtake(path: Path, kind: int) -> AbstractContextManager[None]:
         if kind & fcntl.LOCK_EX and not overtaken:
@@ -50,7 +50,7 @@ def test_a_file_that_another_one_made_meanwhile_and_closed_is_not_fetched_again(
             put(DownloadCache(cache.folder, 350), 1)
         return locked(path, kind)
 
-    monkeypatch.setattr(cache_module, "_locked", overtake)
+    monkeypatch.setattr(downloads, "_locked", overtake)
     with cache.hold(listed(fetch.content), fetch) as path:
         assert path.read_bytes() == fetch.content
     assert overtaken
@@ -59,7 +59,7 @@ def test_a_file_that_another_one_made_meanwhile_and_closed_is_not_fetched_again(
 
 def test_room_is_reserved_by_one_process_at_a_time(cache: DownloadCache):
     making = threading.Thread(target=put, args=(cache, 1))
-    with cache_module._locked(cache.folder / ".locks" / "all", fcntl.LOCK_EX):
+    with downloads._locked(cache.folder / ".locks" / "all", fcntl.LOCK_EX):
         making.start()
         making.join(0.3)  # it would be done by now
         assert making.is_alive()
