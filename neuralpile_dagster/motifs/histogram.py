@@ -1,16 +1,12 @@
 """Histogram of motifs: how often each occurs in some rows, as a file with a row group for each bucket, and its numbers.
 
-What rows are counted together (a session's, or those of a plan that are no whole session) is decided in `ledger`.
-
     write_histogram(path, rows, shape) -> HistogramNumbers
     count_silent(counts, shape) -> int, by another way than the histogram
 
-Parquet files of motifs and how often each occurs (`MOTIFS_SCHEMA`), bucket by bucket.
-
-Count the motifs of rows in memory, row after row.
-
-Both tables are hash tables with open addressing: most patches are ones that were seen before, and only the different
-ones are sorted, once. Files belong in `files`, what is counted for a session in `histogram`.
+`MotifCounter` counts in memory, row after row, in hash tables with open addressing: most patches are ones that were
+seen before, and only the different ones are sorted, once. `MotifWriter` and `MotifReader` write and read files of
+motifs (`MOTIFS_SCHEMA`), also those of `table`. What rows are counted together (a session's, or those of a plan that
+are no whole session) is decided in `ledger`.
 """
 
 from __future__ import annotations
@@ -37,6 +33,8 @@ from neuralpile_dagster.tables.schemas import MOTIFS_SCHEMA
 
 MAX_MOTIFS = 4_000_000
 """Different motifs that are held in memory: half a gigabyte. More are written in order, and merged at the end."""
+_SMALLEST = 1 << 12
+"""Slots of an empty hash table."""
 
 
 def write_histogram(
@@ -216,10 +214,6 @@ def _column(values: np.ndarray) -> pa.Array:
     # pa.array would import pandas: 0.45 s and 40 MB in every process
     content = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(content.dtype), len(content), [None, pa.py_buffer(content)])
-
-
-_SMALLEST = 1 << 12
-"""Slots of an empty table."""
 
 
 class MotifCounter:

@@ -1,4 +1,4 @@
-"""Listings of made-up files for tests of what is done with a listing; what an archive sends is in `servers`."""
+"""Listings of made-up files, for tests of what is done with a listing."""
 
 from __future__ import annotations
 
