@@ -22,6 +22,7 @@ from neuralpile_dagster.session.build import (
     counts_inputs,
     is_current,
     load_recording,
+    pack_recording,
     store_recording,
     trains_inputs,
 )
@@ -250,9 +251,10 @@ def test_a_session_of_more_than_20_g_tokens_is_refused_and_nothing_written_unles
     with pytest.raises(DamagedRecording, match=found):
         build_spike_counts(store, COUNTS, "long", long, trains, settings(tmp_path))
     with pytest.raises(DamagedRecording, match="expected: at most 17,999 tokens"):
-        build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=17_999)
+        pack_recording(held, "other", settings(tmp_path), max_session_tokens=17_999)
     assert all(key.startswith(f"{COUNTS}/ses_1") for key in store.keys(COUNTS))
-    allowed = build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=18_000)
+    packed = pack_recording(held, "other", settings(tmp_path), max_session_tokens=18_000)
+    allowed = build_spike_counts(store, COUNTS, "other", packed, trains, settings(tmp_path))
     assert allowed.stats.tokens == 18_000
 
 

@@ -28,6 +28,7 @@ from neuralpile_dagster.motifs.records import HistogramNumbers
 from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.arrow_rows import shared_array
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import MOTIFS_SCHEMA
 
@@ -143,10 +144,10 @@ class MotifWriter:
         texts = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), n_patches, [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(motifs.patches))]
         ).cast(pa.binary())
-        with_keys = [_column(motifs.keys), pa.nulls(n_keys, pa.binary()), _column(motifs.key_counts)]
-        without = [pa.nulls(n_patches, pa.uint64()), texts, _column(motifs.patch_counts)]
+        with_keys = [shared_array(motifs.keys), pa.nulls(n_keys, pa.binary()), shared_array(motifs.key_counts)]
+        without = [pa.nulls(n_patches, pa.uint64()), texts, shared_array(motifs.patch_counts)]
         columns = [
-            _column(np.full(len(motifs), bucket, np.uint8)),
+            shared_array(np.full(len(motifs), bucket, np.uint8)),
             *(pa.chunked_array(pair) for pair in zip(with_keys, without, strict=True)),
         ]
         table = pa.Table.from_arrays(columns, schema=MOTIFS_SCHEMA)
@@ -208,12 +209,6 @@ def open_motifs(store: Store, file: StoredFile, shape: MotifShape) -> Iterator[M
     """Open a stored file of motifs; raises `StoreError` when it is missing, `TableError` when it is no such file."""
     with store.open(file.key) as opened:
         yield MotifReader(opened, store.uri(file.key), shape, remote=store.readers > 1)
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    # pa.array would import pandas: 0.45 s and 40 MB in every process
-    content = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(content.dtype), len(content), [None, pa.py_buffer(content)])
 
 
 class MotifCounter:

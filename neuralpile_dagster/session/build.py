@@ -150,9 +150,21 @@ def pack_recording(
     allow_bin_width: bool = False,
     consume: bool = False,
 ) -> PackedRecording:
-    """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`.
+    """Pack a recording, which is not kept; raises what `build_spike_counts` does for a recording.
 
-    ``consume``: nobody needs its spike times afterwards, so that their memory is given back while they are packed.
+    Parameters
+    ----------
+    recording : Recording
+    key : str
+        The session's key.
+    settings : Settings
+        Of the instance: bin width.
+    max_session_tokens : int, optional
+        The catalog row's; a longer session is refused.
+    allow_bin_width : bool
+        The catalog row's (`binning.source.count_source`).
+    consume : bool
+        Nobody needs its spike times afterwards: their memory is given back while they are packed.
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
     from neuralpile_dagster.binning.source import count_source
@@ -173,8 +185,6 @@ def build_spike_counts(
     trains: TrainsRecord,
     settings: Settings,
     progress: Progress = silent,
-    max_session_tokens: int = MAX_SESSION_TOKENS,
-    allow_bin_width: bool = False,
 ) -> CountsRecord:
     """Bin a recording, cut it and store its rows, units table and record, in that order.
 
@@ -193,10 +203,6 @@ def build_spike_counts(
         Of the instance: bin width and tokens per segment.
     progress : callable, optional
         Called with a line now and then.
-    max_session_tokens : int, optional
-        The catalog row's; a longer session is refused before anything is written.
-    allow_bin_width : bool
-        The catalog row's (`count_source`).
 
     Raises
     ------
@@ -214,7 +220,7 @@ def build_spike_counts(
     if recording is None:
         recording = load_recording(store, trains)
     if isinstance(recording, Recording):
-        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width, consume=ours)
+        recording = pack_recording(recording, key, settings, consume=ours)
     packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
