@@ -13,17 +13,16 @@ import pytest
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.binning import measures
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, DiskFull, EmptyRecording, NeuralPileError
-from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import CountsRecord, TrainsRecord, document
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.build import (
     build_spike_counts,
-    build_spike_trains,
     counts_inputs,
     is_current,
     load_recording,
+    pack_recording,
     store_recording,
     trains_inputs,
 )
@@ -31,7 +30,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.units import read_units
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster.testing.nwb import poisson_trains
 from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts
 from neuralpile_dagster_tests.fixtures.row_files import whole
 
@@ -124,17 +123,6 @@ def test_counts_are_the_same_from_a_recording_held_or_read_back(tmp_path: Path):
     trains, counts = built(store, recording())
     again = build_spike_counts(store, "sample/again", "ses_1", None, trains, settings(tmp_path))
     assert (again.file.sha256, again.stats) == (counts.file.sha256, counts.stats)
-
-
-def test_files_are_read_and_stored_in_one_call(tmp_path: Path):
-    trains = poisson_trains(4, 30.0)
-    files = [write_units_nwb(tmp_path / f"{name}.nwb", trains) for name in "ab"]
-    store = LocalStore(tmp_path / "store")
-    opened = [LocalFile(path.name, path) for path in files]
-    record = build_spike_trains(store, TRAINS, session(), opened, "units", "draft", "inputs")
-    assert (record.n_units, record.n_spikes) == (8, 2 * sum(map(len, trains)))
-    assert (record.source_version, record.inputs) == ("draft", "inputs")
-    assert [unit.file for unit in load_recording(store, record).units] == ["a.nwb"] * 4 + ["b.nwb"] * 4
 
 
 def test_the_number_of_threads_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -263,9 +251,10 @@ def test_a_session_of_more_than_20_g_tokens_is_refused_and_nothing_written_unles
     with pytest.raises(DamagedRecording, match=found):
         build_spike_counts(store, COUNTS, "long", long, trains, settings(tmp_path))
     with pytest.raises(DamagedRecording, match="expected: at most 17,999 tokens"):
-        build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=17_999)
+        pack_recording(held, "other", settings(tmp_path), max_session_tokens=17_999)
     assert all(key.startswith(f"{COUNTS}/ses_1") for key in store.keys(COUNTS))
-    allowed = build_spike_counts(store, COUNTS, "other", held, trains, settings(tmp_path), max_session_tokens=18_000)
+    packed = pack_recording(held, "other", settings(tmp_path), max_session_tokens=18_000)
+    allowed = build_spike_counts(store, COUNTS, "other", packed, trains, settings(tmp_path))
     assert allowed.stats.tokens == 18_000
 
 

@@ -28,6 +28,7 @@ from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.publish.component import publishable, write_component
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
@@ -64,7 +65,8 @@ class Home:
                 files = [stack.enter_context(opened.open(MICE.source, file)) for file in session.files]
                 inputs = build.trains_inputs(session, MICE.reader)
                 place = documents.trains_folder(MICE, self.settings)
-                build.build_spike_trains(self.store, place, session, files, MICE.reader, "draft", inputs)
+                recording = read_session(MICE.reader, files)
+                build.store_recording(self.store, place, session, recording, "draft", inputs)
         self.count(documents.counts_folder(MICE, self.settings))
         self.publish()
         self.merge(NEURAL_PILE.key)

@@ -21,6 +21,12 @@ from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 
+MAX_BINS = 1_000_000_000
+"""Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
+_YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
+_GIVEN_BACK = 1 << 22
+"""Spikes whose memory is given back at a time: many huge pages, so that few are cut in two."""
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -98,7 +104,7 @@ class Binner:
             raise ValueError(f"bins of {bin_width_s} s")
         self.bin_width_s = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads, consume)
+        self._bins = _pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads, consume)
         self.n_units = len(self._bins.ends)
         self.n_bins = self._bins.n_bins
         self.duplicate_spikes = self._bins.duplicates
@@ -169,13 +175,8 @@ class Binner:
         }
 
 
-_YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
-MAX_BINS = 1_000_000_000
-"""Upper limit of bins (231 days of 20 ms); more indicate a wrong clock."""
-
-
 @dataclass(frozen=True)
-class PackedBins:
+class _PackedBins:
     """The bin of every spike, as bytes (see `kernels`), and what is not among them.
 
     Attributes
@@ -212,15 +213,15 @@ class _Scan(NamedTuple):
     negative: int
 
 
-def pack_bins(
+def _pack_bins(
     trains: SpikeTrains,
     width: float,
     name: str,
-    max_tokens: int | None = None,
-    frame: tuple[float, int] | None = None,
-    threads: int = 1,
-    consume: bool = False,
-) -> PackedBins:
+    max_tokens: int | None,
+    frame: tuple[float, int] | None,
+    threads: int,
+    consume: bool,
+) -> _PackedBins:
     """Find the bin of every spike; holds, besides the trains, the result and one unit per thread.
 
     Parameters
@@ -231,7 +232,7 @@ def pack_bins(
         Bin width in seconds.
     name : str
         What errors call the recording.
-    max_tokens, frame, threads, consume : optional
+    max_tokens, frame, threads, consume
         See `Binner`.
 
     Raises
@@ -251,7 +252,7 @@ def pack_bins(
     _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
     low = min((scan.low for scan in scans), default=math.inf)
     high = max((scan.high for scan in scans), default=-math.inf)
-    low, n_bins = frame or (low, count_bins(trains.bin_rule, low, high, width, name))
+    low, n_bins = frame or (low, _count_bins(trains.bin_rule, low, high, width, name))
     if max_tokens is not None and len(units) * n_bins > max_tokens:
         raise _too_long(len(units), n_bins, width, high, max_tokens, name)
     # no more than touched is taken from the system
@@ -274,7 +275,7 @@ def pack_bins(
         return beyond, duplicates
 
     beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
-    return PackedBins(packed, begins, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
+    return _PackedBins(packed, begins, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
 
 
 def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int, name: str) -> DamagedRecording:
@@ -286,10 +287,6 @@ def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int
         remedy="check that spike times are in seconds (not samples or ms) and that the last ones are real; if the "
         "session is that long, allow it with max_session_tokens in its catalog row",
     )
-
-
-_GIVEN_BACK = 1 << 22
-"""Spikes whose memory is given back at a time: many huge pages, so that few are cut in two."""
 
 
 def _give_back(values: np.ndarray) -> None:
@@ -331,7 +328,7 @@ def _require_times(infinite: int, nan: int, name: str) -> None:
         )
 
 
-def count_bins(rule: BinRule, low: float, high: float, width: float, name: str) -> int:
+def _count_bins(rule: BinRule, low: float, high: float, width: float, name: str) -> int:
     """Number of bins of a session whose spikes lie in ``[low, high]`` seconds (``inf, -inf``: no spikes).
 
     For ``histogram`` the edges are ``numpy.arange(0, high + width, width)``,

@@ -19,6 +19,12 @@ from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
 
+FAR = 2.0**53
+"""Bins further away than any session; times may be infinite."""
+FALLS, WHOLE, OUTSIDE, TALLY_WIDTH = range(4)
+LARGEST_FALL, FIRST, LAST = range(3)
+"""Places in the results of `scan_clock`."""
+
 
 @dataclass(frozen=True)
 class SpikeScan:
@@ -217,10 +223,6 @@ def bins_of_times(times: np.ndarray, width: float, origin: float) -> np.ndarray:
     return bins.astype(np.int64)
 
 
-FAR = 2.0**53
-"""Bins further away than any session; times may be infinite."""
-
-
 def _units_of(trains: SpikeTrains) -> list[np.ndarray]:
     times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
     return np.split(times, np.asarray(trains.ends, np.int64)[:-1])[: len(trains.ends)]
@@ -270,10 +272,6 @@ def _observed(per_unit: Sequence[np.ndarray], spikes: tuple[float, float]) -> fl
     distinct = {id(intervals): intervals for intervals in per_unit if len(intervals)}
     unstated = [] if all(len(intervals) for intervals in per_unit) else [[spikes]]
     return _total(_merged([*distinct.values(), *unstated]))
-
-
-FALLS, WHOLE, OUTSIDE, TALLY_WIDTH = range(4)
-LARGEST_FALL, FIRST, LAST = range(3)
 
 
 @njit(cache=True, nogil=True)

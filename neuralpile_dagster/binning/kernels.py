@@ -1,13 +1,11 @@
-"""Compiled loops over spikes; they release the GIL and hold no state.
+"""Compiled loops over spikes, and `over_units`, which works on the units of a session in several threads.
 
 Between reading and counting, a unit's spikes are bytes: the bins from one
 spike to the next, in order of time. A byte of 255 means 255 bins further and
 no spike yet. That is an eighth of the spike times' memory.
 
-Work on the units of a session in several threads.
-
-Compiled loops release the GIL, and each unit is the business of one thread, so that numbers do not depend on how many
-there are. What is done with a unit belongs in `kernels`, `measures` and `clock`.
+Compiled loops hold no state and release the GIL. Each unit is the business of one thread, so that numbers do not depend
+on how many there are. Loops that only `measures`, `clock` or `unit_order` need belong there.
 """
 
 from __future__ import annotations
@@ -26,6 +24,10 @@ FURTHER = 255
 SATURATED = 255
 """Largest count of a bin."""
 TALLY_KEPT, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(4)
+SMALL = 1 << 20
+"""Spikes or tokens below which a second thread costs more than it saves."""
+
+Result = TypeVar("Result")
 
 
 @njit(cache=True, nogil=True)
@@ -188,12 +190,6 @@ def fill_counts(
                 last_lost = i
         begins[unit], bins[unit] = k, i
         tally[TALLY_KEPT] += kept
-
-
-SMALL = 1 << 20
-"""Spikes or tokens below which a second thread costs more than it saves."""
-
-Result = TypeVar("Result")
 
 
 def over_units(work: Callable[[slice], Result], weights: np.ndarray, threads: int) -> list[Result]:

@@ -1,6 +1,6 @@
-"""Sources of a session's counts: spike trains to bin, or ready-made counts from the file, summed to wider bins.
+"""A session's counts, requested range by range (`CountSource`), and the segments that they are cut into.
 
-Counts -> segments: cut a session's bins into rows of a dataset.
+Counts come from spike trains, which `binner` bins, or from a file with ready-made ones, summed here to wider bins.
 """
 
 from __future__ import annotations
@@ -145,9 +145,6 @@ def count_source(
     return ReadyCounts(data, name, bins, data.bin_width_s if bins == 1 else bin_width_s)
 
 
-SEGMENT_PREFIX = "segment_"
-
-
 @dataclass(frozen=True)
 class Segment:
     """Bins ``[start, stop)`` of a session, named as in the published pile: ``segment_0``, ``segment_1``, ..."""
@@ -193,4 +190,4 @@ def plan_segments(n_units: int, n_bins: int, max_tokens: int) -> tuple[Segment, 
     wanted = -(-n_units * n_bins // max_tokens)
     size = -(-n_bins // wanted)
     starts = range(0, n_bins, size)
-    return tuple(Segment(f"{SEGMENT_PREFIX}{i}", start, min(start + size, n_bins)) for i, start in enumerate(starts))
+    return tuple(Segment(f"segment_{i}", start, min(start + size, n_bins)) for i, start in enumerate(starts))

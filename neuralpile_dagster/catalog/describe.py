@@ -1,8 +1,6 @@
-"""Descriptions of parts of a catalog row: rules as Markdown, sources as BibTeX.
+"""What a catalog row states, in other forms: rules in words, Markdown, BibTeX, and species by any of their names.
 
-Names of species: whether what a catalog row, a file and another file state is the same animal.
-
-Only for comparing; what is published is what the sources state.
+Species are only compared; what is published is what the sources state.
 """
 
 from __future__ import annotations
@@ -19,6 +17,23 @@ _SEVERAL = {
     "prefer": "Of a session's files only one is read: that which matches the earliest of the patterns above.",
     "stack": "All of a session's files are read, and their units stacked in the order of the paths.",
 }
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+_NAMES = {
+    "mouse": ("mouse", "mice", "mus musculus", "ncbitaxon_10090"),
+    "rat": ("rat", "rats", "rattus norvegicus", "rattus", "ncbitaxon_10116"),
+    "human": ("human", "humans", "homo sapiens", "ncbitaxon_9606"),
+    "macaque": ("macaque", "macaques", "monkey", "rhesus", "macaca mulatta", "macaca", "ncbitaxon_9544"),
+    "marmoset": ("marmoset", "callithrix jacchus", "ncbitaxon_9483"),
+    "gerbil": ("gerbil", "meriones unguiculatus", "ncbitaxon_10047"),
+    "none": ("synthetic",),
+    "zebra finch": ("zebra finch", "taeniopygia guttata", "ncbitaxon_59729"),
+}
+_PATTERNS = {species: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b") for species, words in _NAMES.items()}
 
 
 def code(text: str) -> str:
@@ -85,14 +100,6 @@ def good_units(dataset: Dataset) -> list[str]:
     return [f"Units named {code(name)} in `good`: {code(rule)}" for name, rule in dataset.good_units.items()]
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
 def bibtex(dataset: Dataset, citation: Citation | None = None, version: str | None = None) -> str:
     """BibTeX entry for the source of a dataset; empty for synthetic recordings.
 
@@ -152,19 +159,6 @@ def _latex(words: str) -> str:
 def _verbatim(address: str | None) -> str:
     """DOI or URL for a verbatim BibTeX field, without characters that would end the field."""
     return re.sub(r"[{}\s\\]", "", address or "")
-
-
-_NAMES = {
-    "mouse": ("mouse", "mice", "mus musculus", "ncbitaxon_10090"),
-    "rat": ("rat", "rats", "rattus norvegicus", "rattus", "ncbitaxon_10116"),
-    "human": ("human", "humans", "homo sapiens", "ncbitaxon_9606"),
-    "macaque": ("macaque", "macaques", "monkey", "rhesus", "macaca mulatta", "macaca", "ncbitaxon_9544"),
-    "marmoset": ("marmoset", "callithrix jacchus", "ncbitaxon_9483"),
-    "gerbil": ("gerbil", "meriones unguiculatus", "ncbitaxon_10047"),
-    "none": ("synthetic",),
-    "zebra finch": ("zebra finch", "taeniopygia guttata", "ncbitaxon_59729"),
-}
-_PATTERNS = {species: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b") for species, words in _NAMES.items()}
 
 
 def same_species(one: str, other: str) -> bool:

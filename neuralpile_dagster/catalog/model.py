@@ -131,9 +131,7 @@ class Row(BaseModel):
         return {name: value for name, value in dump(self).items() if value or name not in self.added_later}
 
 
-def require_vocabularies(
-    shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...], table_rows: int = MOTIF_TABLE_ROWS
-) -> None:
+def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...], table_rows: int) -> None:
     """Raise `ValueError` when vocabularies of these sizes cannot be made of motifs of these shapes."""
     if sizes and not shapes:
         raise ValueError("vocabulary_sizes needs motif_shapes, e.g. [[1, 15]]")

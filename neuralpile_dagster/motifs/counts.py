@@ -1,8 +1,7 @@
-"""Motifs with the number of times that each occurs, in order; sums and differences of them.
+"""Motifs and how often each occurs (`MotifCounts`), in order; and patches of a row of spike counts, packed into keys.
 
-Counting patches belongs in `counter`, files of motifs in `files`.
-
-Patches of a row of spike counts, each packed into a key of 64 bits where it fits.
+A key has 64 bits, four for each cell: patches of at most 16 cells, with counts of at most 15, have one. Counting the
+patches of rows belongs in `histogram`.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class MotifCounts:
     @cached_property
     def spikes(self) -> int:
         """Spikes in all patches."""
-        of_keys = spikes_of_keys(self.keys).astype(np.int64) @ self.key_counts
+        of_keys = _spikes_of_keys(self.keys).astype(np.int64) @ self.key_counts
         return int(of_keys + self.patches.sum(axis=1, dtype=np.int64) @ self.patch_counts)
 
     @property
@@ -151,7 +150,7 @@ def summed_patches(patches: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray,
     return texts.view(np.uint8).reshape(len(texts), patches.shape[1]), sums
 
 
-def spikes_of_keys(keys: np.ndarray) -> np.ndarray:
+def _spikes_of_keys(keys: np.ndarray) -> np.ndarray:
     """Spikes in the patch of each key (the sum of its 16 digits): uint64, shape (n,)."""
     digits = np.uint64(0x0F0F0F0F0F0F0F0F)
     pairs = (keys & digits) + ((keys >> np.uint64(4)) & digits)

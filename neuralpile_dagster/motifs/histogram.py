@@ -1,16 +1,12 @@
 """Histogram of motifs: how often each occurs in some rows, as a file with a row group for each bucket, and its numbers.
 
-What rows are counted together (a session's, or those of a plan that are no whole session) is decided in `ledger`.
-
     write_histogram(path, rows, shape) -> HistogramNumbers
     count_silent(counts, shape) -> int, by another way than the histogram
 
-Parquet files of motifs and how often each occurs (`MOTIFS_SCHEMA`), bucket by bucket.
-
-Count the motifs of rows in memory, row after row.
-
-Both tables are hash tables with open addressing: most patches are ones that were seen before, and only the different
-ones are sorted, once. Files belong in `files`, what is counted for a session in `histogram`.
+`MotifCounter` counts in memory, row after row, in hash tables with open addressing: most patches are ones that were
+seen before, and only the different ones are sorted, once. `MotifWriter` and `MotifReader` write and read files of
+motifs (`MOTIFS_SCHEMA`), also those of `table`. What rows are counted together (a session's, or those of a plan that
+are no whole session) is decided in `ledger`.
 """
 
 from __future__ import annotations
@@ -32,11 +28,14 @@ from neuralpile_dagster.motifs.records import HistogramNumbers
 from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store
+from neuralpile_dagster.tables.arrow_rows import shared_array
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import MOTIFS_SCHEMA
 
 MAX_MOTIFS = 4_000_000
 """Different motifs that are held in memory: half a gigabyte. More are written in order, and merged at the end."""
+_SMALLEST = 1 << 12
+"""Slots of an empty hash table."""
 
 
 def write_histogram(
@@ -145,10 +144,10 @@ class MotifWriter:
         texts = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), n_patches, [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(motifs.patches))]
         ).cast(pa.binary())
-        with_keys = [_column(motifs.keys), pa.nulls(n_keys, pa.binary()), _column(motifs.key_counts)]
-        without = [pa.nulls(n_patches, pa.uint64()), texts, _column(motifs.patch_counts)]
+        with_keys = [shared_array(motifs.keys), pa.nulls(n_keys, pa.binary()), shared_array(motifs.key_counts)]
+        without = [pa.nulls(n_patches, pa.uint64()), texts, shared_array(motifs.patch_counts)]
         columns = [
-            _column(np.full(len(motifs), bucket, np.uint8)),
+            shared_array(np.full(len(motifs), bucket, np.uint8)),
             *(pa.chunked_array(pair) for pair in zip(with_keys, without, strict=True)),
         ]
         table = pa.Table.from_arrays(columns, schema=MOTIFS_SCHEMA)
@@ -210,16 +209,6 @@ def open_motifs(store: Store, file: StoredFile, shape: MotifShape) -> Iterator[M
     """Open a stored file of motifs; raises `StoreError` when it is missing, `TableError` when it is no such file."""
     with store.open(file.key) as opened:
         yield MotifReader(opened, store.uri(file.key), shape, remote=store.readers > 1)
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    # pa.array would import pandas: 0.45 s and 40 MB in every process
-    content = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(content.dtype), len(content), [None, pa.py_buffer(content)])
-
-
-_SMALLEST = 1 << 12
-"""Slots of an empty table."""
 
 
 class MotifCounter:

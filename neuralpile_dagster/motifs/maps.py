@@ -53,7 +53,7 @@ def build_map(
     bucket : str
         One of `shape.BUCKETS`.
     motifs : StoredFile
-        The bucket's motifs, as `buckets.build_bucket` writes them.
+        The bucket's motifs, as `table.build_bucket` writes them.
     vocabulary : Vocabulary
     inputs : str
         For the record.

@@ -1,8 +1,9 @@
-"""The reference that a patch is most similar to: cosine similarity, decided in whole numbers.
+"""Numbers of patches among known ones: of the same one (`Lookup`), and of the most similar one (`References`).
 
-For a patch m the reference r with the largest (m.r)^2 / |r|^2 among those with m.r > 0, of equals the first. Products
-m.r are exact in float32, so their quotients by the rounded |r| preselect candidates; candidates are compared exactly.
-So the result depends neither on a BLAS nor on threads, batches or the processor.
+Similarity is that of cosines, decided in whole numbers. For a patch m it is the reference r with the largest
+(m.r)^2 / |r|^2 among those with m.r > 0, of equals the first. Products m.r are exact in float32, so their quotients by
+the rounded |r| preselect candidates; candidates are compared exactly. So the result depends neither on a BLAS nor on
+threads, batches or the processor.
 
 References that use the same cells lie in the same blocks. Where U are the cells that any reference of a block uses, and
 w cells that all of them use are silent in m, (m.r)^2 / |r|^2 is at most |m in U|^2 (1 - w / x), x being the largest
@@ -12,7 +13,8 @@ Bounds, for counts up to 255 and `MAX_NEAREST_CELLS` = 32 cells: m.r and |r|^2 a
 below 2^24 (float32 is exact there, in any order of adding); (m.r)^2 |s|^2 is at most 2,080,800^3 = 9.01e18, below
 2^63. With 33 cells it would not be.
 
-Find the numbers of known patches by hashing, by key and by bytes; what the numbers mean belongs elsewhere.
+`Lookup` finds patches that are known themselves, by hashing their keys or bytes. What the numbers of patches mean
+belongs in `vocabulary`.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ _PROMISING = 3
 """Blocks that a patch is compared with first, in the order of their bounds: the best is among them, mostly."""
 _LEAST = np.float32(1e-5)
 """Below the quotient of any overlap: 1 / sqrt(2,080,800) = 7e-4."""
+
+_EMPTY = np.uint32(0xFFFFFFFF)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FNV = np.uint64(0x100000001B3)
 
 
 class References:
@@ -226,11 +232,6 @@ def _nearest(
                     if ours > best or (ours == best and number < found[first + i]):
                         best_product[i], best_square[i], best_quotient[i] = product, square, quotient
                         found[first + i] = number
-
-
-_EMPTY = np.uint32(0xFFFFFFFF)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FNV = np.uint64(0x100000001B3)
 
 
 class Lookup:

@@ -1,14 +1,25 @@
-"""Records of what is made of motifs. They need neither numba nor Arrow, so that deciding what is due stays light."""
+"""Records of what is made of motifs, and ``tokenizer.json``, which is published.
+
+They need neither numba nor Arrow, so that deciding what is due stays light.
+"""
 
 from __future__ import annotations
 
-from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile
+from neuralpile_dagster.errors import NewerDocument
+from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile, read_document
 
 MOTIFS_VERSION = "motifs-1"
 """Code version of histograms and of sums of them; a new one makes all of them out of date."""
 
 TOP = 1_000_000
 """Motifs of a published table."""
+
+TOKENIZER_FILE = "tokenizer.json"
+VOCABULARY_FILE = "vocabulary.parquet"
+_FORMAT = 1
+"""Of ``tokenizer.json``."""
+_RULE = "cosine-exact-1"
+"""How patches that are not in the vocabulary get a token: `vocabulary.Vocabulary.tokens_of`."""
 
 
 class HistogramNumbers(Model):
@@ -136,6 +147,43 @@ class VocabularyRecord(Model):
     def files(self) -> tuple[StoredFile, ...]:
         """Both files."""
         return self.file, self.tokenizer_file
+
+
+class TokenizerDocument(Model):
+    """Contents of ``tokenizer.json``: all that encoding depends on besides the vocabulary's patches.
+
+    ``size`` counts the motifs and the separator, whose id ``sep_id`` is the last; ``asked_size`` is the size that was
+    asked for, larger where there were fewer motifs. ``silent_id`` is the motif without spikes.
+    """
+
+    format: int = _FORMAT
+    shape: tuple[int, int]
+    size: int
+    asked_size: int
+    sep_id: int
+    silent_id: int
+    rule: str = _RULE
+    motifs_sha256: str
+    plan_id: str
+    vocabulary_sha256: str
+
+
+def parse_document(text: bytes, name: str) -> TokenizerDocument:
+    """Parse ``tokenizer.json``; raises `DocumentError`, and `NewerDocument` for a format of a newer version."""
+    document = read_document(text, TokenizerDocument, name)
+    require_known(document, name)
+    return document
+
+
+def require_known(document: TokenizerDocument, name: str) -> None:
+    """Raise `NewerDocument` where a document is of a format or rule that this version does not have."""
+    if document.format > _FORMAT or document.rule != _RULE:
+        raise NewerDocument(
+            f"{name} was made by a newer version of neuralpile-dagster",
+            found=f"format {document.format}, rule {document.rule}",
+            expected=f"format {_FORMAT}, rule {_RULE}",
+            remedy="upgrade neuralpile-dagster here: pip install --upgrade neuralpile-dagster",
+        )
 
 
 class MapRecord(Model):

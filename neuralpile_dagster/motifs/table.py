@@ -1,17 +1,15 @@
-"""The motif table of a pile: its most frequent motifs, the tail of the others, and how much the first ones cover.
+"""The motif table of a pile, and the 64 buckets that it is made of: sums of histograms.
 
-Which buckets it is made of is decided in `ledger.motifs`.
+The table has the most frequent motifs, the tail of the others, and how much the first ones cover.
 
+    build_bucket(store, prefix, shape, bucket, inputs=..., whole=..., left_out=...) -> BucketRecord
+        sums one bucket of the histograms that the pile trains on
+        writes <prefix>.parquet (`MOTIFS_SCHEMA`, row groups of 1 M motifs) and <prefix>.json
     build_table(store, prefix, shape, inputs=..., buckets=..., trained=..., top=1_000_000) -> TableRecord
         writes <prefix>.parquet (`MOTIF_TABLE_SCHEMA`), <prefix>.tail.parquet (`MOTIF_TAIL_SCHEMA`), <prefix>.json
     read_top(store, record, n) -> (patches, frequencies, probabilities) of the first n motifs, for the figure
 
-Sum one bucket of the histograms that a pile trains on.
-
-Which histograms these are is decided in `ledger.motifs`.
-
-    build_bucket(store, prefix, shape, bucket, inputs=..., whole=..., left_out=...) -> BucketRecord
-        writes <prefix>.parquet (`MOTIFS_SCHEMA`, row groups of 1 M motifs) and <prefix>.json
+Which histograms and buckets these are is decided in `ledger.motifs`.
 """
 
 from __future__ import annotations
@@ -36,6 +34,11 @@ from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCH
 COVERAGE = (1_000, 4_000, 16_000, 32_000, 64_000, 128_000)
 """Numbers of motifs whose cumulative probability is stated, as far as a table holds so many or all."""
 _GROUP_ROWS = 100_000
+"""Rows in a row group of the table."""
+GROUP_MOTIFS = 1_000_000
+"""Motifs in a row group of a bucket's file."""
+_AT_ONCE = 64
+"""Histograms that are read before they are summed: on S3 each takes several round trips."""
 
 
 def build_table(
@@ -254,12 +257,6 @@ def _write_table(path: Path, patches: np.ndarray, frequencies: np.ndarray, total
 
 def _write_tail(path: Path, tail: _Tail) -> None:
     pq.write_table(tail.table(), path, compression="zstd", write_page_checksum=True)
-
-
-GROUP_MOTIFS = 1_000_000
-"""Motifs in a row group of a bucket's file."""
-_AT_ONCE = 64
-"""Histograms that are read before they are summed: on S3 each takes several round trips."""
 
 
 def build_bucket(

@@ -1,4 +1,4 @@
-"""Vocabularies: the most frequent motifs of a pile, numbered, and the document that says how tokens are made of them.
+"""Vocabularies: the most frequent motifs of a pile, numbered, and which of them any other patch becomes.
 
 ``build_vocabulary(store, folder, table, shape=, size=, plan_id=, inputs=)`` makes ``vocabulary.parquet`` and
 ``tokenizer.json`` of a motif table; `read_vocabulary` and `load_vocabulary` read them. Encoding belongs in `tokens`.
@@ -16,49 +16,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.errors import ConfigurationError, DocumentError, NewerDocument, TableError
+from neuralpile_dagster.errors import ConfigurationError, DocumentError, TableError
 from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs.counts import keys_of
 from neuralpile_dagster.motifs.given import given_motifs
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, Lookup, References
-from neuralpile_dagster.motifs.records import VocabularyRecord
+from neuralpile_dagster.motifs.records import (
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    TokenizerDocument,
+    VocabularyRecord,
+    parse_document,
+    require_known,
+)
 from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
-from neuralpile_dagster.records import Model, StoredFile, read_document
+from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
-FORMAT = 1
-RULE = "cosine-exact-1"
-"""How other patches get a token: `Vocabulary.tokens_of`."""
-TOKENIZER_FILE = "tokenizer.json"
-VOCABULARY_FILE = "vocabulary.parquet"
 MAX_SIZE = 1 << 32
 """Tokens are at most uint32."""
 _TABLE_ROWS = 65_536
 """Rows of a motif table read at a time."""
 
 
-class TokenizerDocument(Model):
-    """Contents of ``tokenizer.json``: all that encoding depends on besides the vocabulary's patches.
-
-    ``size`` counts the motifs and the separator, whose id ``sep_id`` is the last; ``asked_size`` is the size that was
-    asked for, larger where there were fewer motifs. ``silent_id`` is the motif without spikes.
-    """
-
-    format: int = FORMAT
-    shape: tuple[int, int]
-    size: int
-    asked_size: int
-    sep_id: int
-    silent_id: int
-    rule: str = RULE
-    motifs_sha256: str
-    plan_id: str
-    vocabulary_sha256: str
-
-
-def token_dtype(size: int) -> np.dtype[Any]:
+def _token_dtype(size: int) -> np.dtype[Any]:
     """Type of the tokens of a vocabulary: uint16 where it is enough, else uint32."""
     return np.dtype(np.uint16 if size <= 1 << 16 else np.uint32)
 
@@ -103,7 +86,7 @@ class Vocabulary:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of its tokens."""
-        return token_dtype(self.document.size)
+        return _token_dtype(self.document.size)
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -257,11 +240,11 @@ def _matrix(column: pa.ListArray, shape: MotifShape, name: str) -> np.ndarray:
     return np.asarray(values).reshape(-1, shape.cells)
 
 
-def vocabulary_schema(size: int) -> pa.Schema:
-    """Columns of ``vocabulary.parquet``; ``key`` is null where a patch has none (`pack.pack`)."""
+def _vocabulary_schema(size: int) -> pa.Schema:
+    """Columns of ``vocabulary.parquet``; ``key`` is null where a patch has none (`counts.pack`)."""
     return pa.schema(
         [
-            ("id", pa.from_numpy_dtype(token_dtype(size))),
+            ("id", pa.from_numpy_dtype(_token_dtype(size))),
             ("patch", pa.list_(pa.uint8())),
             ("frequency", pa.int64()),
             ("key", pa.uint64()),
@@ -281,7 +264,7 @@ def write_vocabulary(path: Path, patches: np.ndarray, frequency: np.ndarray, sha
     shape : MotifShape
     """
     n_motifs, n_cells = patches.shape
-    schema = vocabulary_schema(n_motifs + 1)
+    schema = _vocabulary_schema(n_motifs + 1)
     ends = pa.array(np.arange(n_motifs + 1, dtype=np.int32) * n_cells)
     without = (patches > MAX_KEY_COUNT).any(axis=1) | (not shape.has_keys)
     keys = keys_of(patches) if shape.has_keys else np.zeros(n_motifs, np.uint64)
@@ -331,22 +314,6 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
         return parse_vocabulary(document, source, str(path), sha256_of(path))
 
 
-def parse_document(text: bytes, name: str) -> TokenizerDocument:
-    """Parse ``tokenizer.json``; raises `DocumentError`, and `NewerDocument` for a format of a newer version."""
-    return _known(read_document(text, TokenizerDocument, name), name)
-
-
-def _known(document: TokenizerDocument, name: str) -> TokenizerDocument:
-    if document.format > FORMAT or document.rule != RULE:
-        raise NewerDocument(
-            f"{name} was made by a newer version of neuralpile-dagster",
-            found=f"format {document.format}, rule {document.rule}",
-            expected=f"format {FORMAT}, rule {RULE}",
-            remedy="upgrade neuralpile-dagster here: pip install --upgrade neuralpile-dagster",
-        )
-    return document
-
-
 def parse_vocabulary(document: TokenizerDocument, file: pa.NativeFile, name: str, sha256: str) -> Vocabulary:
     """Read an opened ``vocabulary.parquet``, whose digest is ``sha256``, with its document.
 
@@ -357,7 +324,7 @@ def parse_vocabulary(document: TokenizerDocument, file: pa.NativeFile, name: str
     TableError
         It is damaged, or contradicts the document.
     """
-    _known(document, name)
+    require_known(document, name)
     if sha256 != document.vocabulary_sha256:
         raise DocumentError(
             f"{name} is not the vocabulary that {TOKENIZER_FILE} names",

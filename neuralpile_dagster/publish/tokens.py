@@ -13,9 +13,16 @@ import pyarrow as pa
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.markdown import link, table
-from neuralpile_dagster.motifs.records import MapRecord, TokenShardRecord, VocabularyRecord
+from neuralpile_dagster.motifs.records import (
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    MapRecord,
+    TokenizerDocument,
+    TokenShardRecord,
+    VocabularyRecord,
+    parse_document,
+)
 from neuralpile_dagster.motifs.shape import KEY_CELLS, MAX_KEY_COUNT, MotifShape
-from neuralpile_dagster.motifs.vocabulary import TOKENIZER_FILE, VOCABULARY_FILE, TokenizerDocument, parse_document
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only

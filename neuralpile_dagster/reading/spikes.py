@@ -134,8 +134,9 @@ def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer
     TransientError
         The hub or S3 cannot be reached now.
     """
+    from neuralpile_dagster.motifs.records import TOKENIZER_FILE, VOCABULARY_FILE, parse_document
     from neuralpile_dagster.motifs.tokens import Tokenizer
-    from neuralpile_dagster.motifs.vocabulary import TOKENIZER_FILE, VOCABULARY_FILE, parse_document, parse_vocabulary
+    from neuralpile_dagster.motifs.vocabulary import parse_vocabulary
 
     if Path(source).expanduser().is_file():
         raise _no_tokenizer(str(source), "a file")

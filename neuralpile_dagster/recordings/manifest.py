@@ -37,7 +37,7 @@ class Manifest(Model):
     ``dropped`` counts the files not chosen, by reason;
     ``considered == chosen + sum(dropped.values())``. Sessions are in the order
     of their files' full paths; those that vanished keep their places.
-    ``source_state`` is the token of `archives.updates.SourceState` when it was
+    ``source_state`` is the token of `archives.model.SourceState` when it was
     listed (None: listed before that was kept), ``newer_version`` says that
     another version than the pinned one is published. ``replaced`` are vanished
     sessions whose key another session has now. ``notes``: see `archives.model.Listing`.

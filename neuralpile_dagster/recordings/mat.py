@@ -1,12 +1,12 @@
 """Reader ``eight_probe_mat``: MATLAB files with a struct ``spks`` per probe (figshare 7739750; docs/binning.md).
 
-Read columns of numbers from a struct array of a MATLAB file (version 5 to 7.2), validating every size.
-
-scipy reads whole structs, takes memory for whatever dimensions a nested cell
-claims (15 GB for a file of 200 bytes) and recurses in C until the process dies
-(10,000 nested cells, 1.5 kB). Here nothing recurses, fields that are not
-requested are skipped, and memory is allocated only for bytes that exist.
-Format: "MAT-File Level 5 File Format", MathWorks.
+The reader comes first. Below it is a parser of columns of numbers in a struct
+array of a MATLAB file (version 5 to 7.2; "MAT-File Level 5 File Format",
+MathWorks) that validates every size. scipy reads whole structs, takes memory
+for whatever dimensions a nested cell claims (15 GB for a file of 200 bytes) and
+recurses in C until the process dies (10,000 nested cells, 1.5 kB). Here nothing
+recurses, fields that are not requested are skipped, and memory is allocated
+only for bytes that exist.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.recordings.nwb.table import MAX_ROWS
 
-VARIABLE = "spks"
-FIELDS = ("st", "clu")  # spike times in seconds, cluster ids from 1
+# ---- The reader: spks(1), spks(2), ... -> Recording
+
+_VARIABLE = "spks"
+_FIELDS = ("st", "clu")  # spike times in seconds, cluster ids from 1
 
 
 def read_probes_mat(opened: OpenFile) -> Recording:
@@ -80,12 +82,12 @@ def _load(name: str, path: Path) -> list[tuple[np.ndarray, ...]]:
     """Read the fields of ``spks``, probe after probe."""
     try:
         with path.open("rb") as file:
-            return read_columns(file, VARIABLE, FIELDS)
-    except Unexpected as other:
+            return read_columns(file, _VARIABLE, _FIELDS)
+    except _Unexpected as other:
         raise _wrong(name, *other.args) from other
     except MemoryError as error:
-        raise OutOfMemory.in_reading(name, VARIABLE) from error
-    except (Unreadable, OSError) as error:
+        raise OutOfMemory.in_reading(name, _VARIABLE) from error
+    except (_Unreadable, OSError) as error:
         raise DamagedRecording(
             f"{name} cannot be read as a MATLAB file",
             found=str(error),
@@ -95,7 +97,7 @@ def _load(name: str, path: Path) -> list[tuple[np.ndarray, ...]]:
 
 def _probe(name: str, number: int, probe: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Spike times (float64, s) and cluster ids (int64) of one probe, in the file's order."""
-    where = f"{VARIABLE}({number})"
+    where = f"{_VARIABLE}({number})"
     times, ids = (values.astype(np.float64, copy=False) for values in probe)
     if len(times) != len(ids):
         raise _wrong(name, f"{len(times):,} times and {len(ids):,} cluster ids in {where}", "one id per spike time")
@@ -120,7 +122,11 @@ def _wrong(name: str, found: str, expected: str) -> DamagedRecording:
     )
 
 
+# ---- The parser: MATLAB files of version 5 to 7.2
+
 MAX_ELEMENTS = 64  # of the struct array
+MAX_BYTES = 1 << 31  # of one variable; MATLAB writes no larger one into these versions ("MAT-File Versions")
+_PIECE = 1 << 20
 _MAX_NAMES_BYTES = 1 << 14
 _MAX_DIMENSIONS = 32
 
@@ -130,6 +136,15 @@ _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _STRUCT, _OPAQUE = 2, 17
 _NUMBERS = range(6, 16)  # classes double to uint64
 _COMPLEX = 0x0800
+_EMPTY = np.empty(0)
+
+
+class _Unreadable(Exception):
+    """The bytes are not a MATLAB file, or it is truncated."""
+
+
+class _Unexpected(Exception):
+    """A valid file with other contents: found, and expected."""
 
 
 class _Header(NamedTuple):
@@ -160,7 +175,7 @@ def read_columns(file: BinaryIO, variable: str, fields: Sequence[str]) -> list[t
 
     Raises
     ------
-    Unreadable, Unexpected
+    _Unreadable, _Unexpected
     """
     n_bytes = os.fstat(file.fileno()).st_size
     order = _byte_order(file.read(128))
@@ -168,60 +183,60 @@ def read_columns(file: BinaryIO, variable: str, fields: Sequence[str]) -> list[t
     at = 128
     while at < n_bytes:
         file.seek(at)
-        kind, size = Stream(file, min(8, n_bytes - at), order).tag()
+        kind, size = _Stream(file, min(8, n_bytes - at), order).tag()
         at += 8 + size
         if kind not in (_MATRIX, _COMPRESSED) or at > n_bytes:
-            raise Unreadable(f"an element of type {kind} that ends at byte {at:,} of {n_bytes:,}")
-        stream = Stream(file, size, order, compressed=kind == _COMPRESSED)
+            raise _Unreadable(f"an element of type {kind} that ends at byte {at:,} of {n_bytes:,}")
+        stream = _Stream(file, size, order, compressed=kind == _COMPRESSED)
         if kind == _COMPRESSED and stream.tag()[0] != _MATRIX:
-            raise Unreadable(f"a compressed element without an array, before byte {at:,}")
+            raise _Unreadable(f"a compressed element without an array, before byte {at:,}")
         header = _header(stream)
         if header.name == variable:
             columns = _struct_columns(stream, header, fields, max_values=max(1 << 20, n_bytes))
             stream.finish()
             return columns
         names = [*names, header.name][:20]
-    raise Unexpected(f"variables {', '.join(names) or 'none'}", f"a variable {variable}")
+    raise _Unexpected(f"variables {', '.join(names) or 'none'}", f"a variable {variable}")
 
 
 def _byte_order(start: bytes) -> str:
     order = {b"IM": "<", b"MI": ">"}.get(start[126:])
     if order is None:
-        raise Unreadable("no header of a MATLAB file of version 5 or later")
+        raise _Unreadable("no header of a MATLAB file of version 5 or later")
     (version,) = struct.unpack(f"{order}H", start[124:126])
     if version == 0x0200:
-        raise Unexpected("a MATLAB 7.3 file", "a MATLAB 5 to 7.2 file: save it again with `save -v7`")
+        raise _Unexpected("a MATLAB 7.3 file", "a MATLAB 5 to 7.2 file: save it again with `save -v7`")
     if version != 0x0100:
-        raise Unreadable(f"version {version:#06x} in the header")
+        raise _Unreadable(f"version {version:#06x} in the header")
     return order
 
 
-def _header(stream: Stream) -> _Header:
+def _header(stream: _Stream) -> _Header:
     """Read an array's header."""
     _, flags = stream.element([_UINT32], 8)
     if len(flags) != 8:
-        raise Unreadable("array flags that are cut off")
+        raise _Unreadable("array flags that are cut off")
     (flag,) = struct.unpack_from(f"{stream.order}I", flags)
     shape = () if flag & 0xFF == _OPAQUE else tuple(_integers(stream))
     _, name = stream.element(_TEXTS, _MAX_NAMES_BYTES)
     return _Header(flag & 0xFF, bool(flag & _COMPLEX), shape, name.decode("latin-1"))
 
 
-def _integers(stream: Stream) -> list[int]:
+def _integers(stream: _Stream) -> list[int]:
     _, content = stream.element(_INTEGERS, 4 * _MAX_DIMENSIONS)
     values: list[int] = np.frombuffer(content, f"{stream.order}i4", len(content) // 4).tolist()
     if not values or min(values) < 0:
-        raise Unreadable(f"{values[:8]} as dimensions or lengths")
+        raise _Unreadable(f"{values[:8]} as dimensions or lengths")
     return values
 
 
 def _struct_columns(
-    stream: Stream, header: _Header, fields: Sequence[str], max_values: int
+    stream: _Stream, header: _Header, fields: Sequence[str], max_values: int
 ) -> list[tuple[np.ndarray, ...]]:
     names = _field_names(stream) if header.kind == _STRUCT else []
     if not set(fields) <= set(names) or not 0 < prod(header.shape) <= MAX_ELEMENTS:
         shown = ", ".join(names[:20]) or "none"
-        raise Unexpected(
+        raise _Unexpected(
             f"{header.name} of shape {header.shape} with fields {shown}",
             f"a struct array of 1 to {MAX_ELEMENTS} elements with fields {', '.join(fields)}",
         )
@@ -233,7 +248,7 @@ def _struct_columns(
             kind, size = stream.tag()
             end = stream.at + size
             if kind != _MATRIX:
-                raise Unreadable(f"an element of type {kind} as {header.name}({number}).{field}")
+                raise _Unreadable(f"an element of type {kind} as {header.name}({number}).{field}")
             if field in left:
                 element[field] = _column(stream, f"{header.name}({number}).{field}", left[field]) if size else _EMPTY
                 left[field] -= len(element[field])
@@ -242,10 +257,7 @@ def _struct_columns(
     return columns
 
 
-_EMPTY = np.empty(0)
-
-
-def _field_names(stream: Stream) -> list[str]:
+def _field_names(stream: _Stream) -> list[str]:
     """Names of the fields: texts of one length each, ended by a zero byte."""
     length = _integers(stream)[0]
     _, content = stream.element(_TEXTS, _MAX_NAMES_BYTES)
@@ -255,35 +267,23 @@ def _field_names(stream: Stream) -> list[str]:
     return [text.split(b"\0")[0].decode("latin-1") for text in texts]
 
 
-def _column(stream: Stream, where: str, max_values: int) -> np.ndarray:
+def _column(stream: _Stream, where: str, max_values: int) -> np.ndarray:
     """Read one column of real numbers; its size is checked first."""
     header = _header(stream)
     n_values = prod(header.shape)
     if header.kind not in _NUMBERS or header.is_complex or n_values not in (0, max(header.shape)):
-        raise Unexpected(f"{where} of class {header.kind}, shape {header.shape}", "one column of numbers")
+        raise _Unexpected(f"{where} of class {header.kind}, shape {header.shape}", "one column of numbers")
     if n_values > max_values:
-        raise Unexpected(f"{n_values:,} values in {where}", f"at most {max_values:,} in a file of this size")
+        raise _Unexpected(f"{n_values:,} values in {where}", f"at most {max_values:,} in a file of this size")
     kind, content = stream.element(list(_DTYPES), n_values * 8)
     dtype = np.dtype(stream.order + _DTYPES[kind])
     if len(content) != n_values * dtype.itemsize:
-        raise Unreadable(f"{len(content):,} bytes in {where}, where {n_values:,} values of {dtype} belong")
+        raise _Unreadable(f"{len(content):,} bytes in {where}, where {n_values:,} values of {dtype} belong")
     return np.frombuffer(content, dtype)
 
 
-MAX_BYTES = 1 << 31  # of one variable; MATLAB writes no larger one into these versions ("MAT-File Versions")
-_PIECE = 1 << 20
-
-
-class Unreadable(Exception):
-    """The bytes are not a MATLAB file, or it is truncated."""
-
-
-class Unexpected(Exception):
-    """A valid file with other contents: found, and expected."""
-
-
-class Stream:
-    """Stream of the next ``size`` bytes of a file, inflated if compressed; holds only a piece of them."""
+class _Stream:
+    """_Stream of the next ``size`` bytes of a file, inflated if compressed; holds only a piece of them."""
 
     def __init__(self, file: BinaryIO, size: int, order: str, *, compressed: bool = False) -> None:
         self.order = order
@@ -296,9 +296,9 @@ class Stream:
     def pieces(self, n_bytes: int) -> Iterator[memoryview]:
         """Yield the next bytes; all of them must be consumed."""
         if n_bytes < 0:
-            raise Unreadable("an array that is longer than it says")
+            raise _Unreadable("an array that is longer than it says")
         if self.at + n_bytes > MAX_BYTES:
-            raise Unexpected(f"a variable of {self.at + n_bytes:,} bytes", f"at most {MAX_BYTES:,}")
+            raise _Unexpected(f"a variable of {self.at + n_bytes:,} bytes", f"at most {MAX_BYTES:,}")
         while n_bytes:
             if not self._piece:
                 self._piece = memoryview(self._next_piece())
@@ -316,11 +316,11 @@ class Stream:
             try:
                 piece = source if self._inflater is None else self._inflater.decompress(source, _PIECE)
             except zlib.error as error:
-                raise Unreadable(f"compressed data that are damaged ({error})") from error
+                raise _Unreadable(f"compressed data that are damaged ({error})") from error
             if piece:
                 return piece
             if not source:
-                raise Unreadable(f"a variable that is cut off after {self.at:,} bytes")
+                raise _Unreadable(f"a variable that is cut off after {self.at:,} bytes")
 
     def read(self, n_bytes: int) -> bytearray:
         """Read the next bytes; memory grows as they arrive."""
@@ -335,15 +335,15 @@ class Stream:
             pass
 
     def finish(self) -> None:
-        """Raise `Unreadable` unless compressed data end here, with the right checksum."""
+        """Raise `_Unreadable` unless compressed data end here, with the right checksum."""
         if self._inflater is not None and not self._inflater.eof:
             source = self._inflater.unconsumed_tail + self._file.read(min(_PIECE, self._left))
             try:
                 self._inflater.decompress(source, _PIECE)
             except zlib.error as error:
-                raise Unreadable(f"compressed data that are damaged ({error})") from error
+                raise _Unreadable(f"compressed data that are damaged ({error})") from error
             if not self._inflater.eof:
-                raise Unreadable("compressed data that do not end with their array")
+                raise _Unreadable("compressed data that do not end with their array")
 
     def tag(self) -> tuple[int, int]:
         """Read type and size of a large element."""
@@ -356,7 +356,7 @@ class Stream:
         kind, size = struct.unpack(f"{self.order}II", start)
         small, kind = divmod(kind, 1 << 16)
         if kind not in kinds or (small > 4 if small else size > max_bytes):
-            raise Unreadable(f"an element of type {kind} and {small or size:,} bytes in an unexpected place")
+            raise _Unreadable(f"an element of type {kind} and {small or size:,} bytes in an unexpected place")
         if small:
             return kind, start[4 : 4 + small]
         content = self.read(size)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuralpile_dagster.binning.source import CountSource
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
 from neuralpile_dagster.files import DigestWriter, require_free
-from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains, Unit
-from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session, reader_version
+from neuralpile_dagster.recordings.readers import NO_OPTIONS, reader_version
 from neuralpile_dagster.records import ClockRecord, CountsRecord, FactsRecord, TrainsRecord
 from neuralpile_dagster.session.rows import WrittenRows, require_room_for_rows, write_session_rows
 from neuralpile_dagster.settings import ProcessSettings, Settings
@@ -62,22 +61,6 @@ def is_current(store: Store, record: TrainsRecord | CountsRecord | None, inputs:
     return all(is_intact(store, file) for file in files)
 
 
-def build_spike_trains(
-    store: Store,
-    prefix: str,
-    session: Session,
-    files: Sequence[OpenFile],
-    reader: str,
-    source_version: str,
-    inputs: str,
-    options: Mapping[str, Any] = NO_OPTIONS,
-) -> TrainsRecord:
-    """Read a session's files and store the recording under ``<prefix>/<session key>``; see `store_recording`."""
-    recording = read_session(reader, files, options)
-    unverified = any(file.unverified for file in files)
-    return store_recording(store, prefix, session, recording, source_version, inputs, unverified)
-
-
 def store_recording(
     store: Store,
     prefix: str,
@@ -96,7 +79,7 @@ def store_recording(
         Folder of the dataset's spike trains, ``<dataset>/spike_trains``.
     session : Session
     recording : Recording
-        Contents of its files (`read_session`).
+        Contents of its files (`recordings.readers.read_session`).
     source_version : str
         Version of the source that listed the files.
     inputs : str
@@ -167,9 +150,21 @@ def pack_recording(
     allow_bin_width: bool = False,
     consume: bool = False,
 ) -> PackedRecording:
-    """Pack a recording, which is not kept; parameters and errors are those of `build_spike_counts`.
+    """Pack a recording, which is not kept; raises what `build_spike_counts` does for a recording.
 
-    ``consume``: nobody needs its spike times afterwards, so that their memory is given back while they are packed.
+    Parameters
+    ----------
+    recording : Recording
+    key : str
+        The session's key.
+    settings : Settings
+        Of the instance: bin width.
+    max_session_tokens : int, optional
+        The catalog row's; a longer session is refused.
+    allow_bin_width : bool
+        The catalog row's (`binning.source.count_source`).
+    consume : bool
+        Nobody needs its spike times afterwards: their memory is given back while they are packed.
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
     from neuralpile_dagster.binning.source import count_source
@@ -190,8 +185,6 @@ def build_spike_counts(
     trains: TrainsRecord,
     settings: Settings,
     progress: Progress = silent,
-    max_session_tokens: int = MAX_SESSION_TOKENS,
-    allow_bin_width: bool = False,
 ) -> CountsRecord:
     """Bin a recording, cut it and store its rows, units table and record, in that order.
 
@@ -210,10 +203,6 @@ def build_spike_counts(
         Of the instance: bin width and tokens per segment.
     progress : callable, optional
         Called with a line now and then.
-    max_session_tokens : int, optional
-        The catalog row's; a longer session is refused before anything is written.
-    allow_bin_width : bool
-        The catalog row's (`count_source`).
 
     Raises
     ------
@@ -231,7 +220,7 @@ def build_spike_counts(
     if recording is None:
         recording = load_recording(store, trains)
     if isinstance(recording, Recording):
-        recording = pack_recording(recording, key, settings, max_session_tokens, allow_bin_width, consume=ours)
+        recording = pack_recording(recording, key, settings, consume=ours)
     packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS
 from neuralpile_dagster.errors import ConfigurationError
@@ -15,13 +15,8 @@ from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session
-from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings
-
-if TYPE_CHECKING:
-    pass
-
-
 from neuralpile_dagster.session.rows import WrittenRows, require_room_for_rows, write_session_rows
+from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings
 
 
 def bin_files(

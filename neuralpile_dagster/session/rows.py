@@ -56,7 +56,7 @@ def require_room_for_rows(path: Path, source: CountSource, name: str) -> None:
 def write_session_rows(
     stream: BinaryIO,
     source: CountSource,
-    clock: ClockRecord | None = None,
+    clock: ClockRecord,
     *,
     subject_id: str,
     session_id: str,
@@ -74,7 +74,7 @@ def write_session_rows(
         Empty and open for writing; the caller closes it.
     source : CountSource
         From `count_source`; all its bins are taken.
-    clock : ClockRecord, optional
+    clock : ClockRecord
         From `binning.clock.measure_clock`, for the statistics.
     subject_id, session_id : str
     max_tokens : int

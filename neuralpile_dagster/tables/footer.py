@@ -1,4 +1,4 @@
-"""Read facts of a Parquet file from its footer, without its data."""
+"""Open Parquet files with checksums verified, errors that name the file, and sizes and columns from the footer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from neuralpile_dagster.errors import TableError
 
 @dataclass(frozen=True)
 class Footer:
-    """Facts of one file; ``group_bytes`` are the compressed bytes of each row group."""
+    """Sizes of one file; ``group_bytes`` are the compressed bytes of each row group."""
 
     n_rows: int
-    group_rows: tuple[int, ...]
     group_bytes: tuple[int, ...]
-    schema: pa.Schema
 
 
 @contextmanager
@@ -48,16 +46,14 @@ def open_parquet(file: Path | str | pa.NativeFile, name: str, pre_buffer: bool =
 
 
 def read_footer(file: Path | str | pa.NativeFile, name: str) -> Footer:
-    """Read rows, schema and compressed bytes per row group; raises `TableError` naming the file."""
+    """Read the number of rows and the compressed bytes of each row group; raises `TableError` naming the file."""
     parquet = open_parquet(file, name)
     groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
     return Footer(
         n_rows=parquet.metadata.num_rows,
-        group_rows=tuple(group.num_rows for group in groups),
         group_bytes=tuple(
             sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups
         ),
-        schema=parquet.schema_arrow,
     )
 
 

@@ -1,7 +1,6 @@
 """Write and read a session's recording in the store: one row per unit, with labels and spike times or counts.
 
-Lossless to the last bit. Why spike times
-are stored as they are is measured in docs/performance.md.
+Lossless to the last bit. Why spike times are stored as they are is measured in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -31,6 +30,10 @@ BINNED_SCHEMA = pa.schema([*UNIT_FIELDS, pa.field("counts", COUNTS, nullable=Fal
 
 GROUP_VALUES = 1 << 22
 """Spikes (or tokens) of a row group, unless one unit has more: what is held in memory besides the recording."""
+RATES_HZ = (1e3, 1e4, 2e4, 24414.0625, 2.5e4, 3e4, 32e3, 4e4, 1e5, 1e6)
+"""Sampling clocks of common amplifiers (24414.0625 Hz: Tucker-Davis), and rounding to decimals."""
+_CLOCKS = np.array(RATES_HZ)[:, None]
+_PROBE = 64
 _FACTS_KEY = b"neuralpile.recording"
 
 
@@ -288,13 +291,6 @@ def _read_binned(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> t
         counts[position : position + len(values)] = values
         position += len(values)
     return tuple(units), BinnedCounts(counts.reshape(n_units, n_bins), **facts)
-
-
-RATES_HZ = (1e3, 1e4, 2e4, 24414.0625, 2.5e4, 3e4, 32e3, 4e4, 1e5, 1e6)
-"""Sampling clocks of common amplifiers (24414.0625 Hz: Tucker-Davis), and rounding to decimals."""
-
-_CLOCKS = np.array(RATES_HZ)[:, None]
-_PROBE = 64
 
 
 def to_ticks(times: np.ndarray, likely: float | None = None) -> tuple[np.ndarray, float | None]:

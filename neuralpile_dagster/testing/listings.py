@@ -1,4 +1,4 @@
-"""Listings of made-up files for tests of what is done with a listing; what an archive sends is in `servers`."""
+"""Listings of made-up files, for tests of what is done with a listing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def made_up_file(path: str, variables: tuple[str, ...] | None = ("Units",)) -> A
     )
 
 
-def make_listing(files: Iterable[ArchiveFile], source_id: str = "000000", version: str = "draft") -> Listing:
-    """A listing of any files."""
+def make_listing(files: Iterable[ArchiveFile], source_id: str = "000000") -> Listing:
+    """A listing of any files of a draft."""
     return Listing(
         archive="dandi",
         source_id=source_id,
-        version=version,
-        frozen=version != "draft",
+        version="draft",
+        frozen=False,
         listed_at=LISTED_AT,
         files=tuple(files),
     )

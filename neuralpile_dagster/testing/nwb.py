@@ -85,9 +85,9 @@ def write_units_nwb(
     return path
 
 
-def write_nwb_without_units(path: Path, subject_id: str = "S1") -> Path:
+def write_nwb_without_units(path: Path) -> Path:
     """Write a valid NWB file that has no units table."""
-    return synthetic_nwb.save(synthetic_nwb.new_file(subject_id), path)
+    return synthetic_nwb.save(synthetic_nwb.new_file("S1"), path)
 
 
 def remove(path: Path, *names: str) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.binning import binner as binner_module
-from neuralpile_dagster.binning import kernels as threads_module
+from neuralpile_dagster.binning import kernels
 from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
@@ -216,7 +216,7 @@ def test_consumed_spike_times_are_binned_the_same_and_their_memory_is_given_back
     monkeypatch: pytest.MonkeyPatch, threads: int
 ):
     monkeypatch.setattr(binner_module, "_GIVEN_BACK", 2_000)
-    monkeypatch.setattr(threads_module, "SMALL", 0)
+    monkeypatch.setattr(kernels, "SMALL", 0)
     rng = np.random.default_rng(0)
     units = [np.sort(rng.uniform(0.1, 60, size)) for size in (3_000, 10, 0, 2_500, 4_000, 700)]
     units[3] = units[3][::-1].copy()  # packed in another order than stored

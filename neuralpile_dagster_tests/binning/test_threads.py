@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.binning import kernels as module
+from neuralpile_dagster.binning import kernels
 from neuralpile_dagster.binning.binner import Binner
 from neuralpile_dagster.binning.clock import measure_clock
 from neuralpile_dagster.binning.kernels import over_units
@@ -24,7 +24,7 @@ from neuralpile_dagster_tests.fixtures.reference_binning import awkward_recordin
 @pytest.fixture(scope="module", autouse=True)
 def _however_small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SMALL", 0)
+        patch.setattr(kernels, "SMALL", 0)
         yield
 
 

@@ -14,7 +14,7 @@ from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
 from neuralpile_dagster.hdf5 import careful
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.nwb import units as no_units
+from neuralpile_dagster.recordings.nwb import units
 from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
@@ -217,7 +217,7 @@ def test_only_so_many_groups_are_searched_for_units_elsewhere(path: Path, monkey
         file.move("units", "processing/a/b/c/sorted")
     with pytest.raises(NoUnits, match=r"spike times in /processing/a/b/c/sorted"):
         read(path)
-    monkeypatch.setattr(no_units, "MAX_LOOKS", 5)
+    monkeypatch.setattr(units, "MAX_LOOKS", 5)
     with pytest.raises(NoUnits, match=r"found: (?!spike times).*processing"):
         read(path)
 
@@ -237,7 +237,7 @@ def test_only_so_many_variables_are_searched_for_matlab_s_mark(tmp_path: Path, m
         file["b"].attrs["MATLAB_class"] = np.bytes_(b"double")
     with pytest.raises(NoUnits, match=r"a MATLAB 7\.3 file"):
         read(path)
-    monkeypatch.setattr(no_units, "MAX_LOOKS", 1)
+    monkeypatch.setattr(units, "MAX_LOOKS", 1)
     with pytest.raises(NoUnits, match="found: a, b;"):
         read(path)
 

@@ -199,7 +199,6 @@ def test_the_footer_tells_rows_and_compressed_bytes(tmp_path: Path):
     path = write(tmp_path / "rows.parquet", some_rows())
     footer = read_footer(path, "rows")
     assert footer.n_rows == 5
-    assert footer.group_rows == (1,) * 5
-    assert footer.schema == ROW_SCHEMA
+    assert len(footer.group_bytes) == 5
     assert 0 < path.stat().st_size - sum(footer.group_bytes) < 5 * 8300 + 6000, "padding around counts, and the footer"
     assert all(size > 100 for size in footer.group_bytes)

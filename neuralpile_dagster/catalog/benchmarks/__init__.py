@@ -1,7 +1,7 @@
-"""Public lists of sessions that models are evaluated or pretrained on, as facts: one YAML file for each list.
+"""Public lists of sessions that models are evaluated or pretrained on, as facts: one YAML file in this folder for each.
 
-The files are in this folder; a user's own are in ``benchmarks/`` of ``NEURALPILE_HOME``, in the form of `Benchmark`.
-What is held out for them belongs in `ledger.splits`.
+A user's own are in ``benchmarks/`` of ``NEURALPILE_HOME``, in the form of `Benchmark`. What is held out for them
+belongs in `ledger.splits`.
 """
 
 from __future__ import annotations

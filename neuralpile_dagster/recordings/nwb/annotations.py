@@ -1,16 +1,12 @@
-"""The annotations of a session of NWB files: its intervals, and what is stated of each of its units.
+"""The annotations of a session of NWB files: its intervals, row by row, and what is stated of each of its units.
 
-Opens the files and goes through them in order; what is read of one file is in `intervals` and `metrics`.
+Tables of intervals (trials, epochs, stimulus presentations, invalid times) lie under ``/intervals``, and in
+``/processing/*`` where their type says ``TimeIntervals``. Their columns of numbers or text are read, one at a time;
+which bins an interval spans depends on the counts and belongs in `publish`.
 
-Intervals of an NWB file: trials, epochs, stimulus presentations, invalid times; every table of them, row by row.
-
-Tables lie under ``/intervals``, and in ``/processing/*`` where their type says `TimeIntervals`. Columns of numbers or
-text are read, one at a time; which bins an interval spans depends on the counts and belongs in `publish`.
-
-What an NWB units table states of each unit in one number or text, and where the unit's peak electrode lies.
-
-Columns of several values per unit (waveforms, amplitudes) are never opened beyond their shape. Labels that every
-recording has (area, probe, quality) belong in `labels`.
+Of a unit there is what the units table states in one number or text, and where the unit's peak electrode lies. Columns
+of several values per unit (waveforms, amplitudes) are never opened beyond their shape. Labels that every recording has
+(area, probe, quality) belong in `labels`.
 """
 
 from __future__ import annotations
@@ -31,52 +27,6 @@ from neuralpile_dagster.hdf5.text import read_attribute, text_of
 from neuralpile_dagster.recordings.nwb.labels import BY_PEAK, BY_REGION, electrode_rows
 from neuralpile_dagster.recordings.nwb.table import Column, Table, open_table
 
-
-@dataclass
-class Annotations:
-    """A session's open files; valid inside the ``with`` of `open_annotations`.
-
-    Attributes
-    ----------
-    files : sequence of (OpenFile, h5py.File)
-        In the order in which their units are stacked.
-    notes : list of str
-        What the files hold and is not used; gains lines while they are read.
-    units : str
-        Path of the units table in each file.
-    """
-
-    files: Sequence[tuple[OpenFile, h5py.File]]
-    notes: list[str] = field(default_factory=list)
-    units: str = "/units"
-
-    def intervals(self) -> Iterator[IntervalTable]:
-        """Every table of intervals; see `read_intervals`."""
-        return read_intervals(self.files, self.notes)
-
-    def unit_metrics(self) -> Iterator[tuple[int, Metric]]:
-        """What each file's units table states, with the row in ``spike_counts`` of the file's first unit.
-
-        Units of one file come after units of the other, as readers stack them.
-        """
-        first_row = 0
-        for opened, file in self.files:
-            table = open_table(opened, file, self.units)
-            if table is None:
-                self.notes.append(f"{opened.name} has no units table")
-                continue
-            yield from ((first_row, metric) for metric in read_unit_metrics(table))
-            self.notes.extend(f"{opened.name}: {note}" for note in table.notes)
-            first_row += table.n_rows
-
-
-@contextmanager
-def open_annotations(files: Sequence[OpenFile], units: str = "/units") -> Iterator[Annotations]:
-    """Open a session's NWB files, in the order in which its recording is read; ``units`` is their units table."""
-    with ExitStack() as stack:
-        yield Annotations([(opened, stack.enter_context(opened.hdf5())) for opened in files], units=units)
-
-
 INTERVALS, PROCESSING = "/intervals", "/processing"
 START, STOP = "start_time", "stop_time"
 MAX_TABLES = 60  # of a session; the largest number seen is 22
@@ -85,6 +35,18 @@ MAX_COLUMNS = 100  # of one table
 MAX_PER_ROW = 64  # values of one row of a ragged column
 MAX_TEXT_BYTES = 1_000  # of one value
 MAX_LOOKS = 1_000  # objects of /processing that are looked at
+
+PEAK = "electrodes."
+"""Begins the names of what is stated of a unit's peak electrode: ``electrodes.x``, ..."""
+PEAK_ID, PEAK_NOTE = f"{PEAK}id", f"{PEAK}note"
+COORDINATES = ("x", "y", "z")
+_NUMBERS = (*COORDINATES, "rel_x", "rel_y")
+_TEXTS = ("location", "group_name")
+_CHANNELS = ("max_channel", "ch")  # a channel's number, where units refer to no electrode
+_WAYS = {BY_PEAK: "units.peak_channel_id -> electrodes.id", BY_REGION: "the first of units.electrodes"}
+_READ_ELSEWHERE = frozenset({"id", "spike_times", "obs_intervals", "electrodes", "electrode_group"})
+_LARGEST_EXACT = 1 << 53  # whole numbers above it are not exact as float64
+_NOTE_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -107,7 +69,70 @@ class IntervalTable:
     columns: dict[str, Column]
 
 
-def read_intervals(files: Sequence[tuple[OpenFile, h5py.File]], notes: list[str]) -> Iterator[IntervalTable]:
+@dataclass(frozen=True)
+class Metric:
+    """One column: a number or a text per unit.
+
+    Attributes
+    ----------
+    name : str
+    values : numpy.ndarray, float64, shape (n_units,), or None
+        NaN where not stated; 0 and 1 for truth values.
+    texts : list of str or None
+        Of text; also whole numbers that float64 cannot hold.
+    """
+
+    name: str
+    values: np.ndarray | None
+    texts: list[str | None] | None = None
+
+
+@dataclass
+class Annotations:
+    """A session's open files; valid inside the ``with`` of `open_annotations`.
+
+    Attributes
+    ----------
+    files : sequence of (OpenFile, h5py.File)
+        In the order in which their units are stacked.
+    notes : list of str
+        What the files hold and is not used; gains lines while they are read.
+    units : str
+        Path of the units table in each file.
+    """
+
+    files: Sequence[tuple[OpenFile, h5py.File]]
+    notes: list[str] = field(default_factory=list)
+    units: str = "/units"
+
+    def intervals(self) -> Iterator[IntervalTable]:
+        """Every table of intervals; see `_read_intervals`."""
+        return _read_intervals(self.files, self.notes)
+
+    def unit_metrics(self) -> Iterator[tuple[int, Metric]]:
+        """What each file's units table states, with the row in ``spike_counts`` of the file's first unit.
+
+        Units of one file come after units of the other, as readers stack them.
+        """
+        first_row = 0
+        for opened, file in self.files:
+            table = open_table(opened, file, self.units)
+            if table is None:
+                self.notes.append(f"{opened.name} has no units table")
+                continue
+            yield from ((first_row, metric) for metric in _read_unit_metrics(table))
+            self.notes.extend(f"{opened.name}: {note}" for note in table.notes)
+            first_row += table.n_rows
+
+
+@contextmanager
+def open_annotations(files: Sequence[OpenFile], units: str = "/units") -> Iterator[Annotations]:
+    """Open a session's NWB files, in the order in which its recording is read; ``units`` is their units table."""
+    with ExitStack() as stack:
+        yield Annotations([(opened, stack.enter_context(opened.hdf5())) for opened in files], units=units)
+
+
+def _read_intervals(files: Sequence[tuple[OpenFile, h5py.File]], notes: list[str]) -> Iterator[IntervalTable]:
     """Read the tables of a session's files, one after the other; memory is that of one table.
 
     A table that several files hold with the same contents is read once; one of other contents has the file's name
@@ -129,26 +154,26 @@ def read_intervals(files: Sequence[tuple[OpenFile, h5py.File]], notes: list[str]
     known: dict[str, str] = {}
     n_rows = 0
     for opened, file in files:
-        for name, path in _paths(file, opened.name):
+        for name, path in _interval_paths(file, opened.name):
             table = open_table(opened, file, path, MAX_INTERVALS)
             if table is None:
                 notes.append(f"{opened.name}: {path} is not used: it has no column id")
                 continue
-            found = _read(table, name)
+            found = _read_table(table, name)
             notes.extend(f"{opened.name}: {note}" for note in table.notes)
-            digest = _digest(found)
+            digest = _digest_of(found)
             if known.get(name) == digest:
                 continue
             if name in known:
                 name = f"{name} ({PurePosixPath(opened.name).name})"
             known[name] = digest
             n_rows += table.n_rows
-            require_at_most(len(known), MAX_TABLES, f"{opened.name} has too many tables of intervals")
-            require_at_most(n_rows, MAX_INTERVALS, f"{opened.name} has too many intervals")
+            _require_at_most(len(known), MAX_TABLES, f"{opened.name} has too many tables of intervals")
+            _require_at_most(n_rows, MAX_INTERVALS, f"{opened.name} has too many intervals")
             yield IntervalTable(name, found.start_time, found.stop_time, found.columns)
 
 
-def _paths(file: h5py.File, name: str) -> Iterator[tuple[str, str]]:
+def _interval_paths(file: h5py.File, name: str) -> Iterator[tuple[str, str]]:
     """Name and path of every table of intervals."""
     for path in sorted(child_paths(file, INTERVALS, name).values()):
         if isinstance(find(file, path, name), h5py.Group):
@@ -161,12 +186,12 @@ def _paths(file: h5py.File, name: str) -> Iterator[tuple[str, str]]:
             yield str(PurePosixPath(path).relative_to(PROCESSING)), path
 
 
-def _read(table: Table, name: str) -> IntervalTable:
+def _read_table(table: Table, name: str) -> IntervalTable:
     names = [column for column in table.columns() if column not in ("id", START, STOP)]
-    require_at_most(len(names), MAX_COLUMNS, f"{table.opened.name}: {table.path} has too many columns")
+    _require_at_most(len(names), MAX_COLUMNS, f"{table.opened.name}: {table.path} has too many columns")
     columns = {column: values for column in names if (values := table.values(column, MAX_PER_ROW)) is not None}
     for column, values in columns.items():
-        require_short(values.values, f"{table.opened.name}: {table.path}/{column}")
+        _require_short(values.values, f"{table.opened.name}: {table.path}/{column}")
     return IntervalTable(name, _times(table, START), _times(table, STOP), columns)
 
 
@@ -187,18 +212,18 @@ def _times(table: Table, column: str) -> np.ndarray:
     )
 
 
-def require_short(values: np.ndarray, what: str) -> None:
+def _require_short(values: np.ndarray, what: str) -> None:
     """Raise `RecordingError` when a text is longer than `MAX_TEXT_BYTES`.
 
     ``values`` are those of a column: of any dtype, texts if object, shape (n_values,).
     """
     if values.dtype.kind == "O" and len(values):
-        require_at_most(
+        _require_at_most(
             max(len(text.encode()) for text in values), MAX_TEXT_BYTES, f"{what} holds text that is too long"
         )
 
 
-def require_at_most(found: int, most: int, what: str) -> None:
+def _require_at_most(found: int, most: int, what: str) -> None:
     """Raise `RecordingError`, saying ``what`` is wrong, when a number is above its bound."""
     if found > most:
         raise RecordingError(
@@ -206,7 +231,7 @@ def require_at_most(found: int, most: int, what: str) -> None:
         )
 
 
-def _digest(table: IntervalTable) -> str:
+def _digest_of(table: IntervalTable) -> str:
     digest = hashlib.sha256(table.start_time.tobytes() + table.stop_time.tobytes())
     for name, column in table.columns.items():
         values = column.values
@@ -215,38 +240,7 @@ def _digest(table: IntervalTable) -> str:
     return digest.hexdigest()
 
 
-PEAK = "electrodes."
-"""Begins the names of what is stated of a unit's peak electrode: ``electrodes.x``, ..."""
-PEAK_ID, PEAK_NOTE = f"{PEAK}id", f"{PEAK}note"
-COORDINATES = ("x", "y", "z")
-_NUMBERS = (*COORDINATES, "rel_x", "rel_y")
-_TEXTS = ("location", "group_name")
-_CHANNELS = ("max_channel", "ch")  # a channel's number, where units refer to no electrode
-_WAYS = {BY_PEAK: "units.peak_channel_id -> electrodes.id", BY_REGION: "the first of units.electrodes"}
-_READ_ELSEWHERE = frozenset({"id", "spike_times", "obs_intervals", "electrodes", "electrode_group"})
-_LARGEST_EXACT = 1 << 53  # whole numbers above it are not exact as float64
-_NOTE_CHARACTERS = 200
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One column: a number or a text per unit.
-
-    Attributes
-    ----------
-    name : str
-    values : numpy.ndarray, float64, shape (n_units,), or None
-        NaN where not stated; 0 and 1 for truth values.
-    texts : list of str or None
-        Of text; also whole numbers that float64 cannot hold.
-    """
-
-    name: str
-    values: np.ndarray | None
-    texts: list[str | None] | None = None
-
-
-def read_unit_metrics(table: Table) -> Iterator[Metric]:
+def _read_unit_metrics(table: Table) -> Iterator[Metric]:
     """Read what the table states of each unit, column by column, then of its peak electrode.
 
     The peak electrode is that of ``peak_channel_id``, else the first of ``electrodes``, else the number in
@@ -258,11 +252,11 @@ def read_unit_metrics(table: Table) -> Iterator[Metric]:
         There are more columns or longer texts than any units table has.
     """
     names = [column for column in table.columns() if column not in _READ_ELSEWHERE]
-    require_at_most(len(names), MAX_COLUMNS, f"{table.opened.name}: {table.path} has too many columns")
+    _require_at_most(len(names), MAX_COLUMNS, f"{table.opened.name}: {table.path} has too many columns")
     for name in names:
         column = table.values(name)
         if column is not None:
-            require_short(column.values, f"{table.opened.name}: {table.path}/{name}")
+            _require_short(column.values, f"{table.opened.name}: {table.path}/{name}")
             yield _metric(name, column.values)
     yield from _peak_electrodes(table)
 
@@ -288,10 +282,10 @@ def _peak_electrodes(units: Table) -> Iterator[Metric]:
         return
     ids = electrodes.numbers("id")
     if ids is not None:
-        yield Metric(PEAK_ID, _taken(ids, peaks))
+        yield Metric(PEAK_ID, _at_peak(ids, peaks))
     for name in _NUMBERS:
         if (numbers := electrodes.numbers(name)) is not None:
-            yield Metric(f"{PEAK}{name}", _taken(numbers, peaks))
+            yield Metric(f"{PEAK}{name}", _at_peak(numbers, peaks))
     for name in _TEXTS:
         if (labels := electrodes.labels(name)) is not None:
             yield Metric(f"{PEAK}{name}", None, [labels[row] if row >= 0 else None for row in peaks.tolist()])
@@ -299,7 +293,7 @@ def _peak_electrodes(units: Table) -> Iterator[Metric]:
     yield Metric(PEAK_NOTE, None, [f"{note}{frame}" if note else None for note in notes])
 
 
-def _taken(values: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+def _at_peak(values: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """A column of electrodes for each unit's electrode: float64, shape (n_units,); NaN for units without one."""
     return np.where(peaks >= 0, values.astype(np.float64)[peaks], np.nan)
 

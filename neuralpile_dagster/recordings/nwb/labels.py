@@ -1,11 +1,8 @@
-"""Labels of units in an NWB units table: brain area (and its source column), probe, quality, cell type.
+"""Labels of units in an NWB units table (brain area and its source, probe, quality, cell type), and their electrodes.
 
-`VOCABULARY` names the columns that are understood, `read_units` chooses among them for each unit. How a column is read
-belongs in `table`.
-
-The electrodes of units: rows of an NWB electrodes table, by each way that a units table refers to them.
-
-Brain areas of electrodes belong in `labels`, their positions in `metrics`.
+`VOCABULARY` names the columns that are understood, `read_units` chooses among them for each unit; `electrode_rows`
+finds the rows of the electrodes table that units refer to. How a column is read belongs in `table`, what else is stated
+of a unit's electrode in `annotations`.
 """
 
 from __future__ import annotations
@@ -41,6 +38,11 @@ PHY_GROUPS = frozenset({"good", "mua", "noise", "unsorted"})  # what a person so
 LABEL_PLACEHOLDERS = frozenset({"unknown", "nan", "none", "null", "n/a", "na"})  # placeholders for a missing value
 _STRUCTURE = frozenset({"id", "spike_times"})  # read by the reader itself
 MAX_NAMES = 20  # of unread columns in a note
+
+ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
+BY_REGION, BY_PEAK = "electrodes", "peak_channel_id"
+"""Columns of a units table that refer to electrodes: by row, and by id."""
+ElectrodeRows = list[np.ndarray]
 
 
 def read_units(table: Table, ids: np.ndarray) -> tuple[Unit, ...]:
@@ -201,13 +203,6 @@ class _LabelColumns:
         name = self.table.opened.name
         group = find(self.table.file, path, name)
         return text_of(read_attribute(group, "location", name)) if isinstance(group, h5py.Group) else None
-
-
-ELECTRODES = f"{ELECTRODE_GROUPS}/electrodes"
-BY_REGION, BY_PEAK = "electrodes", "peak_channel_id"
-"""Columns of a units table that refer to electrodes: by row, and by id."""
-
-ElectrodeRows = list[np.ndarray]
 
 
 def electrode_rows(units: Table) -> tuple[Table | None, dict[str, ElectrodeRows]]:

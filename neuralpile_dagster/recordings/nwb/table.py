@@ -34,8 +34,16 @@ from neuralpile_dagster.recordings.model import SessionFacts
 
 MAX_ROWS = 1_000_000  # units or electrodes of one file; the largest session seen has 3,900 units
 MAX_VALUES = 10_000_000  # of a ragged column beside the spikes (electrodes or intervals of all units)
-
 ELECTRODE_GROUPS = "/general/extracellular_ephys"  # where NWB keeps what most references point to
+_FACTS = {
+    "subject": "/general/subject/subject_id",
+    "sex": "/general/subject/sex",
+    "age": "/general/subject/age",
+    "species": "/general/subject/species",
+    "start_time": "/session_start_time",
+    "reference_time": "/timestamps_reference_time",
+    "description": "/session_description",
+}
 
 
 def broken_index_rule(index: np.ndarray, n_values: int, n_rows: int) -> str | None:
@@ -351,20 +359,9 @@ def open_table(opened: OpenFile, file: h5py.File, path: str, max_rows: int = MAX
     return Table(opened, file, path, n_rows)
 
 
-_WHERE = {
-    "subject": "/general/subject/subject_id",
-    "sex": "/general/subject/sex",
-    "age": "/general/subject/age",
-    "species": "/general/subject/species",
-    "start_time": "/session_start_time",
-    "reference_time": "/timestamps_reference_time",
-    "description": "/session_description",
-}
-
-
 def read_facts(file: h5py.File, name: str) -> SessionFacts:
     """The session's facts as the file states them; empty text counts as not stated."""
-    return SessionFacts(**{fact: read_text(file, path, name) for fact, path in _WHERE.items()})
+    return SessionFacts(**{fact: read_text(file, path, name) for fact, path in _FACTS.items()})
 
 
 def first_facts(facts: Sequence[SessionFacts]) -> SessionFacts:

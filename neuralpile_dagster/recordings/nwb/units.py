@@ -1,11 +1,9 @@
 """Reader ``units``: spike times of an NWB units table, and the few columns that describe the units.
 
 Only ``spike_times``, its index, ``id`` and small per-unit columns are read;
-never amplitudes or waveforms, which are larger than the spikes.
-
-Why an HDF5 file has no units table at a path: an NWB 1 file, a MATLAB file, or units elsewhere in the file.
-
-Only looked into once a reader has found none; reading units belongs in `units`.
+never amplitudes or waveforms, which are larger than the spikes. Where a file
+has no units table, the error says what it has instead: an NWB 1 file, a MATLAB
+file, or units elsewhere.
 """
 
 from __future__ import annotations
@@ -45,6 +43,9 @@ from neuralpile_dagster.recordings.nwb.table import (
 )
 
 MAX_SPIKES = 2_000_000_000  # of one session, 16 GB; the largest session seen has 131 million
+_OTHER_PLACES = ("/processing", "/analysis", "/scratch")  # where NWB files keep tables besides /units
+MAX_LOOKS = 1_000  # groups looked into; a file with more modules and tables than that is not a usual one
+_NWB_1 = re.compile(r"^(?:NWB-)?([01](?:\.\w+)*)")
 
 
 def read_nwb_units(files: Sequence[OpenFile], options: UnitsOptions) -> Recording:
@@ -117,7 +118,7 @@ def _find_units(opened: OpenFile, file: h5py.File, path: str) -> _Part:
     name = opened.name
     units = find(file, path, name)
     if not isinstance(units, h5py.Group):
-        raise no_units_table(file, name, path)
+        raise _no_units_table(file, name, path)
     spike_times = find_dataset(file, f"{path}/spike_times", name)
     if spike_times is None:
         raise NoUnits(
@@ -185,12 +186,7 @@ def _damaged(name: str, rule: str) -> DamagedRecording:
     )
 
 
-OTHER_PLACES = ("/processing", "/analysis", "/scratch")  # where NWB files keep tables besides /units
-MAX_LOOKS = 1_000  # groups looked into; a file with more modules and tables than that is not a usual one
-_NWB_1 = re.compile(r"^(?:NWB-)?([01](?:\.\w+)*)")
-
-
-def no_units_table(file: h5py.File, name: str, path: str = "/units") -> NoUnits:
+def _no_units_table(file: h5py.File, name: str, path: str) -> NoUnits:
     """The error for a file without a units table at ``path``; its remedy fits what the file has instead.
 
     Parameters
@@ -242,9 +238,9 @@ def _is_matlab(file: h5py.File, name: str) -> bool:
 
 
 def _units_elsewhere(file: h5py.File, name: str) -> list[str]:
-    """Paths of groups that hold ``spike_times``: ``/units`` and below `OTHER_PLACES`; those near the top first."""
+    """Paths of groups that hold ``spike_times``: ``/units`` and below `_OTHER_PLACES`; those near the top first."""
     found: list[str] = []
-    waiting = deque(["/units", *OTHER_PLACES])
+    waiting = deque(["/units", *_OTHER_PLACES])
     for _ in range(MAX_LOOKS):
         if not waiting:
             break

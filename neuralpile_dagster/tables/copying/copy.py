@@ -1,10 +1,9 @@
 """Copy rows from Parquet files into a new one without decoding them. Which rows to copy is decided elsewhere.
 
-The column chunks go into the new file byte for byte; only the footer and the
-page index are rewritten. Rows that are not encoded as `RowWriter` does
-are decoded and encoded, and counted with the reason.
-
-Put encoded rows into a Parquet file, one row group each; encoding and copying them belongs elsewhere.
+The column chunks go into the new file byte for byte, one row group for each
+row (`RowFile`, which `tables.rows` writes with too); only the footer and the
+page index are made anew. Rows that are not encoded as `RowWriter` does are
+decoded and encoded (`encoded`), and counted with the reason.
 """
 
 from __future__ import annotations
@@ -23,6 +22,22 @@ from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN, EncodedChun
 from neuralpile_dagster.tables.copying.footers import MAGIC, FooterWriter, PlacedRow
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.copying.sources import FileOpener, Sources
+
+_CUT = bytes.fromhex(
+    "3957a3488c770d4af48ba33c776a0306934ee35c3eeb992c5b9dc47ef218765a"
+    "54e38c95305ece90d74db4b45cd9ec94248570634ccbd5bb8468d01bf4129e66"
+)
+"""64 bytes after which Xet (hf_xet 1.8) cuts a file into chunks: the window of its rolling hash, found by searching
+random bytes for a cut."""
+_GAPS = (bytes(8192) + _CUT, _CUT, b"")
+"""Padding before a row's counts, before the column after them, and before the others.
+
+Parquet allows bytes between column chunks. With these, Xet cuts exactly where
+the counts begin and end, so that a row of the pile is the chunks that its
+component already uploaded to the Hub (`bench.publish`: 0.4% of the pile is sent,
+without them 16%). Xet cuts no chunk below 8 KiB, hence the zeros. Were its
+cutting to change, more data would be uploaded and nothing would break.
+"""
 
 
 class RowRef(NamedTuple):
@@ -101,23 +116,6 @@ def _encoded(sources: Sources, row: RowRef, schema: pa.Schema, reasons: Counter[
         decoded = sources.decoded(row.file, row.row_group, copied)
         chunks = encode_row(decoded, pa.schema([schema.field(name) for name in copied]))
     return chunks if row.source_dataset is None else [*chunks, encode_source(row.source_dataset)]
-
-
-_CUT = bytes.fromhex(
-    "3957a3488c770d4af48ba33c776a0306934ee35c3eeb992c5b9dc47ef218765a"
-    "54e38c95305ece90d74db4b45cd9ec94248570634ccbd5bb8468d01bf4129e66"
-)
-"""64 bytes after which Xet (hf_xet 1.8) cuts a file into chunks: the window of its rolling hash, found by searching
-random bytes for a cut."""
-_GAPS = (bytes(8192) + _CUT, _CUT, b"")
-"""Padding before a row's counts, before the column after them, and before the others.
-
-Parquet allows bytes between column chunks. With these, Xet cuts exactly where
-the counts begin and end, so that a row of the pile is the chunks that its
-component already uploaded to the Hub (`bench.publish`: 0.4% of the pile is sent,
-without them 16%). Xet cuts no chunk below 8 KiB, hence the zeros. Were its
-cutting to change, more data would be uploaded and nothing would break.
-"""
 
 
 class RowFile:

@@ -33,6 +33,15 @@ from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 SOURCE_COLUMN = "source_dataset"
 _LONGEST_STATISTIC = 4_096
 """Bytes of a value that parquet-cpp (``max_statistics_size``) states as a minimum and maximum."""
+_LEVEL = 1
+"""Level of zstd for counts; measured in docs/performance.md."""
+_RUNS = 1 / 256
+"""Bytes per token below which, and constant groups above which pyarrow's runs may be smaller than packed counts."""
+_SMALL_ROW = 32_768
+"""Tokens of a row that pyarrow encodes in no time."""
+_TOLERATED = 1.03
+"""Size of packed counts by that of pyarrow's runs above which the runs are taken, which are slower to read."""
+_ONE = np.zeros((1, 1), np.uint8)
 
 
 class EncodedChunk(NamedTuple):
@@ -134,17 +143,6 @@ def _statistics(dictionary: bytes) -> ChunkStatistics:
     return ChunkStatistics(known, known, int(value is None))
 
 
-LEVEL = 1
-"""Level of zstd for counts; measured in docs/performance.md."""
-_RUNS = 1 / 256
-"""Bytes per token below which, and constant groups above which pyarrow's runs may be smaller than packed counts."""
-_SMALL_ROW = 32_768
-"""Tokens of a row that pyarrow encodes in no time."""
-_TOLERATED = 1.03
-"""Size of packed counts by that of pyarrow's runs above which the runs are taken, which are slower to read."""
-_ONE = np.zeros((1, 1), np.uint8)
-
-
 def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
     """Encode one row: a pure function.
 
@@ -174,9 +172,9 @@ def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
     if not row.counts.size:
         return [by_pyarrow, *ids]
     packed = pack(row.counts)
-    ours = _compressed(packed, LEVEL)
+    ours = _compressed(packed, _LEVEL)
     level = _better_level(packed, len(ours.data) / len(packed.page))
-    if level != LEVEL:
+    if level != _LEVEL:
         ours = min(ours, _compressed(packed, level), key=lambda chunk: len(chunk.data))
     if not small and (len(ours.data) < _RUNS * row.counts.size or packed.constant_groups() > _RUNS):
         by_pyarrow, small = _by_pyarrow(row, schema)[0], True
@@ -184,16 +182,16 @@ def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
 
 
 def _better_level(packed: PackedCounts, share: float) -> int:
-    """Level for a row that `LEVEL` compresses to this share: a higher one where pyarrow's file would be smaller.
+    """Level for a row that `_LEVEL` compresses to this share: a higher one where pyarrow's file would be smaller.
 
     Level 1 is good at Huffman codes, which end at a bit per byte: sparse rows are beyond them, and so are most
     rows with a byte per count. For more than 32 values pyarrow's widths (6 and 7 bits) are worse than ours.
     """
     if packed.width < 8:
-        return 7 if share < 1 / 10 else LEVEL
+        return 7 if share < 1 / 10 else _LEVEL
     if share < 1 / 20:
         return 7
-    return 5 if share < 1 / 4 and len(packed.values) <= 32 else LEVEL
+    return 5 if share < 1 / 4 and len(packed.values) <= 32 else _LEVEL
 
 
 def _compressed(packed: PackedCounts, level: int) -> EncodedChunk:

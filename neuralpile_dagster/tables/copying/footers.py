@@ -1,12 +1,9 @@
-"""Read and cache the footers of Parquet files to copy rows from.
+"""Footers of Parquet files: read from the files whose rows are copied, written behind the rows of a new file.
 
-They are not read by pyarrow, whose metadata classes end the process
-(``terminate``) when a damaged footer names an unknown codec or has level
-histograms of the wrong length.
-
-Write the footer and page index of a Parquet file whose column chunks were copied.
-
-Read and write Parquet's Thrift structures with ``thriftpy2``, from the IDL that ``fastparquet`` ships.
+They are Thrift structures, read and written with ``thriftpy2`` from the IDL
+that ``fastparquet`` ships. pyarrow does not read them here: its metadata classes
+end the process (``terminate``) when a damaged footer names an unknown codec or
+has level histograms of the wrong length.
 """
 
 from __future__ import annotations
@@ -31,6 +28,8 @@ MAX_KNOWN_ROWS = 100_000
 """Row groups whose places are cached (~1 kB each)."""
 
 _WRITER = "parquet-cpp-arrow version "
+MAGIC = b"PAR1"  # the first and last four bytes of a Parquet file
+_TRAILER = struct.Struct("<I4s")  # length of the footer, magic
 
 
 class ChunkPlace(NamedTuple):
@@ -243,7 +242,7 @@ class FooterWriter:
             len(rows), lambda i: self._row_group(rows[i], indexes[i * width : (i + 1) * width + 1])
         )
         encode(self._file, stream)
-        stream.write(TRAILER.pack(stream.tell() - start, MAGIC))
+        stream.write(_TRAILER.pack(stream.tell() - start, MAGIC))
 
     def _row_group(self, row: PlacedRow, indexes: Sequence[int]) -> Any:
         columns = []
@@ -311,10 +310,6 @@ class _Computed:
         return map(self._item, range(self._length))
 
 
-MAGIC = b"PAR1"  # the first and last four bytes of a Parquet file
-TRAILER = struct.Struct("<I4s")  # length of the footer, magic
-
-
 @functools.cache
 def idl() -> Any:
     """The Parquet IDL as a module: ``idl().FileMetaData`` and so on.
@@ -363,9 +358,9 @@ def encode(value: Any, stream: BinaryIO) -> None:
 def read_footer_bytes(file: pa.NativeFile) -> bytes:
     """Read a file's footer; raises `ValueError` when it has none."""
     size = file.size()
-    trailer = file.read_at(min(size, TRAILER.size), max(size - TRAILER.size, 0))
-    length, magic = TRAILER.unpack(trailer) if len(trailer) == TRAILER.size else (0, b"")
-    start = size - TRAILER.size - length
+    trailer = file.read_at(min(size, _TRAILER.size), max(size - _TRAILER.size, 0))
+    length, magic = _TRAILER.unpack(trailer) if len(trailer) == _TRAILER.size else (0, b"")
+    start = size - _TRAILER.size - length
     if magic != MAGIC or start < len(MAGIC):
         raise ValueError(f"{size:,} bytes that do not end in the footer of a Parquet file")
     content: bytes = file.read_at(length, start)
