@@ -22,7 +22,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
+from neuralpile_dagster.hub.huggingface.client import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, worth_retrying
 
