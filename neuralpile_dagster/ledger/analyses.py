@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,8 +43,6 @@ __all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisT
 
 AnyRecord = TypeVar("AnyRecord", bound=AnalysisRecord)
 ENTRY_POINTS = "neuralpile.analyses"
-TRANSIENT_WAIT = timedelta(hours=1)
-"""A session that failed with a transient error is retried after this long."""
 
 
 @dataclass(frozen=True)
