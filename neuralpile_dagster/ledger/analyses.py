@@ -321,9 +321,7 @@ def read_analysis(
     return read_record(store, analysis.record_key(dataset, settings, key), analysis.record)
 
 
-def analysis_inputs(
-    analysis: Analysis, dataset: Dataset, settings: Settings, session: Session, counts: CountsRecord | None
-) -> str | None:
+def analysis_inputs(analysis: Analysis, dataset: Dataset, session: Session, counts: CountsRecord | None) -> str | None:
     """Hash (sha256, hex) of the inputs of a session's record; None while its upstream asset is missing."""
     if analysis.made_from == "spike_counts":
         if counts is None:

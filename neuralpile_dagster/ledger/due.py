@@ -66,7 +66,7 @@ def analysis_standing(
         counts = None
         if analysis.made_from == "spike_counts":
             counts = documents.read_counts_record(store, dataset, settings, session.key)
-        inputs = analysis_inputs(analysis, dataset, settings, session, counts)
+        inputs = analysis_inputs(analysis, dataset, session, counts)
         record = read_analysis(store, dataset, settings, analysis, session.key)
         current = is_current(store, record, inputs)
         return (

@@ -69,7 +69,7 @@ def publish_pile(
     current = piles.require_current(store, pile, settings)
     planned = load_plan(store, piles.plan_path(pile, settings, current.plan_id))
     plan = planned.record
-    shards = _made_shards(store, pile, settings, plan)
+    shards = _require_shards(store, pile, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
     }
@@ -129,7 +129,7 @@ def publish_pile(
     return PublishedPile(plan, shards, record, publication, current.synthetic, current.left_out)
 
 
-def _made_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
+def _require_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
     folder = piles.shards_folder(pile, settings, plan.plan_id)
     found = {shard.name: read_record(store, f"{folder}/{shard.name}.json", PileShard) for shard in plan.shards}
     missing = [name for name, shard in found.items() if shard is None]

@@ -51,8 +51,9 @@ STREAMED = ("intervals", "unit_metrics")
 SOURCE = pa.field("source_dataset", pa.string())
 """Last column of a pile's tables."""
 MAX_ROWS = 8
+"""Rows of a preview."""
 MAX_BINS = 500
-"""10 s at 20 ms: a raster that fits a screen."""
+"""Bins of a preview's row, 10 s at 20 ms: a raster that fits a screen."""
 MAX_TOKENS = 200_000
 """The Hub's viewer refuses rows above ~2 MB and sends them as JSON, two to four characters a token."""
 

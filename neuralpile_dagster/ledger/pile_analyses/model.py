@@ -1,7 +1,7 @@
 """What is made of a planned pile, each kind of asset one row: its inputs, and how one of its partitions is made.
 
 A row lists itself in `neuralpile status`, `neuralpile build --merge` and automation, gets an asset, and a record per
-partition. Rows of repositories share `publication`, and what publishes them: `publish`.
+partition. A row that is a repository is made by `publication`, and published by `publish`.
 
 Which rows there are is in `motifs` and `tokens`, which a pile has and their state in `standing`; what a row computes,
 and what a repository holds, belongs in other rooms.

@@ -180,7 +180,11 @@ def publication_row(shape: MotifShape, top: int) -> PileAnalysis:
         from neuralpile_dagster.publish.motif_table import write_motif_table
 
         record: TableRecord = task.of.upstream(table)
-        return publish(task, shape.name, lambda folder, of: write_motif_table(folder, task.of.store, of, record))
+        return publish(
+            task,
+            shape.name,
+            lambda folder, about: write_motif_table(folder, task.of.store, about, record, progress=task.progress),
+        )
 
     return publication(
         "motifs_hub_dataset",
