@@ -39,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(shared.close)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which commands were no forks: once all of the doctor's were none, and tests took minutes longer."""
+    from neuralpile_dagster_tests.fixtures.commands import declined
+
+    for reason, times in declined().most_common(5):
+        terminalreporter.write_line(f"{times} commands were started anew instead of forked ({reason} differs)")
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Distribute by test (``--dist loadgroup``), but keep together the tests of a file that share what it builds."""
     if isinstance(item, pytest.Function) and _shared_fixtures(item):
