@@ -303,13 +303,13 @@ def publish(task: PileTask, ending: str, write: Callable[[Path, OfPile], Sequenc
             remedy="give that dataset or pile another name",
         )
     shards = write(folder, _of_pile(task, repository_of(of, ending)))
-    publication = hub.publish(name, folder, task.progress)
+    published = hub.publish(name, folder, task.progress)
     return PublicationRecord(
         inputs=task.inputs,
-        repository=publication.repository,
+        repository=published.repository,
         plan=of.plan.digest,
-        version=publication.version,
-        url=publication.url,
+        version=published.version,
+        url=published.url,
         shards=tuple(shards),
     )
 
