@@ -19,7 +19,7 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.progress import silent
-from neuralpile_dagster.publish.card_metadata import cite_repository
+from neuralpile_dagster.publish.card_parts import cite_repository
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent

@@ -1,4 +1,4 @@
-"""Publishing: a dataset as a folder of files (`component`, `pile`), and the hubs that take such folders."""
+"""The hubs that take folders of files as published datasets; what such a folder holds belongs in `publish`."""
 
 from __future__ import annotations
 

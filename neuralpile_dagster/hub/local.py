@@ -34,6 +34,12 @@ from neuralpile_dagster.records import Model, document, read_document
 from neuralpile_dagster.store.fetching import NO_LINKS
 
 _ATTEMPTS = 5
+_FOLDER = ".versions"
+_Listing = tuple[RepositoryFile, ...]
+_OLD_LISTING = TypeAdapter(_Listing)
+_LINK_FROM_BYTES = 1 << 20
+"""Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
+_BLOCK = 1 << 22
 
 
 class LocalHub:
@@ -144,19 +150,10 @@ def _restless(link: Path) -> HubConflict:
     )
 
 
-FOLDER = ".versions"
-Listing = tuple[RepositoryFile, ...]
-_OLD_LISTING = TypeAdapter(Listing)
-_LINK_FROM_BYTES = 1 << 20
-"""Smaller files are copied: people edit cards in place, and a linked one would change in the staging folder too."""
-
-_BLOCK = 1 << 22
-
-
 class _Version(Model):
     """What a version was published with."""
 
-    files: Listing
+    files: _Listing
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ class Versions:
     @property
     def folder(self) -> Path:
         """Where the versions lie."""
-        return self.link.parent / FOLDER / self.link.name
+        return self.link.parent / _FOLDER / self.link.name
 
     def current(self) -> Path | None:
         """Folder of the version that readers see; None when there is none."""
@@ -177,7 +174,7 @@ class Versions:
         target = self.link.parent / self.link.readlink()
         return target if target.is_dir() else None
 
-    def listing(self, version: Path) -> Listing:
+    def listing(self, version: Path) -> _Listing:
         """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
         path = self._listing_path(version)
         text = path.read_bytes()
@@ -190,7 +187,7 @@ class Versions:
         except (DocumentError, ValueError) as error:  # what it says can be told from the files again
             raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
 
-    def _published(self) -> Listing:
+    def _published(self) -> _Listing:
         """What the current version was published with; empty when there is none, or its listing is unreadable."""
         current = self.current()
         try:
@@ -198,11 +195,11 @@ class Versions:
         except FileNotFoundError:
             return ()
 
-    def holds(self, files: Listing) -> bool:
+    def holds(self, files: _Listing) -> bool:
         """Whether readers see exactly these files; `damaged` says whether they are what they were."""
         return self._published() == files
 
-    def damaged(self, source: Path, files: Listing) -> dict[str, str]:
+    def damaged(self, source: Path, files: _Listing) -> dict[str, str]:
         """Files of the current version that are not what was published, each with what was found instead.
 
         ``files`` are those of ``source``, just read: what is a link to one of them is not read again.
@@ -225,7 +222,7 @@ class Versions:
     def locked(self, progress: Progress) -> Iterator[None]:
         """Hold the repository's lock, which the operating system releases even when this process is killed."""
         if self.link.is_symlink():
-            ours = self.link.readlink().parent == Path(FOLDER, self.link.name)
+            ours = self.link.readlink().parent == Path(_FOLDER, self.link.name)
         else:
             ours = not self.link.exists()
         if not ours:
@@ -237,7 +234,7 @@ class Versions:
         with locked(self.folder / "lock", progress, f"{self.link.name} is being published"):
             yield
 
-    def add(self, version: str, files: Listing, source: Path, progress: Progress) -> int:
+    def add(self, version: str, files: _Listing, source: Path, progress: Progress) -> int:
         """Make a version of the files in ``source`` the current one; give the bytes that had to be copied.
 
         Only under the lock. Raises `DiskFull` before copying, and `HubConflict`
@@ -253,7 +250,7 @@ class Versions:
         temporary.rename(final)
         sync(self.folder)
         pointer = self.folder / temporary_name()
-        pointer.symlink_to(Path(FOLDER, self.link.name, final.name))  # relative, so that the home can be moved
+        pointer.symlink_to(Path(_FOLDER, self.link.name, final.name))  # relative, so that the home can be moved
         pointer.replace(self.link)
         sync(self.link.parent)
         return copied
@@ -278,7 +275,7 @@ class Versions:
         names = (version, *(f"{version}-{n}" for n in range(2, 1000)))
         return next(self.folder / name for name in names if not (self.folder / name).exists())
 
-    def _assemble(self, temporary: Path, files: Listing, source: Path, progress: Progress) -> int:
+    def _assemble(self, temporary: Path, files: _Listing, source: Path, progress: Progress) -> int:
         origins = self._link_origins(files, source)
         copies = sum(file.size for file in files if file.path not in origins)
         require_free(self.folder, copies, f"publishing {self.link.name}")
@@ -296,7 +293,7 @@ class Versions:
             sync(folder)
         return copies
 
-    def _link_origins(self, files: Listing, source: Path) -> dict[str, Path]:
+    def _link_origins(self, files: _Listing, source: Path) -> dict[str, Path]:
         """What each file can be a hard link to; files that must be copied are absent."""
         if _linkable(files, source, self.folder):
             return {file.path: source / file.path for file in files if file.size >= _LINK_FROM_BYTES}

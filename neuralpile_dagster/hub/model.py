@@ -45,7 +45,7 @@ class Publication:
 
 
 class Hub(Protocol):
-    """Where datasets are published. Implementations: `local.LocalHub`, `huggingface.HuggingFaceHub`."""
+    """Where datasets are published. Implementations: `local.LocalHub`, `huggingface.hub.HuggingFaceHub`."""
 
     def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
         """Make repository ``<namespace>/<name>`` hold exactly the files under ``folder``.

@@ -37,7 +37,7 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     Parameters
     ----------
     hub : LoadableHub
-        `local.LocalHub` or `huggingface.HuggingFaceHub`. `datasets` finds a
+        `local.LocalHub` or `huggingface.hub.HuggingFaceHub`. `datasets` finds a
         Hugging Face Hub by HF_ENDPOINT, as it was when `datasets` was imported.
     name : str
     folder : Path

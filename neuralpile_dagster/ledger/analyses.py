@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,8 +43,6 @@ __all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisT
 
 AnyRecord = TypeVar("AnyRecord", bound=AnalysisRecord)
 ENTRY_POINTS = "neuralpile.analyses"
-TRANSIENT_WAIT = timedelta(hours=1)
-"""A session that failed with a transient error is retried after this long."""
 
 
 @dataclass(frozen=True)
@@ -324,9 +321,7 @@ def read_analysis(
     return read_record(store, analysis.record_key(dataset, settings, key), analysis.record)
 
 
-def analysis_inputs(
-    analysis: Analysis, dataset: Dataset, settings: Settings, session: Session, counts: CountsRecord | None
-) -> str | None:
+def analysis_inputs(analysis: Analysis, dataset: Dataset, session: Session, counts: CountsRecord | None) -> str | None:
     """Hash (sha256, hex) of the inputs of a session's record; None while its upstream asset is missing."""
     if analysis.made_from == "spike_counts":
         if counts is None:

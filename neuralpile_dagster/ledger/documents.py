@@ -6,7 +6,7 @@ Reads and writes documents; deciding what is out of date belongs in `due`, the p
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from neuralpile_dagster.catalog.model import Dataset
@@ -14,12 +14,14 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.ledger.kinds import MANIFEST, SPIKE_COUNTS, SPIKE_TRAINS
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, Model, TrainsRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
 
 STOPPED = "the last batch stopped, because several sessions in a row failed with transient errors (see the failures)"
 """Why sessions are left to do that no batch has attempted."""
+TRANSIENT_WAIT = timedelta(hours=1)
+"""A session that failed with a transient error is retried after this long."""
 
 
 class FailureRecord(Model):
@@ -37,6 +39,11 @@ class FailureRecord(Model):
     run_id: str
     at: datetime
     stopped_batch: bool = False
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether it is too early to try again what failed with a transient error."""
+        return datetime.now(UTC) - self.at <= TRANSIENT_WAIT
 
 
 def manifest_path(dataset: Dataset) -> str:
@@ -89,6 +96,12 @@ def recorded_ids(store: Store, dataset: Dataset, settings: Settings, key: str) -
 def read_counts_record(store: Store, dataset: Dataset, settings: Settings, key: str) -> CountsRecord | None:
     """The record of a session's spike counts."""
     return read_record(store, f"{counts_folder(dataset, settings)}/{key}.json", CountsRecord)
+
+
+def read_published_counts(store: Store, session: ComponentSession) -> CountsRecord | None:
+    """The record of the counts that a session was published with; None when they were made again since."""
+    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
+    return record if record is not None and record.file.sha256 == session.counts.sha256 else None
 
 
 def read_published(store: Store, dataset: Dataset, settings: Settings) -> ComponentRecord | None:

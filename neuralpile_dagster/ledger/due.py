@@ -1,13 +1,10 @@
-"""State of an analysis of a dataset: which sessions are done, due, failed, or made only when a person asks.
+"""What is missing or out of date of a dataset, of its analyses and of a pile, decided by our own hashes of inputs.
 
-What an analysis is, and whether one session's record is up to date, belongs in `analyses`; of a pile's, in
-`pile_analyses.standing`.
+Dagster's staleness ignores edges with 100 or more partitions, and knows nothing of source digests or settings; records
+do. The command line, the checks and the automation sensor all use this module.
 
-What is out of date, decided by our own hashes of inputs.
-
-Dagster's staleness ignores edges with 100 or more partitions, and knows
-nothing of source digests or settings; records do. The command line, the checks
-and the automation sensor all use this module; making things belongs in `session`, `publish` and `merge`.
+What an analysis is, and whether one session's record is up to date, belongs in `analyses`; what is due of all that is
+made of a pile, in `pile_analyses.standing`; making things, in `session`, `publish` and `merge`.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fractions import Fraction
 
 from neuralpile_dagster.catalog.model import Dataset
@@ -23,7 +19,6 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import (
     ANNOTATIONS,
-    TRANSIENT_WAIT,
     UNIT_ORDER,
     Analysis,
     analyses_of,
@@ -35,14 +30,15 @@ from neuralpile_dagster.ledger.analyses import (
 )
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.merge.model import PlanRecord
-from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.publish.annotations import annotations_digest, matching, matching_orders, order_totals
 from neuralpile_dagster.publish.component import component_inputs, publishable
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, map_items, read_record
+from neuralpile_dagster.store import Store, map_items, read_record
+
+_OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def analysis_standing(
         counts = None
         if analysis.made_from == "spike_counts":
             counts = documents.read_counts_record(store, dataset, settings, session.key)
-        inputs = analysis_inputs(analysis, dataset, settings, session, counts)
+        inputs = analysis_inputs(analysis, dataset, session, counts)
         record = read_analysis(store, dataset, settings, analysis, session.key)
         current = is_current(store, record, inputs)
         return (
@@ -88,7 +84,7 @@ def analysis_standing(
             continue
         elif failure is not None and failure.inputs == inputs:
             failed[session.key] = failure.message
-            if failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT:
+            if failure.transient and not failure.is_recent:
                 due[session.key] = inputs
         elif automatic:
             due[session.key] = inputs
@@ -103,9 +99,6 @@ def _is_automatic(store: Store, dataset: Dataset, settings: Settings, analysis: 
         return True
     trains = documents.read_trains_record(store, dataset, settings, session.key)
     return trains is not None and trains.annotate
-
-
-OUT_OF_DATE = "out of date: the archive lists other files than were read, or the reader changed since"
 
 
 @dataclass(frozen=True)
@@ -162,20 +155,8 @@ def publishable_records(
         listed = build.session_inputs(session, dataset)
         if record is not None and not session.vanished and record.trains_inputs != listed:
             del records[session.key]
-            reasons[session.key] = OUT_OF_DATE
+            reasons[session.key] = _OUT_OF_DATE
     return records, reasons
-
-
-def publication_inputs(
-    dataset: Dataset,
-    settings: Settings,
-    manifest: Manifest,
-    records: Mapping[str, CountsRecord],
-    missing: Mapping[str, str],
-) -> str:
-    """Hash of the inputs of a publication of these sessions."""
-    repository = f"{settings.namespace}/{documents.repository_name(dataset, settings)}"
-    return component_inputs(dataset, manifest, records, missing=missing, repository=repository)
 
 
 def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_share: float) -> DatasetDue:
@@ -192,7 +173,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     }
     failures = documents.read_failures(store, dataset, settings)
     inputs_of = {s.key: build.session_inputs(s, dataset) for s in manifest.sessions if not s.vanished}
-    if any(failure.stopped_batch and _is_recent(failure) for failure in failures.values()):
+    if any(failure.stopped_batch and failure.is_recent for failure in failures.values()):
         # the server was away, for sessions that were not attempted as well
         return DatasetDue({}, None, analyses, "waiting for an hour: the archive or the store did not respond")
     waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
@@ -207,7 +188,8 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     if not records or share < Fraction(str(min_session_share)):
         return DatasetDue({}, None, analyses, f"not published: {wait}" if wait else "no session to publish")
     missing = publishable(manifest, list(records), reasons, min_session_share)
-    inputs = publication_inputs(dataset, settings, manifest, records, missing)
+    repository = f"{settings.namespace}/{documents.repository_name(dataset, settings)}"
+    inputs = component_inputs(dataset, manifest, records, missing=missing, repository=repository)
     published = documents.read_published(store, dataset, settings)
     if published is None or published.inputs != inputs:
         return DatasetDue({}, inputs, analyses, "to publish")
@@ -238,11 +220,7 @@ def _why_waiting(waiting: int, listed: int) -> str:
 
 def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
     """Whether a failed session is not retried yet: its inputs are unchanged, or a transient error is recent."""
-    return failure.inputs == inputs and not (failure.transient and not _is_recent(failure))
-
-
-def _is_recent(failure: documents.FailureRecord) -> bool:
-    return datetime.now(UTC) - failure.at <= TRANSIENT_WAIT
+    return failure.inputs == inputs and not (failure.transient and not failure.is_recent)
 
 
 @dataclass(frozen=True)
@@ -283,9 +261,8 @@ def pile_due(store: Store, pile: Pile, datasets: Sequence[Dataset], settings: Se
 
 def missing_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[str, ...]:
     """Names of a plan's shards that the store does not have, whole."""
-    shards = [shard.name for shard in plan.shards]
-    there = map_items(store, lambda name: _shard_is_there(store, pile, settings, plan, name), shards)
-    return tuple(name for name, done in zip(shards, there, strict=True) if not done)
+    made = piles.made_shards(store, pile, settings, plan)
+    return tuple(shard.name for shard in plan.shards if shard.name not in made)
 
 
 def _annotations_of(plan: PlanRecord, current: piles.CurrentPlan, published: Mapping[str, ComponentRecord]) -> str:
@@ -293,11 +270,6 @@ def _annotations_of(plan: PlanRecord, current: piles.CurrentPlan, published: Map
     names = [source.name for source in plan.sources]
     ours = [name for name in names if name in published and current.repositories.get(name, name) == name]
     return piles.annotations_digest({name: published[name] for name in ours})
-
-
-def _shard_is_there(store: Store, pile: Pile, settings: Settings, plan: PlanRecord, name: str) -> bool:
-    shard = read_record(store, f"{piles.shards_folder(pile, settings, plan.plan_id)}/{name}.json", PileShard)
-    return shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
 
 
 def published_components(store: Store, datasets: Sequence[Dataset], settings: Settings) -> dict[str, ComponentRecord]:

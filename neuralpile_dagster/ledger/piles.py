@@ -23,12 +23,12 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
-from neuralpile_dagster.merge.model import SPLITS, PlanRecord
+from neuralpile_dagster.merge.model import SPLITS, PileShard, PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, Model, PileRecord
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import LocalStore, Store, read_record
+from neuralpile_dagster.store import LocalStore, Store, is_intact, map_items, read_record
 
 
 class CurrentPlan(Model):
@@ -162,6 +162,20 @@ def planned_shards(store: Store, pile: Pile, settings: Settings) -> list[str]:
     """Names of the current plan's shards."""
     plan = current_plan(store, pile, settings)
     return [shard.name for shard in plan.shards] if plan else []
+
+
+def made_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> dict[str, PileShard]:
+    """Records of a plan's shards that the store has, whole, by name."""
+    folder = shards_folder(pile, settings, plan.plan_id)
+
+    def look(name: str) -> PileShard | None:
+        shard = read_record(store, f"{folder}/{name}.json", PileShard)
+        made = shard is not None and shard.inputs == plan.digest and is_intact(store, shard.file)
+        return shard if made else None
+
+    names = [shard.name for shard in plan.shards]
+    found = zip(names, map_items(store, look, names), strict=True)
+    return {name: shard for name, shard in found if shard is not None}
 
 
 _ON_HUB = "hub:"

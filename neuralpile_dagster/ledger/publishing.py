@@ -1,15 +1,13 @@
-"""Publish the current plan's pile: gathers the inputs of `publish` and calls the hub.
+"""Publish the current plan's pile, and a component's spike times where somebody asks for them.
 
-The layout of the repository belongs in `publish`, the upload in `hub`.
-
-Publish a component's spike times where somebody asks: gathers the inputs of `publish.spikes` and calls the hub.
+Gathers the inputs of `publish` and calls the hub. The layout of a repository belongs in `publish`, the upload in `hub`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import pyarrow as pa
 
@@ -19,11 +17,10 @@ from neuralpile_dagster.errors import HubError, MergeError
 from neuralpile_dagster.hub.model import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import keep_earlier_splits, published_splits
-from neuralpile_dagster.merge.model import PlanRecord
+from neuralpile_dagster.merge.model import PileShard, PlanRecord
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_metadata import cite_dataset, cite_repository
+from neuralpile_dagster.publish.card_parts import cite_dataset, cite_repository
 from neuralpile_dagster.publish.configs import STREAMED, hub_tables
 from neuralpile_dagster.publish.pile import PileSettings, write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
@@ -57,48 +54,6 @@ class PublishedPile:
     left_out: dict[str, str]
 
 
-def _made_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
-    folder = piles.shards_folder(pile, settings, plan.plan_id)
-    found = {shard.name: read_record(store, f"{folder}/{shard.name}.json", PileShard) for shard in plan.shards}
-    missing = [name for name, shard in found.items() if shard is None]
-    if missing:
-        raise MergeError(
-            f"the pile {plan.plan_id} is not complete",
-            found=f"{len(missing)} of {len(found)} shards missing, e.g. {missing[0]}",
-            expected="all shards of the current plan",
-            remedy=f"materialize these partitions of {pile.key}/shards (older plans' partitions can be left alone)",
-        )
-    return tuple(shard for shard in found.values() if shard is not None)
-
-
-def _citation(store: Store, dataset: Dataset, published: ComponentRecord) -> ComponentCitation:
-    """Citation from the manifest; without its DOI and address when it lists another version than was published."""
-    manifest = read_record(store, documents.manifest_path(dataset), Manifest)
-    stated = manifest.citation if manifest else Citation()
-    if manifest is None or manifest.version != published.source_version:
-        stated = stated.model_copy(update={"doi": None, "url": None})
-    return cite_dataset(dataset, stated, published.source_version)
-
-
-def _token_counts(
-    store: Store, plan: PlanRecord, record: ComponentRecord | None
-) -> dict[tuple[str, str], tuple[int, ...]]:
-    """Values of the tokens of a component's sessions: of those whose rows, in the store or on the hub, are planned."""
-    if record is None:
-        return {}
-    planned = {file.sha256 for file in plan.files}
-    from_hub = {shard.sha256 for shard in record.shards} <= planned
-    sessions = [session for session in record.sessions if from_hub or session.counts.sha256 in planned]
-    counts = map_items(store, lambda session: session.token_counts or _of_counts_record(store, session), sessions)
-    return {(s.subject_id, s.session_id): values for s, values in zip(sessions, counts, strict=True) if values}
-
-
-def _of_counts_record(store: Store, session: ComponentSession) -> tuple[int, ...]:
-    """Of a session that an earlier version published; nothing when it was made again since."""
-    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
-    return record.stats.histogram if record is not None and record.file.sha256 == session.counts.sha256 else ()
-
-
 def publish_pile(
     store: Store, pile: Pile, settings: Settings, hub: Hub, datasets: dict[str, Dataset], progress: Progress
 ) -> PublishedPile:
@@ -114,7 +69,7 @@ def publish_pile(
     current = piles.require_current(store, pile, settings)
     planned = load_plan(store, piles.plan_path(pile, settings, current.plan_id))
     plan = planned.record
-    shards = _made_shards(store, pile, settings, plan)
+    shards = _require_shards(store, pile, settings, plan)
     records: dict[str, ComponentRecord | None] = {
         name: documents.read_published(store, dataset, settings) for name, dataset in datasets.items()
     }
@@ -172,6 +127,50 @@ def publish_pile(
     publication = hub.publish(name, folder, progress)
     write_record(store, piles.published_path(pile, settings), record)
     return PublishedPile(plan, shards, record, publication, current.synthetic, current.left_out)
+
+
+def _require_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> tuple[PileShard, ...]:
+    folder = piles.shards_folder(pile, settings, plan.plan_id)
+    found = {shard.name: read_record(store, f"{folder}/{shard.name}.json", PileShard) for shard in plan.shards}
+    missing = [name for name, shard in found.items() if shard is None]
+    if missing:
+        raise MergeError(
+            f"the pile {plan.plan_id} is not complete",
+            found=f"{len(missing)} of {len(found)} shards missing, e.g. {missing[0]}",
+            expected="all shards of the current plan",
+            remedy=f"materialize these partitions of {pile.key}/shards (older plans' partitions can be left alone)",
+        )
+    return tuple(shard for shard in found.values() if shard is not None)
+
+
+def _citation(store: Store, dataset: Dataset, published: ComponentRecord) -> ComponentCitation:
+    """Citation from the manifest; without its DOI and address when it lists another version than was published."""
+    manifest = read_record(store, documents.manifest_path(dataset), Manifest)
+    stated = manifest.citation if manifest else Citation()
+    if manifest is None or manifest.version != published.source_version:
+        stated = stated.model_copy(update={"doi": None, "url": None})
+    return cite_dataset(dataset, stated, published.source_version)
+
+
+def _token_counts(
+    store: Store, plan: PlanRecord, record: ComponentRecord | None
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Values of the tokens of a component's sessions: of those whose rows, in the store or on the hub, are planned."""
+    if record is None:
+        return {}
+    planned = {file.sha256 for file in plan.files}
+    from_hub = {shard.sha256 for shard in record.shards} <= planned
+    sessions = [session for session in record.sessions if from_hub or session.counts.sha256 in planned]
+    counts = map_items(store, partial(_token_counts_of_session, store), sessions)
+    return {(s.subject_id, s.session_id): values for s, values in zip(sessions, counts, strict=True) if values}
+
+
+def _token_counts_of_session(store: Store, session: ComponentSession) -> tuple[int, ...]:
+    """Of a session that an earlier version published, from its own record; nothing when it was made again since."""
+    if session.token_counts:
+        return session.token_counts
+    record = documents.read_published_counts(store, session)
+    return record.stats.histogram if record else ()
 
 
 @dataclass(frozen=True)

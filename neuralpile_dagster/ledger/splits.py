@@ -38,9 +38,9 @@ from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIde
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.publish.configs import config_path, hub_tables, open_config
 from neuralpile_dagster.publish.pile import PileSplits
-from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, SplitRules
+from neuralpile_dagster.records import ComponentRecord, ComponentSession, SplitRules
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, map_items, put_file, read_record
+from neuralpile_dagster.store import Store, map_items, put_file
 from neuralpile_dagster.tables.footer import damaged
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
@@ -210,10 +210,8 @@ def _stated(store: Store, session: ComponentSession) -> tuple[str | None, str | 
     """Stated subject and fingerprint; of a session that an earlier version published, of its own record."""
     if session.fingerprint is not None:
         return session.subject, session.fingerprint
-    record = read_record(store, f"{session.counts.key.removesuffix('.parquet')}.json", CountsRecord)
-    if record is None or record.file.sha256 != session.counts.sha256:  # made again since
-        return None, None
-    return record.facts.subject, record.stats.fingerprint
+    record = documents.read_published_counts(store, session)
+    return (record.facts.subject, record.stats.fingerprint) if record else (None, None)
 
 
 def _of_hub(hub: Hub, repository: str, source: str) -> Facts:

@@ -1,6 +1,6 @@
 """Status of each dataset and the pile, read from the store's records; the UI's overview and the terminal show it.
 
-Deciding what is out of date belongs in `due`, formatting in `terminal` and `orchestration`.
+Deciding what is out of date belongs in `due`, formatting in `cli.looking` and `orchestration`.
 """
 
 from __future__ import annotations

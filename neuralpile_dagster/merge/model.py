@@ -108,7 +108,7 @@ class PilePlan:
     ``split``, ``source_dataset``, ``file``, ``row`` (number in the file), ``subject_id``,
     ``session_id``, ``tokens``, ``bytes``; texts are dictionary-encoded.
     ``splits`` has one row per session (`SPLITS_SCHEMA`), also of those left out; None in a stored plan that is split as
-    the published pile: `splits.splits_of_rows` makes it.
+    the published pile: `split_table.splits_of_rows` makes it.
     """
 
     record: PlanRecord

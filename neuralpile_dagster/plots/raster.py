@@ -53,7 +53,7 @@ def raster_png(samples: Sequence[RasterSample]) -> bytes:
     sample takes 5 to 20 kB when few bins hold spikes, up to 60 kB when most do. One thread of a process may draw at a
     time.
     """
-    return _png(_draw(samples, _frames(samples), GRAYS, WINDOW_BINS))
+    return palette_png(_draw(samples, _frames(samples), GRAYS, WINDOW_BINS), _PALETTE)
 
 
 def raster_name(number: int, sample: RasterSample) -> str:
@@ -69,7 +69,7 @@ def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: 
     """
     frames, text = _frames(samples), ""
     for grays, columns in _COARSER:
-        text = as_markdown(_png(_draw(samples, frames, grays, columns)), alt)
+        text = as_markdown(palette_png(_draw(samples, frames, grays, columns), _PALETTE), alt)
         if len(text) <= most_characters:
             break
     return text
@@ -80,9 +80,10 @@ def as_markdown(png: bytes, alt: str = "raster") -> str:
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def palette_png(pixels: np.ndarray, palette: Sequence[int]) -> bytes:
+    """PNG of 4 bits a pixel, from indices of up to 16 colors: uint8, shape (height, width)."""
     image, file = Image.fromarray(pixels, "P"), io.BytesIO()
-    image.putpalette(_PALETTE)
+    image.putpalette(palette)
     image.save(file, format="PNG", bits=4)
     return file.getvalue()
 

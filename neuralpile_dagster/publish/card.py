@@ -2,7 +2,7 @@
 
 Every number comes from the records of the published sessions and from the
 files beside the card. Nothing depends on the time or the machine: the same
-inputs give the same card. The YAML block at its top is in `card_metadata`, the pile's card in `pile_card`.
+inputs give the same card. Parts of other cards are in `card_parts`, the pile's card in `pile_card`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from neuralpile_dagster.catalog.describe import bibtex, code, other_species, paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
-from neuralpile_dagster.publish import card_metadata
-from neuralpile_dagster.publish.card_metadata import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish import card_parts
+from neuralpile_dagster.publish.card_parts import Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
 from neuralpile_dagster.publish.token_counts import component_token_counts, statistics_lines
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -63,9 +63,9 @@ def component_card(
         *["", *_numbers(component), ""],
         *picture(component.repository),
         *["## Source", "", *source_section(dataset, manifest, counts), ""],
-        *["## Use", "", *card_metadata.loading(component.repository, "train", units=True), ""],
-        *["## Columns", "", *card_metadata.columns(default.schema), "", "More configs of this repository:", ""],
-        *[*card_metadata.config_lines(sorted(config.name for config in configs)), ""],
+        *["## Use", "", *card_parts.loading(component.repository, "train", units=True), ""],
+        *["## Columns", "", *card_parts.columns(default.schema), "", "More configs of this repository:", ""],
+        *[*card_parts.config_lines(sorted(config.name for config in configs)), ""],
         *["## Binning", "", *_binning(component, counts), ""],
         *_spike_times(component),
         *_annotations(dataset, component),

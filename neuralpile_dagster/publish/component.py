@@ -1,9 +1,6 @@
-"""A component as a folder of files, ready to publish.
+"""A component as a folder of files, ready to publish; and the rule for publishing it while sessions are missing.
 
 Lays out shards, configs, preview and card; how each of these is made belongs in its own module, the upload in `hub`.
-
-The rule for publishing a dataset while sessions are missing.
-
 Which sessions are done or failed is read in `ledger`.
 """
 
@@ -27,7 +24,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish import annotations as annotated
 from neuralpile_dagster.publish.annotations import AnnotatedFacts, AnnotatedSession
 from neuralpile_dagster.publish.card import component_card
-from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.card_parts import Config, Split, row_arrow_bytes
 from neuralpile_dagster.publish.configs import first_rows, sessions_table, write_config, write_preview
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.segments import Clock, component_segments
@@ -62,6 +59,9 @@ _NOT_PUBLISHED_OF_ROW = {"max_session_tokens", "good_units", "same_subject", "ho
     *("motif_shapes", "unit_order", "tags", "rule_checked", "reader_checked"),
 }
 """Fields of a catalog row that do not, or only with annotations (`annotations_digest`), unit orders or spike times."""
+NOT_BUILT = "not built yet"
+VANISHED = "no longer listed by the archive, and not built before"
+_NAMED = 10
 
 Pairs = Sequence[tuple[Session, CountsRecord]]
 
@@ -127,7 +127,7 @@ def write_component(
     records : mapping of str to CountsRecord
         The finished sessions, by key.
     missing : mapping of str to str
-        What the card says about sessions that are not in ``records`` (`policy.publishable`).
+        What the card says about sessions that are not in ``records`` (`publishable`).
     repository : str
         ``namespace/name``.
     annotations : mapping of str to AnnotationsRecord, optional
@@ -137,7 +137,7 @@ def write_component(
     spikes : SpikesRecord, optional
         The repository of spike times that the card names (`publish.spikes`).
     max_shard_bytes : int
-        See `sharding.plan_shards`.
+        See `shards.plan_shards`.
     progress : callable
 
     Raises
@@ -307,11 +307,6 @@ def keep_only(folder: Path, paths: Iterable[str]) -> None:
             path.unlink()
 
 
-NOT_BUILT = "not built yet"
-VANISHED = "no longer listed by the archive, and not built before"
-_NAMED = 10
-
-
 def publishable(
     manifest: Manifest, done: Collection[str], failed: Mapping[str, str], min_session_share: float = 1.0
 ) -> dict[str, str]:
@@ -350,7 +345,7 @@ def publishable(
     if present < needed:
         raise HubError(
             f"{manifest.dataset} is not complete enough to publish",
-            found=f"{present:,} of {due:,} sessions done; missing: {_name(missing)}",
+            found=f"{present:,} of {due:,} sessions done; missing: {_named(missing)}",
             expected=f"at least {needed:,} (min_session_share {min_session_share:g})",
             remedy=f"build the missing sessions (neuralpile build {manifest.dataset}), or publish without them (the "
             "card names them): neuralpile build with --allow-missing or --min-session-share SHARE, or "
@@ -364,14 +359,10 @@ def completeness(manifest: Manifest, done: Collection[str], min_session_share: f
     due = sum(session.key in done or not session.vanished for session in manifest.sessions)
     present = sum(session.key in done for session in manifest.sessions)
     # compared as counts: 0.9 * 10 must ask for 9 sessions, whatever binary fractions make of it
-    return present, due, max(1, _ceil_share(min_session_share, due))
+    return present, due, max(1, ceil(Fraction(str(min_session_share)) * due))
 
 
-def _ceil_share(share: float, count: int) -> int:
-    return ceil(Fraction(str(share)) * count)
-
-
-def _name(missing: Mapping[str, str]) -> str:
+def _named(missing: Mapping[str, str]) -> str:
     named = [f"{key} ({reason})" for key, reason in list(missing.items())[:_NAMED]]
     more = len(missing) - len(named)
     return ", ".join(named) + (f" and {more:,} more" if more else "") if named else "none is listed"

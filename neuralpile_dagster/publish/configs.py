@@ -1,6 +1,7 @@
 """The extra configs of a repository: what does not fit the rows' schema goes here, never into extra columns.
 
-Tables of published repositories, read back from a hub: what a pile takes over from its components.
+Written beside the rows, and read back from a hub, as a pile takes tables over from its components. Tables with a module
+of their own are in `annotations`, `segments` and `token_counts`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.publish.annotations import AnnotatedFacts
-from neuralpile_dagster.publish.card_metadata import Config, Split, row_arrow_bytes
+from neuralpile_dagster.publish.card_parts import Config, Split, row_arrow_bytes
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store
@@ -45,6 +46,16 @@ EXTRA_SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "unit_metrics": (UNIT_METRICS_SCHEMA,),
 }
 """Schemas that the tables of a published repository may have, the newest last: newer ones only add columns."""
+STREAMED = ("intervals", "unit_metrics")
+"""Configs that are too large to be held, of all components at a time."""
+SOURCE = pa.field("source_dataset", pa.string())
+"""Last column of a pile's tables."""
+MAX_ROWS = 8
+"""Rows of a preview."""
+MAX_BINS = 500
+"""Bins of a preview's row, 10 s at 20 ms: a raster that fits a screen."""
+MAX_TOKENS = 200_000
+"""The Hub's viewer refuses rows above ~2 MB and sends them as JSON, two to four characters a token."""
 
 
 def config_path(name: str) -> str:
@@ -125,13 +136,6 @@ def _digest(file: ArchiveFile) -> str | None:
     return f"{names[0]}:{file.digests[names[0]]}" if names else None
 
 
-MAX_ROWS = 8
-MAX_BINS = 500
-"""10 s at 20 ms: a raster that fits a screen."""
-MAX_TOKENS = 200_000
-"""The Hub's viewer refuses rows above ~2 MB and sends them as JSON, two to four characters a token."""
-
-
 def preview_bins(n_units: int, n_bins: int) -> int:
     """Number of bins of a segment in a preview row; at least one."""
     return min(n_bins, MAX_BINS, max(1, MAX_TOKENS // n_units))
@@ -194,12 +198,6 @@ def published_sessions(hub: Hub, repository: str) -> int:
     if path not in {file.path for file in hub.files(repository)}:
         return 0
     return read_footer(open_published(hub, repository, path), f"{repository}/{path}").n_rows
-
-
-STREAMED = ("intervals", "unit_metrics")
-"""Configs that are too large to be held, of all components at a time."""
-SOURCE = pa.field("source_dataset", pa.string())
-"""Last column of a pile's tables."""
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:

@@ -15,7 +15,7 @@ from neuralpile_dagster.motifs.records import TableRecord
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card import PROGRAM, warning
-from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.records import ShardRecord, StoredFile
@@ -113,7 +113,7 @@ def write_motif_table(
         A file is damaged or gone; names it.
     """
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.glance import N_MOTIFS, motifs_png
+    from neuralpile_dagster.plots.small import N_MOTIFS, motifs_png
 
     shape = MotifShape(*record.shape)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):

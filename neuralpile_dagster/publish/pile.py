@@ -16,7 +16,7 @@ import pyarrow as pa
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_metadata import BIBLIOGRAPHY, Config, Split, bibliography
+from neuralpile_dagster.publish.card_parts import BIBLIOGRAPHY, Config, Split, bibliography
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import (
     EXTRA_SCHEMAS,

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
-from neuralpile_dagster.publish import card, card_metadata
+from neuralpile_dagster.publish import card, card_parts
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
-from neuralpile_dagster.publish.card_metadata import Config, cite_lines, hub_licenses, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, cite_lines, licenses_of_all, metadata_block
 from neuralpile_dagster.publish.token_counts import statistics_lines
 from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
@@ -69,7 +69,7 @@ def pile_card(
     header = metadata_block(
         configs,
         pretty_name=title,
-        licenses=_licenses(components),
+        licenses=licenses_of_all(c.record.license if c.record else None for c in components),
         tags=[*TAGS, *(["synthetic"] if synthetic else [])],
         n_rows=sum(split.num_examples for split in default.splits.values()),
     )
@@ -86,9 +86,9 @@ def pile_card(
         *_annotations(components),
         *statistics_lines(pile.token_counts),
         *["## Cite", "", *cite_lines(pile.citations), ""],
-        *["## Use", "", *card_metadata.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
-        *["## Columns", "", *card_metadata.columns(default.schema), "", "More configs of this repository:", ""],
-        *card_metadata.config_lines(sorted(config.name for config in configs)),
+        *["## Use", "", *card_parts.loading(pile.repository, "train", any(c.name == "units" for c in configs)), ""],
+        *["## Columns", "", *card_parts.columns(default.schema), "", "More configs of this repository:", ""],
+        *card_parts.config_lines(sorted(config.name for config in configs)),
     ]
     return header + "\n" + "\n".join(lines).rstrip() + "\n"
 
@@ -100,12 +100,6 @@ def _as_published(components: Sequence[PileComponent], as_published: str) -> lis
     tokens, sessions = (sum(getattr(component, what) for component in components) for what in ("tokens", "sessions"))
     ours = f"{tokens:,} tokens, {sessions:,} sessions, {len(components):,} datasets"
     return ["", f"In this pile: {ours}. As published by the authors of the neural pile: {as_published}."]
-
-
-def _licenses(components: Sequence[PileComponent]) -> list[str]:
-    """The Hub's identifiers of all components' licenses; empty when one of them is not known."""
-    found = [hub_licenses(component.record.license) if component.record else [] for component in components]
-    return sorted({name for names in found for name in names}) if all(found) else []
 
 
 def _warnings(components: Sequence[PileComponent]) -> list[str]:

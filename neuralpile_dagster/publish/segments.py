@@ -1,8 +1,7 @@
 """The config ``segments``: where each row of a repository lies, in its session and in its file.
 
-With it a program opens one row group of one file instead of looking through all of them.
-
-What a shard of the pile says of its rows without decoding them: footer and ids.
+With it a program opens one row group of one file instead of looking through all of them. What a pile's rows are is read
+from its shards (`scan_shard`): from footers and ids, without decoding them.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.publish.card_metadata import row_arrow_bytes
+from neuralpile_dagster.publish.card_parts import row_arrow_bytes
+from neuralpile_dagster.publish.configs import SOURCE
 from neuralpile_dagster.publish.token_counts import SessionId
 from neuralpile_dagster.records import ComponentSession, ShardRecord
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, SEGMENTS_SCHEMA
+
+_TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def pile_segments(placed: Sequence[PlacedSegment], clocks: Mapping[SessionId, Cl
                 "source_dataset": row.session[0],
             }
         )
-    return pa.Table.from_pylist(rows, SEGMENTS_SCHEMA.append(pa.field("source_dataset", pa.string())))
+    return pa.Table.from_pylist(rows, SEGMENTS_SCHEMA.append(SOURCE))
 
 
 def _starts(bins: Mapping[str, int]) -> dict[str, int]:
@@ -111,9 +113,6 @@ def _starts(bins: Mapping[str, int]) -> dict[str, int]:
         found[segment] = start
         start += bins[segment]
     return found
-
-
-_TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
-"""A component's shards: encoded rows of its sessions, copied; unchanged shards are reused.
+"""A component's shards: encoded rows of its sessions, copied; cut so that adding a session changes few of them.
 
-Where shards are cut belongs in `sharding`, the copying of rows in `tables.copying`.
-
-Boundaries of a component's shards, chosen so that adding a session changes few of them.
+Unchanged shards are reused. Copying rows belongs in `tables.copying`.
 
 Filling one shard after another would move every later cut when one session is
 added. Instead every session has a fixed pseudo-random priority, the hash of
@@ -38,6 +36,31 @@ from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 MAX_SHARD_BYTES = 500_000_000
 """Compressed bytes of the rows of one shard; the Hub wants <= ~100 files a commit and files that resume well."""
+
+
+@dataclass(frozen=True)
+class SessionSizes:
+    """One session: its key, and the compressed bytes of each of its rows."""
+
+    key: str
+    row_bytes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Compressed bytes of all rows."""
+        return sum(self.row_bytes)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows ``start`` to ``stop`` of one session."""
+
+    key: str
+    start: int
+    stop: int
+
+
+Shard = tuple[Slice, ...]
 
 
 class _Made(Model):
@@ -147,31 +170,6 @@ class ShardWriter:
         for note in self.notes.glob("*"):
             if note.stem not in ids:
                 note.unlink()
-
-
-@dataclass(frozen=True)
-class SessionSizes:
-    """One session: its key, and the compressed bytes of each of its rows."""
-
-    key: str
-    row_bytes: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Compressed bytes of all rows."""
-        return sum(self.row_bytes)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows ``start`` to ``stop`` of one session."""
-
-    key: str
-    start: int
-    stop: int
-
-
-Shard = tuple[Slice, ...]
 
 
 def plan_shards(sessions: Sequence[SessionSizes], max_bytes: int = MAX_SHARD_BYTES) -> tuple[Shard, ...]:

@@ -25,7 +25,7 @@ from neuralpile_dagster.publish.card import (
     verification_section,
     warnings_section,
 )
-from neuralpile_dagster.publish.card_metadata import CONFIG_TEXTS, Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.card_parts import CONFIG_TEXTS, Config, hub_licenses, metadata_block
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
 from neuralpile_dagster.recordings.manifest import Manifest

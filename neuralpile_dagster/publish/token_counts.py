@@ -1,11 +1,8 @@
 """How many tokens have each value: the config ``token_counts``, and statistics of it for cards and the UI.
 
-A part is what one source has in one split (`TokenCounts`). Counting the parts of a pile belongs in `token_splits`.
-
-Count the values of a pile's tokens by source and split, from what is known of its sessions.
-
-A session's record has the values of all its tokens. Where all its rows are in one split that is the answer; else the
-rows of its smaller splits are decoded and subtracted. Only of sessions of which nothing is known are all rows decoded.
+A part is what one source has in one split (`TokenCounts`). A session's record has the values of all its tokens. Where
+all its rows are in one split of a pile that is the answer; else the rows of its smaller splits are decoded and
+subtracted. Only of sessions of which nothing is known are all rows decoded.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.markdown import table
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.publish.card_metadata import Config
+from neuralpile_dagster.publish.card_parts import Config
 from neuralpile_dagster.publish.configs import write_config
 from neuralpile_dagster.records import ComponentSession, PublishedTotals, TokenCounts
 from neuralpile_dagster.tables.rows import RowReader
@@ -30,17 +27,14 @@ from neuralpile_dagster.tables.schemas import TOKEN_COUNTS_SCHEMA
 
 VALUES = 256
 """Values that a token can have: uint8."""
+SessionId = tuple[str, str, str]
+"""source_dataset, subject_id, session_id."""
 _BANDS = (("0", 0, 0), ("1", 1, 1), ("2", 2, 2), ("3 to 5", 3, 5), ("6 to 20", 6, 20), ("above 20", 21, VALUES - 1))
 
 
 def as_vector(counts: Sequence[int]) -> np.ndarray:
     """Counts by value with their trailing zeros: int64, shape (256,)."""
     return np.pad(np.array(counts, np.int64), (0, VALUES - len(counts)))
-
-
-def cut_zeros(vector: np.ndarray) -> tuple[int, ...]:
-    """Counts by value, int64 of shape (256,), as records hold them: without trailing zeros."""
-    return tuple(np.trim_zeros(vector, "b").tolist())
 
 
 def component_token_counts(
@@ -51,7 +45,7 @@ def component_token_counts(
     return TokenCounts(
         source_dataset=repository.rpartition("/")[2],
         split="train",
-        counts=cut_zeros(np.sum(vectors, axis=0)),
+        counts=_cut_zeros(np.sum(vectors, axis=0)),
         recorded_s=totals.minutes * 60,
     )
 
@@ -74,6 +68,11 @@ def _part_table(part: TokenCounts) -> pa.Table:
         },
         TOKEN_COUNTS_SCHEMA,
     )
+
+
+def _cut_zeros(vector: np.ndarray) -> tuple[int, ...]:
+    """Counts by value, int64 of shape (256,), as records hold them: without trailing zeros."""
+    return tuple(np.trim_zeros(vector, "b").tolist())
 
 
 @dataclass(frozen=True)
@@ -163,10 +162,6 @@ def statistics_lines(parts: Sequence[TokenCounts]) -> list[str]:
     ]
 
 
-SessionId = tuple[str, str, str]
-"""source_dataset, subject_id, session_id."""
-
-
 @dataclass(frozen=True)
 class PileRow:
     """One row of a pile: row ``number`` of the file at ``path``."""
@@ -176,14 +171,6 @@ class PileRow:
     split: str
     session: SessionId
     tokens: int
-
-
-def count_values(counts: np.ndarray) -> np.ndarray:
-    """Tokens by value: int64, shape (256,); ``counts`` is uint8 of shape (n_units, n_bins)."""
-    found = np.zeros(VALUES, np.int64)
-    for unit in counts:  # bincount takes 8 bytes a token meanwhile
-        found += np.bincount(unit, minlength=VALUES)
-    return found
 
 
 def count_splits(
@@ -240,7 +227,7 @@ def count_splits(
         TokenCounts(
             source_dataset=source,
             split=split,
-            counts=cut_zeros(counts[source, split]),
+            counts=_cut_zeros(counts[source, split]),
             recorded_s=None if math.isnan(seconds[source, split]) else seconds[source, split],
         )
         for source, split in sorted(counts, key=lambda part: (part[0], splits.index(part[1])))
@@ -256,9 +243,17 @@ def _decode(rows: Iterable[PileRow], progress: Progress) -> dict[tuple[SessionId
     for path, some in files.items():
         with RowReader(path) as reader:
             for row in some:
-                values = count_values(reader.row(row.number).counts)
+                values = _count_values(reader.row(row.number).counts)
                 found[row.session, row.split] = found.get((row.session, row.split), 0) + values
         progress(f"{path.name}: counted the values of {sum(row.tokens for row in some):,} tokens")
+    return found
+
+
+def _count_values(counts: np.ndarray) -> np.ndarray:
+    """Tokens by value: int64, shape (256,); ``counts`` is uint8 of shape (n_units, n_bins)."""
+    found = np.zeros(VALUES, np.int64)
+    for unit in counts:  # bincount takes 8 bytes a token meanwhile
+        found += np.bincount(unit, minlength=VALUES)
     return found
 
 

@@ -24,7 +24,7 @@ from neuralpile_dagster.motifs.records import (
 )
 from neuralpile_dagster.motifs.shape import KEY_CELLS, MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.motif_table import TAGS, OfPile, bin_width, cite_section, opening
 from neuralpile_dagster.records import ShardRecord

@@ -1,10 +1,8 @@
-"""Spike times of a session, from the file in which they are stored and published; and their conversion for torch_brain.
+"""What is published beside spike counts: a session's spike times, and the tokenizer of a dataset of tokens.
 
-Bins of another width start here. Binning as the pile does it is in `binning`.
-
-Open the tokenizer of a published dataset of tokens; the tokens themselves are read by any Parquet reader.
-
-What a tokenizer does belongs to `neuralpile_dagster.motifs`, which is imported only when one is opened: it needs numba.
+Bins of another width start from spike times; binning as the pile does it is in `binning`. Tokens themselves are read by
+any Parquet reader; what a tokenizer does belongs in `motifs`, which is imported only when one is opened: it needs
+numba.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.publish.annotations import AnnotatedSession, interval_rows
-from neuralpile_dagster.publish.card_metadata import cite_dataset
+from neuralpile_dagster.publish.card_parts import cite_dataset
 from neuralpile_dagster.publish.component import component_inputs, write_component
 from neuralpile_dagster.publish.configs import STREAMED, hub_tables
 from neuralpile_dagster.publish.pile import PileSettings, write_pile

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.publish.card_metadata import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import write_component
 from neuralpile_dagster.records import Citation, ClockRecord
 from neuralpile_dagster.store import LocalStore

@@ -9,7 +9,7 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.publish.card_metadata import bibliography, cite_dataset, cite_lines, cite_repository
+from neuralpile_dagster.publish.card_parts import bibliography, cite_dataset, cite_lines, cite_repository
 from neuralpile_dagster.records import Citation, ComponentCitation, PileRecord
 from neuralpile_dagster_tests.fixtures.piles import Pile
 

@@ -16,8 +16,8 @@ from huggingface_hub import get_session
 from huggingface_hub.utils import http_backoff
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.huggingface import errors
-from neuralpile_dagster.hub.huggingface.errors import HUB_POLICY, HubGaveUp, asked_wait_s, install
+from neuralpile_dagster.hub.huggingface import client
+from neuralpile_dagster.hub.huggingface.client import HUB_POLICY, HubGaveUp, asked_wait_s, install
 from neuralpile_dagster.net.retry import AttemptFailed, retry_call
 from neuralpile_dagster_tests.fixtures.commands import run
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK
@@ -216,7 +216,7 @@ def test_a_large_json_response_is_left_to_the_library():
     request = httpx2.Request("GET", "https://h.org/api/x")
     headers = {"content-type": "application/json", "content-length": str(1 << 27)}
     response = httpx2.Response(200, headers=headers, content=iter([b"{"]))
-    assert errors._reason(request, response) == ""
+    assert client._reason(request, response) == ""
     assert not response.is_stream_consumed
 
 
@@ -234,7 +234,7 @@ def test_a_commit_that_is_asked_to_wait_too_long_is_given_up_at_once(server: Ser
 
 def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
     code = (
-        "import json, os; from neuralpile_dagster.hub.huggingface.errors import install;"
+        "import json, os; from neuralpile_dagster.hub.huggingface.client import install;"
         "from neuralpile_dagster.net.retry import RetryPolicy;"
         "install('http://127.0.0.1:9', RetryPolicy(attempts=4, backoff_s=2.0, read_timeout_s=33.0));"
         "import hf_xet; c = dict(hf_xet.XetConfig().items());"
@@ -249,7 +249,7 @@ def test_hf_xet_is_told_the_same_unless_the_user_said_otherwise():
 
 def test_proxies_of_the_environment_are_used_except_where_it_says_no():
     code = (
-        "import sys; from neuralpile_dagster.hub.huggingface.errors import install;"
+        "import sys; from neuralpile_dagster.hub.huggingface.client import install;"
         "from neuralpile_dagster.net.retry import RetryPolicy;"
         "from huggingface_hub import get_session; install(sys.argv[1], RetryPolicy(attempts=1));"
         "print(get_session().get(sys.argv[2], timeout=5).text)"

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, HubConflict, HubError, StoreError
-from neuralpile_dagster.hub import local as versions_module
-from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.hub import local, open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
@@ -74,7 +73,7 @@ def test_where_links_are_impossible_unchanged_shards_come_from_the_last_version(
             raise OSError(18, "Invalid cross-device link")
         real_link(source, target)
 
-    monkeypatch.setattr(versions_module.os, "link", link)
+    monkeypatch.setattr(local.os, "link", link)
     done = publish(hub, staging, {**FIRST, "README.md": b"# new card"})
     assert done.bytes_sent == len(b"# new card")
     assert (hub.path("mice") / shard).stat().st_ino == inode
@@ -160,14 +159,14 @@ def test_a_folder_that_changes_while_it_is_published_is_not_published(hub: Local
         lambda: (tmp_path / "staging/data/train-00000-bbbbbbbb.parquet").unlink(),
     ):
         folder = make_folder(tmp_path / "staging", SECOND)
-        real = versions_module.require_free
+        real = local.require_free
 
         def require_free(*arguments: Any, change: Callable[[], Any] = change, real: Any = real) -> None:
             change()
             real(*arguments)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(versions_module, "require_free", require_free)
+            patch.setattr(local, "require_free", require_free)
             with pytest.raises(HubConflict, match="changed while it was published"):
                 hub.publish("mice", folder, silent)
         assert contents(hub.path("mice")) == FIRST

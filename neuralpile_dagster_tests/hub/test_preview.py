@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralpile_dagster.publish.card_metadata import row_arrow_bytes
+from neuralpile_dagster.publish.card_parts import row_arrow_bytes
 from neuralpile_dagster.publish.configs import MAX_BINS, MAX_ROWS, first_rows, preview_bins, write_preview
 from neuralpile_dagster.store import LocalStore, put_file
 from neuralpile_dagster.tables.rows import Row, RowReader, write_rows

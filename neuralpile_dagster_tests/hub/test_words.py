@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.archives.dandi_metadata import FieldReader, citation_of
 from neuralpile_dagster.markdown import code_block, link, one_line, public, table, text
-from neuralpile_dagster.publish.card_metadata import hub_licenses, size_category
+from neuralpile_dagster.publish.card_parts import hub_licenses, size_category
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster_tests.servers.hf_hub_card import LICENSES, SIZES
 
@@ -106,7 +106,7 @@ def test_size_categories_are_those_of_the_hub(n: int, name: str):
 
 
 def test_arrow_bytes_of_a_row_are_those_of_its_table():
-    from neuralpile_dagster.publish.card_metadata import row_arrow_bytes
+    from neuralpile_dagster.publish.card_parts import row_arrow_bytes
 
     row = {"spike_counts": [[[1, 2, 3], [4, 5, 6]]], "subject_id": ["sub-é"], "session_id": ["s"], "segment_id": [""]}
     assert pa.table(row, schema=ROW_SCHEMA).nbytes == row_arrow_bytes(2, 3, ["sub-é", "s", ""])

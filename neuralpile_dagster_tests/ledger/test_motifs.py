@@ -83,7 +83,7 @@ class World:
         """Make a session's histogram as its batch does."""
         dataset, analysis = DATASET.model_copy(update={"name": name}), motif_analysis(self.shape)
         (session,) = manifest_of(key).sessions
-        inputs = analysis_inputs(analysis, dataset, self.settings, session, counts)
+        inputs = analysis_inputs(analysis, dataset, session, counts)
         assert inputs is not None
         folder = analysis.folder(dataset, self.settings)
         files: Any = None

@@ -13,7 +13,7 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.ledger import documents, kinds, piles
-from neuralpile_dagster.ledger.pile_analyses import standing as registered
+from neuralpile_dagster.ledger.pile_analyses import standing
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_standings
 from neuralpile_dagster.ledger.status import piles_status
@@ -98,7 +98,7 @@ class Rows:
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Rows of every pile, in this test."""
     made = Rows()
-    monkeypatch.setattr(registered, "FAMILIES", (lambda pile: (made.of_shards, made.total),))
+    monkeypatch.setattr(standing, "FAMILIES", (lambda pile: (made.of_shards, made.total),))
     return made
 
 
@@ -127,7 +127,7 @@ def shards_of(house: House) -> list[str]:
 
 def standings(house: House) -> dict[str, PileAnalysisStanding]:
     found = pile_standings(house.store, NEURAL_PILE, house.datasets, house.settings)
-    return {standing.analysis.name: standing for standing in found}
+    return {each.analysis.name: each for each in found}
 
 
 def test_a_partition_that_failed_costs_only_itself_and_is_made_alone_later(merged: House, rows: Rows) -> None:
@@ -233,7 +233,7 @@ def test_the_job_for_failures_makes_failed_partitions_again(merged: House, rows:
 def test_buckets_are_partitions_that_are_always_there(
     rows: Rows, built: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registered, "FAMILIES", (lambda pile: (rows.buckets,),))
+    monkeypatch.setattr(standing, "FAMILIES", (lambda pile: (rows.buckets,),))
     defined = build_definitions(built.settings, built.datasets).resolve_assets_def(
         names.asset_key(NEURAL_PILE, rows.buckets)
     )

@@ -11,7 +11,8 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import ArchiveUnavailable
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.due import TRANSIENT_WAIT, dataset_due, pile_due
+from neuralpile_dagster.ledger.documents import TRANSIENT_WAIT
+from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.ledger.status import pile_status
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor, version_sensor

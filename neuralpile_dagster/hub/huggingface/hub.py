@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.hf_api import RepoFile
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, HUB_POLICY, Secrets, explain, install
+from neuralpile_dagster.hub.huggingface.client import FAILURES, HUB_POLICY, Secrets, explain, install
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
 from neuralpile_dagster.hub.huggingface.read import HubFile, PinnedRepository, buffered, dataset_names, remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits

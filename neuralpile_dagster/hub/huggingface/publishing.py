@@ -20,7 +20,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import DatasetInfo, RepoFile
 
 from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, Problem, Secrets, asked_wait_s, explain
+from neuralpile_dagster.hub.huggingface.client import FAILURES, Problem, Secrets, asked_wait_s, explain
 from neuralpile_dagster.hub.huggingface.read import remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits, upload
 from neuralpile_dagster.hub.model import RepositoryFile, version_digest

@@ -1,9 +1,8 @@
-"""Read listings of the Hub's API, with a limit of pages and an error for invalid entries.
+"""Read repositories of the Hub: the lists of their files and datasets, and single files by ranges.
 
-huggingface_hub follows links to further pages without limit, and raises a bare `TypeError` for an invalid page. What
-the lists are used for belongs to `publishing` and `hub`.
-
-Read one file of a repository by ranges.
+huggingface_hub follows links to further pages without limit, and raises a bare `TypeError` for an invalid page: lists
+are read here with a limit of pages and an error for invalid entries. What they are used for belongs in `publishing`
+and `hub`.
 """
 
 from __future__ import annotations
@@ -22,14 +21,17 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.errors import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
+from neuralpile_dagster.hub.huggingface.client import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, worth_retrying
 
 MAX_PAGES = 1000
 """Pages of one list; the Hub gives a thousand files or datasets a page."""
-KEPT = (".gitattributes",)
+_KEPT = (".gitattributes",)
 """Files that the Hub itself adds to a repository: neither published, nor listed, nor deleted."""
+_REQUEST_BYTES = 1 << 24
+"""Most bytes asked for at once: what a broken connection can cost."""
+_BUFFER_BYTES = 1 << 18
 
 
 def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
@@ -52,7 +54,7 @@ def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFi
         if file.path in files:
             raise _endless(what, f"{file.path} twice")
         files[file.path] = file
-    return {path: file for path, file in files.items() if path not in KEPT}
+    return {path: file for path, file in files.items() if path not in _KEPT}
 
 
 def dataset_names(api: HfApi, owner: str) -> list[str]:
@@ -102,16 +104,11 @@ def _not_understood(what: str, found: str) -> HubError:
     )
 
 
-_REQUEST_BYTES = 1 << 24
-"""Most bytes asked for at once: what a broken connection can cost."""
-_BUFFER_BYTES = 1 << 18
-
-
 class HubFile(RangeFile):
     """A file of one commit, read by ranges; the length of every response is checked.
 
     Responses may come from another host than the hub's (its storage), whose requests the
-    client of `retry` sends once: so they are retried here. Raises `HubUnavailable`.
+    module `client` sends once: so they are retried here. Raises `HubUnavailable`.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ _LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """How much at once, and how often; see `huggingface.HuggingFaceHub`."""
+    """How much at once, and how often; see `hub.HuggingFaceHub`."""
 
     plans: int = 5
     files_per_commit: int = 100

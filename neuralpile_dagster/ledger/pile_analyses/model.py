@@ -1,11 +1,10 @@
 """What is made of a planned pile, each kind of asset one row: its inputs, and how one of its partitions is made.
 
 A row lists itself in `neuralpile status`, `neuralpile build --merge` and automation, gets an asset, and a record per
-partition. Which rows a pile has is in `rows`, their state in `standing`; what a row computes belongs in another room.
+partition. A row that is a repository is made by `publication`, and published by `publish`.
 
-Publish what is made of a pile: names of the repositories, what their cards say of the pile, and the upload.
-
-What the repositories hold belongs in `publish`; which there are in `motifs` and `tokens`.
+Which rows there are is in `motifs` and `tokens`, which a pile has and their state in `standing`; what a row computes,
+and what a repository holds, belongs in other rooms.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from neuralpile_dagster.hub.model import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS, AssetKind
-from neuralpile_dagster.merge.model import PilePlan, PlanRecord
-from neuralpile_dagster.merge.shards import PileShard
+from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
+from neuralpile_dagster.publish.card_parts import licenses_of_all
 from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.records import PublicationRecord, ShardRecord, StoredFile
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, map_items, read_record
+from neuralpile_dagster.store import Store, map_items, read_record
 
 if TYPE_CHECKING:
     from neuralpile_dagster.publish.motif_table import OfPile
@@ -99,16 +98,7 @@ class PlannedPile:
     @cached_property
     def shards(self) -> dict[str, PileShard]:
         """Records of the plan's shards that are made, by name."""
-        folder = piles.shards_folder(self.pile, self.settings, self.plan.plan_id)
-
-        def look(name: str) -> PileShard | None:
-            shard = read_record(self.store, f"{folder}/{name}.json", PileShard)
-            made = shard is not None and shard.inputs == self.plan.digest and is_intact(self.store, shard.file)
-            return shard if made else None
-
-        names = [shard.name for shard in self.plan.shards]
-        found = zip(names, map_items(self.store, look, names), strict=True)
-        return {name: shard for name, shard in found if shard is not None}
+        return piles.made_shards(self.store, self.pile, self.settings, self.plan)
 
     def keys(self, row: PileAnalysis) -> tuple[str, ...]:
         """The partitions that a kind of asset has with this plan."""
@@ -260,14 +250,9 @@ class PileAnalysis(AssetKind):
         return PILE_SHARDS in self.upstream and self.partitions == "shards"
 
 
-def name_of(of: PlannedPile, ending: str) -> str:
-    """Name of a repository that is made of a pile: the pile's own, and an ending."""
-    return f"{piles.repository_name(of.pile, of.settings)}-{ending}"
-
-
 def repository_of(of: PlannedPile, ending: str) -> str:
     """``namespace/name`` of a repository that is made of a pile."""
-    return f"{of.settings.namespace}/{name_of(of, ending)}"
+    return f"{of.settings.namespace}/{_name_of(of, ending)}"
 
 
 def hash_of(of: PlannedPile, ending: str, *parts: object) -> str:
@@ -297,18 +282,11 @@ def publication(
         record=PublicationRecord,
         inputs=inputs,
         make=make,
-        waits=waits_for_pile,
-        numbers=publication_numbers,
-        says=says_where,
+        waits=_waits_for_pile,
+        numbers=_publication_numbers,
+        says=_says_where,
         checks=kind,
     )
-
-
-def waits_for_pile(of: PlannedPile) -> str:
-    """Why nothing can be published beside the pile: it is not published as it is planned now."""
-    published = piles.read_published(of.store, of.pile, of.settings)
-    current = published is not None and published.plan == of.plan.digest
-    return "" if current else f"{of.pile.name} is not published as it is planned now ({of.pile.key}/hub_dataset)"
 
 
 def publish(task: PileTask, ending: str, write: Callable[[Path, OfPile], Sequence[ShardRecord]]) -> PublicationRecord:
@@ -316,7 +294,7 @@ def publish(task: PileTask, ending: str, write: Callable[[Path, OfPile], Sequenc
 
     Raises `HubError` as well when the repository of that name holds rows of spike counts.
     """
-    of, name = task.of, name_of(task.of, ending)
+    of, name = task.of, _name_of(task.of, ending)
     hub, folder = task.open_hub(), documents.staging_folder(of.settings, name)
     if any(file.path == config_path("units") for file in hub.files(name)):
         raise HubError(
@@ -325,19 +303,30 @@ def publish(task: PileTask, ending: str, write: Callable[[Path, OfPile], Sequenc
             remedy="give that dataset or pile another name",
         )
     shards = write(folder, _of_pile(task, repository_of(of, ending)))
-    publication = hub.publish(name, folder, task.progress)
+    published = hub.publish(name, folder, task.progress)
     return PublicationRecord(
         inputs=task.inputs,
-        repository=publication.repository,
+        repository=published.repository,
         plan=of.plan.digest,
-        version=publication.version,
-        url=publication.url,
+        version=published.version,
+        url=published.url,
         shards=tuple(shards),
     )
 
 
+def _name_of(of: PlannedPile, ending: str) -> str:
+    """Name of a repository that is made of a pile: the pile's own, and an ending."""
+    return f"{piles.repository_name(of.pile, of.settings)}-{ending}"
+
+
+def _waits_for_pile(of: PlannedPile) -> str:
+    """Why nothing can be published beside the pile: it is not published as it is planned now."""
+    published = piles.read_published(of.store, of.pile, of.settings)
+    current = published is not None and published.plan == of.plan.digest
+    return "" if current else f"{of.pile.name} is not published as it is planned now ({of.pile.key}/hub_dataset)"
+
+
 def _of_pile(task: PileTask, repository: str) -> OfPile:
-    from neuralpile_dagster.publish.card_metadata import hub_licenses
     from neuralpile_dagster.publish.motif_table import OfPile
 
     of, hub = task.of, task.open_hub()
@@ -347,7 +336,6 @@ def _of_pile(task: PileTask, repository: str) -> OfPile:
         source.name: published.get(source.name) if of.current.repositories.get(source.name) == source.name else None
         for source in of.plan.sources
     }
-    licenses = [hub_licenses(record.license) if record else [] for record in ours.values()]
     return OfPile(
         repository=repository,
         pile=f"{of.settings.namespace}/{piles.repository_name(of.pile, of.settings)}",
@@ -355,12 +343,12 @@ def _of_pile(task: PileTask, repository: str) -> OfPile:
         plan=of.plan.digest,
         bin_width_s=of.settings.bin_width_s,
         synthetic=[name for name, record in ours.items() if record is not None and record.synthetic],
-        licenses=sorted({name for some in licenses for name in some}) if all(licenses) else [],
+        licenses=licenses_of_all(record.license if record else None for record in ours.values()),
         page=hub.page,
     )
 
 
-def publication_numbers(record: PublicationRecord) -> dict[str, Number]:
+def _publication_numbers(record: PublicationRecord) -> dict[str, Number]:
     """Numbers of a publication for the UI."""
     return {
         "repository": record.repository,
@@ -371,7 +359,7 @@ def publication_numbers(record: PublicationRecord) -> dict[str, Number]:
     }
 
 
-def says_where(record: PublicationRecord) -> str:
+def _says_where(record: PublicationRecord) -> str:
     """What the command line says of a publication."""
     rows = sum(shard.rows for shard in record.shards)
     return f"{record.repository}: {rows:,} rows; in {record.url}"

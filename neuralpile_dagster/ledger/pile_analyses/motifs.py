@@ -157,8 +157,8 @@ def _coverage(record: TableRecord) -> dict[str, Rows]:
 
 def _figure(of: PlannedPile, record: TableRecord) -> Mapping[str, str]:
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.glance import N_MOTIFS, motifs_png
     from neuralpile_dagster.plots.raster import as_markdown
+    from neuralpile_dagster.plots.small import N_MOTIFS, motifs_png
 
     patches, _, probabilities = read_top(of.store, record, N_MOTIFS)
     png = motifs_png(patches, probabilities.tolist(), of.settings.bin_width_s)
@@ -180,7 +180,11 @@ def publication_row(shape: MotifShape, top: int) -> PileAnalysis:
         from neuralpile_dagster.publish.motif_table import write_motif_table
 
         record: TableRecord = task.of.upstream(table)
-        return publish(task, shape.name, lambda folder, of: write_motif_table(folder, task.of.store, of, record))
+        return publish(
+            task,
+            shape.name,
+            lambda folder, about: write_motif_table(folder, task.of.store, about, record, progress=task.progress),
+        )
 
     return publication(
         "motifs_hub_dataset",

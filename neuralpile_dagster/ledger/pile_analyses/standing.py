@@ -1,21 +1,18 @@
-"""Which kinds of asset are made of a pile; none unless its configuration asks for them.
+"""Which kinds of asset are made of a pile, and their state: done, due, failed, or waiting for something upstream.
 
-State of what is made of a planned pile: done, due, failed, or waiting for something upstream.
-
-The command line, status, automation and runs of the assets all ask here; nothing is read where a pile has no rows.
+A pile has none unless its configuration asks for them, and then nothing is read. The command line, status, automation
+and runs of the assets all ask here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.analyses import TRANSIENT_WAIT
 from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalysis, PlannedPile, planned_pile
 from neuralpile_dagster.ledger.pile_analyses.motifs import motif_rows
 from neuralpile_dagster.ledger.pile_analyses.tokens import token_rows
@@ -24,14 +21,12 @@ from neuralpile_dagster.store import Store, is_intact, map_items
 
 FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows, token_rows)
 """Each gives the rows that a pile's configuration asks for, upstream rows first."""
+_REASONS_SHOWN = 3
 
 
 def pile_analyses_of(pile: Pile) -> tuple[PileAnalysis, ...]:
     """The kinds of asset made of a pile, upstream ones first."""
     return tuple(row for family in FAMILIES for row in family(pile))
-
-
-REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class PileAnalysisStanding:
         waits = f": {self.waits}" if left and self.waits else ""
         done = f"{self.done:,} of {self.partitions:,} done" if self.partitions > 1 else f"{self.done} done"
         lines = [f"{name}: {done}, {len(self.failed):,} failed, {left:,} to do{waits}"]
-        named = list(self.failed.items())[:REASONS_SHOWN]
+        named = list(self.failed.items())[:_REASONS_SHOWN]
         lines += [f"failed {name}{'' if self.partitions == 1 else f' {key}'}: {reason}" for key, reason in named]
         return lines
 
@@ -145,7 +140,7 @@ def _standing(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> PileAna
             continue
         elif failure is not None and failure.inputs == inputs:
             failed[key] = failure.message
-            if failure.transient and datetime.now(UTC) - failure.at > TRANSIENT_WAIT:
+            if failure.transient and not failure.is_recent:
                 due[key] = inputs
         else:
             due[key] = inputs

@@ -334,7 +334,7 @@ class AnalysisBatch(PartitionBatch):
         return documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
 
     def _inputs(self, session: Session, counts: CountsRecord | None) -> str | None:
-        return analysis_inputs(self.analysis, self.dataset, self.settings, session, counts)
+        return analysis_inputs(self.analysis, self.dataset, session, counts)
 
     @contextmanager
     def _open(self, session: Session) -> Iterator[Sequence[OpenFile]]:

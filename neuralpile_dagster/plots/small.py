@@ -1,8 +1,7 @@
-"""Thumbnail rasters, small enough for Dagster's UI to show their Markdown without a click.
+"""Small pictures: thumbnail rasters, which Dagster's UI shows without a click, and the most frequent motifs of a pile.
 
-Picture of the most frequent motifs of a pile, small enough for Dagster's event log and a card.
-
-Which motifs these are is decided in `motifs.table`; `raster.as_markdown` shows the picture in the UI.
+The picture of motifs is small enough for Dagster's event log and a card; which motifs these are is decided in
+`motifs.table`.
 """
 
 from __future__ import annotations
@@ -15,51 +14,51 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from neuralpile_dagster.plots.raster import as_markdown
+from neuralpile_dagster.plots.raster import as_markdown, palette_png
 from neuralpile_dagster.plots.window import RasterSample
 
 INLINE_CHARACTERS = 1000
 """Characters of Markdown from which Dagster 1.13 shows a link "[Show Markdown]" instead of the content."""
-BINS = 180
-BIN_PX = 2
-HEIGHT_PX = 96
-UNIT_ROWS = (32, 24, 16, 12, 8, 4)
-"""Possible numbers of units to draw; the largest that fits is used. Divisors of `HEIGHT_PX`."""
-
-
-def glance_markdown(sample: RasterSample) -> str:
-    """Draw the first `BINS` bins of some units of a sample, black where there is a spike, as inline Markdown.
-
-    Units are taken at equal distances in the order of the sample; the busier they are, the
-    fewer are drawn. Returns no picture when even the fewest do not fit.
-    """
-    piece = sample.counts[:, :BINS] > 0
-    for rows in UNIT_ROWS:
-        chosen = np.unique(np.linspace(0, len(piece) - 1, min(rows, len(piece))).astype(int))
-        caption = f"{len(chosen):,} of {len(piece):,} units, {piece.shape[1]} bins"
-        text = f"{as_markdown(_png(piece[chosen]))}\n\n{caption}"
-        if len(text) < INLINE_CHARACTERS:
-            return text
-    return "too busy to draw so small"
-
-
-def _png(spikes: np.ndarray) -> bytes:
-    """Draw (n_units, n_bins) of bool, one bit per pixel."""
-    unit_px = max(HEIGHT_PX // len(spikes), 1)
-    pixels = ~np.kron(spikes, np.ones((unit_px, BIN_PX), bool))
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
-    return file.getvalue()
-
-
+_BINS = 180
+_BIN_PX = 2
+_HEIGHT_PX = 96
+_UNIT_ROWS = (32, 24, 16, 12, 8, 4)
+"""Possible numbers of units of a thumbnail; the largest that fits is used. Divisors of `_HEIGHT_PX`."""
 N_MOTIFS = 16
 """Motifs of a picture, in four columns."""
 WIDTH_PX = 800
+"""Width of the picture of motifs."""
 _COLUMNS, _MARGIN_PX, _TITLE_PX, _FOOT_PX = 4, 8, 18, 24
 _MOST_PX, _TALLEST_PX = 22, 320
 """Side of a cell, and height of a motif, at most."""
 _DPI, _TEXT_PT = 100, 7.5
 _GRAYS = 16
+_PALETTE = [value for gray in range(_GRAYS) for value in [gray * 255 // (_GRAYS - 1)] * 3]
+
+
+def glance_markdown(sample: RasterSample) -> str:
+    """Draw the first `_BINS` bins of some units of a sample, black where there is a spike, as inline Markdown.
+
+    Units are taken at equal distances in the order of the sample; the busier they are, the
+    fewer are drawn. Returns no picture when even the fewest do not fit.
+    """
+    piece = sample.counts[:, :_BINS] > 0
+    for rows in _UNIT_ROWS:
+        chosen = np.unique(np.linspace(0, len(piece) - 1, min(rows, len(piece))).astype(int))
+        caption = f"{len(chosen):,} of {len(piece):,} units, {piece.shape[1]} bins"
+        text = f"{as_markdown(_spikes_png(piece[chosen]))}\n\n{caption}"
+        if len(text) < INLINE_CHARACTERS:
+            return text
+    return "too busy to draw so small"
+
+
+def _spikes_png(spikes: np.ndarray) -> bytes:
+    """Draw (n_units, n_bins) of bool, one bit per pixel."""
+    unit_px = max(_HEIGHT_PX // len(spikes), 1)
+    pixels = ~np.kron(spikes, np.ones((unit_px, _BIN_PX), bool))
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def motifs_png(patches: np.ndarray, probabilities: Sequence[float], bin_width_s: float | None = None) -> bytes:
@@ -115,11 +114,4 @@ def motifs_png(patches: np.ndarray, probabilities: Sequence[float], bin_width_s:
     axes.text(_MARGIN_PX, total - 7, words, size=_TEXT_PT, va="bottom", color="0.35", parse_math=False)
     canvas.draw()
     gray = np.asarray(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L"))
-    return _picture_png(np.rint(gray * ((_GRAYS - 1) / 255)).astype(np.uint8))
-
-
-def _picture_png(pixels: np.ndarray) -> bytes:
-    image, file = Image.fromarray(pixels, "P"), io.BytesIO()
-    image.putpalette([value for gray in range(_GRAYS) for value in [gray * 255 // (_GRAYS - 1)] * 3])
-    image.save(file, format="PNG", bits=4)
-    return file.getvalue()
+    return palette_png(np.rint(gray * ((_GRAYS - 1) / 255)).astype(np.uint8), _PALETTE)

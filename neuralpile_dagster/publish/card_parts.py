@@ -1,12 +1,8 @@
-"""The YAML metadata block at the top of a dataset's card, which `datasets` and the Hub read.
+"""Parts that cards share: the metadata block at the top, licenses, citations, and how to use a repository.
 
-The card's Markdown belongs in `card` and `pile_card`.
-
-How to cite the components of a pile: lines of its card, and its ``CITATION.bib``.
-
-The BibTeX of one source is made in `catalog.describe`; which components there are is decided in `merge`.
-
-What a card says of using a repository: code that reads it, its columns, its configs.
+The metadata block (YAML) is what `datasets` and the Hub read. What a pile's card says to cite is in its
+``CITATION.bib`` as well. Cards themselves belong in `card`, `pile_card`, `spikes`, `motif_table` and `tokens`; the
+BibTeX of one source is made in `catalog.describe`.
 """
 
 from __future__ import annotations
@@ -21,6 +17,9 @@ from neuralpile_dagster.catalog.describe import bibtex, bibtex_entry
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import doi_link, link, one_line, text
 from neuralpile_dagster.records import Citation, ComponentCitation
+
+BIBLIOGRAPHY = "CITATION.bib"
+_AUTHORS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -124,16 +123,18 @@ def hub_licenses(stated: str | None) -> list[str]:
     return sorted(known) if len(known) == len(set(found)) else []
 
 
+def licenses_of_all(stated: Iterable[str | None]) -> list[str]:
+    """The Hub's identifiers of what several sources state, sorted; empty when those of one of them are not known."""
+    found = [hub_licenses(licenses) for licenses in stated]
+    return sorted({name for names in found for name in names}) if all(found) else []
+
+
 def _identifier(stated: str) -> str:
     name = stated.strip().lower()
     if url := _CREATIVE_COMMONS_URL.match(name):
         name = "cc0-1.0" if url[2] == "zero" else f"cc-{url[2]}-{url[3]}"
     name = re.sub(r"[\s_]+", "-", name.removeprefix("spdx:").strip())
     return _OTHER_NAMES.get(name, name)
-
-
-BIBLIOGRAPHY = "CITATION.bib"
-_AUTHORS_NAMED = 3
 
 
 def cite_dataset(dataset: Dataset, citation: Citation, version: str) -> ComponentCitation:
@@ -165,11 +166,11 @@ def cite_lines(citations: Mapping[str, ComponentCitation]) -> list[str]:
     return [
         f"Please cite the sources of the components that you use; `{BIBLIOGRAPHY}` has an entry for each.",
         "",
-        *(f"- {text(name)}: {_line(citation)}" for name, citation in citations.items()),
+        *(f"- {text(name)}: {_citation_line(citation)}" for name, citation in citations.items()),
     ]
 
 
-def _line(citation: ComponentCitation) -> str:
+def _citation_line(citation: ComponentCitation) -> str:
     if citation.foreign:
         readme = f"{citation.url}#readme" if citation.url else None
         return f"see {link(f'the README of {citation.title}', readme)}"
@@ -214,8 +215,6 @@ CONFIG_TEXTS = {
     "their share of the tokens there (`probability`)",
     "preview": "the first bins of a few sessions, for the web viewer",
 }
-
-
 _READ_UNITS = """\
 # one row per unit
 units = pd.read_parquet(f"{repository}/units/units.parquet", pre_buffer=False, use_threads=False)"""

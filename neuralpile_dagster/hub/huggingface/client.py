@@ -1,10 +1,6 @@
-"""Translate errors of the Hub and its clients into this package's, without secrets.
+"""The HTTP client of huggingface_hub with timeouts and retries, and its errors as this package's, without secrets.
 
-Here belong classification and wording. Which requests are repeated belongs to `retry`.
-
-An HTTP client for huggingface_hub with timeouts and retries, installed through the library's own factory.
-
-huggingface_hub has one client per process and no timeouts. `install` gives it a
+huggingface_hub has one client per process and no timeouts. `install` gives it, through the library's own factory, a
 client whose transport, for the hubs that were installed,
 
 * retries calls that may be repeated (see `_REPEATABLE`), never a commit;
@@ -15,6 +11,9 @@ client whose transport, for the hubs that were installed,
 Requests to every other host (the Hub's storage) are sent once, with timeouts where the caller set none (those of the
 hub installed last) and the same bound on Retry-After, which the library's own retries would heed without bound.
 hf_xet has a client of its own, configured by environment variables, which are set here unless the user did.
+
+What a call failed with, `explain` turns into an error of this package. Calls themselves belong in `hub`, `read`,
+`upload` and `publishing`.
 """
 
 from __future__ import annotations
@@ -44,11 +43,38 @@ from neuralpile_dagster.net.retry import (
     worth_retrying,
 )
 
+HUB_POLICY = RetryPolicy(
+    attempts=6,
+    backoff_s=1.0,
+    backoff_max_s=30.0,
+    retry_after_max_s=600.0,  # the Hub's rate limits count in windows of 300 s
+    read_timeout_s=90.0,  # the Hub itself gives up on a commit after 60 s
+    slowest_bytes_per_s=50_000.0,
+)
 FAILURES = (NeuralPileError, httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError, ValueError, KeyError)
 """All that huggingface_hub, httpx2 and hf_xet raise when a call fails."""
 
 _URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")
 _STALE = (409, 412)
+_REPEATABLE = re.compile(
+    r"^/api/(repos/create|validate-yaml|complete_multipart)$"
+    r"|^/api/datasets/[^/]+/[^/]+/(preupload|paths-info|tag)/"
+    r"|\.git/info/lfs/objects/(batch|verify)$"
+)
+"""POST calls that change nothing when made twice. Not ``/commit/`` and not ``/discussions``."""
+_BEST_EFFORT = "/api/agent-harnesses"
+"""The library asks for it once a day, waits 3 s and does without (huggingface_hub/utils/_detect_agent.py); repeated, it
+kept each command half a minute from saying that a hub is away.
+"""
+_SMALL_JSON_BYTES = 1 << 26
+_REMEDY = "try again later; files already uploaded are skipped"
+
+
+class HubGaveUp(HubUnavailable, httpx2.TransportError):
+    """A call to the hub failed as often as it may.
+
+    Also a `httpx2.TransportError`, so that code that expects network errors handles it as one.
+    """
 
 
 @dataclass(frozen=True)
@@ -70,7 +96,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Problem:
-    """A failure explained: what to raise, from what, and the headers of the hub's answer."""
+    """A failure explained: what to raise, from what, and the headers of the hub's response."""
 
     error: NeuralPileError
     headers: Mapping[str, str]
@@ -118,7 +144,7 @@ def _of_status(error: HfHubHTTPError, repository: str, doing: str, secrets: Secr
     what = f"{repository}: the Hub refused while {doing}"
     found = secrets.redact(f"status {status}, {error.server_message or str(error)}")[:1000]
     if worth_retrying(status):
-        return HubUnavailable(what, found=found, remedy="try again later; files already uploaded are skipped")
+        return HubUnavailable(what, found=found, remedy=_REMEDY)
     if status in _STALE:
         remedy = "publish again when nobody else publishes to the same repository"
         return HubConflict(f"{repository} changed while it was published", found=found, remedy=remedy)
@@ -129,37 +155,6 @@ def _of_status(error: HfHubHTTPError, repository: str, doing: str, secrets: Secr
         404: "check NEURALPILE_NAMESPACE and the name, and that HF_TOKEN may see the repository",
     }.get(status, "correct what the Hub names")
     return HubError(what, found=found, remedy=remedy)
-
-
-_REPEATABLE = re.compile(
-    r"^/api/(repos/create|validate-yaml|complete_multipart)$"
-    r"|^/api/datasets/[^/]+/[^/]+/(preupload|paths-info|tag)/"
-    r"|\.git/info/lfs/objects/(batch|verify)$"
-)
-"""POST calls that change nothing when made twice. Not ``/commit/`` and not ``/discussions``."""
-_BEST_EFFORT = "/api/agent-harnesses"
-"""The library asks for it once a day, waits 3 s and does without (huggingface_hub/utils/_detect_agent.py); repeated, it
-kept each command half a minute from saying that a hub is away.
-"""
-_SMALL_JSON_BYTES = 1 << 26
-_REMEDY = "try again later; files already uploaded are skipped"
-
-
-HUB_POLICY = RetryPolicy(
-    attempts=6,
-    backoff_s=1.0,
-    backoff_max_s=30.0,
-    retry_after_max_s=600.0,  # the Hub's rate limits count in windows of 300 s
-    read_timeout_s=90.0,  # the Hub itself gives up on a commit after 60 s
-    slowest_bytes_per_s=50_000.0,
-)
-
-
-class HubGaveUp(HubUnavailable, httpx2.TransportError):
-    """A call to the hub failed as often as it may.
-
-    Also a `httpx2.TransportError`, so that code that expects network errors handles it as one.
-    """
 
 
 def asked_wait_s(headers: Mapping[str, str]) -> float | None:
@@ -202,8 +197,8 @@ def _client(hooks: Mapping[str, list]) -> httpx2.Client:
     mounts: dict[str, httpx2.BaseTransport | None] = {}
     for scheme, proxy in urllib.request.getproxies().items():
         if scheme in ("http", "https", "all"):
-            mounts[f"{scheme}://"] = RetryingTransport(httpx2.HTTPTransport(proxy=proxy))
-    direct = RetryingTransport(httpx2.HTTPTransport())
+            mounts[f"{scheme}://"] = _RetryingTransport(httpx2.HTTPTransport(proxy=proxy))
+    direct = _RetryingTransport(httpx2.HTTPTransport())
     for host in filter(None, urllib.request.getproxies().get("no", "").replace(" ", "").split(",")):
         mounts["all://" if host == "*" else f"all://*{host.lstrip('*')}"] = direct
     return httpx2.Client(transport=direct, mounts=mounts, event_hooks=dict(hooks), follow_redirects=True, timeout=None)
@@ -220,7 +215,7 @@ def _configure_xet(policy: RetryPolicy) -> None:
         os.environ.setdefault(f"HF_XET_CLIENT_{name}", value)
 
 
-class RetryingTransport(httpx2.BaseTransport):
+class _RetryingTransport(httpx2.BaseTransport):
     """Add timeouts to every request, and retries to the repeatable requests of installed hubs."""
 
     def __init__(self, transport: httpx2.BaseTransport) -> None:
