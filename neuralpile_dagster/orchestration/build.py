@@ -1,6 +1,6 @@
 """What `neuralpile build` does: the datasets that a person names, one after the other, then their piles.
 
-How one is made is in `launch`; printing belongs in `cli` and `terminal`.
+How one is made is in `launch`; printing belongs in `cli`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A step that raises records nothing, and its retry repeats the whole batch; so every partition's results are logged as
 events at once, transient errors are retried per partition, and the batch fails once, at its end. A batch whose server
 is away stops early and leaves the rest to do. What a partition is and how one is made belongs in a subclass
-(`sessions`, `shards`, `analyses`); what is due belongs in `ledger`.
+(`sessions`, `pile`); what is due belongs in `ledger`.
 """
 
 from __future__ import annotations

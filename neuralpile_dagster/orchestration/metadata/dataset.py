@@ -1,6 +1,7 @@
-"""Dagster metadata of a manifest: the sessions of a dataset and their states. Formats only, computes nothing.
+"""Dagster metadata of a dataset's records: numbers and tables for the UI. Formats only, computes nothing.
 
-Dagster metadata of session and component records: numbers and tables for the UI. Formats only, computes nothing.
+The forms that all metadata share (tables, places, what is plotted) are here too; one-sentence summaries and pictures
+are in `summaries`, the metadata of piles in `pile`.
 """
 
 from __future__ import annotations
@@ -28,62 +29,10 @@ from neuralpile_dagster.publish.token_counts import (
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TokenCounts, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
-
-
-def manifest_metadata(
-    dataset: Dataset, manifest: Manifest, new_keys: int, uri: str, seconds: float, states: Mapping[str, str]
-) -> dict[str, Any]:
-    """Metadata of a manifest; ``states`` are its sessions' states by key. Vanished sessions come first in its table.
-
-    "session_rule" and "reader" hold for all sessions and are shown once.
-    """
-    present = [session for session in manifest.sessions if not session.vanished]
-    metadata: dict[str, Any] = {
-        "summary": summaries.manifest_summary(manifest, new_keys),
-        "sessions": len(present),
-        "sessions_new": new_keys,
-        "sessions_vanished": len(manifest.vanished),
-        "subjects": len({session.subject_id for session in present}),
-        "files_considered": manifest.considered,
-        "files_dropped": dict(sorted(manifest.dropped.items())),
-        "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
-        "reader": dg.MetadataValue.md(get_reader(dataset.reader).markdown),
-        "bytes": sum(session.size for session in present),
-        "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
-        "seconds": round(seconds, 3),
-        "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
-        "source_version": manifest.version,
-        "source_is_frozen": manifest.frozen,
-        "license": manifest.citation.license or "not stated by the source",
-        "dagster/uri": uri,
-        "sessions_table": table(
-            [
-                {
-                    "session": session.session_id,
-                    "status": states[session.key],
-                    "MB": f"{session.size / 1e6:,.1f}",
-                }
-                for session in [*manifest.vanished, *present]
-            ]
-        ),
-    }
-    if manifest.citation.citation:
-        metadata["citation"] = manifest.citation.citation
-    if manifest.version_note:
-        metadata["version_note"] = manifest.version_note
-    if manifest.newer_version:
-        metadata["newer_version"] = manifest.newer_version
-    if manifest.notes:
-        metadata["archive_notes"] = "\n".join(manifest.notes)
-    if manifest.replaced:
-        metadata["sessions_replaced"] = ", ".join(session.files[0].path for session in manifest.replaced)
-    return few_plots(metadata)
-
+from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
 
 TABLE_ROWS = 400
 """Maximum rows shown in a table; the largest dataset has 349 sessions."""
-
-
 PLOTTED = frozenset(
     {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
 )
@@ -139,12 +88,71 @@ def place(address: str) -> dg.MetadataValue:
     return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
 
 
+def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
+    """Capped Markdown list of items and their reasons, with the total."""
+    if not reasons:
+        return "none"
+    kinds = Counter(reasons.values())
+    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
+    if len(reasons) > limit:
+        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
+    return "\n".join(lines)
+
+
+def manifest_metadata(
+    dataset: Dataset, manifest: Manifest, new_keys: int, uri: str, seconds: float, states: Mapping[str, str]
+) -> dict[str, Any]:
+    """Metadata of a manifest; ``states`` are its sessions' states by key. Vanished sessions come first in its table.
+
+    "session_rule" and "reader" hold for all sessions and are shown once.
+    """
+    present = [session for session in manifest.sessions if not session.vanished]
+    metadata: dict[str, Any] = {
+        "summary": summaries.manifest_summary(manifest, new_keys),
+        "sessions": len(present),
+        "sessions_new": new_keys,
+        "sessions_vanished": len(manifest.vanished),
+        "subjects": len({session.subject_id for session in present}),
+        "files_considered": manifest.considered,
+        "files_dropped": dict(sorted(manifest.dropped.items())),
+        "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
+        "reader": dg.MetadataValue.md(get_reader(dataset.reader).markdown),
+        "bytes": sum(session.size for session in present),
+        "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
+        "seconds": round(seconds, 3),
+        "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
+        "source_version": manifest.version,
+        "source_is_frozen": manifest.frozen,
+        "license": manifest.citation.license or "not stated by the source",
+        "dagster/uri": uri,
+        "sessions_table": table(
+            [
+                {
+                    "session": session.session_id,
+                    "status": states[session.key],
+                    "MB": f"{session.size / 1e6:,.1f}",
+                }
+                for session in [*manifest.vanished, *present]
+            ]
+        ),
+    }
+    if manifest.citation.citation:
+        metadata["citation"] = manifest.citation.citation
+    if manifest.version_note:
+        metadata["version_note"] = manifest.version_note
+    if manifest.newer_version:
+        metadata["newer_version"] = manifest.newer_version
+    if manifest.notes:
+        metadata["archive_notes"] = "\n".join(manifest.notes)
+    if manifest.replaced:
+        metadata["sessions_replaced"] = ", ".join(session.files[0].path for session in manifest.replaced)
+    return few_plots(metadata)
+
+
 def trains_metadata(
     record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
 ) -> dict[str, Any]:
     """Metadata of a session's spike trains; ``cost`` is None when they were up to date."""
-    from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
-
     metadata: dict[str, Any] = {
         "summary": summaries.trains_summary(record, cost, synthetic),
         "units": record.n_units,
@@ -195,17 +203,6 @@ def counts_metadata(
             "dagster/column_schema": column_schema(),
         }
     )
-
-
-def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
-    """Capped Markdown list of items and their reasons, with the total."""
-    if not reasons:
-        return "none"
-    kinds = Counter(reasons.values())
-    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
-    if len(reasons) > limit:
-        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
-    return "\n".join(lines)
 
 
 def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:
