@@ -160,6 +160,23 @@ class PartitionBatch(ABC):
         )
 
 
+def version_tags(
+    data_version: str, code_version: str, source: dg.AssetKey, source_version: str, source_event: int | None
+) -> dict[str, str]:
+    """Tags of a logged materialization: its versions and inputs, without which the UI shows it as "unsynced".
+
+    Dagster adds them itself only to returned results. ``source_event`` is the storage id of the source's
+    materialization; Dagster asks for it of partitioned sources only.
+    """
+    name = source.to_user_string()
+    return {
+        "dagster/data_version": data_version,
+        "dagster/code_version": code_version,
+        f"dagster/input_data_version/{name}": source_version,
+        f"dagster/input_event_pointer/{name}": "NULL" if source_event is None else str(source_event),
+    }
+
+
 def failure_metadata(error: Exception) -> dict[str, str]:
     """Why a partition failed, for its page."""
     if not isinstance(error, NeuralPileError):

@@ -24,8 +24,8 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_inputs, is_current, read_analysis
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch
-from neuralpile_dagster.orchestration.checks import latest_event, version_tags
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
