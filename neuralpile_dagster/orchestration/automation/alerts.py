@@ -8,7 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from neuralpile_dagster.net.alerts import is_configured, send_alert
-from neuralpile_dagster.orchestration.launch import PART_OF
+from neuralpile_dagster.orchestration.jobs import PART_OF
 from neuralpile_dagster.settings import Settings
 
 MOST_CHARACTERS = 2000
