@@ -1,6 +1,6 @@
 """The runs that make a dataset or a pile, one after the other, for the command line and the named jobs.
 
-What is out of date is decided in `ledger`, which datasets and piles a build has in `build`; how a run goes is in `runs`.
+What is out of date is decided in `ledger`, which datasets and piles a build has in `build`; a run itself is in `runs`.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class SessionBatch(PartitionBatch):
 
     def _make(self, key: str) -> None:
         manifest = self.manifest
-        session = session_of(manifest, key)
+        session = _session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
         else:
@@ -229,19 +229,6 @@ class SessionBatch(PartitionBatch):
         return verdict.passed
 
 
-def session_of(manifest: Manifest, key: str) -> Session:
-    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
-    try:
-        session = manifest.session(key)
-    except KeyError:
-        raise ConfigurationError(
-            f"{key} is not a session of {manifest.dataset}",
-            found=f"a manifest of {len(manifest.sessions)} sessions without it",
-            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
-        ) from None
-    return session
-
-
 @dataclass
 class AnalysisBatch(PartitionBatch):
     """The sessions of one run of an analysis."""
@@ -285,7 +272,7 @@ class AnalysisBatch(PartitionBatch):
 
     def make(self, key: str) -> None:
         """Make one session's record unless it is current."""
-        started, session = time.monotonic(), session_of(self.manifest, key)
+        started, session = time.monotonic(), _session_of(self.manifest, key)
         counts = self._counts(session)
         inputs = self._inputs(session, counts)
         if inputs is None:
@@ -336,3 +323,16 @@ class AnalysisBatch(PartitionBatch):
         archive = self.instance.open_archive(self.dataset.source)
         with ExitStack() as stack:
             yield [stack.enter_context(archive.open(self.dataset.source, file, self.access)) for file in session.files]
+
+
+def _session_of(manifest: Manifest, key: str) -> Session:
+    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
+    try:
+        session = manifest.session(key)
+    except KeyError:
+        raise ConfigurationError(
+            f"{key} is not a session of {manifest.dataset}",
+            found=f"a manifest of {len(manifest.sessions)} sessions without it",
+            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
+        ) from None
+    return session

@@ -37,6 +37,7 @@ PLOTTED = frozenset(
     {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
 )
 """Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
+_REASONS_SHOWN = 10
 
 
 def few_plots(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,14 +89,14 @@ def place(address: str) -> dg.MetadataValue:
     return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
 
 
-def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
+def counted(reasons: Mapping[str, str]) -> str:
     """Capped Markdown list of items and their reasons, with the total."""
     if not reasons:
         return "none"
     kinds = Counter(reasons.values())
-    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
-    if len(reasons) > limit:
-        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
+    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:_REASONS_SHOWN]]
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"- and {len(reasons) - _REASONS_SHOWN} more, of {len(kinds)} kinds")
     return "\n".join(lines)
 
 

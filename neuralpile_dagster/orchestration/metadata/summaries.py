@@ -33,9 +33,9 @@ of events has a hundred of them."""
 _SYNTHETIC = "SYNTHETIC: made by a generator, not recorded from an animal. "
 
 
-def plural(number: int, one: str, several: str | None = None) -> str:
+def plural(number: int, one: str) -> str:
     """Number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def _size(number: int) -> str:
