@@ -138,3 +138,8 @@ def contiguous_batches(all_keys: Sequence[str], wanted: set[str], size: int) -> 
         batches[-1].append(key)
         previous = position
     return batches
+
+
+def range_tags(batch: Sequence[str]) -> dict[str, str]:
+    """Tags of a run that makes a contiguous range of partitions."""
+    return {"dagster/asset_partition_range_start": batch[0], "dagster/asset_partition_range_end": batch[-1]}

@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import contiguous_batches, partition_keys
+from neuralpile_dagster.orchestration.names import contiguous_batches, partition_keys, range_tags
 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
@@ -77,17 +77,11 @@ class Runner:
 
         Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would continue.
         """
-        tags = dict(self.tags)
-        if partitions:
-            tags |= {
-                "dagster/asset_partition_range_start": partitions[0],
-                "dagster/asset_partition_range_end": partitions[-1],
-            }
         with watch_interrupts() as stop_requested:
             result = self.job.execute_in_process(
                 instance=self.instance,
                 asset_selection=list(keys),
-                tags=tags,
+                tags={**self.tags, **(range_tags(partitions) if partitions else {})},
                 run_config={**_QUIET, **({"ops": config} if config else {})},
                 raise_on_error=False,
             )

@@ -1,7 +1,7 @@
 """Sensors that request runs for what is out of date: of assets, and of the manifests of sources that changed.
 
 ``keep_the_pile_current`` turns into run requests what `ledger.due` decides; ``new_dandiset_versions`` asks the archives
-(how one states its version is in `archives.updates`). Both are off until turned on in the UI.
+(`archives.model.source_state`). Both are off until turned on in the UI.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
     contiguous_batches,
     partition_keys,
+    range_tags,
     session_partitions,
 )
 from neuralpile_dagster.orchestration.pools import batch_size
@@ -51,7 +52,6 @@ TRIES = 3
 """Run requests for the same partitions with the same inputs, if runs die."""
 TICK_BUDGET_S = 30.0
 """No source is checked later than this in a tick, of Dagster's 60 s; the next tick resumes where this one ended."""
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _ASKED = "neuralpile/asked"
 _A_DAY = timedelta(days=1)
 
@@ -154,8 +154,7 @@ def _batches(
     for batch in contiguous_batches(partition_keys(instance, partitions), set(due), size):
         # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
-        tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
-        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=tags)
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=range_tags(batch))
 
 
 def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:

@@ -28,6 +28,8 @@ STOP_AFTER = 3
 """Partitions in a row that fail with transient errors: then the server is away, and each further one costs minutes."""
 REASONS_SHOWN = 3
 """Number of failed partitions listed in the message of a failed batch; the run's log has all of them."""
+DATA_VERSION = "dagster/data_version"
+"""Tag of a materialization."""
 
 
 @dataclass
@@ -170,7 +172,7 @@ def version_tags(
     """
     name = source.to_user_string()
     return {
-        "dagster/data_version": data_version,
+        DATA_VERSION: data_version,
         "dagster/code_version": code_version,
         f"dagster/input_data_version/{name}": source_version,
         f"dagster/input_event_pointer/{name}": "NULL" if source_event is None else str(source_event),

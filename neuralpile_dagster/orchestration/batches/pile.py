@@ -32,7 +32,7 @@ from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.batches.base import DATA_VERSION, PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata, shard_metadata
 from neuralpile_dagster.store import write_record
@@ -40,7 +40,6 @@ from neuralpile_dagster.tables.copying.sources import FileOpener
 
 SHARDS_PER_RUN = 10
 """Shards per run of a backfill; each takes seconds to a minute."""
-_DATA_VERSION = "dagster/data_version"
 
 
 @dataclass
@@ -134,7 +133,7 @@ class PileAnalysisBatch(PartitionBatch):
     ) -> None:
         """Log a partition's materialization at once; that of the one part without partition is a result of the run."""
         if partition == ALL and isinstance(self.context, dg.AssetExecutionContext):
-            version = dg.DataVersion(tags[_DATA_VERSION])
+            version = dg.DataVersion(tags[DATA_VERSION])
             self.results.append(dg.MaterializeResult(asset, metadata=dict(metadata), data_version=version))
         else:
             super().log_materialization(asset, partition, metadata, tags)
@@ -221,7 +220,7 @@ class PileAnalysisBatch(PartitionBatch):
         for source in [*of_pile, *names.member_keys(self.datasets, self.analysis)]:
             event = latest_event(self.context.instance, source)
             stated = event.asset_materialization.tags or {} if event and event.asset_materialization else {}
-            version = stated.get(_DATA_VERSION, self.of.plan.digest)
+            version = stated.get(DATA_VERSION, self.of.plan.digest)
             found.append((source, version, event.storage_id if event else None))
         return found
 
