@@ -18,7 +18,7 @@ def store(recording: str, folder: str) -> None:
     collector.relax()  # as the code location does
     from bench.common import Laps
     from neuralpile_dagster.archives.model import ArchiveFile
-    from neuralpile_dagster.checks.registry import judge_session
+    from neuralpile_dagster.checks.judging import judge_session
     from neuralpile_dagster.checks.session import SessionEvidence
     from neuralpile_dagster.hdf5.opened import LocalFile
     from neuralpile_dagster.ledger.samples import session_sample

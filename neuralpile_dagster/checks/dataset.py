@@ -1,6 +1,6 @@
-"""Checks of a whole dataset: its manifest and what was published of it. A function is a check, listed in `registry`.
+"""Checks of a whole dataset: its manifest, and what was published of it.
 
-Checks of what lies on the hub, for components and the pile alike. A function is a check, listed in `registry`.
+One function is one check, listed in `registry`. Those of files on the hub judge piles and what is made of them as well.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
@@ -29,6 +30,10 @@ from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.tables.footer import read_footer
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.spike_trains import read_recording
+
+BINNED_SESSIONS = 3
+"""Sessions whose published spike times are binned again: the first, the last, and one between."""
+_REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,24 @@ def hub_dataset_is_current(published: ComponentRecord, inputs_now: str) -> Verdi
     )
 
 
-def read_card(hub: Hub, name: str) -> dict[str, Any]:
+def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
+    """The card's number of rows per split is what the published files' footers say."""
+    remedy = f"{_REPAIR}; until then load_dataset fails for everybody"
+    try:
+        stated, counted = _splits_of(_read_card(hub, name)), _counted(hub, name)
+    except TransientError:
+        raise  # says nothing about the dataset
+    except (NeuralPileError, yaml.YAMLError) as error:
+        return Verdict(False, "a card and the files that it describes", str(error), remedy)
+    return Verdict(
+        passed=stated == counted,
+        expected=_describe_splits(counted),
+        found="a card without split sizes" if stated is None else _describe_splits(stated),
+        remedy=remedy,
+    )
+
+
+def _read_card(hub: Hub, name: str) -> dict[str, Any]:
     """The YAML block at the top of a published README; empty when there is none."""
     with hub.open(name, "README.md") as file:
         return card_metadata(file.read().decode(errors="replace"))
@@ -180,26 +202,6 @@ def _counted(hub: Hub, name: str) -> dict[str, int]:
             with hub.open(name, file.path) as stream:
                 counted[split] = counted.get(split, 0) + read_footer(pa.PythonFile(stream, "r"), file.path).n_rows
     return counted
-
-
-def card_counts_equal_footers(hub: Hub, name: str) -> Verdict:
-    """The card's number of rows per split is what the published files' footers say."""
-    remedy = f"{_REPAIR}; until then load_dataset fails for everybody"
-    try:
-        stated, counted = _splits_of(read_card(hub, name)), _counted(hub, name)
-    except TransientError:
-        raise  # says nothing about the dataset
-    except (NeuralPileError, yaml.YAMLError) as error:
-        return Verdict(False, "a card and the files that it describes", str(error), remedy)
-    return Verdict(
-        passed=stated == counted,
-        expected=_describe_splits(counted),
-        found="a card without split sizes" if stated is None else _describe_splits(stated),
-        remedy=remedy,
-    )
-
-
-_REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
 def _describe_splits(splits: Mapping[str, int]) -> str:
@@ -247,10 +249,6 @@ def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdi
     )
 
 
-BINNED_SESSIONS = 3
-"""Sessions whose published spike times are binned again: the first, the last, and one between."""
-
-
 def spike_times_give_the_counts(hub: Hub, component: ComponentRecord, max_session_tokens: int) -> Verdict:
     """Published spike times of some sessions, binned, give their published counts, byte for byte."""
     expected = f"spike times of {BINNED_SESSIONS} sessions that, binned, give the published counts"
@@ -284,8 +282,6 @@ def _name(repository: str) -> str:
 
 def _binned_alike(hub: Hub, component: ComponentRecord, session: ComponentSession, max_session_tokens: int) -> bool:
     """Whether a session's published spike times give all of its published counts."""
-    from neuralpile_dagster.binning.source import count_source
-
     assert isinstance(component.spikes, SpikesRecord)
     path = spikes_path(session.key)
     with open_published(hub, _name(component.spikes.repository), path) as file:

@@ -44,20 +44,20 @@ class Check(Generic[Evidence]):
         The asset that it judges; ``pile`` is the merged pile's ``hub_dataset``, the last three are made of a pile.
     severity : {"error", "warn"}
         ``error`` turns the asset red, ``warn`` yellow.
-    blocking : bool
-        Whether a failed check of severity ``error`` also stops what is downstream in the same run.
     why : str
         Why it is worth checking, for the UI.
     run : callable
         Judges the evidence of its layer.
+    blocking : bool
+        Whether a failed check of severity ``error`` also stops what is downstream in the same run.
     """
 
     name: str
     layer: Layer
     severity: Severity
-    blocking: bool
     why: str
     run: Callable[[Evidence], Verdict]
+    blocking: bool = False
 
 
 def capped(items: list[str], limit: int = 10) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class MadeEvidence:
         return str(self.record.repository.rpartition("/")[2])
 
     @property
-    def folder(self) -> Any:
+    def folder(self) -> Path:
         """Where the publication was laid out."""
         return documents.staging_folder(self.of.settings, self.repository_name)
 

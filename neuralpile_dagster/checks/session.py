@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralpile_dagster.binning.source import plan_segments
+from neuralpile_dagster.binning.source import count_source, plan_segments
 from neuralpile_dagster.catalog.describe import same_species
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
@@ -179,7 +179,6 @@ def counts_match_spike_trains(evidence: SessionEvidence) -> Verdict:
 def _differences(evidence: SessionEvidence, first: int, sample: Recording, pick: int, start_s: float) -> list[str]:
     """What differs between a sample of units from ``first`` on, binned again, and the stored counts."""
     from neuralpile_dagster.binning.binner import Binner
-    from neuralpile_dagster.binning.source import count_source
 
     record, key = evidence.record, evidence.record.file.key
     stats, sampled = record.stats, slice(first, first + len(sample.units))

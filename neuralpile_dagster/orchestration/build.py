@@ -1,6 +1,6 @@
 """What `neuralpile build` does: the datasets that a person names, one after the other, then their piles.
 
-How one is made is in `launch`; printing belongs in `cli` and `terminal`.
+How one is made is in `launch`; printing belongs in `cli`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.code_location import job_of_assets
 from neuralpile_dagster.orchestration.launch import Launcher
-from neuralpile_dagster.orchestration.outcome import Outcome
 from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance
+from neuralpile_dagster.orchestration.runs import Outcome
 from neuralpile_dagster.settings import ProcessSettings, Settings
 
 

@@ -1,8 +1,8 @@
-"""Checks as Dagster sees them: specs, and verdicts as results or events.
+"""Checks as Dagster sees them: specs, verdicts as results or events, and which of them stop what follows.
 
-What a check finds belongs in the room `checks`, verdicts on all sessions of a dataset in `verdicts`.
-
-Versions and check targets of events that batches log; Dagster adds these itself only to returned results.
+What a check finds belongs in the room `checks`, verdicts on all sessions of a dataset in `verdicts`. The UI shows a
+verdict that is about the newest materialization; Dagster says which one it is about only of returned results, so
+`target_of` and `is_about` do it for events.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks.dataset import ComponentEvidence
-from neuralpile_dagster.checks.model import Layer, Verdict
-from neuralpile_dagster.checks.registry import (
-    CHECKS,
+from neuralpile_dagster.checks.judging import (
     checks_of,
     is_blocking,
     judge_component,
@@ -27,6 +25,8 @@ from neuralpile_dagster.checks.registry import (
     require_known_checks,
     severity_of,
 )
+from neuralpile_dagster.checks.model import Layer, Verdict
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
@@ -43,53 +43,24 @@ from neuralpile_dagster.orchestration.resources import Instance
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
 
-def asset_of(layer: Layer, owner: Dataset | Pile) -> dg.AssetKey:
-    """Asset key of a layer's checks."""
-    if isinstance(owner, Pile):
-        return names.hub_dataset_key(owner)
-    return dg.AssetKey([owner.key, layer])
+def specs(owner: Dataset | Pile, layer: Layer, asset: dg.AssetKey | None = None) -> list[dg.AssetCheckSpec]:
+    """Specs of all checks of a layer, on ``asset``, or that of the layer.
 
-
-def _row(owner: Dataset | Pile) -> Dataset | None:
-    """The row that may override severities."""
-    return None if isinstance(owner, Pile) else owner
-
-
-def specs(owner: Dataset | Pile, layer: Layer) -> list[dg.AssetCheckSpec]:
-    """Specs of all checks of a layer; raises `CatalogError` when the dataset's row names an unknown check.
-
-    Those of partitioned assets have no partitions: with them, the UI's list calls a check failed as soon as one of the
-    sessions failed, whether it was judged or not. Verdicts on sessions are in the check's execution history.
+    Raises `CatalogError` when the dataset's row names an unknown check. Those of partitioned assets have no partitions:
+    with them, the UI's list calls a check failed as soon as one of the sessions failed, whether it was judged or not.
+    Verdicts on sessions are in the check's execution history.
     """
     if dataset := _row(owner):
         require_known_checks(dataset)
     return [
         dg.AssetCheckSpec(
             check.name,
-            asset=asset_of(layer, owner),
+            asset=asset or _asset_of(layer, owner),
             description=check.why,
             blocking=is_blocking(check.name, dataset),
         )
         for check in checks_of(layer)
     ]
-
-
-def _metadata(verdict: Verdict) -> dict[str, Any]:
-    metadata = {"expected": verdict.expected, "found": verdict.found, **verdict.details}
-    if verdict.remedy and not verdict.passed:
-        metadata["what_to_do"] = verdict.remedy
-    return metadata
-
-
-def _event(name: str, verdict: Verdict, owner: Dataset | Pile, asset: dg.AssetKey | None = None) -> dict[str, Any]:
-    return {
-        "asset_key": asset or asset_of(CHECKS[name].layer, owner),
-        "check_name": name,
-        "passed": verdict.passed,
-        "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
-        "metadata": _metadata(verdict),
-        "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
-    }
 
 
 def results(
@@ -128,7 +99,7 @@ def refusals(
     that follow asks here; a person who materializes an asset is not asked.
     """
     every = [
-        dg.AssetCheckKey(asset or asset_of(layer, owner), check.name)
+        dg.AssetCheckKey(asset or _asset_of(layer, owner), check.name)
         for owner in owners
         for check in checks_of(layer)
         if is_blocking(check.name, _row(owner))
@@ -212,12 +183,8 @@ def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
 def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetChecksDefinition:
     """All checks of something made of a pile; ``datasets`` are the pile's members."""
     asset = names.asset_key(pile, row)
-    specs = [
-        dg.AssetCheckSpec(check.name, asset=asset, description=check.why, blocking=is_blocking(check.name, None))
-        for check in checks_of(cast(Layer, row.checks))
-    ]
 
-    @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs)
+    @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs(pile, cast(Layer, row.checks), asset))
     @signed
     def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
@@ -256,17 +223,31 @@ def is_about(record: AssetCheckExecutionRecord, event: dg.EventLogRecord | None)
     return target is not None and target.storage_id == event.storage_id
 
 
-def version_tags(
-    data_version: str, code_version: str, source: dg.AssetKey, source_version: str, source_event: int | None
-) -> dict[str, str]:
-    """Tags of a materialization: its versions and inputs, without which the UI shows it as "unsynced".
+def _asset_of(layer: Layer, owner: Dataset | Pile) -> dg.AssetKey:
+    """Asset key of a layer's checks."""
+    if isinstance(owner, Pile):
+        return names.hub_dataset_key(owner)
+    return dg.AssetKey([owner.key, layer])
 
-    ``source_event`` is the storage id of the source's materialization; Dagster asks for it of partitioned sources only.
-    """
-    name = source.to_user_string()
+
+def _row(owner: Dataset | Pile) -> Dataset | None:
+    """The row that may override severities."""
+    return None if isinstance(owner, Pile) else owner
+
+
+def _metadata(verdict: Verdict) -> dict[str, Any]:
+    metadata = {"expected": verdict.expected, "found": verdict.found, **verdict.details}
+    if verdict.remedy and not verdict.passed:
+        metadata["what_to_do"] = verdict.remedy
+    return metadata
+
+
+def _event(name: str, verdict: Verdict, owner: Dataset | Pile, asset: dg.AssetKey | None = None) -> dict[str, Any]:
     return {
-        "dagster/data_version": data_version,
-        "dagster/code_version": code_version,
-        f"dagster/input_data_version/{name}": source_version,
-        f"dagster/input_event_pointer/{name}": "NULL" if source_event is None else str(source_event),
+        "asset_key": asset or _asset_of(CHECKS[name].layer, owner),
+        "check_name": name,
+        "passed": verdict.passed,
+        "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
+        "metadata": _metadata(verdict),
+        "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
     }

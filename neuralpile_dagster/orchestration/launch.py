@@ -1,16 +1,12 @@
-"""Runs of assets on an instance, batch after batch, and their outcomes: for the command line and the named jobs.
+"""The runs that make a dataset or a pile, one after the other, for the command line and the named jobs.
 
-What is out of date is decided in `ledger`; which datasets and piles a build has is in `build`.
+What is out of date is decided in `ledger`, which datasets and piles a build has in `build`; a run itself is in `runs`.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -21,7 +17,6 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
-from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import analysis_standing, current_sessions, missing_shards, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
@@ -38,8 +33,8 @@ from neuralpile_dagster.orchestration.names import (
     partition_keys,
     session_partitions,
 )
-from neuralpile_dagster.orchestration.outcome import Outcome, reason_of
 from neuralpile_dagster.orchestration.pools import batch_size
+from neuralpile_dagster.orchestration.runs import Runner
 from neuralpile_dagster.publish.component import completeness
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Manifest, Session
@@ -47,13 +42,13 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store, read_record
 
 IDS_SHOWN = 3
-PART_OF = "neuralpile/job"
-"""Tag of runs that a named job launches: its name."""
-QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
 
-class Launcher:
-    """Run assets on an instance, in this process, and collect the outcomes."""
+class Launcher(Runner):
+    """Make datasets and piles with a run for each step and batch; ``outcome`` is what came of all of them.
+
+    ``datasets`` are all of the instance: what is made of a pile needs its members.
+    """
 
     def __init__(
         self,
@@ -63,55 +58,10 @@ class Launcher:
         tags: Mapping[str, str] | None = None,
         datasets: Sequence[Dataset] = (),
     ) -> None:
+        super().__init__(instance, job, tags)
         self.settings = settings
-        self.datasets = datasets  # all of the instance: what is made of a pile needs its members
-        self.tags = dict(tags or {})
-        self.instance = instance
+        self.datasets = datasets
         self.store: Store = open_store(settings.store)
-        self.job = job
-        self.outcome = Outcome()
-
-    def run(
-        self,
-        keys: Sequence[dg.AssetKey],
-        partitions: Sequence[str] = (),
-        config: Mapping[str, Any] | None = None,
-    ) -> str | None:
-        """Run assets for a contiguous range of partitions (or unpartitioned); return the reason if the run failed.
-
-        Raises `KeyboardInterrupt` when the user stopped it: Dagster ends the run and would continue.
-        """
-        tags = dict(self.tags)
-        if partitions:
-            tags |= {
-                "dagster/asset_partition_range_start": partitions[0],
-                "dagster/asset_partition_range_end": partitions[-1],
-            }
-        with watch_interrupts() as stop_requested:
-            result = self.job.execute_in_process(
-                instance=self.instance,
-                asset_selection=list(keys),
-                tags=tags,
-                run_config={**QUIET, **({"ops": config} if config else {})},
-                raise_on_error=False,
-            )
-            if stop_requested():
-                raise KeyboardInterrupt
-        for evaluation in result.get_asset_check_evaluations():
-            self._note(evaluation)
-        return None if result.success else reason_of(result)
-
-    def _note(self, evaluation: dg.AssetCheckEvaluation) -> None:
-        """Record a failed check as a warning; one that fails a session is reported as that session's failure."""
-        if evaluation.passed:
-            return
-        name = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-        said = (evaluation.description or "").removeprefix(f"{evaluation.partition}: ")
-        if evaluation.severity == dg.AssetCheckSeverity.WARN:
-            sessions, _ = self.outcome.warnings.setdefault(name, ([], said))
-            sessions += [evaluation.partition] if evaluation.partition else []
-        elif evaluation.asset_key.path[-1] != "spike_counts":
-            self.outcome.failed[name] = evaluation.description or "the check failed"
 
     def dataset(
         self,
@@ -129,7 +79,7 @@ class Launcher:
         Raises `ConfigurationError` when no session matches ``pattern``.
         """
         if reason := self.run([names.manifest_key(dataset)]):
-            self.outcome.failed[names.manifest_key(dataset).to_user_string()] = reason
+            self.fail(names.manifest_key(dataset), reason)
             return
         manifest = documents.read_manifest(self.store, dataset)
         chosen = _choose(manifest, pattern)[:limit]
@@ -146,14 +96,15 @@ class Launcher:
         hub_dataset = names.hub_dataset_key(dataset)
         left = wanted - failed.keys() - self._finished(dataset, chosen)
         if left and any(failures[key].stopped_batch for key in failed if key in failures):
-            self.outcome.failed[hub_dataset.to_user_string()] = (
-                f"not published: {plural(len(left), 'session')} left to do; {STOPPED}; "
-                "what to do: run the same command again when the server responds (what is done is kept)"
+            self.fail(
+                hub_dataset,
+                f"not published: {plural(len(left), 'session')} left to do; {documents.STOPPED}; "
+                "what to do: run the same command again when the server responds (what is done is kept)",
             )
             return
         partial = pattern is not None or limit is not None
         if failed and (blocked := self._blocked(dataset, len(failed), len(chosen), share)):
-            self.outcome.failed[hub_dataset.to_user_string()] = blocked
+            self.fail(hub_dataset, blocked)
             return
         if share is None:
             share = 0.0 if partial else 1.0
@@ -163,11 +114,11 @@ class Launcher:
         """Publish one dataset if this share of its sessions is done; a part never replaces more sessions."""
         hub_dataset = names.hub_dataset_key(dataset)
         if share < 1 and (fewer := self._would_shrink(dataset)):
-            self.outcome.failed[hub_dataset.to_user_string()] = fewer
+            self.fail(hub_dataset, fewer)
             return
         config = {f"{dataset.key}__hub_dataset": {"config": {"min_session_share": share}}} if share < 1 else None
         if reason := self.run([hub_dataset], config=config):
-            self.outcome.failed[hub_dataset.to_user_string()] = reason
+            self.fail(hub_dataset, reason)
         else:
             self._report_published(dataset)
 
@@ -214,11 +165,10 @@ class Launcher:
 
         A batch that stopped, because its server is away, is the last one: the rest is left to do.
         """
-        name = session_partitions(dataset).name
-        assert name is not None
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
         reasons: dict[str, str] = {}
-        for batch in contiguous_batches(self.instance.get_dynamic_partitions(name), wanted, batch_size(dataset)):
+        known = partition_keys(self.instance, session_partitions(dataset))
+        for batch in contiguous_batches(known, wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
                 failures = documents.read_failures(self.store, dataset, self.settings)
                 if any(failures[key].stopped_batch for key in batch if key in failures):
@@ -232,15 +182,12 @@ class Launcher:
         """Make the missing sessions of an analysis; its failures are reported but do not stop publishing."""
         manifest = documents.read_manifest(self.store, dataset)
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
-        name = session_partitions(dataset).name
-        assert name is not None
         wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
-        known = self.instance.get_dynamic_partitions(name)
-        key = names.asset_key(dataset, analysis)
-        reasons = [self.run([key], batch) for batch in contiguous_batches(known, wanted, batch_size(dataset))]
+        asset = names.asset_key(dataset, analysis)
+        reasons = self.run_batches(asset, session_partitions(dataset), wanted, batch_size(dataset))
         failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
-        if (reason := next(filter(None, reasons), None)) and not failures:  # it failed before it recorded any session
-            self.outcome.failed[key.to_user_string()] = reason
+        if reasons and not failures:  # it failed before it recorded any session
+            self.fail(asset, reasons[0])
         self.outcome.failed |= {
             f"{dataset.name} {analysis.name} {key}": failure.message
             for key, failure in failures.items()
@@ -274,21 +221,17 @@ class Launcher:
         manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
         config = piles.plan_config(self.store, pile, self.settings, built, choices or {})
         if refused := refusals(self.instance, "hub_dataset", piles.planned_members(pile, self.datasets, config)):
-            self.outcome.failed[manifest.to_user_string()] = waiting_for(refused)
+            self.fail(manifest, waiting_for(refused))
             return
         if reason := self.run([manifest], config=config):
-            self.outcome.failed[manifest.to_user_string()] = reason
+            self.fail(manifest, reason)
             return
-        partitions = names.shard_partitions(pile)
-        assert partitions.name is not None
-        known = self.instance.get_dynamic_partitions(partitions.name)
         wanted = self._unfinished_shards(pile, shards)
-        reasons = [self.run([shards], batch) for batch in contiguous_batches(known, wanted, SHARDS_PER_RUN)]
-        if reason := next(filter(None, reasons), None):
-            self.outcome.failed[shards.to_user_string()] = reason
+        if reasons := self.run_batches(shards, names.shard_partitions(pile), wanted, SHARDS_PER_RUN):
+            self.fail(shards, reasons[0])
             return
         if reason := self.run([hub_dataset]):
-            self.outcome.failed[hub_dataset.to_user_string()] = reason
+            self.fail(hub_dataset, reason)
         else:
             published = piles.require_published(self.store, pile, self.settings)
             self.outcome.made.append(
@@ -335,22 +278,21 @@ class Launcher:
         if row.is_published and not standing.waits:
             wanted.add(ALL)
         if standing.waits and not standing.behind:
-            self.outcome.failed[asset.to_user_string()] = f"not made: {standing.waits}"
+            self.fail(asset, f"not made: {standing.waits}")
         if (partitions := analysis_partitions(pile, row)) is not None:
-            known = partition_keys(self.instance, partitions)
-            reasons = [self.run([asset], batch) for batch in contiguous_batches(known, wanted, row.per_run)]
+            reasons = self.run_batches(asset, partitions, wanted, row.per_run)
         else:
-            reasons = [self.run([asset])] if wanted else []
+            reasons = [reason] if wanted and (reason := self.run([asset])) else []
         failures = documents.read_failures(self.store, pile, self.settings, row.name)
-        if (reason := next(filter(None, reasons), None)) and not failures:  # it failed before it recorded any partition
-            self.outcome.failed[asset.to_user_string()] = reason
+        if reasons and not failures:  # it failed before it recorded any partition
+            self.fail(asset, reasons[0])
         self.outcome.failed |= {
             f"{pile.name} {row.name}" + (f" {key}" if partitions else ""): failure.message
             for key, failure in failures.items()
             if key in wanted
         }
         record = read_record(self.store, row.record_key(pile, self.settings, ALL), row.record)
-        if record is not None and not (standing.waits or any(reasons)) and (said := row.says(record)):
+        if record is not None and not (standing.waits or reasons) and (said := row.says(record)):
             self.outcome.made.append(said)
 
 
@@ -369,33 +311,3 @@ def _choose(manifest: Manifest, pattern: str | None) -> list[Session]:
             remedy=f"neuralpile sessions {manifest.dataset} lists all of them",
         )
     return chosen
-
-
-@contextmanager
-def watch_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether this process has received SIGINT or SIGTERM since the beginning.
-
-    Dagster ends a run that is interrupted within a step as failed; an interrupt
-    between its steps, or while a run begins or ends, it forgets. Python notes
-    every signal here, whatever handler there is. Of threads other than the main
-    one, which get no signals, always False.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        reader.setblocking(False)
-        writer.setblocking(False)  # required by `signal.set_wakeup_fd`
-        noted = bytearray()
-
-        def stop_requested() -> bool:
-            with suppress(BlockingIOError):  # no signal came
-                noted.extend(reader.recv(4096))
-            return signal.SIGINT in noted or signal.SIGTERM in noted
-
-        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield stop_requested
-        finally:
-            signal.set_wakeup_fd(before)

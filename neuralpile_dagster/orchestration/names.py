@@ -12,6 +12,7 @@ from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
+from neuralpile_dagster.motifs.shape import BUCKETS
 
 NO_SESSIONS = "_materialize_the_manifest_first"
 """The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""
@@ -70,8 +71,6 @@ def analysis_partitions(pile: Pile, row: PileAnalysis) -> dg.PartitionsDefinitio
         return None
     if row.partitions == "shards":
         return shard_partitions(pile)
-    from neuralpile_dagster.motifs.shape import BUCKETS
-
     return dg.StaticPartitionsDefinition(BUCKETS)
 
 
@@ -139,3 +138,8 @@ def contiguous_batches(all_keys: Sequence[str], wanted: set[str], size: int) -> 
         batches[-1].append(key)
         previous = position
     return batches
+
+
+def range_tags(batch: Sequence[str]) -> dict[str, str]:
+    """Tags of a run that makes a contiguous range of partitions."""
+    return {"dagster/asset_partition_range_start": batch[0], "dagster/asset_partition_range_end": batch[-1]}

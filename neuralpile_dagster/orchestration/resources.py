@@ -1,11 +1,9 @@
-"""The instance as Dagster's resource: its settings, and the places that they name.
+"""The Dagster instance in ``NEURALPILE_HOME``, its settings as Dagster's resource, and a lock for each of its runs.
 
-It takes no run configuration: settings come from the environment of the process alone, so no run can be launched with
-others than its neighbors'. Secrets (HF_TOKEN, DANDI_API_KEY, AWS keys) are read by the clients when they need them.
-
-The Dagster instance in ``NEURALPILE_HOME``, shared by the command line, the web server and the daemon.
-
-Starting servers belongs in `serving`, launching runs in `launch`.
+The command line, the web server and the daemon share the instance. The resource takes no run configuration: settings
+come from the environment of the process alone, so no run can be launched with others than its neighbors'. Secrets
+(HF_TOKEN, DANDI_API_KEY, AWS keys) are read by the clients when they need them. Starting servers belongs in `serving`,
+launching runs in `launch`.
 """
 
 from __future__ import annotations
@@ -21,7 +19,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from filelock import Timeout
 
+from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.files import explained, file_lock, locked, write_bytes
+from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.orchestration.pools import limit_pools
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.settings import Settings
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from neuralpile_dagster.hub.model import LoadableHub
     from neuralpile_dagster.net.retry import RetryPolicy
 
+_LOCKS = "runs"
+"""Folder in the home with a file for each run, locked as long as its process exists."""
+
 
 @dataclass(frozen=True)
 class InstanceResource:
@@ -40,25 +43,16 @@ class InstanceResource:
 
     settings: Settings
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> InstanceResource:
-        """The resource of an instance."""
-        return cls(settings)
-
     def open_store(self) -> Store:
         """The store of intermediate results."""
         return open_store(self.settings.store)
 
     def open_archive(self, source: Source, limits: RetryPolicy | None = None) -> Archive:
         """The archive that serves a source."""
-        from neuralpile_dagster.archives import open_archive
-
         return open_archive(self.settings, source, limits)
 
     def open_hub(self) -> LoadableHub:
         """The hub to publish to."""
-        from neuralpile_dagster.hub import open_hub
-
         return open_hub(self.settings)
 
     def definition(self) -> dg.ResourceDefinition:
@@ -66,7 +60,7 @@ class InstanceResource:
 
         def serve(context: dg.InitResourceContext) -> Iterator[InstanceResource]:
             """Serve a run, which is known to go on as long as its process does."""
-            with hold_run_lock(self.settings.home, context.run.run_id) if context.run else nullcontext():
+            with _hold_run_lock(self.settings.home, context.run.run_id) if context.run else nullcontext():
                 yield self
 
         return dg.ResourceDefinition(
@@ -101,33 +95,10 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     return instance
 
 
-_ENDING = ".lock"
-
-
-def _folder(home: Path) -> Path:
-    return home / "runs"
-
-
-@contextmanager
-def hold_run_lock(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the lock of a run."""
-    path = _folder(home) / f"{run_id}{_ENDING}"
-    aside = path.with_suffix(".new")  # so that under its final name it is always locked
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = file_lock(aside).acquire()
-    with held:
-        aside.replace(path)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
     """Mark runs whose process has exited as failed, free their pool slots, and return their ids."""
     failed = []
-    for path in sorted(_folder(home).glob(f"*{_ENDING}")):
+    for path in sorted((home / _LOCKS).glob("*.lock")):
         try:
             held = file_lock(path).acquire(timeout=0)
         except Timeout:
@@ -142,3 +113,19 @@ def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
                 failed.append(run.run_id)
             path.unlink(missing_ok=True)
     return failed
+
+
+@contextmanager
+def _hold_run_lock(home: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run."""
+    path = home / _LOCKS / f"{run_id}.lock"
+    aside = path.with_suffix(".new")  # so that under its final name it is always locked
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = file_lock(aside).acquire()
+    with held:
+        aside.replace(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """``neuralpile ui``: Dagster's code server, web server and daemon, started and stopped as a whole.
 
 Here belong the one UI of a home, its port, and the end of every process that it started. What runs do does not:
-`abandoned` marks the run whose process was killed.
+`resources.fail_abandoned` marks the run whose process was killed.
 
 The rules, and what happened without them:
 

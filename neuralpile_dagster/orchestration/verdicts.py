@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
+from neuralpile_dagster.checks.judging import checks_of, is_blocking, judge_session
 from neuralpile_dagster.checks.model import Verdict, capped
-from neuralpile_dagster.checks.registry import checks_of, is_blocking, judge_session
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents

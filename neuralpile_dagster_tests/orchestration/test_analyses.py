@@ -134,7 +134,7 @@ def test_the_numbers_of_a_record_are_in_the_ui_and_what_is_current_is_not_made_a
 
 
 def test_the_sensor_asks_for_what_is_missing(made: House, added: dg.AssetKey) -> None:
-    resources = {"instance": InstanceResource.from_settings(made.settings)}
+    resources = {"instance": InstanceResource(made.settings)}
     with dg.build_sensor_context(instance=made.instance, resources=resources) as context:
         result = current_sensor([MICE], [NEURAL_PILE])(context)
     assert isinstance(result, dg.SensorResult)

@@ -11,7 +11,8 @@ import pytest
 from dagster._utils.interrupts import capture_interrupts
 
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.launch import Launcher, watch_interrupts
+from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.runs import watch_interrupts
 from neuralpile_dagster_tests.fixtures.house import House
 
 

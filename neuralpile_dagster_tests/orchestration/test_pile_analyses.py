@@ -186,7 +186,7 @@ def test_the_sensor_asks_for_them_in_order_once_the_pile_is_published(merged: Ho
     assert merged.run(names.hub_dataset_key(MICE), checks=False).success
     steps = []
     for _ in range(5):
-        resources = {"instance": InstanceResource.from_settings(merged.settings)}
+        resources = {"instance": InstanceResource(merged.settings)}
         with dg.build_sensor_context(merged.instance, resources=resources) as context:
             asked = sensor(context)
         for request in asked.run_requests or () if isinstance(asked, dg.SensorResult) else ():

@@ -85,7 +85,7 @@ def test_a_pile_whose_row_states_something_else_is_planned_again_and_the_others_
         op = piles.plan_config(made.store, chosen["both-kinds"], made.settings)["both_kinds__manifest"]
         assert (op["config"]["seed"], op["config"]["split_by"], op["config"]["test_size"]) == (6, "sessions", 0.3)
         sensor = current_sensor(made.datasets, [chosen["both-kinds"], chosen["mice-again"]])
-        resources = {"instance": InstanceResource.from_settings(made.settings)}
+        resources = {"instance": InstanceResource(made.settings)}
         with dg.build_sensor_context(made.instance, resources=resources) as context:
             result = sensor(context)
         assert isinstance(result, dg.SensorResult)

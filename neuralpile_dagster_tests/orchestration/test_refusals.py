@@ -31,7 +31,7 @@ def settle(house: House) -> list[str]:
 def asked(house: House, pile: Pile = NEURAL_PILE) -> list[str] | str:
     """The assets that a tick of automation asks for, or why it asks for none."""
     sensor = current_sensor(house.datasets, [pile])
-    resources = {"instance": InstanceResource.from_settings(house.settings)}
+    resources = {"instance": InstanceResource(house.settings)}
     with dg.build_sensor_context(instance=house.instance, resources=resources) as context:
         result = sensor(context)
     if isinstance(result, dg.SkipReason):

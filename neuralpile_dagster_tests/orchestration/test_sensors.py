@@ -28,7 +28,7 @@ FIRST = "sub-A/sub-A_ses-1.nwb"
 
 def ask(house: House, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
     """One tick."""
-    resources = {"instance": InstanceResource.from_settings(house.settings)}
+    resources = {"instance": InstanceResource(house.settings)}
     with dg.build_sensor_context(instance=house.instance, cursor=cursor, resources=resources) as context:
         return sensor(context)
 

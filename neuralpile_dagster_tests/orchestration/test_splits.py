@@ -28,7 +28,7 @@ from neuralpile_dagster.orchestration import build
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
 from neuralpile_dagster.orchestration.launch import Launcher
-from neuralpile_dagster.orchestration.outcome import Outcome
+from neuralpile_dagster.orchestration.runs import Outcome
 from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
 from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import (

@@ -170,7 +170,7 @@ def test_only_transient_errors_in_a_row_stop_a_batch(
 ) -> None:
     monkeypatch.setattr(base, "ATTEMPTS", 1)
     with house(tmp_path, "sample") as made:
-        batch = Scripted(dg.build_asset_context(), InstanceResource.from_settings(made.settings))
+        batch = Scripted(dg.build_asset_context(), InstanceResource(made.settings))
         batch.script = script
         with pytest.raises(dg.Failure):
             batch.run()

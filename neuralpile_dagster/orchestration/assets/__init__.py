@@ -1,1 +1,1 @@
-"""Asset factories: one module per kind of asset. What they compute is in the other rooms."""
+"""Asset factories: of a dataset, of a pile, and the overview. What they compute is in the other rooms."""

@@ -1,15 +1,8 @@
-"""Asset ``<dataset>/manifest``: the sessions of a dataset.
+"""Assets of a dataset, ``<dataset>/*``: its manifest, what is made of each session, and the published component.
 
-Wiring only: listing is in `archives`, the session rule in `recordings.sessions`.
-
-Assets partitioned by session: ``<dataset>/spike_trains`` with ``<dataset>/spike_counts``, and its analyses.
-
-Wiring only: the loops over sessions are in `batches.sessions` and `batches.analyses`, reading and binning in `session`,
-the rows of analyses in `ledger.analyses`.
-
-Asset ``<dataset>/hub_dataset``: a published component.
-
-Wiring only: the repository's files are made in `publish`, the upload is in `hub`.
+Wiring only: listing is in `archives`, the session rule in `recordings.sessions`, the loops over sessions in
+`batches.sessions`, reading and binning in `session`, the rows of analyses in `ledger.analyses`, a repository's files in
+`publish`, the upload in `hub`.
 """
 
 import time
@@ -30,18 +23,51 @@ from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest, signed, spec_facts
-from neuralpile_dagster.orchestration.metadata import dataset as metadata
-from neuralpile_dagster.orchestration.metadata.dataset import manifest_metadata
+from neuralpile_dagster.orchestration.metadata.dataset import component_metadata, manifest_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters, plural
 from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
 from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL, batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.publish.component import publishable
+from neuralpile_dagster.publish.component import publishable, write_component
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record, write_record
+
+
+class AccessChoice(Enum):
+    """Method of reading recordings from a remote archive."""
+
+    ranges = "ranges"
+    download = "download"
+
+
+class SessionConfig(dg.Config):
+    """Run configuration of assets that are partitioned by session."""
+
+    access: AccessChoice = Field(
+        default=AccessChoice.ranges,
+        description="ranges: read only the spikes, by ranged requests. "
+        "download: fetch whole files first, verify their digests, keep them in a cache.",
+    )
+
+
+class PublishConfig(dg.Config):
+    """Run configuration of ``hub_dataset``."""
+
+    min_session_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Least share of the manifest's sessions that must have spike counts, from 0 to 1. "
+        "With less than 1 the card names the sessions that are missing.",
+    )
+    publish_spike_times: bool | None = Field(
+        default=None,
+        description="Whether the spike times are published too, in a repository of their own. By default as the "
+        "catalog's row says, or as in the last publication. A row that says so wins.",
+    )
 
 
 def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
@@ -91,23 +117,6 @@ def _update_partitions(
     partitions, keep = session_partitions(dataset), partitions_to_keep(store, dataset, settings, made)
     new = register(instance, partitions, [session.key for session in made.sessions if session.key in keep])
     return new, unregister(instance, partitions, keep)
-
-
-class AccessChoice(Enum):
-    """Method of reading recordings from a remote archive."""
-
-    ranges = "ranges"
-    download = "download"
-
-
-class SessionConfig(dg.Config):
-    """Run configuration of assets that are partitioned by session."""
-
-    access: AccessChoice = Field(
-        default=AccessChoice.ranges,
-        description="ranges: read only the spikes, by ranged requests. "
-        "download: fetch whole files first, verify their digests, keep them in a cache.",
-    )
 
 
 def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
@@ -182,23 +191,6 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
     return sessions
 
 
-class PublishConfig(dg.Config):
-    """Run configuration of ``hub_dataset``."""
-
-    min_session_share: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Least share of the manifest's sessions that must have spike counts, from 0 to 1. "
-        "With less than 1 the card names the sessions that are missing.",
-    )
-    publish_spike_times: bool | None = Field(
-        default=None,
-        description="Whether the spike times are published too, in a repository of their own. By default as the "
-        "catalog's row says, or as in the last publication. A row that says so wins.",
-    )
-
-
 def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     """Asset that publishes all finished sessions of a dataset."""
     key = names.hub_dataset_key(dataset)
@@ -216,8 +208,6 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
     def hub_dataset(
         context: dg.AssetExecutionContext, config: PublishConfig, instance: Instance
     ) -> dg.MaterializeResult:
-        from neuralpile_dagster.publish.component import write_component
-
         with failing_in_words(), forward_wait_warnings(context):
             started, tell = time.monotonic(), progress_of(context)
             store, settings, hub = instance.open_store(), instance.settings, instance.open_hub()
@@ -250,7 +240,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             write_record(store, documents.published_path(dataset, settings), component)
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
             return dg.MaterializeResult(
-                metadata=metadata.component_metadata(
+                metadata=component_metadata(
                     component,
                     publication,
                     records,

@@ -1,10 +1,8 @@
-"""Assets ``<pile>/*``, e.g. ``neural_pile/*``: the components merged, shuffled, split and published.
+"""Assets of a pile, ``<pile>/*``: the components merged, split and published, and what is made of the planned pile.
 
-Wiring only: plans and shards are made in `merge`, the repository in `publish`.
-
-Assets made of a planned pile, ``<pile>/<kind>``: one for each row that the pile's configuration asks for.
-
-Wiring only: the rows are in `ledger.pile_analyses`, the loop over partitions in `batches.pile_analyses`.
+Wiring only: plans and shards are made in `merge`, the repository in `publish`. What is made of a pile is one asset for
+each row of `ledger.pile_analyses` that the pile's configuration asks for. The loops over partitions are in
+`batches.pile`.
 """
 
 import time
@@ -19,14 +17,17 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.due import published_components
-from neuralpile_dagster.ledger.kinds import PILE_SHARDS, AssetKind
+from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
-from neuralpile_dagster.ledger.piles import CurrentPlan
+from neuralpile_dagster.ledger.publishing import publish_pile
+from neuralpile_dagster.ledger.splits import split_inputs
+from neuralpile_dagster.merge.plan import plan_pile, save_plan
+from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN, PileAnalysisBatch, ShardBatch
 from neuralpile_dagster.orchestration.describe import pile_facts
-from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
+from neuralpile_dagster.orchestration.metadata.pile import pile_metadata, plan_metadata, split_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters
 from neuralpile_dagster.orchestration.names import analysis_partitions, register
 from neuralpile_dagster.orchestration.pools import HUB_POOL, pool_of
@@ -158,15 +159,10 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         config: config_of(pile),  # type: ignore[valid-type]
         instance: Instance,
     ) -> dg.MaterializeResult:
-        from neuralpile_dagster.ledger.piles import choose_components
-        from neuralpile_dagster.ledger.splits import split_inputs
-        from neuralpile_dagster.merge.plan import plan_pile, save_plan
-        from neuralpile_dagster.merge.split_table import describe_plan
-
         with failing_in_words(), forward_wait_warnings(context):
             started, store, settings = time.monotonic(), instance.open_store(), instance.settings
             hub = instance.open_hub()
-            chosen = choose_components(
+            chosen = piles.choose_components(
                 datasets,
                 store,
                 hub,
@@ -189,7 +185,7 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             )
             record = save_plan(store, piles.plan_path(pile, settings, plan.record.plan_id), plan)
             published = published_components(store, datasets, settings)
-            current = CurrentPlan(
+            current = piles.CurrentPlan(
                 plan_id=record.plan_id,
                 inputs=piles.inputs_digest(published),
                 repositories=chosen.repositories,
@@ -206,8 +202,8 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             )
             return dg.MaterializeResult(
                 metadata={
-                    **pile_metadata.plan_metadata(record, chosen.left_out, chosen.synthetic, published),
-                    **pile_metadata.split_metadata(*describe_plan(plan, inputs.identities)),
+                    **plan_metadata(record, chosen.left_out, chosen.synthetic, published),
+                    **split_metadata(*describe_plan(plan, inputs.identities)),
                     "seconds": round(time.monotonic() - started, 3),
                     "dagster/uri": store.uri(f"{piles.plan_path(pile, settings, record.plan_id)}.json"),
                 },
@@ -250,8 +246,6 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
         **pile_facts(pile, kinds.PILE_HUB_DATASET, datasets, _hub_dataset),
     )
     def pile_hub_dataset(context: dg.AssetExecutionContext, instance: Instance) -> dg.MaterializeResult:
-        from neuralpile_dagster.ledger.publishing import publish_pile
-
         with failing_in_words(), forward_wait_warnings(context):
             started = time.monotonic()
             store, settings = instance.open_store(), instance.settings
@@ -259,7 +253,7 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
             done = publish_pile(store, pile, settings, instance.open_hub(), by_name, progress_of(context))
             folder = documents.staging_folder(settings, piles.repository_name(pile, settings))
             return dg.MaterializeResult(
-                metadata=pile_metadata.pile_metadata(
+                metadata=pile_metadata(
                     done.plan,
                     done.left_out,
                     published_components(store, datasets, settings),
@@ -277,18 +271,18 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
 
 def pile_analysis_assets(pile: Pile, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
     """The assets of everything made of a pile; ``datasets`` are its members."""
-    return [_asset(pile, datasets, row) for row in pile_analyses_of(pile)]
+    return [_analysis_asset(pile, datasets, row) for row in pile_analyses_of(pile)]
 
 
-def _asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetsDefinition:
+def _analysis_asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{pile.key}__{row.name}",
         specs=[
             dg.AssetSpec(
                 names.asset_key(pile, row),
-                deps=[*_of_pile(pile, row), *_of_members(datasets, row)],
+                deps=[*_deps_of_pile(pile, row), *_deps_of_members(datasets, row)],
                 skippable=True,
-                **pile_facts(pile, row, datasets, _asset),
+                **pile_facts(pile, row, datasets, _analysis_asset),
             )
         ],
         partitions_def=analysis_partitions(pile, row),
@@ -304,19 +298,19 @@ def _asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.Ass
     return partitions
 
 
-def _partitions(kind: AssetKind) -> str:
-    if isinstance(kind, PileAnalysis):
-        return kind.partitions
-    return "shards" if kind is PILE_SHARDS else "none"
-
-
-def _of_pile(pile: Pile, row: PileAnalysis) -> Iterator[dg.AssetDep]:
+def _deps_of_pile(pile: Pile, row: PileAnalysis) -> Iterator[dg.AssetDep]:
     for upstream in row.upstream:
-        every = _partitions(upstream) not in ("none", row.partitions)
+        every = _partitions_of(upstream) not in ("none", row.partitions)
         mapping = dg.AllPartitionMapping() if every else None
         yield dg.AssetDep(names.asset_key(pile, upstream), partition_mapping=mapping)
 
 
-def _of_members(datasets: Sequence[Dataset], row: PileAnalysis) -> Iterator[dg.AssetDep]:
+def _deps_of_members(datasets: Sequence[Dataset], row: PileAnalysis) -> Iterator[dg.AssetDep]:
     for key in names.member_keys(datasets, row):
         yield dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+
+
+def _partitions_of(kind: AssetKind) -> str:
+    if isinstance(kind, PileAnalysis):
+        return kind.partitions
+    return "shards" if kind is kinds.PILE_SHARDS else "none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from neuralpile_dagster.net.alerts import is_configured, send_alert
-from neuralpile_dagster.orchestration.launch import PART_OF
+from neuralpile_dagster.orchestration.jobs import PART_OF
 from neuralpile_dagster.settings import Settings
 
 MOST_CHARACTERS = 2000
@@ -49,9 +49,8 @@ def what_ran(run: dg.DagsterRun) -> str:
 
 
 def _text(context: dg.RunFailureSensorContext, settings: Settings) -> str:
-    from neuralpile_dagster.orchestration.serving import (
-        address_of,
-    )  # with psutil, which the code location does not need
+    # with psutil, which the code location does not need
+    from neuralpile_dagster.orchestration.serving import address_of
 
     reasons = []
     for event in context.get_step_failure_events():

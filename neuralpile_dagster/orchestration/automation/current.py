@@ -1,10 +1,7 @@
-"""Sensor ``keep_the_pile_current``: requests runs for whatever is out of date; off until turned on in the UI.
+"""Sensors that request runs for what is out of date: of assets, and of the manifests of sources that changed.
 
-What is out of date is decided in `ledger.due`; this module only turns that into run requests.
-
-Sensor ``new_dandiset_versions``: detects changed sources and requests their manifests.
-
-How an archive states its version belongs in `archives.updates`.
+``keep_the_pile_current`` turns into run requests what `ledger.due` decides; ``new_dandiset_versions`` asks the archives
+(`archives.model.source_state`). Both are off until turned on in the UI.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from neuralpile_dagster.archives.model import source_state
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
@@ -36,6 +34,7 @@ from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
     contiguous_batches,
     partition_keys,
+    range_tags,
     session_partitions,
 )
 from neuralpile_dagster.orchestration.pools import batch_size
@@ -49,7 +48,12 @@ if TYPE_CHECKING:
 
 RUNS_PER_TICK = 20
 """Run requests per tick; the rest follows at the next ticks, so that the queue stays short."""
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+TRIES = 3
+"""Run requests for the same partitions with the same inputs, if runs die."""
+TICK_BUDGET_S = 30.0
+"""No source is checked later than this in a tick, of Dagster's 60 s; the next tick resumes where this one ended."""
+_ASKED = "neuralpile/asked"
+_A_DAY = timedelta(days=1)
 
 
 def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.SensorDefinition:
@@ -107,7 +111,7 @@ def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Sens
                         break  # what follows would be made of it
             whys += [f"{pile.name}: {waiting_for(refused)}"] if refused else []
         requests += of_piles
-        fresh = [again for request in requests if (again := deduplicate_request(context.instance, request))]
+        fresh = [again for request in requests if (again := _deduplicate(context.instance, request))]
         if not fresh:
             return dg.SkipReason(_nothing_to_do(whys, bool(requests)))
         return dg.SensorResult(run_requests=fresh[:RUNS_PER_TICK])
@@ -150,8 +154,7 @@ def _batches(
     for batch in contiguous_batches(partition_keys(instance, partitions), set(due), size):
         # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
-        tags = dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
-        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=tags)
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=range_tags(batch))
 
 
 def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
@@ -191,25 +194,13 @@ def _made_of_pile_requests(
             yield dg.RunRequest(run_key=f"{what}-{inputs[:24]}", asset_selection=assets)
 
 
-TRIES = 3
-"""Run requests for the same partitions with the same inputs, if runs die."""
-_ASKED = "neuralpile/asked"
-
-
-def deduplicate_request(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
+def _deduplicate(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.RunRequest | None:
     """Deduplicate run requests: repeat one only if its run died (which records no failure), at most `TRIES` times."""
     earlier = instance.get_run_records(dg.RunsFilter(tags={_ASKED: str(request.run_key)}))
     if len(earlier) >= TRIES or not all(record.dagster_run.is_finished for record in earlier):
         return None
     tags = {**request.tags, _ASKED: str(request.run_key)}
     return request.with_replaced_attrs(run_key=f"{request.run_key}-{len(earlier)}", tags=tags)
-
-
-TICK_S = 60.0
-"""Dagster's default timeout of a tick."""
-TICK_BUDGET_S = 30.0
-"""No source is checked later than this in a tick; the next tick resumes where this one ended."""
-_A_DAY = timedelta(days=1)
 
 
 @dataclass
@@ -238,11 +229,15 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         "dataset.",
     )
     def new_dandiset_versions(context: dg.SensorEvaluationContext, instance: Instance) -> dg.SensorResult:
-        seen = _look(watched, _recall(context.cursor), instance, clock)
+        seen = _check_sources(watched, _last_position(context.cursor), instance, clock)
         for note in seen.notes:
             context.log.warning(note)
-        wanted = [_request(dataset, seen.changed[dataset.name]) for dataset in watched if dataset.name in seen.changed]
-        requests = [fresh for request in wanted if (fresh := deduplicate_request(context.instance, request))]
+        wanted = [
+            _manifest_request(dataset, seen.changed[dataset.name])
+            for dataset in watched
+            if dataset.name in seen.changed
+        ]
+        requests = [fresh for request in wanted if (fresh := _deduplicate(context.instance, request))]
         words = f"{seen.asked} sources checked, {len(seen.changed)} to list again" + "".join(
             f"; {note}" for note in seen.notes
         )
@@ -255,13 +250,13 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
     return new_dandiset_versions
 
 
-def _recall(cursor: str | None) -> int:
+def _last_position(cursor: str | None) -> int:
     """Position at which the last tick ended."""
     position = json.loads(cursor or "{}").get("next", 0)
     return position if isinstance(position, int) else 0
 
 
-def _look(
+def _check_sources(
     watched: Sequence[Dataset], begin: int, instance: InstanceResource, clock: Callable[[], float]
 ) -> _TickResult:
     """Check the state of sources until the time of a tick is used up."""
@@ -293,8 +288,6 @@ def impatient() -> RetryPolicy:
 
 
 def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) -> None:
-    from neuralpile_dagster.archives.model import source_state
-
     manifest = read_record(instance.open_store(), documents.manifest_path(dataset), Manifest)
     if manifest is None:
         return
@@ -309,6 +302,6 @@ def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) ->
         seen.changed[dataset.name] = f"{state.token} listed {manifest.listed_at.isoformat()}"
 
 
-def _request(dataset: Dataset, state: str) -> dg.RunRequest:
+def _manifest_request(dataset: Dataset, state: str) -> dg.RunRequest:
     digest = hashlib.sha256(f"{dataset.source.id} {state}".encode()).hexdigest()[:24]
     return dg.RunRequest(run_key=f"{dataset.name}-listed-{digest}", asset_selection=[names.manifest_key(dataset)])

@@ -3,7 +3,7 @@
 A step that raises records nothing, and its retry repeats the whole batch; so every partition's results are logged as
 events at once, transient errors are retried per partition, and the batch fails once, at its end. A batch whose server
 is away stops early and leaves the rest to do. What a partition is and how one is made belongs in a subclass
-(`sessions`, `shards`, `analyses`); what is due belongs in `ledger`.
+(`sessions`, `pile`); what is due belongs in `ledger`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ STOP_AFTER = 3
 """Partitions in a row that fail with transient errors: then the server is away, and each further one costs minutes."""
 REASONS_SHOWN = 3
 """Number of failed partitions listed in the message of a failed batch; the run's log has all of them."""
+DATA_VERSION = "dagster/data_version"
+"""Tag of a materialization."""
 
 
 @dataclass
@@ -158,6 +160,23 @@ class PartitionBatch(ABC):
                 asset, partition=self.partition_of(partition), metadata=dict(metadata), tags=dict(tags)
             )
         )
+
+
+def version_tags(
+    data_version: str, code_version: str, source: dg.AssetKey, source_version: str, source_event: int | None
+) -> dict[str, str]:
+    """Tags of a logged materialization: its versions and inputs, without which the UI shows it as "unsynced".
+
+    Dagster adds them itself only to returned results. ``source_event`` is the storage id of the source's
+    materialization; Dagster asks for it of partitioned sources only.
+    """
+    name = source.to_user_string()
+    return {
+        DATA_VERSION: data_version,
+        "dagster/code_version": code_version,
+        f"dagster/input_data_version/{name}": source_version,
+        f"dagster/input_event_pointer/{name}": "NULL" if source_event is None else str(source_event),
+    }
 
 
 def failure_metadata(error: Exception) -> dict[str, str]:

@@ -1,8 +1,7 @@
-"""Batch of the pile's shards: a failed shard does not stop the others. How a shard is written is in `merge.shards`.
+"""Batches of a pile: of its shards, and of the partitions of something made of it.
 
-Batch of partitions of something made of a pile: skip what is up to date, make the rest, log each at once.
-
-What is computed is in the rows (`ledger.pile_analyses`); nothing here depends on a particular one.
+How a shard is written is in `merge.shards`, what is made of a pile in the rows of `ledger.pile_analyses`; nothing here
+depends on a particular one.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
 )
 from neuralpile_dagster.ledger.pile_analyses.standing import is_current, require_upstream
 from neuralpile_dagster.merge.model import PilePlan
-from neuralpile_dagster.merge.shards import DigestOf, PileShard
+from neuralpile_dagster.merge.plan import load_plan
+from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch
-from neuralpile_dagster.orchestration.checks import latest_event, version_tags
-from neuralpile_dagster.orchestration.metadata import pile as pile_metadata
-from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata
+from neuralpile_dagster.orchestration.batches.base import DATA_VERSION, PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.checks import latest_event
+from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata, shard_metadata
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.tables.copying.sources import FileOpener
 
@@ -70,23 +69,17 @@ class ShardBatch(PartitionBatch):
 
     @cached_property
     def _open_file(self) -> FileOpener:
-        from neuralpile_dagster.ledger.piles import file_opener
-
-        return file_opener(self.store, self.instance.open_hub())
+        return piles.file_opener(self.store, self.instance.open_hub())
 
     @cached_property
     def _digest_of(self) -> DigestOf:
         return piles.file_digests(self.store, self.instance.open_hub())
 
     def _load(self, plan_id: str) -> PilePlan:
-        from neuralpile_dagster.merge.plan import load_plan
-
         return load_plan(self.store, piles.plan_path(self.pile, self.settings, plan_id))
 
     def make(self, key: str) -> None:
         """Copy the rows of one shard."""
-        from neuralpile_dagster.merge.shards import build_shard
-
         started, plan_id = time.monotonic(), key.split("-")[0]
         plan = self.plan_of(plan_id)
         folder = piles.shards_folder(self.pile, self.settings, plan_id)
@@ -96,13 +89,10 @@ class ShardBatch(PartitionBatch):
 
     def _record(self, plan: PilePlan, shard: PileShard, seconds: float) -> None:
         uri = self.store.uri(shard.file.key)
-        facts = pile_metadata.shard_metadata(plan, shard, uri, seconds)
+        facts = shard_metadata(plan, shard, uri, seconds)
         source = names.manifest_key(self.pile)
         tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, source, plan.record.digest, None)
         self.log_materialization(names.pile_shards_key(self.pile), shard.name, facts, tags)
-
-
-_DATA_VERSION = "dagster/data_version"
 
 
 @dataclass
@@ -143,7 +133,7 @@ class PileAnalysisBatch(PartitionBatch):
     ) -> None:
         """Log a partition's materialization at once; that of the one part without partition is a result of the run."""
         if partition == ALL and isinstance(self.context, dg.AssetExecutionContext):
-            version = dg.DataVersion(tags[_DATA_VERSION])
+            version = dg.DataVersion(tags[DATA_VERSION])
             self.results.append(dg.MaterializeResult(asset, metadata=dict(metadata), data_version=version))
         else:
             super().log_materialization(asset, partition, metadata, tags)
@@ -230,7 +220,7 @@ class PileAnalysisBatch(PartitionBatch):
         for source in [*of_pile, *names.member_keys(self.datasets, self.analysis)]:
             event = latest_event(self.context.instance, source)
             stated = event.asset_materialization.tags or {} if event and event.asset_materialization else {}
-            version = stated.get(_DATA_VERSION, self.of.plan.digest)
+            version = stated.get(DATA_VERSION, self.of.plan.digest)
             found.append((source, version, event.storage_id if event else None))
         return found
 

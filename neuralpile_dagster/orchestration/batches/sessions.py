@@ -1,11 +1,8 @@
-"""Batch of sessions of one dataset: spike trains, then counts, with the checks of each.
+"""Batches of sessions of one dataset: of spike trains and counts, with their checks, and of one analysis.
 
-Results that are up to date in the store are skipped. How a session is read and binned belongs in
-`session`, what a check finds in `checks`, what a batch does with failures in `base`.
-
-Batch of sessions of one analysis: skip what is up to date, make the rest, log each at once.
-
-What an analysis computes is in its row (`ledger.analyses`); nothing here depends on a particular one.
+Results that are up to date in the store are skipped. How a session is read and binned belongs in `session`, what an
+analysis computes in its row (`ledger.analyses`), what a check finds in `checks`, what a batch does with failures in
+`base`.
 """
 
 from __future__ import annotations
@@ -26,15 +23,15 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_inputs, is_current, read_analysis
-from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch
-from neuralpile_dagster.orchestration.checks import latest_event, version_tags
-from neuralpile_dagster.orchestration.metadata import dataset as metadata
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.checks import latest_event
+from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording
+from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record
@@ -81,7 +78,7 @@ class SessionBatch(PartitionBatch):
             return self.chosen
         if self.context.has_partition_key or self.context.has_partition_key_range:
             return self.context.partition_keys
-        return list(done_records(self.store, self.dataset, self.settings, manifest))
+        return list(documents.done_records(self.store, self.dataset, self.settings, manifest))
 
     def finish(self, made: int) -> None:
         """Log a verdict of each check on all sessions of the dataset."""
@@ -106,7 +103,7 @@ class SessionBatch(PartitionBatch):
 
     def _make(self, key: str) -> None:
         manifest = self.manifest
-        session = session_of(manifest, key)
+        session = _session_of(manifest, key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
         else:
@@ -140,7 +137,7 @@ class SessionBatch(PartitionBatch):
         if record is None:
             record, cost = self._read_and_store(manifest, session)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
-        facts = metadata.trains_metadata(record, uri, seconds, cost, manifest.synthetic)
+        facts = trains_metadata(record, uri, seconds, cost, manifest.synthetic)
         source, version = names.manifest_key(self.dataset), documents.manifest_digest(manifest)
         tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
         self.log_materialization(names.spike_trains_key(self.dataset), session.key, facts, tags)
@@ -148,8 +145,6 @@ class SessionBatch(PartitionBatch):
 
     def _read_and_store(self, manifest: Manifest, session: Session) -> tuple[TrainsRecord, ReadCost]:
         # logs nothing: Dagster's errors in storing an event outlive it, with the local variables of all its callers
-        from neuralpile_dagster.recordings.readers import read_session
-
         cost = ReadCost()
         with ExitStack() as stack:
             files = [
@@ -193,7 +188,7 @@ class SessionBatch(PartitionBatch):
             write_record(self.store, path, record)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
         pictures = session_raster(self.store, record, synthetic)
-        facts = metadata.counts_metadata(record, uri, seconds, reused, synthetic, pictures)
+        facts = counts_metadata(record, uri, seconds, reused, synthetic, pictures)
         source = names.spike_trains_key(self.dataset)
         event = latest_event(self.context.instance, source, session.key)
         made_from = source, trains.file.sha256[:32], event.storage_id if event else None
@@ -232,19 +227,6 @@ class SessionBatch(PartitionBatch):
         if not verdict.passed:
             self.log.warning(f"{record.file.key}: {verdict.found}; remade from the spike trains")
         return verdict.passed
-
-
-def session_of(manifest: Manifest, key: str) -> Session:
-    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
-    try:
-        session = manifest.session(key)
-    except KeyError:
-        raise ConfigurationError(
-            f"{key} is not a session of {manifest.dataset}",
-            found=f"a manifest of {len(manifest.sessions)} sessions without it",
-            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
-        ) from None
-    return session
 
 
 @dataclass
@@ -290,7 +272,7 @@ class AnalysisBatch(PartitionBatch):
 
     def make(self, key: str) -> None:
         """Make one session's record unless it is current."""
-        started, session = time.monotonic(), session_of(self.manifest, key)
+        started, session = time.monotonic(), _session_of(self.manifest, key)
         counts = self._counts(session)
         inputs = self._inputs(session, counts)
         if inputs is None:
@@ -341,3 +323,16 @@ class AnalysisBatch(PartitionBatch):
         archive = self.instance.open_archive(self.dataset.source)
         with ExitStack() as stack:
             yield [stack.enter_context(archive.open(self.dataset.source, file, self.access)) for file in session.files]
+
+
+def _session_of(manifest: Manifest, key: str) -> Session:
+    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
+    try:
+        session = manifest.session(key)
+    except KeyError:
+        raise ConfigurationError(
+            f"{key} is not a session of {manifest.dataset}",
+            found=f"a manifest of {len(manifest.sessions)} sessions without it",
+            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
+        ) from None
+    return session

@@ -1,6 +1,7 @@
-"""Dagster metadata of a manifest: the sessions of a dataset and their states. Formats only, computes nothing.
+"""Dagster metadata of a dataset's records: numbers and tables for the UI. Formats only, computes nothing.
 
-Dagster metadata of session and component records: numbers and tables for the UI. Formats only, computes nothing.
+The forms that all metadata share (tables, places, what is plotted) are here too; one-sentence summaries and pictures
+are in `summaries`, the metadata of piles in `pile`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,75 @@ from neuralpile_dagster.publish.token_counts import (
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TokenCounts, TrainsRecord
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
+
+TABLE_ROWS = 400
+"""Maximum rows shown in a table; the largest dataset has 349 sessions."""
+PLOTTED = frozenset(
+    {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
+)
+"""Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
+_REASONS_SHOWN = 10
+
+
+def few_plots(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in which all numbers but those `PLOTTED` are texts, which Dagster shows and does not plot."""
+    return {
+        name: f"{value:,}" if type(value) in (int, float) and name not in PLOTTED and "/" not in name else value
+        for name, value in metadata.items()
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out.
+
+    At 1,400 pixels the UI has 430 for it, which hold four or five short columns; the rest would be cut off.
+    """
+    shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
+    if len(rows) > TABLE_ROWS:
+        first = next(iter(rows[0]))
+        note = {name: ("" if isinstance(value, str) else 0) for name, value in rows[0].items()}
+        shown.append(dg.TableRecord({**note, first: f"(and {len(rows) - TABLE_ROWS} more)"}))
+    columns = []
+    for name, value in (rows[0] if rows else {"empty": ""}).items():
+        kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
+        columns.append(dg.TableColumn(name, "float" if isinstance(value, float) else kind))
+    return dg.MetadataValue.table(shown, schema=dg.TableSchema(columns))
+
+
+def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
+    """Arrow schema for the UI's column view."""
+    descriptions = {
+        "spike_counts": "units x bins, spikes per bin (saturating at 255)",
+        "subject_id": "nearest `sub-*` folder of the archive file, else its parent folder",
+        "session_id": "name of the archive file without extension (or of the group of files)",
+        "segment_id": "consecutive bins of the session, numbered from 0",
+        "source_dataset": "repository that the row comes from",
+        "ticks": "spike times: ticks / ticks_per_s are seconds; without ticks_per_s, bit patterns of float64 seconds",
+        "counts": "spikes per bin, as the file has them",
+    }
+    columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
+    return dg.TableSchema(columns)
+
+
+def _plain(kind: pa.DataType) -> str:
+    return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
+def place(address: str) -> dg.MetadataValue:
+    """Metadata value of an address: a link for a URL, else a path or store address to copy."""
+    return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
+
+
+def counted(reasons: Mapping[str, str]) -> str:
+    """Capped Markdown list of items and their reasons, with the total."""
+    if not reasons:
+        return "none"
+    kinds = Counter(reasons.values())
+    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:_REASONS_SHOWN]]
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"- and {len(reasons) - _REASONS_SHOWN} more, of {len(kinds)} kinds")
+    return "\n".join(lines)
 
 
 def manifest_metadata(
@@ -80,71 +150,10 @@ def manifest_metadata(
     return few_plots(metadata)
 
 
-TABLE_ROWS = 400
-"""Maximum rows shown in a table; the largest dataset has 349 sessions."""
-
-
-PLOTTED = frozenset(
-    {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
-)
-"""Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
-
-
-def few_plots(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata in which all numbers but those `PLOTTED` are texts, which Dagster shows and does not plot."""
-    return {
-        name: f"{value:,}" if type(value) in (int, float) and name not in PLOTTED and "/" not in name else value
-        for name, value in metadata.items()
-    }
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out.
-
-    At 1,400 pixels the UI has 430 for it, which hold four or five short columns; the rest would be cut off.
-    """
-    shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
-    if len(rows) > TABLE_ROWS:
-        first = next(iter(rows[0]))
-        note = {name: ("" if isinstance(value, str) else 0) for name, value in rows[0].items()}
-        shown.append(dg.TableRecord({**note, first: f"(and {len(rows) - TABLE_ROWS} more)"}))
-    columns = []
-    for name, value in (rows[0] if rows else {"empty": ""}).items():
-        kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
-        columns.append(dg.TableColumn(name, "float" if isinstance(value, float) else kind))
-    return dg.MetadataValue.table(shown, schema=dg.TableSchema(columns))
-
-
-def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
-    """Arrow schema for the UI's column view."""
-    descriptions = {
-        "spike_counts": "units x bins, spikes per bin (saturating at 255)",
-        "subject_id": "nearest `sub-*` folder of the archive file, else its parent folder",
-        "session_id": "name of the archive file without extension (or of the group of files)",
-        "segment_id": "consecutive bins of the session, numbered from 0",
-        "source_dataset": "repository that the row comes from",
-        "ticks": "spike times: ticks / ticks_per_s are seconds; without ticks_per_s, bit patterns of float64 seconds",
-        "counts": "spikes per bin, as the file has them",
-    }
-    columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
-    return dg.TableSchema(columns)
-
-
-def _plain(kind: pa.DataType) -> str:
-    return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
-
-
-def place(address: str) -> dg.MetadataValue:
-    """Metadata value of an address: a link for a URL, else a path or store address to copy."""
-    return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
-
-
 def trains_metadata(
     record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
 ) -> dict[str, Any]:
     """Metadata of a session's spike trains; ``cost`` is None when they were up to date."""
-    from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
-
     metadata: dict[str, Any] = {
         "summary": summaries.trains_summary(record, cost, synthetic),
         "units": record.n_units,
@@ -195,17 +204,6 @@ def counts_metadata(
             "dagster/column_schema": column_schema(),
         }
     )
-
-
-def counted(reasons: Mapping[str, str], limit: int = 10) -> str:
-    """Capped Markdown list of items and their reasons, with the total."""
-    if not reasons:
-        return "none"
-    kinds = Counter(reasons.values())
-    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:limit]]
-    if len(reasons) > limit:
-        lines.append(f"- and {len(reasons) - limit} more, of {len(kinds)} kinds")
-    return "\n".join(lines)
 
 
 def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""One-sentence summaries of materializations, the first thing the UI shows, with readable numbers.
+"""The first things that the UI shows of a materialization: a summary in one sentence, and sample rasters.
 
-The same numbers stand below it as metadata of their own, which Dagster plots over time but shows without separators.
-
-Sample rasters as Dagster metadata: a thumbnail shown in place, and the full picture behind a click.
-
-Drawing belongs in `plots`, choosing rows in `publish.samples`.
+A summary's numbers are readable; they stand below it again as metadata of their own, which Dagster plots over time but
+shows without separators. Of rasters a thumbnail is shown in place, and the full picture behind a click. Drawing belongs
+in `plots`, choosing rows in `publish.samples`.
 """
 
 from __future__ import annotations
@@ -28,13 +26,16 @@ from neuralpile_dagster.store import Store
 if TYPE_CHECKING:
     from neuralpile_dagster.plots.window import RasterSample
 
-
+Pictures = dict[str, dg.MarkdownMetadataValue]
+SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
+"""Most characters of Markdown for a partition's pictures, and for an asset without partitions, glance included: a page
+of events has a hundred of them."""
 _SYNTHETIC = "SYNTHETIC: made by a generator, not recorded from an animal. "
 
 
-def plural(number: int, one: str, several: str | None = None) -> str:
+def plural(number: int, one: str) -> str:
     """Number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def _size(number: int) -> str:
@@ -114,12 +115,6 @@ def plan_summary(plan: PlanRecord, synthetic: bool) -> dg.MarkdownMetadataValue:
         f"{'; '.join(sizes)}. Split by {plan.split_by}{by_hash}, seed {plan.seed}.",
         synthetic,
     )
-
-
-Pictures = dict[str, dg.MarkdownMetadataValue]
-SESSION_CHARACTERS, COMPONENT_CHARACTERS = 30_000, 150_000
-"""Most characters of Markdown for a partition's pictures, and for an asset without partitions, glance included: a page
-of events has a hundred of them."""
 
 
 def session_raster(store: Store, record: CountsRecord, synthetic: bool) -> Pictures:

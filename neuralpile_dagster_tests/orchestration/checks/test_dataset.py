@@ -9,7 +9,8 @@ import pytest
 
 from neuralpile_dagster.checks import dataset as checks
 from neuralpile_dagster.checks.dataset import ComponentEvidence
-from neuralpile_dagster.checks.registry import CHECKS, judge_component, judge_manifest
+from neuralpile_dagster.checks.judging import judge_component, judge_manifest
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest

@@ -16,7 +16,8 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.rodent import PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.dataset import hub_equals_record
-from neuralpile_dagster.checks.registry import CHECKS, judge_pile
+from neuralpile_dagster.checks.judging import judge_pile
+from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import piles

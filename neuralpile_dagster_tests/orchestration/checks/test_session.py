@@ -15,9 +15,10 @@ import pytest
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.checks import session as checks
+from neuralpile_dagster.checks.judging import judge_session
 from neuralpile_dagster.checks.model import Verdict
 from neuralpile_dagster.checks.plausibility import UNKNOWN
-from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge_session
+from neuralpile_dagster.checks.registry import SESSION_CHECKS
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
