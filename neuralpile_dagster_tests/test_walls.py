@@ -57,6 +57,8 @@ DAGSTER = frozenset({"orchestration", "definitions", "cli"})
 ONLY_UPWARD = {"orchestration": {"definitions", "cli"}, "definitions": {"cli"}, "cli": set()}
 """What those three may not import."""
 
+LARGEST = 400
+"""A file with more lines holds more than one idea."""
 SMALLEST = 60
 """A file with fewer lines and one importer is a crumb: it belongs into the file that imports it."""
 CRUMBS = {
@@ -192,6 +194,11 @@ def test_a_small_file_has_more_than_one_importer() -> None:
         and len(importers[path]) < 2
     }
     assert crumbs - set(CRUMBS) == set()
+
+
+def test_a_file_has_at_most_400_lines() -> None:
+    lines = {path.relative_to(PACKAGE).as_posix(): path.read_text().count("\n") for path in sources()}
+    assert {name: number for name, number in lines.items() if number > LARGEST} == {}
 
 
 def test_an_exception_that_is_no_longer_one_is_removed() -> None:

@@ -273,7 +273,7 @@ def _top_level(path: Path) -> dict[str, Any]:
         unknown = [str(key) for key in content if key not in known] if isinstance(content, dict) else []
         raise CatalogError(
             f"{path} is not a catalog",
-            found=f"top-level keys {', '.join(map(repr, content))}" if isinstance(content, dict) else _shown(content),
+            found=f"unknown top-level keys: {', '.join(map(repr, unknown))}" if unknown else _shown(content),
             expected="one top-level key `datasets` with a list of rows (and `piles`, if you want your own, and lines "
             f"that hold for all of them: {', '.join(Everywhere.model_fields)})",
             remedy=did_you_mean(unknown[0], known) if unknown else "",

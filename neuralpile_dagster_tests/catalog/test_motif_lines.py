@@ -112,7 +112,7 @@ def test_the_catalog_and_the_motifs_agree_on_the_largest_shape():
             "motif_shapes: [[4, 10]]\nvocabulary_sizes: [32000]",
             "a vocabulary of motifs of [4, 10] is impossible; expected: shapes of at most 32 cells",
         ),
-        ("motif_shape: [[1, 15]]", "top-level keys 'motif_shape', 'datasets'; expected: one top-level key `datasets`"),
+        ("motif_shape: [[1, 15]]", "unknown top-level keys: 'motif_shape'; expected: one top-level key `datasets`"),
         ("motif_shape: [[1, 15]]", "did you mean 'motif_shapes'?"),
         (PILE % ", vocabulary_sizes: [32000]", "pile 1 ('ours'): vocabulary_sizes needs motif_shapes"),
         (PILE % ", motif_shapes: [15]", "pile 1 ('ours'), field motif_shapes.0: 15 is not a shape of motifs"),
