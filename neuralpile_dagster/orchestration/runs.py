@@ -5,11 +5,9 @@ Which runs make a dataset or a pile belongs in `launch`.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +20,6 @@ from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import contiguous_batches, partition_keys, range_tags
 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
-_INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 
 
 @dataclass
@@ -124,9 +121,8 @@ def watch_interrupts() -> Iterator[Callable[[], bool]]:
 
     Dagster ends a run that is interrupted within a step as failed; an interrupt
     between its steps, or while a run begins or ends, it forgets. Python notes
-    every signal here, whatever handler there is. An interrupt that is raised
-    where Python can only print it (in a callback of a weak reference) is sent
-    again. Of threads other than the main one, which get no signals, always False.
+    every signal here, whatever handler there is. Of threads other than the main
+    one, which get no signals, always False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -142,25 +138,11 @@ def watch_interrupts() -> Iterator[Callable[[], bool]]:
                 noted.extend(reader.recv(4096))
             return signal.SIGINT in noted or signal.SIGTERM in noted
 
-        print_only = sys.unraisablehook
-        again: list[threading.Timer] = []
-
-        def send_again(lost: Any) -> None:
-            if lost.exc_type not in _INTERRUPTS:
-                print_only(lost)
-                return
-            again.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)))  # the callback has returned then
-            again[-1].start()
-
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        sys.unraisablehook = send_again
         try:
             yield stop_requested
         finally:
-            sys.unraisablehook = print_only
             signal.set_wakeup_fd(before)
-            for timer in again:
-                timer.cancel()
 
 
 def _reasons(failed: Mapping[str, str]) -> list[str]:
