@@ -37,6 +37,7 @@ from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 if TYPE_CHECKING:
+    from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord
     from neuralpile_dagster.plots.window import RasterSample
 
 __all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
@@ -338,7 +339,7 @@ def inputs_of(analysis: Analysis, source: str, options: Any = None) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def is_current(store: Store, record: AnalysisRecord | None, inputs: str | None) -> bool:
+def is_current(store: Store, record: AnalysisRecord | MadeRecord | None, inputs: str | None) -> bool:
     """Whether a record is up to date: made from these inputs, and its files present."""
     if record is None or inputs is None or record.inputs != inputs:
         return False

@@ -13,11 +13,12 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalysis, PlannedPile, planned_pile
+from neuralpile_dagster.ledger.analyses import is_current
+from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile, planned_pile
 from neuralpile_dagster.ledger.pile_analyses.motifs import motif_rows
 from neuralpile_dagster.ledger.pile_analyses.tokens import token_rows
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, is_intact, map_items
+from neuralpile_dagster.store import Store, map_items
 
 FAMILIES: tuple[Callable[[Pile], tuple[PileAnalysis, ...]], ...] = (motif_rows, token_rows)
 """Each gives the rows that a pile's configuration asks for, upstream rows first."""
@@ -71,13 +72,6 @@ class PileAnalysisStanding:
         named = list(self.failed.items())[:_REASONS_SHOWN]
         lines += [f"failed {name}{'' if self.partitions == 1 else f' {key}'}: {reason}" for key, reason in named]
         return lines
-
-
-def is_current(store: Store, record: MadeRecord | None, inputs: str | None) -> bool:
-    """Whether a record is up to date: made from these inputs, and its files present."""
-    if record is None or inputs is None or record.inputs != inputs:
-        return False
-    return all(is_intact(store, file) for file in record.files)
 
 
 def pile_standings(

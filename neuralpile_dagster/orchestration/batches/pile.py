@@ -18,6 +18,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.analyses import is_current
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.ledger.pile_analyses.model import (
     ALL,
@@ -27,7 +28,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
     PlannedPile,
     require_planned,
 )
-from neuralpile_dagster.ledger.pile_analyses.standing import is_current, require_upstream
+from neuralpile_dagster.ledger.pile_analyses.standing import require_upstream
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
