@@ -185,17 +185,20 @@ def test_a_host_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def silent_archive() -> Iterator[str]:
-    """The URL of a server that accepts connections and never responds: a run that asks it goes on and on."""
+def silent_archive() -> Iterator[socket.socket]:
+    """A server that accepts connections and never responds: a run that asks it goes on and on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        listener.settimeout(PATIENCE_S)
+        yield listener
 
 
-def start_with_run(home: Path, url: str, before: str) -> tuple[Ui, str, psutil.Process]:
-    """A UI with a run in progress, its id and its process."""
+def start_with_run(home: Path, archive: socket.socket, before: str) -> tuple[Ui, str, psutil.Process]:
+    """A UI with a run that waits for its archive, its id and its process."""
     (home / "catalog.yaml").write_text(CATALOG)
-    ui = start(home, "dandi", before, DANDI_API_URL=url)
+    ui = start(home, "dandi", before, DANDI_API_URL=f"http://127.0.0.1:{archive.getsockname()[1]}/api")
     run_id = ui.list_mice()
+    asked, _ = archive.accept()
+    asked.detach()  # stays open: one that is closed is a response
     return ui, run_id, ui.server("--multiprocessing-fork")
 
 
@@ -224,11 +227,11 @@ class Resumed:
 
 @pytest.fixture(scope="module")
 def resumed() -> Iterator[Resumed]:
-    with new_home() as home, silent_archive() as url:
+    with new_home() as home, silent_archive() as archive:
         place = {"id": "killed", "address": "http://127.0.0.1:1", "pid": 1, "machine": "here"}
         (home / "ui.json").write_text(json.dumps(place))
         with subprocess.Popen(["sleep", "600"], env={**os.environ, serving.STARTED_BY: "killed"}) as left:
-            ui, run_id, worker = start_with_run(home, url, NOHUP)
+            ui, run_id, worker = start_with_run(home, archive, NOHUP)
             yield Resumed(ui, run_id, worker, left)
             left.kill()
 
@@ -270,9 +273,9 @@ def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_wit
 
 
 def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_that_does_not_stop() -> None:
-    with new_home() as home, silent_archive() as url:
+    with new_home() as home, silent_archive() as archive:
         master, slave = pty.openpty()
-        ui, run_id, worker = start_with_run(home, url, f"terminal = {os.ttyname(slave)!r}\n{TAKE_TERMINAL}")
+        ui, run_id, worker = start_with_run(home, archive, f"terminal = {os.ttyname(slave)!r}\n{TAKE_TERMINAL}")
         worker.suspend()  # as if it waited for a disk
         clients = [ui.server(name) for name in ("dagster_webserver", "dagster._daemon")]
         os.write(master, b"\x03")
@@ -287,6 +290,29 @@ def test_ctrl_c_in_a_terminal_ends_it_once_and_quietly_and_a_second_kills_a_run_
         assert "Traceback" not in ui.said
         assert "Aborted" not in ui.said
         require_failed(ui, run_id)
+
+
+def test_a_run_that_python_has_only_told_of_an_interrupt_is_interrupted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "_ASK_AGAIN_S", 0.2)
+    code = """
+import signal, sys, time
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1) or len(heard) < 2 or sys.exit(7))
+print("ready", flush=True)
+while True:
+    time.sleep(600)
+"""
+    said: list[str] = []
+    command = [sys.executable, "-c", code, serving._RUN_WORKER]
+    given = {**os.environ, serving.STARTED_BY: "again"}
+    with subprocess.Popen(command, env=given, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        serving._end_all("again", [], said.append, servers_signaled=True)
+        assert run.wait() == 7
+    assert said == []
 
 
 def test_a_closed_terminal_ends_it_as_sigterm_and_ctrl_c_do() -> None:

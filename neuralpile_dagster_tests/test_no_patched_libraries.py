@@ -12,6 +12,8 @@ import neuralpile_dagster
 
 ROOT = Path(neuralpile_dagster.__file__).parent
 OURS = "neuralpile_dagster"
+HOOKS = frozenset({"sys.unraisablehook"})
+"""Attributes that Python's documentation tells programs to set."""
 
 
 def patches(source: str) -> list[str]:
@@ -70,6 +72,8 @@ def _changes(target: ast.expr, foreign: set[str]) -> bool:
         text = ast.unparse(target.value)
         return text.endswith(("__dict__", "sys.modules")) or text.startswith(("vars(", "globals("))
     assert isinstance(target, ast.Attribute)
+    if ast.unparse(target) in HOOKS:
+        return False
     base = target.value
     while isinstance(base, ast.Attribute | ast.Call | ast.Subscript):
         base = base.func if isinstance(base, ast.Call) else base.value
@@ -105,6 +109,7 @@ def test_no_module_changes_another_library(path: Path):
         "import requests\nvars(requests)['get'] = None",
         "import requests\nrequests.__dict__['get'] = None",
         "import sys\nsys.modules['requests'] = None",
+        "import sys\nsys.excepthook = print",
         "import logging\nlogging.getLogger('httpx').disabled = True",
         "from unittest import mock\nmock.patch('requests.get')",
         "import requests\nwith open('x') as requests.get:\n    pass",
@@ -122,6 +127,7 @@ def test_a_patched_library_would_be_found(source: str):
         "import numpy as np\nx = np.zeros(3)\nx[0] = 1\nx.flags.writeable = False",
         "class A:\n    def __init__(self) -> None:\n        self.x = 1",
         "from neuralpile_dagster import settings\nsettings.x = 1",
+        "import sys\nsys.unraisablehook = print",
     ],
 )
 def test_what_is_ours_may_change(source: str):

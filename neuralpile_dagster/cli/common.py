@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -17,6 +21,8 @@ LOCALHOST = "127.0.0.1"
 PORT = click.IntRange(1, 65535)
 INTERRUPTED = 130
 """Exit code of a command stopped by Ctrl-C, as in shells."""
+_INTERRUPTS = frozenset({"KeyboardInterrupt", "DagsterExecutionInterruptedError"})
+"""What is raised on SIGINT: by Python, and by Dagster in a run."""
 
 
 def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,7 +34,8 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with sending_interrupts_again():
+                return command(*args, **kwargs)
         except NeuralPileError as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
@@ -43,6 +50,33 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(INTERRUPTED)
 
     return wrapped
+
+
+@contextmanager
+def sending_interrupts_again() -> Iterator[None]:
+    """Send SIGINT again when Python could only print what it raised, and print nothing of that.
+
+    Where nothing can be raised (in a callback of a weak reference, of which
+    every import makes some) Python prints "Exception ignored in", with a
+    traceback, and goes on: a build that was interrupted there went on to its end.
+    """
+    print_only = sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def send_again(lost: Any) -> None:
+        if lost.exc_type.__name__ not in _INTERRUPTS:
+            print_only(lost)
+            return
+        again.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)))  # the callback has returned then
+        again[-1].start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = print_only
+        for timer in again:
+            timer.cancel()
 
 
 def not_nan(context: click.Context, parameter: click.Parameter, share: float | None) -> float | None:

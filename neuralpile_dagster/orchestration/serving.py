@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -58,6 +59,8 @@ LAST_GRACE_S = 5.0
 """Time for code servers to record which runs were killed before they are killed too; then for all to be gone."""
 _IN_PROGRESS = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _DIED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_ASK_AGAIN_S = 5.0
+"""Time until a run is interrupted again: one that arrives while it imports a module, Python may only print."""
 _TICK_S = 0.1
 LONGEST_TEMPORARY = 70
 """Bytes of the path of temporary files: a socket's has 103 with ours and Dagster's folders in it."""
@@ -306,7 +309,7 @@ def _end_servers(servers: Mapping[str, subprocess.Popen[bytes]], received: Seque
 
 def _end_all(ui: str, received: Sequence[int], say: Progress, *, servers_signaled: bool) -> None:
     """Interrupt the runs of a UI, and its servers unless already signaled; kill processes that do not end in time."""
-    asked: set[psutil.Process] = set()
+    asked: dict[psutil.Process, float] = {}
     killed: set[psutil.Process] = set()
     begin = time.monotonic()
     while remaining := _started_by(ui):
@@ -326,9 +329,9 @@ def _end_all(ui: str, received: Sequence[int], say: Progress, *, servers_signale
             with suppress(psutil.NoSuchProcess):  # ended just now
                 if process in late:
                     process.kill()
-                elif process not in asked and (is_run or not servers_signaled):
+                elif waited >= asked.get(process, 0.0) and (is_run or not servers_signaled):
                     process.terminate()
-                    asked.add(process)
+                    asked[process] = waited + _ASK_AGAIN_S if is_run else math.inf
         time.sleep(_TICK_S)
 
 

@@ -1,15 +1,19 @@
-"""An interrupt stops a build whenever it comes, also where Dagster forgets it."""
+"""An interrupt stops a build whenever it comes, also where Dagster forgets it or Python only prints it."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
+from neuralpile_dagster.cli.common import sending_interrupts_again
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.runs import watch_interrupts
@@ -39,6 +43,37 @@ def test_other_signals_are_no_interrupt() -> None:
             assert not stop_requested()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_interrupt_that_python_can_only_print_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
+    class Gone:
+        pass
+
+    thing = Gone()
+    watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    before = sys.unraisablehook
+    with sending_interrupts_again(), pytest.raises(KeyboardInterrupt):
+        del thing  # the callback raises, and `del` goes on
+        time.sleep(30)
+    assert watched() is None
+    assert sys.unraisablehook is before
+    assert capfd.readouterr().err == ""
+
+
+def test_what_else_python_can_only_print_is_printed() -> None:
+    class Gone:
+        pass
+
+    thing, seen = Gone(), []
+    watched = weakref.ref(thing, lambda _: {}["missing"])
+    before, sys.unraisablehook = sys.unraisablehook, seen.append
+    try:
+        with sending_interrupts_again():
+            del thing
+    finally:
+        sys.unraisablehook = before
+    assert watched() is None
+    assert [lost.exc_type for lost in seen] == [KeyError]
 
 
 def test_a_build_that_is_interrupted_while_a_run_ends_does_not_go_on(
