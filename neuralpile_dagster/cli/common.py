@@ -10,11 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from neuralpile_dagster.errors import NeuralPileError
+
+if TYPE_CHECKING:
+    import logging
 
 DEMO_HOME = "~/.neuralpile-demo"
 LOCALHOST = "127.0.0.1"
@@ -54,14 +57,20 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def sending_interrupts_again() -> Iterator[None]:
-    """Send SIGINT again when Python could only print what it raised, and print nothing of that.
+    """Send SIGINT again when Python could only print what it raised, and print no traceback of it.
 
     Where nothing can be raised (in a callback of a weak reference, of which
     every import makes some) Python prints "Exception ignored in", with a
     traceback, and goes on: a build that was interrupted there went on to its end.
+    SQLAlchemy logs an interrupt of what it does with a connection, and raises it.
     """
+    import logging
+
     print_only = sys.unraisablehook
     again: list[threading.Timer] = []
+
+    def is_no_interrupt(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and record.exc_info[0] and record.exc_info[0].__name__ in _INTERRUPTS)
 
     def send_again(lost: Any) -> None:
         if lost.exc_type.__name__ not in _INTERRUPTS:
@@ -71,9 +80,12 @@ def sending_interrupts_again() -> Iterator[None]:
         again[-1].start()
 
     sys.unraisablehook = send_again
+    assert logging.lastResort is not None
+    logging.lastResort.addFilter(is_no_interrupt)
     try:
         yield
     finally:
+        logging.lastResort.removeFilter(is_no_interrupt)
         sys.unraisablehook = print_only
         for timer in again:
             timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -58,6 +59,21 @@ def test_an_interrupt_that_python_can_only_print_comes_again(capfd: pytest.Captu
     assert watched() is None
     assert sys.unraisablehook is before
     assert capfd.readouterr().err == ""
+
+
+def test_what_a_library_logs_of_an_interrupt_is_not_shown_and_of_other_errors_is(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's, of which a command has none
+    with sending_interrupts_again():
+        for error in (KeyboardInterrupt(), ValueError("of the pool")):
+            try:
+                raise error
+            except BaseException:
+                logging.getLogger("sqlalchemy.pool").exception("while closing")
+    said = capfd.readouterr().err
+    assert "ValueError: of the pool" in said
+    assert "KeyboardInterrupt" not in said
 
 
 def test_what_else_python_can_only_print_is_printed() -> None:
