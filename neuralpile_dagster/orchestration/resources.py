@@ -22,6 +22,7 @@ from filelock import Timeout
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.files import explained, file_lock, locked, write_bytes
 from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.interrupts import sending_interrupts_again
 from neuralpile_dagster.orchestration.pools import limit_pools
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.settings import Settings
@@ -59,8 +60,8 @@ class InstanceResource:
         """The resource as `dagster.Definitions` take it."""
 
         def serve(context: dg.InitResourceContext) -> Iterator[InstanceResource]:
-            """Serve a run, which is known to go on as long as its process does."""
-            with _hold_run_lock(self.settings.home, context.run.run_id) if context.run else nullcontext():
+            """Serve a run, which is known to go on as long as its process does, and stops when it is interrupted."""
+            with _run_in_progress(self.settings.home, context.run.run_id) if context.run else nullcontext():
                 yield self
 
         return dg.ResourceDefinition(
@@ -116,14 +117,14 @@ def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:
 
 
 @contextmanager
-def _hold_run_lock(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the lock of a run."""
+def _run_in_progress(home: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run, and heed its interrupts."""
     path = home / _LOCKS / f"{run_id}.lock"
     aside = path.with_suffix(".new")  # so that under its final name it is always locked
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         held = file_lock(aside).acquire()
-    with held:
+    with held, sending_interrupts_again():
         aside.replace(path)
         try:
             yield

@@ -11,12 +11,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
-from neuralpile_dagster.cli.common import sending_interrupts_again
+from neuralpile_dagster.interrupts import sending_interrupts_again
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher
+from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.runs import watch_interrupts
 from neuralpile_dagster_tests.fixtures.house import House
 
@@ -24,6 +26,18 @@ from neuralpile_dagster_tests.fixtures.house import House
 def interrupt_between_steps() -> None:
     with capture_interrupts():  # what Dagster does around a run; at its end the interrupt is forgotten
         os.kill(os.getpid(), signal.SIGINT)
+
+
+class Thing:
+    """What a weak reference can be to."""
+
+
+def interrupt_in_callback() -> None:
+    """What is raised there, Python only prints; `del` goes on."""
+    thing = Thing()
+    watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del thing
+    assert watched() is None
 
 
 def test_an_interrupt_that_dagster_forgets_is_noticed_and_stays_so() -> None:
@@ -47,16 +61,10 @@ def test_other_signals_are_no_interrupt() -> None:
 
 
 def test_an_interrupt_that_python_can_only_print_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
-    class Gone:
-        pass
-
-    thing = Gone()
-    watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
     before = sys.unraisablehook
     with sending_interrupts_again(), pytest.raises(KeyboardInterrupt):
-        del thing  # the callback raises, and `del` goes on
+        interrupt_in_callback()
         time.sleep(30)
-    assert watched() is None
     assert sys.unraisablehook is before
     assert capfd.readouterr().err == ""
 
@@ -77,10 +85,7 @@ def test_what_a_library_logs_of_an_interrupt_is_not_shown_and_of_other_errors_is
 
 
 def test_what_else_python_can_only_print_is_printed() -> None:
-    class Gone:
-        pass
-
-    thing, seen = Gone(), []
+    thing, seen = Thing(), []
     watched = weakref.ref(thing, lambda _: {}["missing"])
     before, sys.unraisablehook = sys.unraisablehook, seen.append
     try:
@@ -90,6 +95,25 @@ def test_what_else_python_can_only_print_is_printed() -> None:
         sys.unraisablehook = before
     assert watched() is None
     assert [lost.exc_type for lost in seen] == [KeyError]
+
+
+def test_a_run_is_interrupted_where_python_can_only_print_it(new_house: Callable[..., House]) -> None:
+    house = new_house()
+    went_on = []
+
+    @dg.op(required_resource_keys={"instance"})
+    def work() -> None:
+        interrupt_in_callback()
+        time.sleep(30)
+        went_on.append(True)
+
+    @dg.job(resource_defs={"instance": InstanceResource(house.settings).definition()})
+    def run() -> None:
+        work()
+
+    result = run.execute_in_process(instance=house.instance, raise_on_error=False)
+    assert not result.success
+    assert went_on == []
 
 
 def test_a_build_that_is_interrupted_while_a_run_ends_does_not_go_on(
