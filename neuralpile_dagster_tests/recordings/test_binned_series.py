@@ -164,6 +164,29 @@ def test_the_first_path_that_a_file_has_is_read_and_the_error_names_all(write: C
         read(path, path=[places[0], "/scratch/x"])
 
 
+def test_series_elsewhere_in_the_file_are_named_with_their_shapes(write: Callable[..., Path]):
+    path = write(np.ones((20, 3), np.uint8), group="/processing/ecephys/rasters")
+    with h5py.File(path, "r+") as file:
+        file["processing/ecephys/position/data"] = np.zeros(20)
+        file["analysis/linked/data"] = h5py.ExternalLink("other.nwb", "/data")
+        file["analysis/rates/data"] = np.zeros((4, 3))
+    with pytest.raises(NoUnits, match="no binned series where the row says") as error:
+        read(path, path="/processing/ecephys/rasters/data")
+    assert error.value.found == (
+        "series of two dimensions (bins, units) at /analysis/rates (4, 3), /processing/ecephys/rasters (20, 3)"
+    )
+    assert binned(read(path, path="/processing/ecephys/rasters")).counts.tolist() == [[20]] * 3
+
+
+def test_of_many_series_elsewhere_the_first_are_named(write: Callable[..., Path]):
+    path = write(np.ones((20, 3), np.uint8))
+    with h5py.File(path, "r+") as file:
+        for number in range(12):
+            file[f"analysis/r{number:02}/data"] = np.zeros((4, 3))
+    with pytest.raises(NoUnits, match=r"/analysis/r08 \(4, 3\), 3 more; expected: a dataset /analysis/x/data"):
+        read(path, path="/analysis/x")
+
+
 def test_subjects_may_have_bins_of_their_own(write: Callable[..., Path]):
     path = write(np.ones((12, 1), np.uint8))
     options: dict[str, Any] = {
