@@ -246,10 +246,15 @@ def test_a_series_of_another_form_is_refused(
 @pytest.mark.parametrize(
     ("reader", "options", "said"),
     [
-        ("binned_series", {}, "reader_options.bin_width_s of the reader binned_series: Field required"),
+        ("binned_series", {}, "reader_options of the reader binned_series: missing bin_width_s and path; what to do"),
+        ("binned_series", {"paths": "/x"}, "reader_options.paths .* unknown option.*did you mean 'path'"),
         ("binned_series", {**MS, "sum_bin": 2}, "expected: bin_width_s, sum_bins, path.*did you mean 'sum_bins'"),
         ("binned_series", {**MS, "bin_width_s": 0}, "reader_options.bin_width_s .* greater than 0; found: 0"),
-        ("binned_series", {**MS, "path": "x"}, "reader_options.path"),
+        (
+            "binned_series",
+            {**MS, "path": "x"},
+            "reader_options.path.0 .* not a path; found: 'x'; expected: like /",
+        ),
         ("binned_series", {**MS, "per_subject": {"(": {"bin_width_s": 1}}}, "is not a regular expression"),
         ("units", {"table": "units"}, "reader_options.table"),
         ("firing_rates", {"table": "/units"}, "expected: no options"),
