@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
 """Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
+_ANOTHER_PLACE = "choose a writable folder: with NEURALPILE_HOME or NEURALPILE_STORE, or as the command's output"
 ENOUGH_FILES = 1024
 """Open files that a process needs: connections, databases, threads; the usual limit of a Linux shell."""
 ENOUGH_ADDRESSES = 1_500_000_000
@@ -73,7 +74,7 @@ def explained(path: Path) -> Iterator[None]:
             f"{path} cannot be written",
             found=str(error),
             expected="a folder that this user may write to",
-            remedy="change the folder's permissions, or set NEURALPILE_HOME or NEURALPILE_STORE to another one",
+            remedy=f"change the folder's permissions, or {_ANOTHER_PLACE}",
         ) from error
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -91,7 +92,7 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written",
                 found=str(error),
                 expected="a folder that this user may write to",
-                remedy="set NEURALPILE_HOME or NEURALPILE_STORE to a writable folder",
+                remedy=_ANOTHER_PLACE,
             ) from error
         raise
 

@@ -229,9 +229,15 @@ def test_an_unknown_dataset_is_refused_with_close_names_before_anything_runs(
 ) -> None:
     said = paragraph(neuralpile(*command, "my-mise", NEURALPILE_HOME=home))
     assert "there is no dataset 'my-mise'" in said
-    assert "expected: one of my-mice" in said
+    assert "did you mean 'my-mice'" in said
+    assert "expected: one of" not in said, "the close names are not all that there are"
     assert "neuralpile catalog" in said
     assert [path.name for path in home.iterdir()] == ["catalog.yaml"]
+
+
+def test_a_dataset_of_the_sample_is_refused_with_the_setting_that_shows_it(home: Path) -> None:
+    said = paragraph(neuralpile("build", "sample-units", NEURALPILE_HOME=home))
+    assert "sample-units is in the sample archive alone; expected: NEURALPILE_ARCHIVE=sample" in said
 
 
 def test_one_unknown_dataset_among_others_stops_a_build_before_anything_runs(home: Path) -> None:
@@ -248,6 +254,7 @@ def test_one_unknown_dataset_among_others_stops_a_build_before_anything_runs(hom
         ("NEURALPILE_HUB", "moon", "NEURALPILE_HUB is invalid; found: moon; expected: 'local' or 'hf'"),
         ("NEURALPILE_HUB", "hf", "NEURALPILE_NAMESPACE is not set"),
         ("NEURALPILE_STORE", "gs://bucket", "unknown kind of store gs://; expected: a folder, or s3://"),
+        ("NEURALPILE_STORE", "s3:/bucket", "unknown kind of store s3:/; expected: a folder, or s3://"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(home: Path, variable: str, value: str, said: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,6 +129,27 @@ def require_whole(place: Place, stage: str) -> None:
         assert path.with_suffix(".parquet").read_bytes().endswith(b"PAR1")
     for repository in (place.home / "hub").glob("local/[!.]*"):
         assert (repository / "README.md").is_file()
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_helpers_of_a_run_too_and_none_prints_a_traceback(folder: Path) -> None:
+    place = place_in(folder, "terminal")
+    lock, log = place.home / STAGES[1], place.home / LOG
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, NEURALPILE, *BUILD],
+            env={**os.environ, **place.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        while process.poll() is None and WAITING not in log.read_text():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait() == 130
+    assert log.read_text().splitlines()[-1].startswith("Interrupted.")
+    assert "Traceback" not in log.read_text()
 
 
 def test_an_interrupted_build_says_that_it_can_go_on_and_leaves_no_run_open(folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_too_many_open_files_while_writing_are_named(tmp_path: Path, number: int
     ("number", "error", "words"),
     [
         (errno.EACCES, StoreError, "cannot be written.*change the folder's permissions"),
-        (errno.EROFS, StoreError, "cannot be written.*a writable folder"),
+        (errno.EROFS, StoreError, "cannot be written.*a writable folder: .*, or as the command's output"),
         (errno.ENOTDIR, StoreError, "cannot be written.*a writable folder"),
         (errno.ENOSPC, DiskFull, "the disk became full.*bytes free"),
         (errno.EDQUOT, DiskFull, "the disk became full.*bytes free"),

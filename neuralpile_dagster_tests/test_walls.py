@@ -66,6 +66,7 @@ CRUMBS = {
     "testing/listings.py": "imported by tests and benches, which are not read here",
     "orchestration/servers.py": "the module that `neuralpile ui` starts: what it imports, the UI waits for",
     "orchestration/worker_app.py": "the module that Celery's command line names",
+    "orchestration/compute_logs.py": "imported by name from dagster.yaml",
     "orchestration/event_log_postgres.py": "imported by name from dagster.yaml; needs dagster-postgres, an extra",
 }
 PREFIXES = {

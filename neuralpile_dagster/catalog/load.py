@@ -153,11 +153,18 @@ def get_dataset(catalog: Mapping[str, Dataset], name: str) -> Dataset:
     """The dataset of that name; raises `ConfigurationError` with the closest names when there is none."""
     if name in catalog:
         return catalog[name]
+    if name in {row.name for row in SAMPLE}:
+        raise ConfigurationError(
+            f"{name} is in the sample archive alone",
+            expected="NEURALPILE_ARCHIVE=sample",
+            remedy="set it, and NEURALPILE_HOME to the home of the sample (~/.neuralpile-demo after `neuralpile demo`)",
+        )
     close = difflib.get_close_matches(name.lower().replace("_", "-"), catalog, n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise ConfigurationError(
         f"there is no dataset {name!r}",
-        expected=f"one of {', '.join(close or catalog)}",
-        remedy=f"`neuralpile catalog` lists all datasets; your own go into {USER_CATALOG} in NEURALPILE_HOME",
+        expected="" if close else f"one of {', '.join(catalog)}",
+        remedy=f"{guess}`neuralpile catalog` lists all datasets; your own go into {USER_CATALOG} in NEURALPILE_HOME",
     )
 
 

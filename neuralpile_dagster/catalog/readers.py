@@ -122,17 +122,29 @@ class Reader:
         try:
             stated = self.options.model_validate(dict(given))
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            known = ", ".join(self.options.model_fields) or "no options"
-            message = first["msg"].removeprefix("Value error, ")
-            raise CatalogError(
-                f"reader_options{f'.{field}' if field else ''} of the reader {self.name}: {message}",
-                found=f"{first['input']!r:.80}" if first["type"] != "missing" else "",
-                expected=known if first["type"] == "extra_forbidden" else "",
-                remedy=did_you_mean(field, self.options.model_fields) if first["type"] == "extra_forbidden" else "",
-            ) from error
+            raise self._invalid_options(error) from error
         return stated if self.preset is None else self.preset
+
+    def _invalid_options(self, error: ValidationError) -> CatalogError:
+        """The first error in words; of missing options, after all others, each is named."""
+        problems = error.errors()
+        first = next((problem for problem in problems if problem["type"] != "missing"), None)
+        if first is None:
+            lacking = sorted(".".join(map(str, problem["loc"])) for problem in problems)
+            return CatalogError(
+                f"reader_options of the reader {self.name}: missing {' and '.join(lacking)}",
+                remedy="add them to the row, or to --reader-options of `neuralpile bin`; docs/datasets/adding.md says "
+                "what each is",
+            )
+        field, known = ".".join(map(str, first["loc"])), self.options.model_fields
+        unknown, path = first["type"] == "extra_forbidden", first["type"] == "string_pattern_mismatch"
+        message = "unknown option" if unknown else "not a path" if path else first["msg"].removeprefix("Value error, ")
+        return CatalogError(
+            f"reader_options{f'.{field}' if field else ''} of the reader {self.name}: {message}",
+            found=f"{first['input']!r:.80}",
+            expected=(", ".join(known) or "no options") if unknown else "like /processing/ecephys/rasters" * path,
+            remedy=did_you_mean(field, known) if unknown else "",
+        )
 
     def version_of(self, given: Mapping[str, Any]) -> str:
         """The version with a row's ``reader_options``: others would give another `Recording`."""

@@ -8,7 +8,7 @@ within bounds. What h5py cannot read becomes `DamagedRecording`, naming the file
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 
@@ -18,6 +18,7 @@ import numpy as np
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory, UnknownFilter
 from neuralpile_dagster.hdf5.opened import OpenFile
 
+MAX_LOOKS = 1_000  # groups looked into by a search; a file with more modules and tables than that is not a usual one
 MAX_LINKS = 16  # soft links on the way to one object; HDF5's own default
 MAX_EXPANSION = 1032  # deflate cannot do better (zlib.net, "Maximum Compression Factor")
 MAX_PLAUSIBLE_EXPANSION = 100  # of measured times
@@ -105,6 +106,23 @@ def child_paths(file: h5py.File, path: str, name: str) -> dict[int, str]:
         links = [group.id.links.get_info(child.encode("utf-8", "surrogateescape")) for child in children]
         is_hard = [link.type == h5py.h5l.TYPE_HARD for link in links]
         return {link.u: f"{path}/{child}" for child, link, hard in zip(children, links, is_hard, strict=True) if hard}
+
+
+def groups_with(file: h5py.File, member: str, below: Iterable[str], name: str) -> Iterator[str]:
+    """Paths of groups that have a member of that name, at or below the paths ``below``; those near the top first.
+
+    Looks into `MAX_LOOKS` groups at most, and into none of those that it found. Links are not followed.
+    """
+    waiting = deque(below)
+    for _ in range(MAX_LOOKS):
+        if not waiting:
+            return
+        path = waiting.popleft()
+        children = child_paths(file, path, name).values()
+        if f"{path}/{member}" in children:
+            yield path
+        else:
+            waiting.extend(children)
 
 
 def find_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:

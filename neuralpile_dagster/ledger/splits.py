@@ -338,6 +338,6 @@ def _nothing_held_out(
     return ConfigurationError(
         f"hold_out: {entry} names nothing in this pile",
         found=f"no session of the benchmark {name} in it" if listed else f"no {kind} of that name",
-        expected=f"one of {', '.join(shown)}{more}",
+        expected="a benchmark with sessions in this pile" if listed else f"one of {', '.join(shown)}{more}",
         remedy=close or "correct it, or remove it from hold_out",
     )

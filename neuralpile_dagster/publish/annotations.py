@@ -43,7 +43,7 @@ _NUMBERS_IN_UNITS = {
     "electrodes.z": "z_um",
     "electrodes.id": "electrode",
 }
-_IN_UNITS = (*_NUMBERS_IN_UNITS, _NOTE)
+IN_UNITS = (*_NUMBERS_IN_UNITS, _NOTE)
 """Metrics that are columns of ``units`` instead (`recordings.nwb.annotations` names them)."""
 
 
@@ -79,7 +79,7 @@ def totals(dataset: Dataset, annotations: Mapping[str, AnnotationsRecord]) -> An
         with_intervals=sum(any(record.tables.values()) for record in annotations.values()),
         with_metrics=sum(bool(record.metrics) for record in annotations.values()),
         tables=dict(sorted(tables.items())),
-        metrics=tuple(sorted({name for record in annotations.values() for name in record.metrics} - {*_IN_UNITS})),
+        metrics=tuple(sorted({name for record in annotations.values() for name in record.metrics} - {*IN_UNITS})),
     )
 
 
@@ -158,7 +158,7 @@ class AnnotatedSession:
         if self.annotations is None:
             return UNIT_METRICS_SCHEMA.empty_table()
         stored = self._read(self.annotations.units_file, STORED_METRICS_SCHEMA)
-        kept = stored.filter(pc.invert(pc.is_in(stored["name"], pa.array([*_IN_UNITS]))))
+        kept = stored.filter(pc.invert(pc.is_in(stored["name"], pa.array([*IN_UNITS]))))
         return pa.table([_repeat(self.record.session_id, kept.num_rows), *kept.columns], schema=UNIT_METRICS_SCHEMA)
 
     def units(self) -> tuple[pa.Table, AnnotatedFacts]:

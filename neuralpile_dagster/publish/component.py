@@ -220,7 +220,7 @@ def session_configs(
     if any(any(record.tables.values()) for record in annotations.values()):
         intervals = (session.intervals() for session in sessions if session.annotations)
         yield write_config(folder, "intervals", INTERVALS_SCHEMA, intervals)
-    if any(record.metrics for record in annotations.values()):
+    if any({*record.metrics} - {*annotated.IN_UNITS} for record in annotations.values()):
         metrics = (session.unit_metrics() for session in sessions if session.annotations)
         yield write_config(folder, "unit_metrics", UNIT_METRICS_SCHEMA, metrics)
 

@@ -64,7 +64,10 @@ def config_path(name: str) -> str:
 
 
 def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> Config:
-    """Write the tables, one row group each, as an extra config of one split; memory is that of one table."""
+    """Write the tables, one row group each, as an extra config of one split; memory is that of one table.
+
+    An empty table gets none: ``load_dataset`` cannot read a file whose first row group is empty, nor ``reshard`` any.
+    """
     path = folder / config_path(name)
     rows = size = 0
     with (
@@ -72,7 +75,9 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
         pq.ParquetWriter(aside, schema, compression="zstd", write_page_index=True, write_page_checksum=True) as writer,
     ):
         for table in tables:
-            writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            if table.num_rows == 0:
+                continue
+            writer.write_table(table, row_group_size=table.num_rows)
             rows += table.num_rows
             size += table.nbytes
     return Config(name, schema, {"train": Split(config_path(name), rows, size)}, path.stat().st_size)

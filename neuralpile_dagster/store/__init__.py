@@ -6,6 +6,7 @@ keys that would leave the store are refused.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from neuralpile_dagster.errors import StoreError
@@ -43,7 +44,7 @@ def open_store(location: str) -> Store:
         from neuralpile_dagster.store.s3 import open_s3_store
 
         return open_s3_store(location)
-    scheme, mark, _ = location.partition("://")
-    if mark:
-        raise StoreError(f"unknown kind of store {scheme}://", expected="a folder, or s3://bucket/prefix")
+    scheme = re.match(r"[A-Za-z][\w+.-]*:/+", location)  # the rest may hold a password
+    if scheme:
+        raise StoreError(f"unknown kind of store {scheme[0]}", expected="a folder, or s3://bucket/prefix")
     return LocalStore(Path(location).expanduser().absolute())

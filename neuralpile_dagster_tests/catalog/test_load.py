@@ -143,7 +143,7 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
         ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
         ("title:", "reader_options: {tabel: /a}\n    title:", ["reader_options.tabel", "did you mean 'table'"]),
-        ("title:", "reader: binned_series\n    title:", ["row 1 ('mine')", "reader_options.", "Field required"]),
+        ("title:", "reader: binned_series\n    title:", ["row 1 ('mine')", "missing bin_width_s and path"]),
         (
             "title:",
             "reader: unit\n    titel: x\n    title:",

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 
 from neuralpile_dagster.binning.clock import bins_of_times, observed_times
 from neuralpile_dagster.catalog.unit_rules import parse_rule
@@ -192,6 +193,27 @@ def test_metrics_are_in_long_form_by_row_of_the_counts(published: Published) -> 
     ]
     assert [row[3] for row in rows if row[2] == "isi_violations"] == [0.1, 0.9, None, 0.2, 0.3]
     assert {row[2] for row in rows} == {"isi_violations", "presence_ratio", "label"}, "positions are columns of units"
+
+
+def test_load_dataset_reads_intervals_and_metrics_where_the_first_session_has_none(tmp_path: Path) -> None:
+    made = Published(tmp_path)
+    made.annotations = {
+        "s1": annotate(made.store, made.records["s1"], electrodes__x=[1.0, 2.0, 3.0, 4.0, 5.0]),
+        "s2": annotate(made.store, made.records["s2"], table("trials", [0.1, 0.5], [0.3, 0.9]), label=["a"] * 5),
+    }
+    made.write()
+    for config, expected in (("intervals", 2), ("unit_metrics", 5)):
+        loaded = load_dataset(str(made.folder), config, split="train", streaming=True)
+        assert [row["session_id"] for row in loaded] == ["s2"] * expected
+        assert len(list(loaded.reshard())) == expected
+
+
+def test_metrics_that_are_all_columns_of_units_make_no_config(tmp_path: Path) -> None:
+    made = Published(tmp_path)
+    made.annotations = {"s1": annotate(made.store, made.records["s1"], electrodes__x=[1.0, 2.0, 3.0, 4.0, 5.0])}
+    made.write()
+    assert [row["x_um"] for row in made.rows("units")] == [1.0, 2.0, 3.0, 4.0, 5.0, *[None] * 5]
+    assert not (made.folder / "unit_metrics").exists()
 
 
 def test_segments_say_where_each_row_lies(published: Published) -> None:

@@ -116,3 +116,10 @@ def test_a_check_that_was_judged_is_completed_and_a_planned_one_is_not(name: str
 def test_the_history_of_a_check_can_be_asked_for_one_session() -> None:
     assert private.PartitionKeyFilter(key="ses-1").key == "ses-1"
     assert "partition_filter" in parameters(storage.SqliteEventLogStorage.get_asset_check_execution_history)
+
+
+def test_local_logs_of_runs_start_their_helpers_when_a_capture_begins(tmp_path: Path) -> None:
+    assert parameters(storage.LocalComputeLogManager)[:1] == ["base_dir"]
+    with storage.LocalComputeLogManager(str(tmp_path)).capture_logs(["run", "compute_logs", "step"]) as captured:
+        assert isinstance(captured, storage.CapturedLogContext)
+    assert (tmp_path / "run" / "compute_logs" / "step.complete").exists()

@@ -297,6 +297,7 @@ def test_what_is_held_out_of_the_pile_is_in_no_row_of_it(made: House) -> None:
     [
         ({"hold_out": ["dataset:rats"]}, "dataset:rats names nothing in this pile.*one of tiny-mice"),
         ({"hold_out": ["benchmark:nothing"]}, "one of bwb_eval"),
+        ({"hold_out": ["benchmark:nlb"]}, "no session of the benchmark nlb in it; expected: a benchmark with sessions"),
         ({"test_size": 0.5, "valid_size": 0.5}, "together less than 1"),
         ({"split_by": "subjects"}, "set split_rule: hash"),
     ],

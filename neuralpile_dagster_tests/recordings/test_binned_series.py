@@ -164,6 +164,29 @@ def test_the_first_path_that_a_file_has_is_read_and_the_error_names_all(write: C
         read(path, path=[places[0], "/scratch/x"])
 
 
+def test_series_elsewhere_in_the_file_are_named_with_their_shapes(write: Callable[..., Path]):
+    path = write(np.ones((20, 3), np.uint8), group="/processing/ecephys/rasters")
+    with h5py.File(path, "r+") as file:
+        file["processing/ecephys/position/data"] = np.zeros(20)
+        file["analysis/linked/data"] = h5py.ExternalLink("other.nwb", "/data")
+        file["analysis/rates/data"] = np.zeros((4, 3))
+    with pytest.raises(NoUnits, match="no binned series where the row says") as error:
+        read(path, path="/processing/ecephys/rasters/data")
+    assert error.value.found == (
+        "series of two dimensions (bins, units) at /analysis/rates (4, 3), /processing/ecephys/rasters (20, 3)"
+    )
+    assert binned(read(path, path="/processing/ecephys/rasters")).counts.tolist() == [[20]] * 3
+
+
+def test_of_many_series_elsewhere_the_first_are_named(write: Callable[..., Path]):
+    path = write(np.ones((20, 3), np.uint8))
+    with h5py.File(path, "r+") as file:
+        for number in range(12):
+            file[f"analysis/r{number:02}/data"] = np.zeros((4, 3))
+    with pytest.raises(NoUnits, match=r"/analysis/r08 \(4, 3\), 3 more; expected: a dataset /analysis/x/data"):
+        read(path, path="/analysis/x")
+
+
 def test_subjects_may_have_bins_of_their_own(write: Callable[..., Path]):
     path = write(np.ones((12, 1), np.uint8))
     options: dict[str, Any] = {
@@ -223,10 +246,15 @@ def test_a_series_of_another_form_is_refused(
 @pytest.mark.parametrize(
     ("reader", "options", "said"),
     [
-        ("binned_series", {}, "reader_options.bin_width_s of the reader binned_series: Field required"),
+        ("binned_series", {}, "reader_options of the reader binned_series: missing bin_width_s and path; what to do"),
+        ("binned_series", {"paths": "/x"}, "reader_options.paths .* unknown option.*did you mean 'path'"),
         ("binned_series", {**MS, "sum_bin": 2}, "expected: bin_width_s, sum_bins, path.*did you mean 'sum_bins'"),
         ("binned_series", {**MS, "bin_width_s": 0}, "reader_options.bin_width_s .* greater than 0; found: 0"),
-        ("binned_series", {**MS, "path": "x"}, "reader_options.path"),
+        (
+            "binned_series",
+            {**MS, "path": "x"},
+            "reader_options.path.0 .* not a path; found: 'x'; expected: like /",
+        ),
         ("binned_series", {**MS, "per_subject": {"(": {"bin_width_s": 1}}}, "is not a regular expression"),
         ("units", {"table": "units"}, "reader_options.table"),
         ("firing_rates", {"table": "/units"}, "expected: no options"),

@@ -217,7 +217,7 @@ def test_only_so_many_groups_are_searched_for_units_elsewhere(path: Path, monkey
         file.move("units", "processing/a/b/c/sorted")
     with pytest.raises(NoUnits, match=r"spike times in /processing/a/b/c/sorted"):
         read(path)
-    monkeypatch.setattr(units, "MAX_LOOKS", 5)
+    monkeypatch.setattr(careful, "MAX_LOOKS", 5)
     with pytest.raises(NoUnits, match=r"found: (?!spike times).*processing"):
         read(path)
 

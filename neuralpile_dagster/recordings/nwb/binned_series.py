@@ -14,7 +14,16 @@ import numpy as np
 
 from neuralpile_dagster.catalog.readers import SeriesBins, SeriesOptions
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording, NoUnits
-from neuralpile_dagster.hdf5.careful import find_dataset, names_in, read_array, reading_values, shape_of
+from neuralpile_dagster.hdf5.careful import (
+    find,
+    find_dataset,
+    groups_with,
+    names_in,
+    read_array,
+    reading,
+    reading_values,
+    shape_of,
+)
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.hdf5.text import read_attribute
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, Unit
@@ -30,6 +39,7 @@ BLOCK_TOKENS = 1 << 20
 WHOLE_BYTES = 1 << 28  # a series up to this is read at once, which is faster over a network
 AGREES = 1e-3  # by how much a stated rate may differ
 GAP_BINS = 1.5
+MAX_SHOWN = 10
 
 Place = tuple[slice, slice]
 
@@ -203,12 +213,34 @@ def _find_series(file: h5py.File, options: SeriesOptions, name: str) -> tuple[st
     for path in options.path:
         if (dataset := find_dataset(file, f"{path}/data", name)) is not None:
             return path, dataset
+    expected = f"a dataset {' or '.join(f'{path}/data' for path in options.path)}"
+    if elsewhere := _series_elsewhere(file, name):
+        raise NoUnits(
+            f"{name} has no binned series where the row says",
+            found=f"series of two dimensions (bins, units) at {', '.join(elsewhere)}",
+            expected=expected,
+            remedy="state the path of the one that holds the counts: `reader: binned_series`, `reader_options: "
+            "{path: ..., bin_width_s: ...}`; or exclude the file with the dataset's session rule",
+        )
     raise NoUnits(
         f"{name} has no binned series",
         found=names_in(file, name),
-        expected=f"a dataset {' or '.join(f'{path}/data' for path in options.path)}",
-        remedy="exclude the file with the dataset's session rule, or choose another reader or `path`",
+        expected=expected,
+        remedy="exclude the file with the dataset's session rule, or choose another reader",
     )
+
+
+def _series_elsewhere(file: h5py.File, name: str) -> list[str]:
+    """Paths of time series whose data have two dimensions, with their shapes; at most `MAX_SHOWN`."""
+    found = []
+    for path in groups_with(file, "data", ["/acquisition", "/processing", "/analysis", "/scratch", "/stimulus"], name):
+        dataset = find(file, f"{path}/data", name)
+        with reading(name, path):
+            shape = dataset.shape if isinstance(dataset, h5py.Dataset) else None
+        if shape is not None and len(shape) == 2:
+            found.append(f"{path} {shape}")
+    more = [f"{len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
+    return found[:MAX_SHOWN] + more
 
 
 def _clock_notes(opened: OpenFile, file: h5py.File, path: str, bins: SeriesBins) -> tuple[str, ...]:

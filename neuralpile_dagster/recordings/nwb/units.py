@@ -9,7 +9,6 @@ file, or units elsewhere.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ import numpy as np
 from neuralpile_dagster.catalog.readers import UnitsOptions
 from neuralpile_dagster.errors import DamagedRecording, NoUnits
 from neuralpile_dagster.hdf5.careful import (
+    MAX_LOOKS,
     child_paths,
     find,
     find_dataset,
+    groups_with,
     names_in,
     read_array,
     require_plausible,
@@ -43,8 +44,6 @@ from neuralpile_dagster.recordings.nwb.table import (
 )
 
 MAX_SPIKES = 2_000_000_000  # of one session, 16 GB; the largest session seen has 131 million
-_OTHER_PLACES = ("/processing", "/analysis", "/scratch")  # where NWB files keep tables besides /units
-MAX_LOOKS = 1_000  # groups looked into; a file with more modules and tables than that is not a usual one
 _NWB_1 = re.compile(r"^(?:NWB-)?([01](?:\.\w+)*)")
 
 
@@ -238,15 +237,5 @@ def _is_matlab(file: h5py.File, name: str) -> bool:
 
 
 def _units_elsewhere(file: h5py.File, name: str) -> list[str]:
-    """Paths of groups that hold ``spike_times``: ``/units`` and below `_OTHER_PLACES`; those near the top first."""
-    found: list[str] = []
-    waiting = deque(["/units", *_OTHER_PLACES])
-    for _ in range(MAX_LOOKS):
-        if not waiting:
-            break
-        path = waiting.popleft()
-        if find(file, f"{path}/spike_times", name) is not None:
-            found.append(path)
-        else:
-            waiting.extend(child_paths(file, path, name).values())
-    return found
+    """Paths of groups that hold ``spike_times``: ``/units``, and where NWB files keep other tables."""
+    return list(groups_with(file, "spike_times", ["/units", "/processing", "/analysis", "/scratch"], name))
