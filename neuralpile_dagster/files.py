@@ -36,6 +36,11 @@ ENOUGH_ADDRESSES = 1_500_000_000
 """Bytes of address space that a process needs for imports and threads; with less, a thread may wait for ever."""
 ABANDONED_AFTER_S = 3 * 24 * 3600
 """Age of the last write after which a temporary is from a killed process: writers write every few seconds."""
+CLOCK_STEP_NS = 20_000_000
+"""Nanoseconds within which two writes may get the same time from the file system (Linux: 1 to 10 ms)."""
+_MOST_DIGESTS = 100_000
+_DIGESTS: dict[tuple[int, ...], str] = {}
+"""sha256 of files that this process has read, by `file_identity`."""
 
 
 def temporary_name(name: str = "") -> str:
@@ -228,6 +233,31 @@ def sha256_of(path: Path) -> str:
     """Digest of a file's bytes (hex)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_identity(state: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to, even if its size and time of writing are set as before."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def sha256_once(path: Path) -> str:
+    """`sha256_of`, read again only if the file was replaced or written to since this process last read it.
+
+    Publishing and its checks ask several times for the digest of a file of some GB, also by other hard links. Not kept
+    is that of a file written to so recently that another write might leave no trace.
+    """
+    with path.open("rb") as file:  # opened: only then do network file systems look at the server's
+        state = os.fstat(file.fileno())
+        identity = file_identity(state)
+        if identity in _DIGESTS:
+            return _DIGESTS[identity]
+        settled = state.st_ctime_ns + CLOCK_STEP_NS < time.time_ns()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if settled and file_identity(os.fstat(file.fileno())) == identity:
+            if len(_DIGESTS) >= _MOST_DIGESTS:
+                _DIGESTS.clear()
+            _DIGESTS[identity] = digest
+    return digest
 
 
 @dataclass

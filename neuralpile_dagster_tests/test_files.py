@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import sqlalchemy
@@ -24,6 +26,8 @@ from neuralpile_dagster.files import (
     locked,
     remove_abandoned,
     resource_error,
+    sha256_of,
+    sha256_once,
     temporary_name,
     write_bytes,
 )
@@ -183,3 +187,48 @@ def test_waiting_for_a_lock_is_reported(tmp_path: Path) -> None:
     with locked(tmp_path / "lock", progress, "it is being made"):
         pass
     assert said == ["waiting for another process: it is being made"]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose digests were made, one for each time."""
+    names, digest = list[str](), hashlib.file_digest
+
+    def noted(file: BinaryIO, algorithm: str) -> object:
+        names.append(Path(file.name).name)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(files.hashlib, "file_digest", noted)
+    monkeypatch.setattr(files, "CLOCK_STEP_NS", -(10**9))  # every file counts as written to long ago
+    return names
+
+
+def test_the_digest_of_a_file_that_nobody_changed_is_read_once_by_whatever_name(tmp_path: Path, read: list[str]):
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"content")
+    os.link(path, other)
+    assert sha256_once(path) == sha256_once(other) == sha256_once(path) == hashlib.sha256(b"content").hexdigest()
+    assert read == ["a"]
+
+
+def test_a_file_that_was_written_to_or_replaced_is_read_again(tmp_path: Path, read: list[str]):
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    before = path.stat()
+    sha256_once(path)
+    path.write_bytes(b"CONTENT")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert sha256_once(path) == hashlib.sha256(b"CONTENT").hexdigest()
+    write_bytes(path, b"replace")
+    assert sha256_once(path) == sha256_of(path)
+    assert read == ["a"] * 4
+
+
+def test_a_file_that_was_written_a_moment_ago_is_read_again(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(files, "CLOCK_STEP_NS", 10**12)
+    (tmp_path / "a").write_bytes(b"content")
+    assert sha256_once(tmp_path / "a") == sha256_once(tmp_path / "a")
+    assert read == ["a"] * 2

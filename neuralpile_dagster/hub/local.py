@@ -27,7 +27,7 @@ from typing import BinaryIO
 from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import DocumentError, HubConflict, HubError, NewerDocument
-from neuralpile_dagster.files import explained, locked, require_free, sha256_of, sync, temporary_name, write_bytes
+from neuralpile_dagster.files import explained, locked, require_free, sha256_once, sync, temporary_name, write_bytes
 from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import Model, document, read_document
@@ -213,7 +213,7 @@ class Versions:
                 found[file.path] = f"{size:,} bytes" if (size := _size(path)) is not None else "missing"
                 continue
             same = file.path in known and path.samefile(source / file.path)
-            digest = known[file.path] if same else sha256_of(path)
+            digest = known[file.path] if same else sha256_once(path)
             if digest != file.sha256:
                 found[file.path] = f"sha256 {digest}, published with {file.sha256}"
         return found
@@ -306,7 +306,7 @@ class Versions:
         if current is None:
             return {}
         paths = {file.sha256: current / file.path for file in self._published() if file.sha256 in wanted}
-        return {digest: path for digest, path in paths.items() if path.is_file() and sha256_of(path) == digest}
+        return {digest: path for digest, path in paths.items() if path.is_file() and sha256_once(path) == digest}
 
 
 def _size(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, sha256_of
+from neuralpile_dagster.files import TEMPORARY_PREFIX, sha256_once
 from neuralpile_dagster.progress import Progress
 
 
@@ -131,7 +131,7 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 def describe(folder: Path, path: str) -> RepositoryFile:
     """One file of a folder, its digest read from the disk."""
-    return RepositoryFile(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+    return RepositoryFile(path=path, size=(folder / path).stat().st_size, sha256=sha256_once(folder / path))
 
 
 def version_digest(files: Iterable[RepositoryFile]) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import DocumentError, HubError
-from neuralpile_dagster.files import require_free, sha256_of, write_bytes
+from neuralpile_dagster.files import require_free, sha256_of, sha256_once, write_bytes
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
 from neuralpile_dagster.store import Store
@@ -128,7 +128,7 @@ class ShardWriter:
             self.progress(f"{self.folder.name}: remaking a shard whose stored record is unusable: {error.what}")
             return None
         for path in sorted((self.folder / "data").glob(f"train-*-{made.sha256[:8]}.parquet")):
-            if path.stat().st_size == made.bytes and sha256_of(path) == made.sha256:
+            if path.stat().st_size == made.bytes and sha256_once(path) == made.sha256:
                 return made, path
         return None
 

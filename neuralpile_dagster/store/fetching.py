@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.files import atomic_write, explained, require_free, sha256_of
+from neuralpile_dagster.files import atomic_write, explained, require_free, sha256_of, sha256_once
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore, Store
 
@@ -27,7 +27,7 @@ def fetch(store: Store, file: StoredFile, target: Path) -> None:
     Raises `StoreError` when the store's bytes are not those that were recorded,
     `DiskFull` before a copy that does not fit.
     """
-    if target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256:
+    if target.is_file() and target.stat().st_size == file.size and sha256_once(target) == file.sha256:
         return
     with atomic_write(target) as aside:
         if not _linked(store, file, aside):

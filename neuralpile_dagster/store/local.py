@@ -11,12 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.files import TEMPORARY_PREFIX, atomic_write
+from neuralpile_dagster.files import CLOCK_STEP_NS, TEMPORARY_PREFIX, atomic_write, file_identity
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store.model import check_key
-
-CLOCK_STEP_NS = 20_000_000
-"""Nanoseconds within which two writes may get the same time from the file system (Linux: 1 to 10 ms)."""
 
 
 class LocalStore:
@@ -62,14 +59,14 @@ class LocalStore:
         moved = state and (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         ours = written.st_dev, written.st_ino, file.size, written.st_mtime_ns
         if state and moved == ours and state.st_mtime_ns + CLOCK_STEP_NS < time.time_ns():
-            self._written[file.key] = file.sha256, _identity(state)
+            self._written[file.key] = file.sha256, file_identity(state)
 
     def remembers(self, file: StoredFile) -> bool:
         """See `Store.remembers`."""
         if file.key not in self._written:
             return False
         state = self._state(file.key)
-        return state is not None and self._written[file.key] == (file.sha256, _identity(state))
+        return state is not None and self._written[file.key] == (file.sha256, file_identity(state))
 
     def _state(self, key: str) -> os.stat_result | None:
         try:
@@ -91,8 +88,3 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._path(key).unlink(missing_ok=True)
-
-
-def _identity(state: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to, even if its size and time of writing are set as before."""
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ import pytest
 
 from neuralpile_dagster.errors import StoreError
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.hub.verify import verify_publication
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -33,6 +36,31 @@ def test_a_flipped_bit_in_the_local_hub_is_repaired_and_named(tmp_path: Path) ->
     assert contents(hub.path("mice")) == FIRST
     assert any("README.md was damaged in the hub" in line and "repaired" in line for line in said)
     assert not hub.publish("mice", folder, silent).changed
+
+
+def test_publishing_again_reads_each_file_once_and_a_bit_flipped_meanwhile_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, folder = LocalStore(tmp_path / "store"), tmp_path / "staging" / "mice"
+    hub = LocalHub(tmp_path / "hub", "lab")
+    records, read, digest = {"s1": put_session(store, "s1")}, list[str](), hashlib.file_digest
+
+    def noted(file: BinaryIO, algorithm: str) -> object:
+        read.append(file.name)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr("neuralpile_dagster.files.CLOCK_STEP_NS", -(10**9))  # all files count as written to long ago
+    first = write(folder, store, records)
+    hub.publish("mice", folder, silent)
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    assert write(folder, store, records) == first
+    assert not hub.publish("mice", folder, silent).changed
+    assert verify_publication(hub, "mice", folder) == []
+    shards = [path for path in read if "/data/" in path]
+    assert shards
+    assert len(shards) == len(set(shards))
+    flip(folder / first.shards[0].path)
+    assert any("has other content" in line for line in verify_publication(hub, "mice", folder))
 
 
 def test_a_damaged_listing_of_the_local_hub_is_made_anew(tmp_path: Path) -> None:
