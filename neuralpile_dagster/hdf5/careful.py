@@ -235,6 +235,22 @@ def require_plausible(dataset: h5py.Dataset, name: str) -> None:
         )
 
 
+_KIND_NAMES = {
+    "f": "floating-point numbers",
+    "i": "integers",
+    "u": "unsigned integers",
+    "b": "booleans",
+    "O": "references or texts",
+    "S": "texts",
+}
+
+
+def _kinds_in_words(kinds: str) -> str:
+    if "f" in kinds:
+        return "numbers"
+    return "whole numbers" if "i" in kinds else "the expected type"
+
+
 def read_array(
     opened: OpenFile, dataset: h5py.Dataset, *, kinds: str = "fiub", n_dims: int = 1, max_values: int
 ) -> np.ndarray:
@@ -266,7 +282,10 @@ def read_array(
         kind, dtype, stored_shape = dataset.dtype.kind, dataset.dtype, dataset.shape
     if kind not in kinds:
         raise DamagedRecording(
-            f"{opened.name}: {dataset.name} is not of numbers", found=f"dtype {dtype}", expected=f"dtype kind {kinds}"
+            f"{opened.name}: {dataset.name} is not of {_kinds_in_words(kinds)}",
+            found=f"dtype {dtype}",
+            expected=" or ".join(_KIND_NAMES[kind] for kind in kinds),
+            remedy="write the file again with pynwb or MatNWB, which give columns the types of NWB, or exclude it",
         )
     with reading_values(dataset, opened.name):
         values = opened.read(dataset)

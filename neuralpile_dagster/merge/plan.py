@@ -41,6 +41,7 @@ from neuralpile_dagster.merge.splits import (
 )
 from neuralpile_dagster.records import SplitBy, SplitRules, StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record, write_record
+from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.footer import damaged
 
 CODE_VERSION = f"2 pyarrow {pa.__version__}"
@@ -354,5 +355,5 @@ def load_plan(store: Store, key: str) -> PilePlan:
 
 
 def _read(store: Store, stored: StoredFile) -> pa.Table:
-    with store.open(stored.key) as file, damaged(store.uri(stored.key)):
+    with open_verified(store, stored) as file, damaged(store.uri(stored.key)):
         return pq.read_table(file)

@@ -170,7 +170,7 @@ class TokenizerDocument(Model):
     motifs_sha256: str
     plan_id: str
     vocabulary_sha256: str
-    bin_width_s: float | None = Field(default=None, exclude_if=lambda width: width is None)
+    bin_width_s: float | None = Field(default=None, gt=0, exclude_if=lambda width: width is None)
 
 
 def parse_document(text: bytes, name: str) -> TokenizerDocument:

@@ -28,7 +28,7 @@ from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix
 from neuralpile_dagster.tables.copying.encoded import unpack_counts
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.copying.sources import damaged_row
-from neuralpile_dagster.tables.footer import damaged, open_parquet
+from neuralpile_dagster.tables.footer import GET_AGAIN, damaged, open_parquet
 from neuralpile_dagster.tables.packed import PackedCounts, pack
 from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA
 
@@ -106,11 +106,12 @@ class Pile:
         if path not in self._repository.paths:
             return None
         table = f"{self.place}/{path}"
-        with self._repository.open(path) as file, damaged(table):
+        with self._repository.open(path) as file, damaged(table, GET_AGAIN):
             content = bytearray(file.size)
             _fill(file, 0, memoryview(content), table)
             # by no thread of pyarrow's: one that holds a Python object while Python exits aborts the process
-            return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+            parquet = open_parquet(pa.BufferReader(content), table, pre_buffer=False, remedy=GET_AGAIN)
+            return parquet.read(use_threads=False)
 
     @cached_property
     def sessions(self) -> pa.Table:
@@ -197,7 +198,7 @@ class Pile:
             return np.zeros((n_units, n_bins), np.uint8)
         path, group, *_ = self._index.place(segment)
         packed = self.packed(segment)
-        with damaged_row(f"{self.place}/{path}", group):
+        with damaged_row(f"{self.place}/{path}", group, GET_AGAIN):
             return packed.counts()
 
     def window(self, segment: int, start: int, n_bins: int, units: np.ndarray | None = None) -> np.ndarray:
@@ -248,7 +249,7 @@ class Pile:
             The row is damaged, which may be seen only now.
         """
         path, group, *_ = self._index.place(segment)
-        with damaged_row(f"{self.place}/{path}", group):
+        with damaged_row(f"{self.place}/{path}", group, GET_AGAIN):
             return packed.window(start, start + n_bins, units)
 
     def packed(self, segment: int) -> PackedCounts:
@@ -264,9 +265,14 @@ class Pile:
         file = self._file(path)
         chunk = bytearray(length)
         if start < 0 or length < 0 or start + length > file.size:
-            raise TableError(f"{name} is damaged: row {group} lies outside of it", found=f"{file.size:,} bytes")
+            raise TableError(
+                f"{name} is damaged: row {group} lies outside of it",
+                found=f"{file.size:,} bytes",
+                expected=f"bytes {start:,} to {start + length:,}, as its footer says",
+                remedy=GET_AGAIN,
+            )
         _fill(file, start, memoryview(chunk), name)
-        with damaged_row(name, group):
+        with damaged_row(name, group, GET_AGAIN):
             try:
                 found = unpack_counts(memoryview(chunk))
             except ForeignEncoding:
@@ -313,8 +319,8 @@ class Pile:
 
     def _by_pyarrow(self, path: str, group: int) -> np.ndarray:
         name = f"{self.place}/{path}"
-        with self._repository.open(path, whole=True) as file, damaged(name):
-            parquet = open_parquet(pa.PythonFile(io.BufferedReader(file)), name, pre_buffer=False)
+        with self._repository.open(path, whole=True) as file, damaged(name, GET_AGAIN):
+            parquet = open_parquet(pa.PythonFile(io.BufferedReader(file)), name, pre_buffer=False, remedy=GET_AGAIN)
             column = parquet.read_row_group(group, columns=["spike_counts"], use_threads=False)["spike_counts"]
         return np.ascontiguousarray(counts_matrix(column.combine_chunks(), name))
 
@@ -326,6 +332,7 @@ class Pile:
                 found=", ".join(sorted(self._repository.paths)) or "no Parquet files",
                 expected="data/<split>-*.parquet",
             )
+        self._require_whole_splits(paths)
         if self.is_remote:
             with ThreadPoolExecutor(_REQUESTS) as pool:
                 footers = list(pool.map(self._footer, paths))
@@ -334,10 +341,26 @@ class Pile:
         files = [(path, _DATA.fullmatch(path)["split"], footer) for path, footer in zip(paths, footers, strict=True)]  # type: ignore[index]
         return index_of(files, self._published_sessions, self.name, self.place, self._units_of)
 
+    def _require_whole_splits(self, paths: Sequence[str]) -> None:
+        """Raise `TableError` where files of a split are there, but not all that the table of segments names."""
+        table = self.table("segments")
+        if table is None or "file" not in table.column_names:
+            return
+        stated = sorted(set(filter(_DATA.fullmatch, table["file"].drop_null().unique().to_pylist())))
+        splits = {found["split"] for found in map(_DATA.fullmatch, paths) if found}
+        lacking = [path for path in stated if _DATA.fullmatch(path)["split"] in splits and path not in paths]  # type: ignore[index]
+        if lacking:
+            raise TableError(
+                f"{self.place}/{lacking[0]} is missing",
+                found=f"{len({*stated} & {*paths})} of the {len(stated)} files that {self.place}/segments names",
+                expected="all files of a split, or none",
+                remedy=f"{GET_AGAIN}; where a part is meant, leave `segments` out of the copy",
+            )
+
     def _footer(self, path: str) -> pq.FileMetaData:
         """The footer alone is given to pyarrow, which otherwise reads more."""
         name = f"{self.place}/{path}"
-        with self._repository.open(path) as file, damaged(name):
+        with self._repository.open(path) as file, damaged(name, GET_AGAIN):
             tail = bytearray(min(1 << 16, file.size))
             _fill(file, file.size - len(tail), memoryview(tail), name)
             length = int.from_bytes(tail[-8:-4], "little") + 8

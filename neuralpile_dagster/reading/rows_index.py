@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.tables.footer import require_schema
+from neuralpile_dagster.tables.footer import GET_AGAIN, require_schema
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
 Key = tuple[str, str, str]
@@ -57,7 +58,15 @@ class RowIndex:
 def session_keys(table: pa.Table, name: str) -> list[Key]:
     """The session of each row of a table; ``name`` is the dataset where the table does not say."""
     sources = table["source_dataset"].to_pylist() if "source_dataset" in table.column_names else [name] * len(table)
-    return list(zip(sources, table["subject_id"].to_pylist(), table["session_id"].to_pylist(), strict=True))
+    keys = list(zip(sources, table["subject_id"].to_pylist(), table["session_id"].to_pylist(), strict=True))
+    if any(None in key for key in keys):
+        raise TableError(
+            f"a table of {name} names no session in some rows",
+            found=str(next(key for key in keys if None in key)),
+            expected="source_dataset, subject_id and session_id in each",
+            remedy=GET_AGAIN,
+        )
+    return keys
 
 
 def index_of(
@@ -155,13 +164,13 @@ def _rows(footer: pq.FileMetaData, name: str) -> list[tuple[int, list[str], tupl
         facts = footer.row_group(group)
         counts = facts.column(0)
         statistics = [facts.column(column).statistics for column in range(1, facts.num_columns)]
-        ids = [each and each.min for each in statistics]
+        ids: list[Any] = [each and (each.min if each.min == each.max else None) for each in statistics]
         if facts.num_rows != 1 or None in ids:
             raise TableError(
                 f"{name} cannot be read at random: row group {group} is not one row whose footer states its ids",
                 found=f"{facts.num_rows} rows, ids {ids}",
                 expected="a file that neuralpile published",
-                remedy="merge it into a pile, which writes rows of this form",
+                remedy=f"{GET_AGAIN}; rows of another program: merge them into a pile, which writes this form",
             )
         first = counts.dictionary_page_offset
         start = counts.data_page_offset if first is None else first

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuralpile_dagster.errors import DocumentError, NewerDocument
 
@@ -87,7 +87,15 @@ def read_document(text: bytes, kind: type[AnyModel], name: str) -> AnyModel:
     try:
         return kind.model_validate_json(json.dumps(content), extra="allow")
     except ValueError as error:
-        raise _not_a(kind, name, str(error).splitlines()[0]) from error
+        raise _not_a(kind, name, _first_problem(error)) from error
+
+
+def _first_problem(error: ValueError) -> str:
+    """First line of an error; of one of pydantic, the field and what is wrong with it."""
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _damaged(name: str, found: str, expected: str) -> DocumentError:

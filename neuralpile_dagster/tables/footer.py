@@ -21,8 +21,13 @@ class Footer:
     group_bytes: tuple[int, ...]
 
 
+MAKE_AGAIN = "delete it and materialize the asset that makes it"
+GET_AGAIN = "get the file again: download or copy it anew; in a local hub of yours, publish again, which repairs it"
+"""Remedies for a damaged file: of the store, and of a published repository."""
+
+
 @contextmanager
-def damaged(name: str) -> Iterator[None]:
+def damaged(name: str, remedy: str = MAKE_AGAIN) -> Iterator[None]:
     """Turn pyarrow's errors about a file's content into a `TableError` that names the file."""
     try:
         yield
@@ -32,16 +37,18 @@ def damaged(name: str) -> Iterator[None]:
         raise TableError(
             f"{name} is damaged, or is not the expected Parquet file",
             found=str(error).splitlines()[0],
-            remedy="delete it and materialize the asset that makes it",
+            remedy=remedy,
         ) from error
 
 
-def open_parquet(file: Path | str | pa.NativeFile, name: str, pre_buffer: bool = True) -> pq.ParquetFile:
+def open_parquet(
+    file: Path | str | pa.NativeFile, name: str, pre_buffer: bool = True, remedy: str = MAKE_AGAIN
+) -> pq.ParquetFile:
     """Open for reading with page checksums verified; raises `TableError` when it is not Parquet.
 
     Without ``pre_buffer`` nothing is read ahead, by no thread of pyarrow's.
     """
-    with damaged(name):
+    with damaged(name, remedy):
         return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=pre_buffer)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.errors import MergeError, StoreError
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.sources import PileSource, SourceFile
@@ -156,6 +159,22 @@ def test_a_stored_plan_is_the_plan(tmp_path: Path):
     assert loaded.rows.equals(plan.rows)
     for shard in record.shards:
         assert loaded.refs(shard.name) == plan.refs(shard.name)
+
+
+def test_a_bit_of_a_stored_plan_that_flips_is_found(tmp_path: Path):
+    store = stored(tmp_path)
+    plan = plan_pile(three_components(store), seed=5, split_by="sessions", test_size=0.3, shard_bytes=20_000)
+    save_plan(store, "plan", plan)
+    path = Path(store.uri("plan.rows.parquet"))
+    content = path.read_bytes()
+    silent = 0
+    for place in range(4, len(content) - 8, 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+            silent += not pq.read_table(path).equals(plan.rows)
+        with pytest.raises(StoreError, match=r"plan\.rows\.parquet is damaged; found: sha256"):
+            load_plan(store, "plan")
+    assert silent, "pyarrow alone reads some as another plan"
 
 
 def test_a_plan_that_is_not_there_is_refused(tmp_path: Path):

@@ -60,6 +60,9 @@ def test_the_document_states_the_bin_width_and_is_read_without_it(
     path = folder / "tokenizer.json"
     stated = json.loads(path.read_text())
     assert stated.pop("bin_width_s") == vocabulary.document.bin_width_s == 0.02
+    path.write_text(json.dumps({**stated, "bin_width_s": -0.02}))
+    with pytest.raises(DocumentError, match=r"tokenizer\.json is not a .*found: bin_width_s: Input should be"):
+        load_vocabulary(folder)
     path.write_text(json.dumps(stated))
     of_before = load_vocabulary(folder)
     assert of_before.document.bin_width_s is None

@@ -117,6 +117,55 @@ def test_a_damaged_row_is_refused_by_the_name_of_its_file(tmp_path: Path):
         Pile.open(tmp_path).counts(1)
 
 
+@pytest.mark.parametrize("name", ["sessions", "units", "splits"])
+def test_a_table_with_a_flipped_bit_is_refused_with_what_a_reader_can_do(tmp_path: Path, name: str):
+    publish(tmp_path, tables=("sessions", "units", "splits"))
+    path = tmp_path / f"{name}/{name}.parquet"
+    table = Pile.open(tmp_path).table(name)
+    pq.write_table(
+        table, path, compression="none", use_dictionary=False, write_page_checksum=True, write_statistics=False
+    )
+    content = bytearray(path.read_bytes())
+    content[content.index(b"sub-1") + 4] ^= 1
+    path.write_bytes(content)
+    assert pq.read_table(path) != table, "pyarrow alone reads it"
+    with pytest.raises(TableError, match=rf"{name}\.parquet is damaged.*found: .*; what to do: get the file again"):
+        Pile.open(tmp_path).table(name)
+
+
+def test_a_flipped_bit_in_the_id_that_a_footer_states_is_refused(tmp_path: Path):
+    publish(tmp_path)
+    path = tmp_path / "data/train-00000-aaaaaaaa.parquet"
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"segment_") + 8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=r"train-00000-aaaaaaaa\.parquet.*row group \d.*do: get the file again"):
+        Pile.open(tmp_path)
+
+
+def test_a_missing_file_of_a_split_is_named_where_the_table_of_segments_knows_it(tmp_path: Path):
+    rows = publish(tmp_path)
+    segments = Pile.open(tmp_path).segments.select(["session_id", "segment_id", "split", "file"])
+    (tmp_path / "segments").mkdir()
+    pq.write_table(segments, tmp_path / "segments/segments.parquet")
+    (tmp_path / "data/test-00000-cccccccc.parquet").unlink()
+    assert len(Pile.open(tmp_path).segments) == len(rows) - 1, "a copy without the test split is a pile"
+    (tmp_path / "data/train-00001-bbbbbbbb.parquet").unlink()
+    with pytest.raises(TableError, match=r"data/train-00001-bbbbbbbb\.parquet is missing; found: 1 of the 3 files"):
+        Pile.open(tmp_path)
+    (tmp_path / "segments/segments.parquet").unlink()
+    assert len(Pile.open(tmp_path).segments) == 4, "of a part that is meant"
+
+
+def test_a_table_that_names_no_session_is_refused(tmp_path: Path):
+    publish(tmp_path)
+    path = tmp_path / "sessions/sessions.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(1, "session_id", [["s1", None, "s3", "r1", "r2"]]), path)
+    with pytest.raises(TableError, match=r"names no session in some rows; found: \('mice', 'sub-1', None\)"):
+        Pile.open(tmp_path)
+
+
 def test_a_forged_count_is_refused_where_its_window_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     publish(tmp_path)
     opened = Pile.open(tmp_path)

@@ -101,7 +101,7 @@ def test_values_of_another_shape_than_the_file_states_are_refused(path: Path):
 
 def test_ids_that_are_no_whole_numbers_are_refused(path: Path):
     rewrite(path, "units/id", np.array([1.0, 2.5, 3.0, 4.0]))
-    with pytest.raises(DamagedRecording, match=r"/units/id is not of numbers; found: dtype float64"):
+    with pytest.raises(DamagedRecording, match=r"/units/id is not of whole numbers; found: dtype float64; .* integers"):
         read(path)
 
 

@@ -14,7 +14,7 @@ from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matr
 from neuralpile_dagster.tables.copying.encoded import EncodedChunk, read_encoded, read_footer_of_rows
 from neuralpile_dagster.tables.copying.footers import MAX_KNOWN_ROWS, Footers, SourceFooter
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.footer import damaged, open_parquet
+from neuralpile_dagster.tables.footer import MAKE_AGAIN, damaged, open_parquet
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 
 FileOpener = Callable[[str], pa.NativeFile]
@@ -24,7 +24,7 @@ MAX_OPEN = 64
 
 
 @contextmanager
-def damaged_row(name: str, row: int) -> Iterator[None]:
+def damaged_row(name: str, row: int, remedy: str = MAKE_AGAIN) -> Iterator[None]:
     """Turn a `ValueError` about a row's bytes into a `TableError` that names its file."""
     try:
         yield
@@ -32,7 +32,7 @@ def damaged_row(name: str, row: int) -> Iterator[None]:
         raise TableError(
             f"{name} is damaged: row {row} cannot be read",
             found=str(error),
-            remedy="delete it and materialize the asset that makes it",
+            remedy=remedy,
         ) from error
 
 
