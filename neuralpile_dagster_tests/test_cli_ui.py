@@ -222,23 +222,26 @@ class Resumed:
     run_id: str
     worker: psutil.Process
     left: subprocess.Popen[bytes]
-    """What the killed one had left."""
+    folder: Path
+    """The process and the temporary folder that the killed one had left."""
 
 
 @pytest.fixture(scope="module")
 def resumed() -> Iterator[Resumed]:
     with new_home() as home, silent_archive() as archive:
-        place = {"id": "killed", "address": "http://127.0.0.1:1", "pid": 1, "machine": "here"}
+        folder = tempfile.mkdtemp(prefix="neuralpile-ui-")
+        place = {"id": "killed", "address": "http://127.0.0.1:1", "pid": 1, "machine": "here", "folder": folder}
         (home / "ui.json").write_text(json.dumps(place))
         with subprocess.Popen(["sleep", "600"], env={**os.environ, serving.STARTED_BY: "killed"}) as left:
             ui, run_id, worker = start_with_run(home, archive, NOHUP)
-            yield Resumed(ui, run_id, worker, left)
+            yield Resumed(ui, run_id, worker, left, Path(folder))
             left.kill()
 
 
 def test_the_next_ui_ends_what_a_killed_one_has_left(resumed: Resumed) -> None:
     assert "stopping 1 processes that a killed neuralpile ui has left" in resumed.ui.said
     assert resumed.left.poll() == -signal.SIGTERM
+    assert not resumed.folder.exists()
 
 
 def test_a_home_has_one_ui_which_only_sigterm_ends_when_started_by_nohup_and_with_it_its_runs(

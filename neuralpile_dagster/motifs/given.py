@@ -5,6 +5,7 @@ What is done with them belongs in `tokens` and `vocabulary`.
 
 from __future__ import annotations
 
+from math import isclose
 from operator import index
 from os import PathLike
 from typing import Any
@@ -30,6 +31,17 @@ def require_counts(counts: np.ndarray) -> None:
             found=described(counts),
             expected="a numpy array of uint8, units x bins",
             remedy=_read_first(counts) or "counts of 0 to 255 become that by np.asarray(counts).astype(np.uint8)",
+        )
+
+
+def require_bin_width(given_s: float | None, known_s: float | None) -> None:
+    """Raise `InvalidArray` where counts have bins of another width than those of a tokenizer; None is not known."""
+    if given_s is not None and known_s is not None and not isclose(given_s, known_s, rel_tol=1e-3):
+        raise InvalidArray(
+            "the counts and the tokenizer have bins of different widths",
+            found=f"counts in bins of {given_s:g} s",
+            expected=f"bins of {known_s:g} s, in which the tokenizer's motifs were found",
+            remedy="bin the spike times anew, or open the tokenizer of a pile with the bins of the counts",
         )
 
 

@@ -5,6 +5,8 @@ They need neither numba nor Arrow, so that deciding what is due stays light.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from neuralpile_dagster.errors import NewerDocument
 from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile, read_document
 
@@ -153,7 +155,9 @@ class TokenizerDocument(Model):
     """Contents of ``tokenizer.json``: all that encoding depends on besides the vocabulary's patches.
 
     ``size`` counts the motifs and the separator, whose id ``sep_id`` is the last; ``asked_size`` is the size that was
-    asked for, larger where there were fewer motifs. ``silent_id`` is the motif without spikes.
+    asked for, larger where there were fewer motifs. ``silent_id`` is the motif without spikes. ``bin_width_s`` is the
+    width of the bins of all counts that were tokenized; missing where they have several, where it is not known, and in
+    documents of before.
     """
 
     format: int = _FORMAT
@@ -166,6 +170,7 @@ class TokenizerDocument(Model):
     motifs_sha256: str
     plan_id: str
     vocabulary_sha256: str
+    bin_width_s: float | None = Field(default=None, exclude_if=lambda width: width is None)
 
 
 def parse_document(text: bytes, name: str) -> TokenizerDocument:

@@ -14,7 +14,13 @@ import numpy as np
 
 from neuralpile_dagster.errors import InvalidArray
 from neuralpile_dagster.motifs.counts import as_texts, pack, patches_of, take
-from neuralpile_dagster.motifs.given import require_counts, require_separator, require_sequence, require_tokens
+from neuralpile_dagster.motifs.given import (
+    require_bin_width,
+    require_counts,
+    require_separator,
+    require_sequence,
+    require_tokens,
+)
 from neuralpile_dagster.motifs.maps import Maps
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
@@ -94,6 +100,14 @@ class Tokenizer:
         return self.vocabulary.document.silent_id
 
     @property
+    def bin_width_s(self) -> float | None:
+        """Width of the bins that its motifs were found in, in seconds; None where it is not stated.
+
+        That is so for tokenizers of `of`, of piles whose sessions have several widths, and of before.
+        """
+        return self.vocabulary.document.bin_width_s
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of tokens: uint16 or uint32."""
         return self.vocabulary.dtype
@@ -167,7 +181,7 @@ class Tokenizer:
         return known
 
 
-def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+def encode(counts: np.ndarray, tokenizer: Tokenizer, bin_width_s: float | None = None) -> np.ndarray:
     """Tokens of a row of spike counts.
 
     The row is padded with silence to a multiple of the motifs' shape. A patch that is a motif of the vocabulary gets
@@ -177,6 +191,8 @@ def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     ----------
     counts : numpy.ndarray, uint8, shape (n_units, n_bins)
     tokenizer : Tokenizer
+    bin_width_s : float, optional
+        Of the counts, which do not say it themselves; compared with `Tokenizer.bin_width_s` where that is known.
 
     Returns
     -------
@@ -185,7 +201,7 @@ def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     Raises
     ------
     InvalidArray
-        These are no such counts: of another type, dtype or dimensions. It is a `ValueError`.
+        These are no such counts: of another type, dtype, dimensions or bin width. It is a `ValueError`.
 
     Examples
     --------
@@ -195,6 +211,7 @@ def encode(counts: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     array([[2, 3, 0],
            [0, 1, 0]], dtype=uint16)
     """
+    require_bin_width(bin_width_s, tokenizer.bin_width_s)
     return tokenizer.encode_row(counts)[0]
 
 

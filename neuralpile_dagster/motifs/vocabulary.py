@@ -127,7 +127,15 @@ class Vocabulary:
 
 
 def build_vocabulary(
-    store: Store, folder: str, table: StoredFile, *, shape: MotifShape, size: int, plan_id: str, inputs: str
+    store: Store,
+    folder: str,
+    table: StoredFile,
+    *,
+    shape: MotifShape,
+    size: int,
+    plan_id: str,
+    inputs: str,
+    bin_width_s: float | None = None,
 ) -> VocabularyRecord:
     """Make ``<folder>/vocabulary.parquet`` and ``<folder>/tokenizer.json`` of a motif table.
 
@@ -149,6 +157,8 @@ def build_vocabulary(
         Plan of the pile whose motifs were counted.
     inputs : str
         For the record.
+    bin_width_s : float, optional
+        Of all counts of the pile; None where they have several widths, or it is not known.
 
     Raises
     ------
@@ -176,6 +186,7 @@ def build_vocabulary(
         motifs_sha256=table.sha256,
         plan_id=plan_id,
         vocabulary_sha256=file.sha256,
+        bin_width_s=bin_width_s,
     )
     text = document.model_dump_json(indent=1) + "\n"
     tokenizer_file, _ = put_file(store, f"{folder}/{TOKENIZER_FILE}", lambda path: path.write_text(text, "utf-8"))

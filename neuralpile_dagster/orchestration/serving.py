@@ -23,6 +23,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +63,8 @@ _DIED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _ASK_AGAIN_S = 5.0
 """Time until a run is interrupted again: one that arrives while it imports a module, Python may only print."""
 _TICK_S = 0.1
+_FOLDER = "neuralpile-ui-"
+"""Beginning of the name of the temporary folder with the code server's socket."""
 LONGEST_TEMPORARY = 70
 """Bytes of the path of temporary files: a socket's has 103 with ours and Dagster's folders in it."""
 _RUN_WORKER = "--multiprocessing-fork"
@@ -108,11 +111,11 @@ def serve(settings: Settings, host: str, port: int, say: Progress) -> None:
             try_to_refresh(instance, settings, datasets, load_piles(settings, datasets), say)
         ui = uuid.uuid4().hex
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}
-        write_bytes(note, json.dumps(place).encode())
         running: Sequence[str] = ()
         ended: dict[str, int] = {}
-        with _signals() as received, tempfile.TemporaryDirectory(prefix="neuralpile-ui-") as folder:
+        with _signals() as received, tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+            place = {"id": ui, "address": address, "pid": os.getpid(), "machine": socket.gethostname()}
+            write_bytes(note, json.dumps({**place, "folder": folder}).encode())
             environment = {**os.environ, "NEURALPILE_HOME": str(settings.home), STARTED_BY: ui}
             servers = {"code server": _start_code_server(environment, Path(folder))}
             try:
@@ -177,9 +180,13 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
             remedy="open that address, or stop that process first; another home is chosen with NEURALPILE_HOME",
         ) from None
     try:
-        if (killed := _read(note)) and (left := _started_by(killed["id"])):
-            say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
-            _end_all(killed["id"], [], say, servers_signaled=False)
+        if killed := _read(note):
+            if left := _started_by(killed["id"]):
+                say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
+                _end_all(killed["id"], [], say, servers_signaled=False)
+            folder = Path(killed.get("folder", ""))  # notes of before have none
+            if folder.name.startswith(_FOLDER):
+                shutil.rmtree(folder, ignore_errors=True)
         note.unlink(missing_ok=True)
         yield note
     finally:
@@ -187,7 +194,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
 
 
 def _read(note: Path) -> dict[str, str]:
-    """Id, address, process and machine of the UI that wrote the note; empty if there is none, or a damaged one."""
+    """Id, address, process, machine and folder of the UI that wrote the note; empty without one, or a damaged one."""
     with suppress(FileNotFoundError, ValueError):
         return dict(json.loads(note.read_text()))
     return {}

@@ -7,7 +7,8 @@ Here belongs making that event one about all sessions; what a check finds in one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import dagster as dg
 
@@ -17,7 +18,6 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.ledger.documents import FailureRecord
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.checks import evaluations, is_about, latest_event
 from neuralpile_dagster.orchestration.private_dagster import (
@@ -41,6 +41,25 @@ class Judged:
     run_id: str
 
 
+@dataclass(frozen=True)
+class _Sessions:
+    """A dataset's sessions: their keys, the last verdicts of each check, and the runs in which sessions failed."""
+
+    known: Sequence[str]
+    judged: Mapping[str, dict[str, Judged]]
+    failed_in: dict[str, str]
+
+    def note(self, key: str, verdicts: Mapping[str, Verdict], run_id: str) -> None:
+        """Take new verdicts on a session."""
+        for name, verdict in verdicts.items():
+            self.judged[name][key] = Judged(verdict.passed, run_id)
+        self.failed_in.pop(key, None)  # an earlier run
+
+    def some_fail(self, check: str) -> bool:
+        """Whether any session fails a check."""
+        return any(not last.passed for last in self.judged[check].values())
+
+
 @dataclass
 class SessionJudge:
     """Run the checks on the sessions of one run, and log their verdicts.
@@ -57,20 +76,23 @@ class SessionJudge:
     dataset: Dataset
     store: Store
     settings: Settings
-    _failing: dict[str, set[str]] | None = field(default=None, init=False)
+
+    @cached_property
+    def _sessions(self) -> _Sessions:
+        """As at the run's first verdict, and what the run has judged since: no session reads those of all others."""
+        return _read_sessions(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
 
     def judge(self, key: str, evidence: SessionEvidence) -> None:
         """Log every check's verdict on a session; raises `RecordingError` when a blocking one failed."""
         verdicts = judge_session(evidence)
         event = latest_event(self.context.instance, names.spike_counts_key(self.dataset), key)
-        failing = self._failing_sessions()
+        self._sessions.note(key, verdicts, self.context.run.run_id)
         for evaluation in evaluations(verdicts, self.dataset, key, event):
             self._log(evaluation)
-        for name, verdict in verdicts.items():
-            (failing[name].discard if verdict.passed else failing[name].add)(key)
-        if hidden := [name for name, verdict in verdicts.items() if verdict.passed and failing[name]]:
+        if hidden := [name for name, verdict in verdicts.items() if verdict.passed and self._sessions.some_fail(name)]:
             # until the end of the run, the UI would show that the check passed
-            keep_newest(self.context.instance, self.store, self.settings, self.dataset, hidden)
+            said = _combine(self.context.instance, self.dataset, self._sessions, hidden)
+            keep_newest(self.context.instance, self.store, self.settings, self.dataset, hidden, said)
         for name, verdict in verdicts.items():
             if not verdict.passed and is_blocking(name, self.dataset):
                 raise RecordingError(
@@ -79,6 +101,10 @@ class SessionJudge:
                     expected=str(verdict.expected),
                     remedy=verdict.remedy,
                 )
+
+    def note_failure(self, key: str) -> None:
+        """Take note that a session failed in this run, whether it was judged before or not."""
+        self._sessions.failed_in[key] = self.context.run.run_id
 
     def finish(self) -> None:
         """Log a verdict per check on all sessions of the dataset, those of earlier runs and failed ones included."""
@@ -90,12 +116,6 @@ class SessionJudge:
 
     def _log(self, evaluation: dg.AssetCheckEvaluation) -> None:
         self.context.log_event(evaluation)  # type: ignore[arg-type, unused-ignore]  # of ops too: asset contexts are those
-
-    def _failing_sessions(self) -> dict[str, set[str]]:
-        if self._failing is None:
-            judged = _last_verdicts(self.context.instance, self.dataset, CHECKS)
-            self._failing = {name: {k for k, last in judged[name].items() if not last.passed} for name in CHECKS}
-        return self._failing
 
 
 def keep_newest(
@@ -141,10 +161,22 @@ def together(
     instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
 ) -> dict[str, Verdict]:
     """The verdict of each check on all sessions of a dataset."""
-    known = names.known_sessions(instance, dataset)
-    judged = _last_verdicts(instance, dataset, checks)
+    return _combine(instance, dataset, _read_sessions(instance, store, settings, dataset, checks), checks)
+
+
+def _read_sessions(
+    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
+) -> _Sessions:
+    known, judged = names.known_sessions(instance, dataset), _last_verdicts(instance, dataset, checks)
     failures = documents.read_failures(store, dataset, settings)
-    return {name: _together(instance, dataset, name, known, judged[name], failures) for name in checks}
+    return _Sessions(known, judged, {key: failure.run_id for key, failure in failures.items()})
+
+
+def _combine(
+    instance: dg.DagsterInstance, dataset: Dataset, sessions: _Sessions, checks: Sequence[str]
+) -> dict[str, Verdict]:
+    known, failed_in = sessions.known, sessions.failed_in
+    return {name: _together(instance, dataset, name, known, sessions.judged[name], failed_in) for name in checks}
 
 
 def _last_verdicts(
@@ -166,10 +198,10 @@ def _together(
     check: str,
     known: Sequence[str],
     judged: Mapping[str, Judged],
-    failures: Mapping[str, FailureRecord],
+    failed_in: Mapping[str, str],
 ) -> Verdict:
     """Combine the last verdicts on single sessions; those that failed since were not judged again."""
-    unjudged = [k for k in known if k in failures and (k not in judged or judged[k].run_id != failures[k].run_id)]
+    unjudged = [k for k in known if k in failed_in and (k not in judged or judged[k].run_id != failed_in[k])]
     last = {key: judged[key] for key in known if key in judged and key not in unjudged}
     wrong = [key for key, verdict in last.items() if not verdict.passed]
     said = {key: _last_words(instance, dataset, check, key) for key in wrong[:NAMED]}

@@ -41,6 +41,9 @@ class OfPile:
     plan : str
         Digest of the pile's plan.
     bin_width_s : float
+        Of the instance.
+    other_bin_widths_s : sequence of float
+        Of sessions whose datasets allow them (`allow_bin_width`).
     synthetic : sequence of str
         Components that are synthetic.
     licenses : sequence of str
@@ -54,6 +57,7 @@ class OfPile:
     title: str
     plan: str
     bin_width_s: float
+    other_bin_widths_s: Sequence[float] = ()
     synthetic: Sequence[str] = ()
     licenses: Sequence[str] = ()
     page: Callable[[str], str | None] = field(default=lambda _: None)
@@ -79,7 +83,11 @@ def opening(of: OfPile, what: str) -> list[str]:
 
 def bin_width(of: OfPile) -> str:
     """Sentence of a card on how long a bin is."""
-    return f"A bin is {of.bin_width_s * 1000:g} ms."
+    sentence = f"A bin is {of.bin_width_s * 1000:g} ms."
+    if of.other_bin_widths_s:
+        others = " or ".join(f"{width * 1000:g} ms" for width in of.other_bin_widths_s)
+        sentence += f" In some sessions it is {others}: the pile's config `sessions` has the `bin_width_s` of each."
+    return sentence
 
 
 def cite_section(of: OfPile) -> list[str]:

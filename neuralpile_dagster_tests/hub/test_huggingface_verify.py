@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets.packaged_modules.parquet.parquet import Parquet
 
 from neuralpile_dagster.errors import HubUnavailable
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.verify import verify_publication
+from neuralpile_dagster.publish.card_parts import metadata_block
 from neuralpile_dagster.publish.component import write_component
+from neuralpile_dagster.publish.configs import write_config
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.fixtures import commands
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, quiet
@@ -181,6 +184,17 @@ def test_a_first_row_that_is_another_is_noticed(local: LocalHub, folder: Path, m
     shutil.copy(next((other / "data").iterdir()), shard)
     differences = verify_publication(local, "mice", folder)
     assert any(line.startswith("default/train: the first row") for line in differences)
+
+
+def test_the_first_of_thousands_of_rows_is_compared(local: LocalHub, tmp_path: Path):
+    folder, schema = tmp_path / "motifs", pa.schema([("motif", pa.int64())])
+    config = write_config(folder, "motifs", schema, [pa.table({"motif": range(2500)}, schema)])
+    card = metadata_block([config], pretty_name="Motifs", licenses=[], tags=[], n_rows=2500)
+    (folder / "README.md").write_text(card)
+    local.publish("motifs", folder, quiet)
+    assert verify_publication(local, "motifs", folder) == []
+    write_config(folder, "motifs", schema, [pa.table({"motif": [-1, *range(1, 2500)]}, schema)])
+    assert any("the first row" in line for line in verify_publication(local, "motifs", folder))
 
 
 def test_nothing_published_is_nothing_right(local: LocalHub, folder: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.motifs.shards import TokenShardRecord, build_token_shard
-from neuralpile_dagster.publish.motif_table import OfPile
+from neuralpile_dagster.publish.motif_table import OfPile, bin_width
 from neuralpile_dagster.publish.tokens import write_tokens
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import LocalStore
@@ -119,6 +120,15 @@ def test_a_shard_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such file"):
         build_token_shard(store, "tokens", "s", shard, tokenizer, inputs="")
     assert list((tmp_path / "tokens").glob("*")) == []
+
+
+def test_a_card_says_that_some_sessions_have_other_bins() -> None:
+    one = OfPile("local/pile-3x6", "local/pile", "Pile", "plan", bin_width_s=0.02)
+    assert bin_width(one) == "A bin is 20 ms."
+    assert bin_width(replace(one, other_bin_widths_s=(1 / 60, 0.05))) == (
+        "A bin is 20 ms. In some sessions it is 16.6667 ms or 50 ms: "
+        "the pile's config `sessions` has the `bin_width_s` of each."
+    )
 
 
 @pytest.mark.parametrize("size", [30, 10_000])

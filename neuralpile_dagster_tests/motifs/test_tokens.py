@@ -112,6 +112,18 @@ def test_the_share_of_exact_tokens_is_the_coverage_of_the_vocabulary(tmp_path: P
     assert sum(exact for _, exact in found) == record.frequency
 
 
+def test_counts_in_bins_of_another_width_than_those_of_the_motifs_are_refused(tmp_path: Path) -> None:
+    row = bursty_counts(20, 300)
+    _, of_60_hz = put_vocabulary(LocalStore(tmp_path), counted([row], PUBLISHED), PUBLISHED, 80, bin_width_s=1 / 60)
+    tokenizer, unstated = Tokenizer(of_60_hz), tokenizer_of([row], PUBLISHED)
+    assert (tokenizer.bin_width_s, unstated.bin_width_s) == (1 / 60, None)
+    for width in (1 / 60, 0.016667, None):
+        assert np.array_equal(encode(row, tokenizer, width), encode(row, tokenizer))
+    with pytest.raises(InvalidArray, match=r"bins of different widths; found: counts in bins of 0\.02 s.*0\.0166667 s"):
+        encode(row, tokenizer, bin_width_s=0.02)
+    assert np.array_equal(encode(row, unstated, bin_width_s=0.02), encode(row, unstated))
+
+
 def test_more_than_65535_motifs_give_tokens_of_32_bits() -> None:
     tokenizer = Tokenizer.of(patches_of(np.arange(70_000, dtype=np.uint64), 5), (1, 5))
     row = bursty_counts(4, 200) % np.uint8(16)

@@ -52,6 +52,20 @@ def test_a_size_counts_the_most_frequent_motifs_and_the_separator(store: LocalSt
     assert record.frequency == vocabulary.frequency.sum()
 
 
+def test_the_document_states_the_bin_width_and_is_read_without_it(
+    store: LocalStore, motifs: Counter[bytes], tmp_path: Path
+) -> None:
+    _, vocabulary = put_vocabulary(store, motifs, SHAPE, 40, bin_width_s=0.02)
+    folder = tmp_path / "1x5/vocabulary"
+    path = folder / "tokenizer.json"
+    stated = json.loads(path.read_text())
+    assert stated.pop("bin_width_s") == vocabulary.document.bin_width_s == 0.02
+    path.write_text(json.dumps(stated))
+    of_before = load_vocabulary(folder)
+    assert of_before.document.bin_width_s is None
+    assert np.array_equal(of_before.patches, vocabulary.patches)
+
+
 def test_its_files_are_plain_parquet_and_plain_json(store: LocalStore, motifs: Counter[bytes], tmp_path: Path) -> None:
     record, _ = put_vocabulary(store, motifs, SHAPE, 101)
     table = pq.read_table(tmp_path / record.file.key)

@@ -47,7 +47,10 @@ def test_builds_that_start_together_on_a_new_home_all_open_it() -> None:
 
 
 def test_a_home_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(StoreError, match=r"/proc/home.* cannot be written; found: .*; what to do: set NEURALPILE_HOME"):
+    with pytest.raises(
+        StoreError,
+        match=r"/proc/home.* cannot be written; found: .*; what to do: choose a writable folder: with NEURALPILE_HOME",
+    ):
         open_instance(settings_of(Path("/proc/home")))
 
 

@@ -201,6 +201,7 @@ def test_the_page_of_the_table_shows_its_figure_and_coverage(made: Made) -> None
 
 def test_tokens_decode_to_the_counts_to_the_share_that_the_table_states(made: Made) -> None:
     tokenizer = Tokenizer.load(made.folder("1x15-40"))
+    assert tokenizer.bin_width_s == 0.02
     (path,) = (made.folder("1x15") / "data").iterdir()
     stated = sum(pq.read_table(path)["probability"].to_pylist()[:39])
     for split, rows in (("train", 2), ("test", 1)):

@@ -92,9 +92,31 @@ def test_a_session_that_passes_does_not_hide_one_that_failed_while_the_run_goes_
     forget_spikes(made, FIRST)
     assert not made.batch(SESSIONS).success
     said = made.checks(COUNTS, "spikes_conserved")
-    last = next(place for place, verdict in enumerate(said) if verdict.partition == LAST)
-    assert said[last - 1].partition is None
-    assert not said[last - 1].passed
+    for key in (MIDDLE, LAST):
+        following = said[next(place for place, verdict in enumerate(said) if verdict.partition == key) - 1]
+        assert following.partition is None
+        assert not following.passed
+
+
+def test_while_a_run_goes_on_the_verdict_on_all_counts_what_failed_and_passed_since_it_began(
+    listed_house: NewHouse,
+) -> None:
+    made = listed_house()
+    middle, last = (made.archive / MICE.source.folder / name for name in FILES[1:])
+    content = last.read_bytes()
+    cut(last)
+    made.discover()
+    assert not made.batch(SESSIONS).success
+    forget_spikes(made, FIRST)
+    last.write_bytes(content)
+    cut(middle)
+    made.discover()
+    assert not made.batch(SESSIONS).success
+    found = [str(said.metadata["found"].value) for said in reversed(made.checks(COUNTS, "spikes_conserved"))]
+    of_the_run, *meanwhile = [text for text in found if f"known sessions pass; not {FIRST}" in text]
+    assert of_the_run.startswith("1 of 3")
+    assert of_the_run.endswith("; 1 failed before they were judged")
+    assert meanwhile == [of_the_run]
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE])

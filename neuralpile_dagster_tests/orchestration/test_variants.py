@@ -13,6 +13,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger.pile_analyses.model import bin_widths_s, require_planned
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, copy_of, failure_of, house
@@ -87,6 +88,19 @@ def test_the_pile_takes_components_of_its_own_settings_and_lists_the_others_as_l
         assert event is not None
         assert event.asset_materialization is not None
         assert "sample-rates" in str(event.asset_materialization.metadata["left_out"].value)
+
+
+def test_the_bin_widths_of_a_pile_are_those_of_all_its_sessions(tmp_path: Path) -> None:
+    put_sample(tmp_path)
+    rates = RATES.model_copy(update={"allow_bin_width": True})
+    with house(tmp_path, "sample", [rates, PROBES], bin_width_s=0.01) as made:
+        made.build(rates, checks=False)
+        made.build(PROBES, checks=False)
+        assert made.run(PILE_MANIFEST).success
+        of = require_planned(made.store, NEURAL_PILE, made.datasets, made.settings)
+        assert bin_widths_s(of) == (0.01, 0.02)
+        of.current.repositories["sample-probes-bin10ms"] = "somebody/sample-probes-bin10ms"
+        assert bin_widths_s(of) == (), "those of another owner are not known"
 
 
 def rows(folder: Path) -> dict[str, int]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from neuralpile_dagster.errors import HubError, StoreError
+from neuralpile_dagster.errors import HubError, HubUnavailable, StoreError
+from neuralpile_dagster.hub.huggingface.client import HUB_POLICY
 from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.progress import _Warner
 from neuralpile_dagster.reading import Pile, Windows, open_tokenizer
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import Row
@@ -129,6 +132,21 @@ def test_a_repository_or_revision_that_is_not_there_is_refused():
     for name, revision in (("lab/nothing", None), ("lab/neural-pile", "v9")):
         with pytest.raises(HubError, match=r"looking up revision (main|v9).*404"):
             Pile.open(name, revision)
+
+
+def test_a_hub_that_is_away_is_named_at_once_and_in_the_end_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("neuralpile_dagster.progress._WARNER", _Warner())
+    monkeypatch.setattr("neuralpile_dagster.hub.huggingface.hub.HUB_POLICY", replace(HUB_POLICY, attempts=2))
+    with pytest.raises(HubUnavailable, match="check this machine's network") as caught:
+        Pile.open("lab/neural-pile")
+    (line,) = [record.message for record in caplog.records if "trying again" in record.message]
+    for text in (line, str(caught.value)):
+        assert "GET http://127.0.0.1:9/api/datasets/lab/neural-pile/revision/main" in text
+        assert "Connection refused" in text
+    assert "(attempt 2 of 2)" in line
 
 
 def test_a_folder_on_s3_gives_the_same_batches(in_bucket: str, folder: Path):

@@ -67,7 +67,7 @@ _BEST_EFFORT = "/api/agent-harnesses"
 kept each command half a minute from saying that a hub is away.
 """
 _SMALL_JSON_BYTES = 1 << 26
-_REMEDY = "try again later; files already uploaded are skipped"
+_REMEDY = "try again later; check this machine's network if it lasts; publishing again skips files already uploaded"
 
 
 class HubGaveUp(HubUnavailable, httpx2.TransportError):
@@ -130,7 +130,7 @@ def explain(error: BaseException, repository: str, doing: str, secrets: Secrets)
         return Problem(ConfigurationError(what, found=found, expected="a valid repository name"), {}, cause)
     if any(isinstance(link, ValueError) and not isinstance(link, json.JSONDecodeError) for link in chain):
         return Problem(HubError(what, found=found, remedy="correct what is named, or report it"), {}, cause)
-    return Problem(HubUnavailable(what, found=found, remedy="try again; files already uploaded are skipped"), {}, cause)
+    return Problem(HubUnavailable(what, found=found, remedy=_REMEDY), {}, cause)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -28,7 +28,7 @@ from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import licenses_of_all
 from neuralpile_dagster.publish.configs import config_path
-from neuralpile_dagster.records import PublicationRecord, ShardRecord, StoredFile
+from neuralpile_dagster.records import ComponentRecord, PublicationRecord, ShardRecord, StoredFile
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record
 
@@ -326,22 +326,34 @@ def _waits_for_pile(of: PlannedPile) -> str:
     return "" if current else f"{of.pile.name} is not published as it is planned now ({of.pile.key}/hub_dataset)"
 
 
+def _our_components(of: PlannedPile) -> dict[str, ComponentRecord | None]:
+    """Published components of a plan by name; None for a repository of another owner, which may have such a name."""
+    published = published_components(of.store, of.datasets, of.settings)
+    return {
+        source.name: published.get(source.name) if of.current.repositories.get(source.name) == source.name else None
+        for source in of.plan.sources
+    }
+
+
+def bin_widths_s(of: PlannedPile) -> tuple[float, ...]:
+    """Widths of the bins of all sessions of a pile, ascending; empty where those of a source are not known."""
+    ours = _our_components(of).values()
+    widths = [() if record is None else (record.bin_width_s, *record.other_bin_widths_s) for record in ours]
+    return tuple(sorted({width for some in widths for width in some})) if all(widths) else ()
+
+
 def _of_pile(task: PileTask, repository: str) -> OfPile:
     from neuralpile_dagster.publish.motif_table import OfPile
 
     of, hub = task.of, task.open_hub()
-    published = published_components(of.store, of.datasets, of.settings)
-    # a repository of another owner may have the name of one of ours
-    ours = {
-        source.name: published.get(source.name) if of.current.repositories.get(source.name) == source.name else None
-        for source in of.plan.sources
-    }
+    ours = _our_components(of)
     return OfPile(
         repository=repository,
         pile=f"{of.settings.namespace}/{piles.repository_name(of.pile, of.settings)}",
         title=of.pile.title,
         plan=of.plan.digest,
         bin_width_s=of.settings.bin_width_s,
+        other_bin_widths_s=tuple(width for width in bin_widths_s(of) if width != of.settings.bin_width_s),
         synthetic=[name for name, record in ours.items() if record is not None and record.synthetic],
         licenses=licenses_of_all(record.license if record else None for record in ours.values()),
         page=hub.page,

@@ -19,6 +19,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
     PileAnalysis,
     PileTask,
     PlannedPile,
+    bin_widths_s,
     hash_of,
     publication,
     publish,
@@ -86,6 +87,7 @@ def vocabulary_row(tokens_of: TokensOf) -> PileAnalysis:
         from neuralpile_dagster.motifs.vocabulary import build_vocabulary
 
         record: TableRecord = task.of.upstream(table)
+        widths = bin_widths_s(task.of)
         return build_vocabulary(
             task.of.store,
             task.folder,
@@ -94,6 +96,7 @@ def vocabulary_row(tokens_of: TokensOf) -> PileAnalysis:
             size=size,
             plan_id=task.of.plan.plan_id,
             inputs=task.inputs,
+            bin_width_s=widths[0] if len(widths) == 1 else None,
         )
 
     return PileAnalysis(

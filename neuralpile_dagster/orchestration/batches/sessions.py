@@ -93,6 +93,7 @@ class SessionBatch(PartitionBatch):
         documents.record_failure(
             self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
         )
+        self.judge.note_failure(key)
 
     def make(self, key: str) -> None:
         """Make or check one session."""
