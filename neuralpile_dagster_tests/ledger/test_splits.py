@@ -169,7 +169,7 @@ AS_PUBLISHED = PileConfig().choices()
     ("entry", "message"),
     [
         ("benchmark:nedstest", r"one of bwb_eval, .*neds_test.*did you mean 'neds_test'"),
-        ("benchmark:bwb_eval", r"no session of the benchmark bwb_eval in it.*expected: a benchmark with sessions in this pile"),
+        ("benchmark:bwb_eval", r"no session of the benchmark bwb_eval in it.*expected: a benchmark with sessions in"),
         ("benchmark:bwm_2023_12", r"not part of this package.*benchmarks/bwm_2023_12\.yaml"),
         ("dataset:mise", r"one of mice, rats.*did you mean 'mice'"),
         ("session:mise/day-1", r"one of mice, rats"),
