@@ -185,8 +185,10 @@ class Source(Row):
     @model_validator(mode="before")
     @classmethod
     def _folder_has_its_name(cls, content: Any) -> Any:
-        path = content.get("path") if isinstance(content, dict) else None
-        if not isinstance(path, str) or "id" in content:
+        if not isinstance(content, dict) or "id" in content:
+            return content
+        path = content.get("path", "" if content.get("archive") == "folder" else None)
+        if not isinstance(path, str):
             return content
         name = re.sub(r"[^A-Za-z0-9]+", "-", PurePath(path).name).strip("-")[:60].rstrip("-")
         return {**content, "id": name or "recordings"}

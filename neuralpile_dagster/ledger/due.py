@@ -186,7 +186,8 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
     wait = _why_waiting(len(waiting), len(inputs_of))
     if not records or share < Fraction(str(min_session_share)):
-        return DatasetDue({}, None, analyses, f"not published: {wait}" if wait else "no session to publish")
+        again = " again" if documents.read_published(store, dataset, settings) else ""
+        return DatasetDue({}, None, analyses, f"not published{again}: {wait}" if wait else "no session to publish")
     missing = publishable(manifest, list(records), reasons, min_session_share)
     repository = f"{settings.namespace}/{documents.repository_name(dataset, settings)}"
     inputs = component_inputs(dataset, manifest, records, missing=missing, repository=repository)

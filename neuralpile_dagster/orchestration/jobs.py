@@ -175,7 +175,7 @@ def _retry_op(pool: str, datasets: Sequence[Dataset], known: dict[str, Dataset])
             for name in config.datasets:
                 get_dataset(known, name)  # refuse a name that no dataset has
             chosen = [row for row in datasets if row.name in config.datasets or not config.datasets]
-            _try_again(context, _failed_batches(context, config, instance, chosen), "session")
+            _try_again(context, _failed_batches(context, config, instance, chosen))
 
     return retry
 
@@ -191,12 +191,12 @@ def _retry_of_piles_op(datasets: Sequence[Dataset], piles: Sequence[Pile]) -> dg
                 for standing in pile_standings(store, pile, datasets, settings)
                 if standing.failed
             )
-            _try_again(context, batches, "partition")
+            _try_again(context, batches)
 
     return retry
 
 
-def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch], thing: str) -> None:
+def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch]) -> None:
     """Run all batches; raises `dagster.Failure` at the end when anything of them failed again."""
     failed: dict[str, str] = {}
     tried = 0
@@ -206,10 +206,10 @@ def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch]
             batch.run()
         except dg.Failure:
             failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
-    done = f"{tried - len(failed)} of {tried} failed {thing}s are done now" if tried else f"no {thing} has failed"
+    done = f"{tried - len(failed)} of {tried} failed partitions are done now" if tried else "no partition has failed"
     progress_of(context)(done)
     if failed:
-        raise batch_failure(f"failed {thing}s", failed, tried)
+        raise batch_failure("failed partitions", failed, tried)
 
 
 def _failed_batches(

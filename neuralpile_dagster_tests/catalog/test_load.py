@@ -141,6 +141,7 @@ def test_the_documented_example_is_a_good_catalog(tmp_path: Path):
         ('id: "990001"', 'id: "../../etc"', ["field source.id", "'../../etc'"]),
         ("source: {", "source: {archive: zenodo, ", ["field source.archive", "'zenodo'", "'dandi'"]),
         ("source: {", "source: {archive: sample, ", ["field source.archive", "'dandi' or 'figshare'"]),
+        ('{id: "990001", version: draft}', "{archive: folder}", ["field source", "belong together"]),
         ("title:", "reader: matlab\n    title:", ["field reader", "'matlab'", "'firing_rates'"]),
         ("title:", "reader_options: {tabel: /a}\n    title:", ["reader_options.tabel", "did you mean 'table'"]),
         ("title:", "reader: binned_series\n    title:", ["row 1 ('mine')", "missing bin_width_s and path"]),

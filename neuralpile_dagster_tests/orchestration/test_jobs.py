@@ -52,7 +52,7 @@ def test_scattered_failed_sessions_are_retried_in_one_run(new_house: NewHouse) -
     before = runs(made)
     result = launch(made, "retry_failed")
     assert runs(made) == before + 1
-    assert "1 of 2 failed sessions failed; the others are done. tiny-mice sub-B_ses-3" in failure_of(result)
+    assert "1 of 2 failed partitions failed; the others are done. tiny-mice sub-B_ses-3" in failure_of(result)
     assert made.made(COUNTS) == set(SESSIONS[:2])
     assert list(documents.read_failures(made.store, MICE, made.settings)) == [SESSIONS[2]]
     (folder / FILES[2]).write_bytes(whole[FILES[2]])

@@ -72,6 +72,23 @@ def test_the_overview_says_why_nothing_happens_to_a_dataset_and_links_to_its_ses
     assert "tries them now" in line
 
 
+def test_the_overview_does_not_say_that_a_dataset_published_in_part_is_all_published_or_never(
+    broken_house: NewHouse,
+) -> None:
+    made = broken_house()
+    assert made.publish(checks=False, min_session_share=0.5).success
+    refresh_pages(made.instance, made.settings, made.datasets, [NEURAL_PILE])
+    assert "not published again: 1 of 3 sessions failed" in overview(made)["next"]
+    event = made.instance.get_latest_materialization_event(OVERVIEW)
+    assert event is not None
+    assert event.asset_materialization is not None
+    table = event.asset_materialization.metadata["datasets"]
+    assert isinstance(table, dg.TableMetadataValue)
+    (row,) = [record.data for record in table.records]
+    assert row["state"] == "some failed"
+    assert row["published"] == row["tokens"]
+
+
 def test_a_tick_of_automation_that_requests_nothing_says_why_for_each_dataset(broken_house: NewHouse) -> None:
     made = broken_house(datasets=[MICE, OTHERS])
     made.run(names.asset_key(MICE, ANNOTATIONS), partitions=SESSIONS)

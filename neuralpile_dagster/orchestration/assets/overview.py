@@ -132,7 +132,7 @@ def _row(status: DatasetStatus) -> dict[str, str]:
         "state": _state(status),
         "done": f"{status.done:,} of {status.known or 0:,}",
         "tokens": f"{status.tokens:,}",
-        "published": published if published != f"{status.tokens:,}" else "all",
+        "published": "all" if _state(status) == "all done" else published,
     }
 
 
