@@ -38,6 +38,7 @@ class Lab:
 
     folder: Path
     server: HubServer
+    token: str = TOKEN
 
     @property
     def home(self) -> Path:
@@ -49,7 +50,7 @@ class Lab:
         environment = {
             **kept,
             "HF_ENDPOINT": self.server.url,
-            "HF_TOKEN": TOKEN,
+            "HF_TOKEN": self.token,
             "HF_HOME": str(self.folder / "huggingface"),
             "NEURALPILE_HOME": str(self.home),
             "NEURALPILE_ARCHIVE": "sample",
@@ -162,6 +163,19 @@ def test_a_push_refused_for_good_ends_in_one_clear_paragraph_and_leaves_the_toke
         assert "Traceback" not in ran.out + ran.err
         assert server.commits("lab/sample-rates") == []
         require_left_without_token(lab, ran)
+
+
+def test_a_build_without_a_token_says_before_anything_else_that_nothing_will_be_published(built: Built) -> None:
+    with quick_folder() as folder, HubServer(folder / "server", xet=True, token=TOKEN) as server:
+        lab = Lab(folder, server, token="")
+        shutil.copytree(built.lab.home, lab.home)  # with its sessions
+        ran = lab("build", "sample-rates")
+        assert ran.code == 1
+        assert ran.err.startswith(
+            f"warning: nothing will be published: {server.url} cannot be published to; found: no token; "
+            "what to do: set HF_TOKEN"
+        )
+        assert server.log == []
 
 
 def require_left_without_token(lab: Lab, ran: Ran) -> None:

@@ -65,6 +65,9 @@ class LocalHub:
             return None
         return path if path.is_dir() else None
 
+    def require_credentials(self) -> None:
+        """See `Hub.require_credentials`: a folder needs none."""
+
     def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
         """See `Hub.publish`. Waits while another process publishes to the same repository.
 

@@ -47,6 +47,10 @@ class Publication:
 class Hub(Protocol):
     """Where datasets are published. Implementations: `local.LocalHub`, `huggingface.hub.HuggingFaceHub`."""
 
+    def require_credentials(self) -> None:
+        """Raise `HubError` where it is known without asking a server that publishing would be refused."""
+        ...
+
     def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
         """Make repository ``<namespace>/<name>`` hold exactly the files under ``folder``.
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.piles import piles_of
-from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.errors import HubError, NeuralPileError
+from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
 from neuralpile_dagster.orchestration.code_location import job_of_assets
 from neuralpile_dagster.orchestration.launch import Launcher
@@ -42,6 +43,10 @@ def build(
     Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
     """
     ProcessSettings.from_environment()  # here once, instead of as a failure of every session
+    try:
+        open_hub(settings).require_credentials()
+    except HubError as error:  # sessions can be made, and are kept
+        print(f"warning: nothing will be published: {error}", file=sys.stderr)
     catalog = load_catalog(settings)
     chosen = [find_dataset(settings, catalog, name) for name in datasets]
     if hidden := [row.name for row in chosen if row.name not in catalog]:

@@ -89,15 +89,19 @@ class HuggingFaceHub:
         owner, slash, short = name.rpartition("/")
         return f"{check_repository_name(owner if slash else self.namespace)}/{check_repository_name(short)}"
 
+    def require_credentials(self) -> None:
+        """See `Hub.require_credentials`."""
+        if self._secrets.token is None:
+            raise HubError(f"{self.endpoint} cannot be published to", found="no token", remedy="set HF_TOKEN")
+
     def publish(self, name: str, folder: Path, progress: Progress = print) -> Publication:
         """See `Hub.publish`; the version is the tag ``v<date>-<digest>``.
 
         Raises `HubError` when the token is missing or may not write.
         """
         started = time.monotonic()
+        self.require_credentials()
         repository = self.path(name)
-        if self._secrets.token is None:
-            raise HubError(f"{repository} cannot be published", found="no token", remedy="set HF_TOKEN")
         progress(f"{repository}: reading {folder}")
         files = list_folder(folder)
         install(self.endpoint, self._policy)
@@ -121,8 +125,7 @@ class HuggingFaceHub:
 
         Raises `HubError` when there is no token or the Hub refuses it.
         """
-        if self._secrets.token is None:
-            raise HubError(f"{self.endpoint} cannot be published to", found="no token", remedy="set HF_TOKEN")
+        self.require_credentials()
         with self._explained(self.namespace, f"identifying the owner of the token at {self.endpoint}"):
             return self._api.whoami()
 
