@@ -172,7 +172,7 @@ def test_a_dataset_of_figshare_is_listed_and_not_downloaded(world: World) -> Non
 def test_a_dataset_that_does_not_exist_is_a_failed_line_with_close_names(world: World) -> None:
     visit = world.visit("--json", "--dataset", "iurili")
     assert visit.code == 1
-    assert "did you mean 'iurilli'?" in visit.lines["iurili"]["remedy"]
+    assert "did you mean 'iurilli'" in visit.lines["iurili"]["remedy"]
 
 
 def test_the_sample_needs_no_network_and_is_not_made_by_the_doctor(tmp_path: Path) -> None:
