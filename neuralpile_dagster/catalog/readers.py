@@ -139,10 +139,11 @@ class Reader:
         field, known = ".".join(map(str, first["loc"])), self.options.model_fields
         unknown, path = first["type"] == "extra_forbidden", first["type"] == "string_pattern_mismatch"
         message = "unknown option" if unknown else "not a path" if path else first["msg"].removeprefix("Value error, ")
+        expected = (", ".join(known) or "no options") if unknown else "like /processing/ecephys/rasters" if path else ""
         return CatalogError(
             f"reader_options{f'.{field}' if field else ''} of the reader {self.name}: {message}",
             found=f"{first['input']!r:.80}",
-            expected=(", ".join(known) or "no options") if unknown else "like /processing/ecephys/rasters" * path,
+            expected=expected,
             remedy=did_you_mean(field, known) if unknown else "",
         )
 
