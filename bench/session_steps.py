@@ -13,9 +13,9 @@ def store(recording: str, folder: str) -> None:
 
     Prints wall and CPU seconds of the three parts, what they import included.
     """
-    from neuralpile_dagster import collector
+    from neuralpile_dagster import process
 
-    collector.relax()  # as the code location does
+    process.relax_collector()  # as the code location does
     from bench.common import Laps
     from neuralpile_dagster.archives.model import ArchiveFile
     from neuralpile_dagster.checks.judging import judge_session

@@ -10,13 +10,13 @@ import gc
 # imports make no cycles worth a search, which takes a fifth of their time; the end of the file enables it again
 gc.disable()
 
-from neuralpile_dagster import collector
+from neuralpile_dagster import process
 from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 
 try:
     defs = build_definitions(Settings.from_environment())
     gc.freeze()  # what was imported stays: no later collection looks at it
-    collector.relax()
+    process.relax_collector()
 finally:
     gc.enable()

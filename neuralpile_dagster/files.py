@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 TEMPORARY_PREFIX = ".writing-"
 _OURS = f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 32}*"
 """Pattern of `temporary_name`, unlike any name that a person gives; matching files may be removed."""
-_ANOTHER_PLACE = "choose a writable folder: with NEURALPILE_HOME or NEURALPILE_STORE, or as the command's output"
 ENOUGH_FILES = 1024
 """Open files that a process needs: connections, databases, threads; the usual limit of a Linux shell."""
 ENOUGH_ADDRESSES = 1_500_000_000
@@ -74,13 +73,6 @@ def explained(path: Path) -> Iterator[None]:
     """Convert `OSError` while writing ``path`` to `StoreError` or `DiskFull`."""
     try:
         yield
-    except PermissionError as error:
-        raise StoreError(
-            f"{path} cannot be written",
-            found=str(error),
-            expected="a folder that this user may write to",
-            remedy=f"change the folder's permissions, or {_ANOTHER_PLACE}",
-        ) from error
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise too_many_files(error) from error
@@ -91,15 +83,17 @@ def explained(path: Path) -> Iterator[None]:
                 remedy="free some space and run it again; no partial file was left",
             ) from error
         # ENOENT: /proc and others take no new folder
-        kinds = (NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError)
-        if isinstance(error, kinds) or error.errno == errno.EROFS:
-            raise StoreError(
-                f"{path} cannot be written",
-                found=str(error),
-                expected="a folder that this user may write to",
-                remedy=_ANOTHER_PLACE,
-            ) from error
-        raise
+        kinds = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError)
+        if not isinstance(error, kinds) and error.errno != errno.EROFS:
+            raise
+        denied = "change the folder's permissions, or " if isinstance(error, PermissionError) else ""
+        another = "choose a writable folder: with NEURALPILE_HOME or NEURALPILE_STORE, or as the command's output"
+        raise StoreError(
+            f"{path} cannot be written",
+            found=str(error),
+            expected="a folder that this user may write to",
+            remedy=denied + another,
+        ) from error
 
 
 def too_many_files(error: Exception) -> StoreError:

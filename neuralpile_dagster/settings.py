@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from neuralpile_dagster.errors import ConfigurationError
 
@@ -59,28 +59,17 @@ class Setting:
             raise ConfigurationError(f"{self.variable} is invalid", found=text, expected=str(error)) from None
 
 
-def _number(low: float, high: float) -> Callable[[str], float]:
+def _number(low: float, high: float, whole: bool = False) -> Callable[[str], Any]:
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (low <= value <= high and value.is_integer()):
-            raise ValueError(f"a whole number from {low:,} to {high:,}")
-        return int(value)
+        if not low <= value <= high or (whole and not value.is_integer()):
+            raise ValueError(
+                f"a whole number from {low:,} to {high:,}" if whole else f"a number from {low:g} to {high:g}"
+            )
+        return int(value) if whole else value
 
     return parse
 
@@ -136,8 +125,28 @@ def _setting(*facts: Any, **more: Any) -> dict[str, Setting]:
     return {_SETTING: Setting(*facts, **more)}
 
 
+class _FromEnvironment:
+    """A class of settings, each field of which describes its `Setting`."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong.
+
+        They are those of `os.environ` unless another environment is given.
+        """
+        env = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for described in fields(cls):  # type: ignore[arg-type]
+            setting: Setting = described.metadata[_SETTING]
+            if text := env.get(setting.variable):
+                values[described.name] = setting.value(text)
+            elif setting.derive:
+                values[described.name] = setting.derive(values)
+        return cls(**values)
+
+
 @dataclass(frozen=True)
-class Settings:
+class Settings(_FromEnvironment):
     """Where things are and how sessions are binned, for one instance."""
 
     home: Path = field(
@@ -188,7 +197,7 @@ class Settings:
         metadata=_setting(
             "NEURALPILE_MAX_TOKENS",
             "nominal tokens per segment: of the whole instance, part of store paths and hub names",
-            _whole_number(1, 1_000_000_000),
+            _number(1, 1_000_000_000, whole=True),
         ),
     )
     min_session_share: float = field(
@@ -211,11 +220,6 @@ class Settings:
         ),
     )
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong."""
-        return cls(**_values(cls, environment))
-
     @property
     def variant(self) -> str:
         """Suffix of store paths and repository names when binning is not the default; else empty."""
@@ -228,7 +232,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ProcessSettings:
+class ProcessSettings(_FromEnvironment):
     """What one process may use, and how it publishes."""
 
     threads: int = field(
@@ -236,44 +240,28 @@ class ProcessSettings:
         metadata=_setting(
             "NEURALPILE_THREADS",
             "threads per process; each takes up to 40 MB while it bins and encodes spike counts",
-            _whole_number(1, 1024),
+            _number(1, 1024, whole=True),
             default="one per core, at most 4",
         ),
     )
     connections: int = field(
         default=DEFAULT_CONNECTIONS,
-        metadata=_setting("NEURALPILE_CONNECTIONS", "requests to an archive at a time, per step", _whole_number(1, 64)),
+        metadata=_setting(
+            "NEURALPILE_CONNECTIONS", "requests to an archive at a time, per step", _number(1, 64, whole=True)
+        ),
     )
     cache_bytes: int = field(
         default=DEFAULT_CACHE_BYTES,
         metadata=_setting(
             "NEURALPILE_CACHE_BYTES",
             "limit of the cache of whole files (`access: download`)",
-            _whole_number(0, 1 << 60),
+            _number(0, 1 << 60, whole=True),
         ),
     )
     private: bool = field(
         default=False,
         metadata=_setting("NEURALPILE_PRIVATE", "1 makes new repositories on the Hugging Face Hub private", _switch),
     )
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> ProcessSettings:
-        """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong."""
-        return cls(**_values(cls, environment))
-
-
-def _values(of: type[Any], environment: Mapping[str, str] | None) -> dict[str, Any]:
-    """The fields of a class of settings that an environment gives, `os.environ` unless another is given."""
-    env = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    for described in fields(of):
-        setting: Setting = described.metadata[_SETTING]
-        if text := env.get(setting.variable):
-            values[described.name] = setting.value(text)
-        elif setting.derive:
-            values[described.name] = setting.derive(values)
-    return values
 
 
 def documented() -> Iterator[tuple[str, str, str]]:

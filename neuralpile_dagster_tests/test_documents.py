@@ -12,7 +12,8 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import DocumentError, NewerDocument
 from neuralpile_dagster.ledger.documents import manifest_digest
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.records import FORM, StoredFile, content_digest, document, read_document
+from neuralpile_dagster.records import StoredFile, document, read_document
+from neuralpile_dagster.records.form import FORM, content_digest
 from neuralpile_dagster.store import LocalStore, read_record, write_record
 
 FILE = ArchiveFile(path="sub-A/a.nwb", size=3, file_id="1", digests={"sha256": "00"}, modified=None)

@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "neuralpile_dagster"
 
-GROUND = frozenset({"collector", "errors", "files", "interrupts", "markdown", "progress", "records", "settings"})
+GROUND = frozenset({"errors", "files", "markdown", "process", "progress", "records", "settings"})
 """What any room may import; among themselves: `WITHIN_GROUND`."""
 WITHIN_GROUND = {"files": {"errors", "progress"}, "records": {"errors"}, "settings": {"errors"}}
 MAY_IMPORT: dict[str, set[str]] = {

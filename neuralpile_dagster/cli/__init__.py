@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from neuralpile_dagster import collector
+from neuralpile_dagster import process
 from neuralpile_dagster.cli.builds import build, demo, ui
 from neuralpile_dagster.cli.common import plain_errors
 from neuralpile_dagster.cli.files import bin_command, export, raster
@@ -42,7 +42,7 @@ def main() -> None:
         )
     from neuralpile_dagster.files import require_address_space
 
-    collector.relax()
+    process.relax_collector()
     require_address_space()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from neuralpile_dagster.errors import NeuralPileError
-from neuralpile_dagster.interrupts import sending_interrupts_again
+from neuralpile_dagster.process import sending_interrupts_again
 
 DEMO_HOME = "~/.neuralpile-demo"
 LOCALHOST = "127.0.0.1"

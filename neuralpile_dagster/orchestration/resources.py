@@ -22,8 +22,8 @@ from filelock import Timeout
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.files import explained, file_lock, locked, write_bytes
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.interrupts import sending_interrupts_again
 from neuralpile_dagster.orchestration.pools import limit_pools
+from neuralpile_dagster.process import sending_interrupts_again
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store

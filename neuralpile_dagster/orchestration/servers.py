@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from neuralpile_dagster import collector
+from neuralpile_dagster import process
 
 
 def _stop_with_parent() -> None:
@@ -24,6 +24,6 @@ def _stop_with_parent() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    collector.relax()
+    process.relax_collector()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -5,14 +5,7 @@ record exists and names its size and digest. Dagster's metadata, the
 publishing step, the pile's plan and ``neuralpile status`` all read records.
 """
 
-from neuralpile_dagster.records.form import (
-    FORM,
-    AnyModel,
-    Model,
-    content_digest,
-    document,
-    read_document,
-)
+from neuralpile_dagster.records.form import AnyModel, Model, document, read_document
 from neuralpile_dagster.records.publications import (
     AnnotationTotals,
     ComponentCitation,
@@ -55,7 +48,6 @@ __all__ = [
     "ComponentSession",
     "CountsRecord",
     "CountsStats",
-    "FORM",
     "FactsRecord",
     "HeldOutGoTo",
     "Model",
@@ -74,7 +66,6 @@ __all__ = [
     "TokenCounts",
     "TrainsRecord",
     "UnitOrderTotals",
-    "content_digest",
     "document",
     "read_document",
 ]

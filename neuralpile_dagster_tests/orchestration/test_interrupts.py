@@ -15,11 +15,11 @@ import dagster as dg
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
-from neuralpile_dagster.interrupts import sending_interrupts_again
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.runs import watch_interrupts
+from neuralpile_dagster.process import sending_interrupts_again
 from neuralpile_dagster_tests.fixtures.house import House
 
 
