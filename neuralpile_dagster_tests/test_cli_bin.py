@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralpile_dagster.session import rows
+from neuralpile_dagster.session import build
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.testing.nwb import poisson_trains, remove, rewrite, write_nwb_without_units, write_units_nwb
@@ -62,7 +62,7 @@ def test_bin_width_and_segment_size_can_be_chosen(shared_data: Path, tmp_path: P
 
 
 def test_a_long_session_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(build, "LOG_EVERY_S", 0.0)
     recording, said = write_units_nwb(tmp_path / "ses-1.nwb", poisson_trains(4, 20)), []
     bin_files([recording], tmp_path / "out.parquet", max_tokens=1000, progress=said.append)
     assert said == [f"{recording}: {number} of 4 segments" for number in range(4)]

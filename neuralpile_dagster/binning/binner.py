@@ -10,7 +10,6 @@ import ctypes
 import math
 import mmap
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -26,29 +25,6 @@ MAX_BINS = 1_000_000_000
 _YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
 _GIVEN_BACK = 1 << 22
 """Spikes whose memory is given back at a time: many huge pages, so that few are cut in two."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Numbers of spikes that are in no bin, by reason; only ``saturated_bins`` counts bins.
-
-    Attributes
-    ----------
-    negative, nan : int
-        Times below 0, and NaN times.
-    beyond : int
-        Times later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike outside.
-    lost_to_saturation : int
-        Spikes above 255 in one bin.
-    saturated_bins : int
-        Bins with more than 255 spikes.
-    """
-
-    negative: int = 0
-    nan: int = 0
-    beyond: int = 0
-    lost_to_saturation: int = 0
-    saturated_bins: int = 0
 
 
 class Binner:
@@ -77,8 +53,6 @@ class Binner:
     n_units, n_bins : int
     bin_width_s : float
     spikes_read : int
-    duplicate_spikes : int
-        Spikes with exactly the time of another spike of their unit.
 
     Raises
     ------
@@ -102,14 +76,56 @@ class Binner:
     ) -> None:
         if not 0 < bin_width_s < math.inf:
             raise ValueError(f"bins of {bin_width_s} s")
-        self.bin_width_s = float(bin_width_s)
+        self.bin_width_s = width = float(bin_width_s)
         self.spikes_read = trains.n_spikes
-        self._bins = _pack_bins(trains, self.bin_width_s, name, max_tokens, frame, threads, consume)
-        self.n_units = len(self._bins.ends)
-        self.n_bins = self._bins.n_bins
-        self.duplicate_spikes = self._bins.duplicates
         self._threads = threads
-        self._begins = self._bins.begins.copy()
+        times, units = _split(trains, name)
+        self.n_units = len(units)
+        sizes = np.array([len(unit) for unit in units], np.int64)
+
+        def scan(some: slice) -> list[_Scan]:
+            return [_Scan(*kernels.scan_unit(unit)) for unit in units[some]]
+
+        scans = [found for group in over_units(scan, sizes, threads) for found in group]
+        nan, negative = sum(scan.nan for scan in scans), sum(scan.negative for scan in scans)
+        from_first = trains.bin_rule == "from_first_spike"
+        _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
+        low = min((scan.low for scan in scans), default=math.inf)
+        high = max((scan.high for scan in scans), default=-math.inf)
+        low, n_bins = frame or (low, _count_bins(trains.bin_rule, low, high, width, name))
+        self.n_bins = n_bins
+        if max_tokens is not None and self.n_units * n_bins > max_tokens:
+            raise _too_long(self.n_units, n_bins, width, high, max_tokens, name)
+        # the bins of every spike, as bytes (see `kernels`): unit k has packed[begins[k]:ends[k]]; what lies between
+        # units is never written, and no more than touched is taken from the system
+        room = sizes + n_bins // kernels.FURTHER
+        packed, begins = np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room
+        ends, last_spikes = np.empty(self.n_units, np.int64), np.cumsum(sizes)
+
+        def pack(some: slice) -> tuple[int, int]:
+            beyond = duplicates = 0
+            held = int(last_spikes[some.start] - sizes[some.start]) if some.start < some.stop else 0
+            for row in range(some.start, some.stop):
+                times_of = units[row] if scans[row].rising else np.sort(units[row])
+                ends[row], late, twice = kernels.pack_unit(
+                    times_of, from_first, low, width, n_bins, packed, int(begins[row])
+                )
+                beyond += late
+                duplicates += twice
+                done = int(last_spikes[row])
+                if consume and done - held >= _GIVEN_BACK:
+                    _give_back(times[held:done])
+                    held = done
+            return beyond, duplicates
+
+        beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
+        self._dropped = {
+            "dropped_negative": 0 if from_first else negative,
+            "dropped_nan": nan,
+            "dropped_beyond": beyond,
+            "duplicate_spikes": duplicates,
+        }
+        self._packed, self._begins, self._ends = packed, begins, ends
         self._at = np.zeros(self.n_units, np.int64)
         self._tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
         self._done = 0
@@ -135,7 +151,7 @@ class Binner:
         if start != self._done or not start < stop <= self.n_bins:
             raise ValueError(f"bins {start} to {stop} requested after {self._done} of {self.n_bins}")
         counts = np.zeros((self.n_units, stop - start), np.uint8)
-        packed, begins, ends, at = self._bins.packed, self._begins, self._bins.ends, self._at
+        packed, begins, ends, at = self._packed, self._begins, self._ends, self._at
 
         def fill(units: slice) -> np.ndarray:
             tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
@@ -146,60 +162,16 @@ class Binner:
         self._done = stop
         return counts
 
-    @property
-    def kept(self) -> int:
-        """Spikes in the counts returned so far."""
-        return int(self._tally[kernels.TALLY_KEPT])
-
-    @property
-    def losses(self) -> Losses:
-        """Spikes that are in no bin; complete once all bins were requested."""
-        return Losses(
-            negative=self._bins.negative,
-            nan=self._bins.nan,
-            beyond=self._bins.beyond,
-            lost_to_saturation=int(self._tally[kernels.TALLY_LOST]),
-            saturated_bins=int(self._tally[kernels.TALLY_SATURATED_BINS]),
-        )
-
     def lost(self) -> dict[str, int]:
-        """`losses` and duplicates as fields of `records.CountsStats`."""
-        losses = self.losses
-        return {
-            "dropped_negative": losses.negative,
-            "dropped_nan": losses.nan,
-            "dropped_beyond": losses.beyond,
-            "lost_to_saturation": losses.lost_to_saturation,
-            "saturated_bins": losses.saturated_bins,
-            "duplicate_spikes": self.duplicate_spikes,
+        """Spikes that are in no bin, by reason, and duplicates, as fields of `records.CountsStats`.
+
+        ``dropped_beyond`` are later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike
+        outside. Complete once all bins were requested.
+        """
+        return self._dropped | {
+            "lost_to_saturation": int(self._tally[kernels.TALLY_LOST]),
+            "saturated_bins": int(self._tally[kernels.TALLY_SATURATED_BINS]),
         }
-
-
-@dataclass(frozen=True)
-class _PackedBins:
-    """The bin of every spike, as bytes (see `kernels`), and what is not among them.
-
-    Attributes
-    ----------
-    packed : numpy.ndarray, uint8, shape (n_bytes,)
-        Unit k has ``packed[begins[k]:ends[k]]``; about one byte per spike. What lies between units was never written
-        and takes no memory.
-    begins, ends : numpy.ndarray, int64, shape (n_units,)
-    n_bins : int
-    negative, nan, beyond : int
-        Spikes left out; see `Losses`.
-    duplicates : int
-        Spikes at the very time of another one of their unit; they are not left out.
-    """
-
-    packed: np.ndarray
-    begins: np.ndarray
-    ends: np.ndarray
-    n_bins: int
-    negative: int
-    nan: int
-    beyond: int
-    duplicates: int
 
 
 class _Scan(NamedTuple):
@@ -211,71 +183,6 @@ class _Scan(NamedTuple):
     nan: int
     infinite: int
     negative: int
-
-
-def _pack_bins(
-    trains: SpikeTrains,
-    width: float,
-    name: str,
-    max_tokens: int | None,
-    frame: tuple[float, int] | None,
-    threads: int,
-    consume: bool,
-) -> _PackedBins:
-    """Find the bin of every spike; holds, besides the trains, the result and one unit per thread.
-
-    Parameters
-    ----------
-    trains : SpikeTrains
-        Not kept; changed only if consumed.
-    width : float
-        Bin width in seconds.
-    name : str
-        What errors call the recording.
-    max_tokens, frame, threads, consume
-        See `Binner`.
-
-    Raises
-    ------
-    DamagedRecording, EmptyRecording
-        See `Binner`.
-    """
-    times, units = _split(trains, name)
-    sizes = np.array([len(unit) for unit in units], np.int64)
-
-    def scan(some: slice) -> list[_Scan]:
-        return [_Scan(*kernels.scan_unit(unit)) for unit in units[some]]
-
-    scans = [found for group in over_units(scan, sizes, threads) for found in group]
-    nan, negative = sum(scan.nan for scan in scans), sum(scan.negative for scan in scans)
-    from_first = trains.bin_rule == "from_first_spike"
-    _require_times(sum(scan.infinite for scan in scans), nan if from_first else 0, name)
-    low = min((scan.low for scan in scans), default=math.inf)
-    high = max((scan.high for scan in scans), default=-math.inf)
-    low, n_bins = frame or (low, _count_bins(trains.bin_rule, low, high, width, name))
-    if max_tokens is not None and len(units) * n_bins > max_tokens:
-        raise _too_long(len(units), n_bins, width, high, max_tokens, name)
-    # no more than touched is taken from the system
-    room = sizes + n_bins // kernels.FURTHER
-    packed, begins = np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room
-    ends, last_spikes = np.empty(len(units), np.int64), np.cumsum(sizes)
-
-    def pack(some: slice) -> tuple[int, int]:
-        beyond = duplicates = 0
-        held = int(last_spikes[some.start] - sizes[some.start]) if some.start < some.stop else 0
-        for row in range(some.start, some.stop):
-            rising = units[row] if scans[row].rising else np.sort(units[row])
-            ends[row], late, twice = kernels.pack_unit(rising, from_first, low, width, n_bins, packed, int(begins[row]))
-            beyond += late
-            duplicates += twice
-            done = int(last_spikes[row])
-            if consume and done - held >= _GIVEN_BACK:
-                _give_back(times[held:done])
-                held = done
-        return beyond, duplicates
-
-    beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
-    return _PackedBins(packed, begins, ends, n_bins, 0 if from_first else negative, nan, beyond, duplicates)
 
 
 def _too_long(n_units: int, n_bins: int, width: float, last: float, allowed: int, name: str) -> DamagedRecording:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numba import njit
 
 from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.binning.source import CountSource
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, Unit
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, Unit
 from neuralpile_dagster.records import ClockRecord
 
 FAR = 2.0**53
@@ -26,25 +25,10 @@ LARGEST_FALL, FIRST, LAST = range(3)
 """Places in the results of `scan_clock`."""
 
 
-@dataclass(frozen=True)
-class SpikeScan:
-    """What one pass over a recording's spikes says of its clock.
+def scan_spikes(recording: Recording, threads: int = 1) -> dict[str, Any]:
+    """Pass over a recording's spikes once, without a copy, for the fields of `ClockRecord` that need each of them.
 
-    Attributes
-    ----------
-    first_s, last_s : float
-        First and last spike of all units, without those that no bin can hold.
-    order : dict
-        Fields of `ClockRecord` about the order of spikes and about their units' intervals.
-    """
-
-    first_s: float
-    last_s: float
-    order: dict[str, Any]
-
-
-def scan_spikes(recording: Recording, threads: int = 1) -> SpikeScan | None:
-    """Pass over a recording's spikes once, without a copy; None where it holds ready-made counts.
+    Empty where the recording holds ready-made counts.
 
     Parameters
     ----------
@@ -52,10 +36,13 @@ def scan_spikes(recording: Recording, threads: int = 1) -> SpikeScan | None:
     threads : int
         Threads that share the units; no number depends on it.
     """
-    if isinstance(recording.data, BinnedCounts):
-        return None
-    units, stated = _units_of(recording.data), _stated(recording.units)
-    least = 0.0 if recording.data.bin_rule == "histogram" else -math.inf
+    data = recording.data
+    if isinstance(data, BinnedCounts):
+        return {}
+    times = np.ascontiguousarray(data.spike_times, dtype=np.float64)
+    units = np.split(times, np.asarray(data.ends, np.int64)[:-1])[: len(data.ends)]
+    stated = _stated(recording.units)
+    least = 0.0 if data.bin_rule == "histogram" else -math.inf
 
     def scan(some: slice) -> tuple[np.ndarray, int, np.ndarray]:
         tally, falling = np.zeros(TALLY_WIDTH, np.int64), 0
@@ -66,58 +53,46 @@ def scan_spikes(recording: Recording, threads: int = 1) -> SpikeScan | None:
             falling += int(tally[FALLS] > before)
         return tally, falling, seconds
 
-    tallies, falling, seconds = zip(*over_units(scan, _sizes(units), threads), strict=True)
+    sizes = np.array([len(times) for times in units], np.int64)
+    tallies, falling, seconds = zip(*over_units(scan, sizes, threads), strict=True)
     tally, found = sum(tallies, np.zeros(TALLY_WIDTH, np.int64)), np.array(seconds)
-    order = {
+    first = float(found[:, FIRST].min())
+    return {
+        "start_s": 0.0 if data.bin_rule == "histogram" else first,
+        "first_spike_s": first,
+        "last_spike_s": float(found[:, LAST].max()),
         "outside_intervals": int(tally[OUTSIDE]),
         "falls": int(tally[FALLS]),
         "falling_units": sum(falling),
         "largest_fall_s": float(found[:, LARGEST_FALL].max()),
         "whole_times": int(tally[WHOLE]),
     }
-    return SpikeScan(float(found[:, FIRST].min()), float(found[:, LAST].max()), order)
 
 
-def measure_clock(
-    recording: Recording, source: CountSource, threads: int = 1, scan: SpikeScan | None = None
-) -> ClockRecord:
+def measure_clock(recording: Recording, source: CountSource, scan: dict[str, Any]) -> ClockRecord:
     """Measure the clock of a recording.
 
     Parameters
     ----------
     recording : Recording
+        Its spike times may be gone by now.
     source : CountSource
         Of that recording: its bins say where the counts begin and end.
-    threads : int
-        Threads that share the units; no number depends on it.
-    scan : SpikeScan, optional
-        From `scan_spikes`, where the recording's spike times are gone by now.
+    scan : dict
+        From `scan_spikes`.
     """
-    start: float | None
     if isinstance(recording.data, BinnedCounts):
         active = np.flatnonzero(recording.data.counts.any(axis=0))
         bins = (int(active[0]), int(active[-1]) + 1) if len(active) else (0, source.n_bins)
         first, last = (source.bin_width_s * edge for edge in bins)
-        start, order = None, {}
-    else:
-        scan = scan or scan_spikes(recording, threads)
-        assert scan is not None  # of spikes
-        first, last, order = scan.first_s, scan.last_s, scan.order
-        start = 0.0 if recording.data.bin_rule == "histogram" else first
-    begin = start or 0.0
+        scan = {"start_s": None, "first_spike_s": first, "last_spike_s": last}
+    begin = scan["start_s"] or 0.0
     per_unit = _within(_stated(recording.units), begin, begin + source.n_bins * source.bin_width_s)
     return ClockRecord(
-        start_s=start,
-        first_spike_s=first,
-        last_spike_s=last,
-        observed_s=_observed(per_unit, (first, last)),
+        observed_s=_observed(per_unit, (scan["first_spike_s"], scan["last_spike_s"])),
         intervals_stated=any(len(unit) for unit in per_unit),
-        **order,
+        **scan,
     )
-
-
-def _sizes(units: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([len(times) for times in units], np.int64)
 
 
 def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -> np.ndarray:
@@ -221,11 +196,6 @@ def bins_of_times(times: np.ndarray, width: float, origin: float) -> np.ndarray:
     if not origin:  # as `kernels.histogram_bin`: edges are multiples of the width
         bins = np.where(bins * width > times, bins - 1, np.where((bins + 1) * width <= times, bins + 1, bins))
     return bins.astype(np.int64)
-
-
-def _units_of(trains: SpikeTrains) -> list[np.ndarray]:
-    times = np.ascontiguousarray(trains.spike_times, dtype=np.float64)
-    return np.split(times, np.asarray(trains.ends, np.int64)[:-1])[: len(trains.ends)]
 
 
 def _stated(units: Iterable[Unit]) -> list[np.ndarray]:

@@ -88,16 +88,6 @@ class CountsMeasure:
         self._quiet_run, self._quiet_longest = longest_quiet(population, self._quiet_run, self._quiet_longest)
         self.n_bins += counts.shape[1]
 
-    @property
-    def tokens(self) -> int:
-        """Units times bins."""
-        return len(self.unit_totals) * self.n_bins
-
-    @property
-    def spikes_kept(self) -> int:
-        """Sum of all counts."""
-        return int(self.unit_totals.sum())
-
     def stats(self, spikes_read: int, clock: ClockRecord | None = None, **losses: int) -> CountsStats:
         """All statistics, including those that only the reader, the binner and `binning.clock` know.
 
@@ -111,9 +101,9 @@ class CountsMeasure:
             n_units=len(self.unit_totals),
             n_bins=self.n_bins,
             bin_width_s=self.bin_width_s,
-            tokens=self.tokens,
+            tokens=len(self.unit_totals) * self.n_bins,
             spikes_read=spikes_read,
-            spikes_kept=self.spikes_kept,
+            spikes_kept=int(self.unit_totals.sum()),
             silent_units=int(np.count_nonzero(self.unit_totals == 0)),
             max_count=largest,
             histogram=tuple(self._histogram[: largest + 1].tolist()),

@@ -1,28 +1,34 @@
-"""Build one session in a store: recording in, files and records out, for Dagster and the benches alike.
+"""Build one session in a store: recording in, rows, units and records out, for Dagster and the benches alike.
 
 Pure of Dagster. A record is written after its files, so that it commits them:
-what was interrupted leaves no record and is made again.
+what was interrupted leaves no record and is made again. numba is imported where
+it is needed: not for those who only compare hashes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from neuralpile_dagster.binning.source import CountSource
+import numpy as np
+
+from neuralpile_dagster.binning.source import CountSource, count_source, plan_segments
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
+from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import DigestWriter, require_free
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains, Unit
 from neuralpile_dagster.recordings.readers import NO_OPTIONS, reader_version
-from neuralpile_dagster.records import ClockRecord, CountsRecord, FactsRecord, TrainsRecord
-from neuralpile_dagster.session.rows import WrittenRows, require_room_for_rows, write_session_rows
+from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
+from neuralpile_dagster.tables.rows import Row, write_rows_to
 
 TRAINS_VERSION = "trains-1"
 """Code version of stored spike trains (`tables.spike_trains`); a new one makes all of them out of date."""
@@ -31,6 +37,10 @@ BINNING_VERSION = "binning-1"
 
 _BYTES_PER_SPIKE = 9
 """Free disk needed while spike trains are written: in the worst case they are stored as float64."""
+_BYTES_PER_TOKEN = 0.3
+"""Free disk needed while rows are written: ~0.1 bytes per token (docs/performance.md), 0.28 at a spike per token."""
+LOG_EVERY_S = 10.0
+"""Interval of progress lines; most sessions are done before the first."""
 
 
 def trains_inputs(session: Session, reader: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
@@ -167,14 +177,13 @@ def pack_recording(
         Nobody needs its spike times afterwards: their memory is given back while they are packed.
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
-    from neuralpile_dagster.binning.source import count_source
 
     name = f"{', '.join(dict.fromkeys(unit.file for unit in recording.units))} (session {key})"
     threads = ProcessSettings.from_environment().threads
     scan = scan_spikes(recording, threads)
     how = {"allow_bin_width": allow_bin_width, "consume": consume}
     source = count_source(recording, settings.bin_width_s, name, max_session_tokens, threads, **how)
-    return PackedRecording(source, measure_clock(recording, source, threads, scan), recording.units, name)
+    return PackedRecording(source, measure_clock(recording, source, scan), recording.units, name)
 
 
 def build_spike_counts(
@@ -224,19 +233,11 @@ def build_spike_counts(
     packed = recording
     ids = {"subject_id": trains.subject_id, "session_id": trains.session_id}
 
-    def write(stream: DigestWriter) -> WrittenRows:
-        require_room_for_rows(stream.path, packed.source, packed.name)
-        return write_session_rows(
-            stream,
-            packed.source,
-            packed.clock,
-            max_tokens=settings.max_tokens,
-            name=packed.name,
-            progress=progress,
-            **ids,
-        )
-
-    file, written = put_stream(store, f"{prefix}/{key}.parquet", write)
+    file, written = put_stream(
+        store,
+        f"{prefix}/{key}.parquet",
+        lambda stream: write_session_rows(stream, packed, max_tokens=settings.max_tokens, progress=progress, **ids),
+    )
     totals, seconds = written.unit_totals, observed_seconds(packed.units, packed.clock, written.stats.duration_s)
     units_file, _ = put_stream(
         store,
@@ -259,3 +260,98 @@ def build_spike_counts(
     )
     write_record(store, f"{prefix}/{key}.json", record)
     return record
+
+
+@dataclass(frozen=True)
+class WrittenRows:
+    """What was written.
+
+    Attributes
+    ----------
+    stats : CountsStats
+        Numbers about the counts.
+    rows : tuple of RowRecord
+    unit_totals : numpy.ndarray, int64, shape (n_units,)
+        Spikes kept, per unit.
+    notes : tuple of str
+        What was left of the recording (`Recording.notes`); empty where its record holds them.
+    """
+
+    stats: CountsStats
+    rows: tuple[RowRecord, ...]
+    unit_totals: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def write_session_rows(
+    stream: BinaryIO,
+    packed: PackedRecording,
+    *,
+    subject_id: str,
+    session_id: str,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> WrittenRows:
+    """Write a session's counts as rows of `ROW_SCHEMA`, one per segment.
+
+    Memory: the packed recording, and per thread (``NEURALPILE_THREADS``) up to 4 bytes per token of a segment.
+
+    Parameters
+    ----------
+    stream : binary file
+        Empty and open for writing; the caller closes it.
+    packed : PackedRecording
+        All bins of its source are taken.
+    subject_id, session_id : str
+    max_tokens : int
+        Nominal tokens per segment.
+    progress : callable
+        Called with a line every `LOG_EVERY_S`.
+
+    Raises
+    ------
+    DiskFull
+        There is too little space, before anything is written.
+    """
+    from neuralpile_dagster.binning.measures import CountsMeasure
+
+    source, name = packed.source, packed.name
+    needed = int(source.n_units * source.n_bins * _BYTES_PER_TOKEN)
+    require_free(Path(stream.name), needed, f"the spike counts of {name}")
+    segments = plan_segments(source.n_units, source.n_bins, max_tokens)
+    threads = ProcessSettings.from_environment().threads
+    measure = CountsMeasure(source.n_units, source.n_bins, source.bin_width_s, threads)
+
+    def rows() -> Iterator[Row]:
+        reported = time.monotonic()
+        for number, segment in enumerate(segments):
+            if time.monotonic() - reported >= LOG_EVERY_S:
+                progress(f"{name}: {number:,} of {len(segments):,} segments")
+                reported = time.monotonic()
+            row = Row(source.counts(segment.start, segment.stop), subject_id, session_id, segment.id)
+            measure.add(row.counts)
+            yield row
+            del row  # its memory is free before the next segment is made
+
+    row_bytes = write_rows_to(stream, rows(), threads=threads)
+    stats = measure.stats(source.spikes_read, clock=packed.clock, **source.lost())
+    _require_conserved(stats, name)
+    return WrittenRows(
+        stats=stats,
+        rows=tuple(
+            RowRecord(segment_id=segment.id, n_bins=segment.n_bins, bytes=size)
+            for segment, size in zip(segments, row_bytes, strict=True)
+        ),
+        unit_totals=measure.unit_totals,
+    )
+
+
+def _require_conserved(stats: CountsStats, name: str) -> None:
+    """Require that every spike read is in the counts, summed from the counts themselves, or in one of the losses."""
+    if stats.unaccounted:
+        raise NeuralPileError(
+            f"{name}: spikes went missing while binning",
+            found=f"{stats.unaccounted:,} of {stats.spikes_read:,} spikes unaccounted for",
+            expected="every spike kept or counted as lost",
+            remedy="this is a defect of neuralpile-dagster; please report it with the recording's name",
+        )

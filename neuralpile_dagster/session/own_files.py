@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session
-from neuralpile_dagster.session.rows import WrittenRows, require_room_for_rows, write_session_rows
+from neuralpile_dagster.session.build import PackedRecording, WrittenRows, write_session_rows
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings
 
 
@@ -45,7 +46,6 @@ def bin_files(
         A file cannot be used, or has more than `MAX_SESSION_TOKENS`; the message names it.
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
-    from neuralpile_dagster.binning.source import count_source
     from neuralpile_dagster.recordings.sessions import subject_of
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:
@@ -65,12 +65,11 @@ def bin_files(
     threads = ProcessSettings.from_environment().threads
     scan = scan_spikes(recording, threads)
     source = count_source(recording, bin_width_s, name, MAX_SESSION_TOKENS, threads, consume=True)
-    clock = measure_clock(recording, source, threads, scan)
+    packed = PackedRecording(source, measure_clock(recording, source, scan), recording.units, name)
     del recording  # binning needs an eighth of its memory
     ids = {"subject_id": subject_of(paths[0].absolute()), "session_id": paths[0].stem}
     with atomic_write(output) as aside, aside.open("wb") as stream:
-        require_room_for_rows(aside, source, name)
-        written = write_session_rows(stream, source, clock, max_tokens=max_tokens, name=name, progress=progress, **ids)
+        written = write_session_rows(stream, packed, max_tokens=max_tokens, progress=progress, **ids)
     return replace(written, notes=notes)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from neuralpile_dagster.binning.clock import TALLY_WIDTH, measure_clock, observed_seconds, scan_clock
+from neuralpile_dagster.binning.clock import TALLY_WIDTH, measure_clock, observed_seconds, scan_clock, scan_spikes
 from neuralpile_dagster.binning.source import CountSource, count_source
 from neuralpile_dagster.recordings.model import BinnedCounts, BinRule, Recording, SessionFacts, SpikeTrains, Unit
 from neuralpile_dagster.records import ClockRecord
@@ -92,20 +92,22 @@ def test_the_clock_is_that_of_plain_python(rule: BinRule) -> None:
         ]
         recording, source = made([train.tolist() for train in trains], intervals, rule)
         clock, seconds = expected(recording, source)
-        assert measure_clock(recording, source) == clock, seed
+        assert measure_clock(recording, source, scan_spikes(recording)) == clock, seed
         np.testing.assert_allclose(observed_seconds(recording.units, clock, source.n_bins * 0.5), seconds)
 
 
 def test_units_without_intervals_were_observed_from_the_first_spike_to_the_last() -> None:
     recording, source = made([[2.0, 6.5], [3.0]], [None, ((0.0, 1.0),)])
-    clock = measure_clock(recording, source)
+    clock = measure_clock(recording, source, scan_spikes(recording))
     assert (clock.observed_s, clock.intervals_stated) == (5.5, True)
     assert observed_seconds(recording.units, clock, 7.0).tolist() == [4.5, 1.0]
 
 
 def test_a_session_of_one_spike_was_observed_as_long_as_its_counts() -> None:
     recording, source = made([[3.0], []], [None, None])
-    assert observed_seconds(recording.units, measure_clock(recording, source), 3.5).tolist() == [3.5, 3.5]
+    assert observed_seconds(
+        recording.units, measure_clock(recording, source, scan_spikes(recording)), 3.5
+    ).tolist() == [3.5, 3.5]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_ready_counts_have_no_clock_and_their_seconds_begin_with_bin_0(
     counts[1, active] = 3
     units = (Unit(0, "a.nwb", obs_intervals=((-5.0, 1.5), (3.5, 9.0))), Unit(1, "a.nwb", obs_intervals=((1.0, 2.0),)))
     recording = Recording(BinnedCounts(counts, 0.5, int(counts.sum())), units, SessionFacts())
-    assert measure_clock(recording, count_source(recording, 0.5, "a.nwb")) == ClockRecord(
+    assert measure_clock(recording, count_source(recording, 0.5, "a.nwb"), scan_spikes(recording)) == ClockRecord(
         start_s=None, first_spike_s=first, last_spike_s=last, observed_s=2.5, intervals_stated=True
     )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.binning import kernels
 from neuralpile_dagster.binning.binner import Binner
-from neuralpile_dagster.binning.clock import measure_clock
+from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
 from neuralpile_dagster.binning.kernels import over_units
 from neuralpile_dagster.binning.measures import CountsMeasure
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
@@ -38,11 +38,11 @@ def everything(trains: SpikeTrains, width: float, size: int, threads: int) -> tu
         measure.add(counts[-1])
     intervals = [None if unit % 3 else ((0.0, 1.0 + unit), (2.0, 2.5)) for unit in range(binner.n_units)]
     units = tuple(Unit(unit, "a.nwb", obs_intervals=some) for unit, some in enumerate(intervals))
-    clock = measure_clock(Recording(trains, units, SessionFacts()), binner, threads)
+    recording = Recording(trains, units, SessionFacts())
+    clock = measure_clock(recording, binner, scan_spikes(recording, threads))
     return (
         np.concatenate(counts, axis=1).tobytes(),
         measure.unit_totals.tolist(),
-        binner.kept,
         measure.stats(binner.spikes_read, clock, **binner.lost()),
     )
 
