@@ -10,6 +10,7 @@ import ctypes
 import math
 import mmap
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -25,6 +26,29 @@ MAX_BINS = 1_000_000_000
 _YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800  # as POSIX time, seconds
 _GIVEN_BACK = 1 << 22
 """Spikes whose memory is given back at a time: many huge pages, so that few are cut in two."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Numbers of spikes that are in no bin, by reason; only ``saturated_bins`` counts bins.
+
+    Attributes
+    ----------
+    negative, nan : int
+        Times below 0, and NaN times.
+    beyond : int
+        Times later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike outside.
+    lost_to_saturation : int
+        Spikes above 255 in one bin.
+    saturated_bins : int
+        Bins with more than 255 spikes.
+    """
+
+    negative: int = 0
+    nan: int = 0
+    beyond: int = 0
+    lost_to_saturation: int = 0
+    saturated_bins: int = 0
 
 
 class Binner:
@@ -53,6 +77,8 @@ class Binner:
     n_units, n_bins : int
     bin_width_s : float
     spikes_read : int
+    duplicate_spikes : int
+        Spikes with exactly the time of another spike of their unit.
 
     Raises
     ------
@@ -118,13 +144,8 @@ class Binner:
                     held = done
             return beyond, duplicates
 
-        beyond, duplicates = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
-        self._dropped = {
-            "dropped_negative": 0 if from_first else negative,
-            "dropped_nan": nan,
-            "dropped_beyond": beyond,
-            "duplicate_spikes": duplicates,
-        }
+        beyond, self.duplicate_spikes = map(sum, zip(*over_units(pack, sizes, threads), strict=True))
+        self._dropped = (0 if from_first else negative, nan, beyond)
         self._packed, self._begins, self._ends = packed, begins, ends
         self._at = np.zeros(self.n_units, np.int64)
         self._tally = np.zeros(kernels.TALLY_WIDTH, np.int64)
@@ -162,15 +183,27 @@ class Binner:
         self._done = stop
         return counts
 
-    def lost(self) -> dict[str, int]:
-        """Spikes that are in no bin, by reason, and duplicates, as fields of `records.CountsStats`.
+    @property
+    def kept(self) -> int:
+        """Spikes in the counts returned so far."""
+        return int(self._tally[kernels.TALLY_KEPT])
 
-        ``dropped_beyond`` are later than the last bin edge: the rounding of ``max_time + b`` can leave the last spike
-        outside. Complete once all bins were requested.
-        """
-        return self._dropped | {
-            "lost_to_saturation": int(self._tally[kernels.TALLY_LOST]),
-            "saturated_bins": int(self._tally[kernels.TALLY_SATURATED_BINS]),
+    @property
+    def losses(self) -> Losses:
+        """Spikes that are in no bin; complete once all bins were requested."""
+        lost, bins = self._tally[[kernels.TALLY_LOST, kernels.TALLY_SATURATED_BINS]].tolist()
+        return Losses(*self._dropped, lost_to_saturation=lost, saturated_bins=bins)
+
+    def lost(self) -> dict[str, int]:
+        """`losses` and duplicates as fields of `records.CountsStats`."""
+        losses = self.losses
+        return {
+            "dropped_negative": losses.negative,
+            "dropped_nan": losses.nan,
+            "dropped_beyond": losses.beyond,
+            "lost_to_saturation": losses.lost_to_saturation,
+            "saturated_bins": losses.saturated_bins,
+            "duplicate_spikes": self.duplicate_spikes,
         }
 
 

@@ -23,7 +23,7 @@ FURTHER = 255
 """Byte that advances by as many bins without a spike."""
 SATURATED = 255
 """Largest count of a bin."""
-TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(3)
+TALLY_KEPT, TALLY_SATURATED_BINS, TALLY_LOST, TALLY_WIDTH = range(4)
 SMALL = 1 << 20
 """Spikes or tokens below which a second thread costs more than it saves."""
 
@@ -170,6 +170,7 @@ def fill_counts(
         row = counts[unit]
         k, end, i = begins[unit], ends[unit], bins[unit]
         last_lost = -1
+        kept = 0
         while k < end:
             gap = packed[k]
             if gap == FURTHER:
@@ -182,11 +183,13 @@ def fill_counts(
             k += 1
             if row[i - start] < SATURATED:
                 row[i - start] += 1
+                kept += 1
             else:
                 tally[TALLY_LOST] += 1
                 tally[TALLY_SATURATED_BINS] += i != last_lost
                 last_lost = i
         begins[unit], bins[unit] = k, i
+        tally[TALLY_KEPT] += kept
 
 
 def over_units(work: Callable[[slice], Result], weights: np.ndarray, threads: int) -> list[Result]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.binning import binner as binner_module
 from neuralpile_dagster.binning import kernels
-from neuralpile_dagster.binning.binner import Binner
+from neuralpile_dagster.binning.binner import Binner, Losses
 from neuralpile_dagster.errors import DamagedRecording, EmptyRecording
 from neuralpile_dagster.recordings.model import BinRule, SpikeTrains
 from neuralpile_dagster_tests.fixtures.reference_binning import (
@@ -27,17 +27,6 @@ from neuralpile_dagster_tests.fixtures.reference_binning import (
 )
 
 
-def losses(binner: Binner) -> dict[str, int]:
-    """Spikes in no bin; duplicates are in one."""
-    return {name: number for name, number in binner.lost().items() if name != "duplicate_spikes"}
-
-
-def lost(**numbers: int) -> dict[str, int]:
-    """`losses` of a session that lost so many."""
-    names = ("dropped_negative", "dropped_nan", "dropped_beyond", "lost_to_saturation", "saturated_bins")
-    return dict.fromkeys(names, 0) | numbers
-
-
 @settings(max_examples=100, deadline=None)
 @given(awkward_recordings())
 def test_counts_are_those_of_numpy_histogram(case: Any):
@@ -48,11 +37,12 @@ def test_counts_are_those_of_numpy_histogram(case: Any):
     np.testing.assert_array_equal(counts, expected)
     times = recording.spike_times.astype(np.float64)
     last_edge = binner.n_bins * width
-    assert losses(binner) == lost(
-        dropped_negative=np.count_nonzero(times < 0),
-        dropped_nan=np.count_nonzero(np.isnan(times)),
-        dropped_beyond=np.count_nonzero(times > last_edge),
+    assert binner.losses == Losses(
+        negative=np.count_nonzero(times < 0),
+        nan=np.count_nonzero(np.isnan(times)),
+        beyond=np.count_nonzero(times > last_edge),
     )
+    assert binner.kept == counts.sum()
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,8 +52,8 @@ def test_counts_from_the_first_spike_are_those_of_plain_python(case: Any):
     recording = SpikeTrains(recording.spike_times.astype(np.float64), recording.ends, "from_first_spike")
     counts, binner = bin_all(recording, width, size)
     np.testing.assert_array_equal(counts, from_first_spike_counts(recording, width))
-    assert losses(binner) == lost()
-    assert recording.n_spikes == counts.sum()
+    assert binner.losses == Losses()
+    assert binner.kept == recording.n_spikes == counts.sum()
 
 
 @settings(max_examples=50, deadline=None)
@@ -110,14 +100,14 @@ def test_the_number_of_bins_is_numpys(latest: float, n_bins: int):
 def test_the_last_spike_can_lie_beyond_the_last_edge_and_is_counted_as_lost():
     counts, binner = bin_all(trains([0.01, 0.060000000000000005]))
     assert counts.tolist() == [[1, 0, 0]]
-    assert losses(binner) == lost(dropped_beyond=1)
+    assert binner.losses == Losses(beyond=1)
 
 
 def test_the_last_bin_holds_its_right_edge():
     latest = 3 * BIN
     recording = trains([0.05, latest])
     np.testing.assert_array_equal(bin_all(recording)[0], histogram_counts(recording))
-    assert losses(bin_all(recording)[1])["dropped_beyond"] == int(latest > 3 * BIN)
+    assert bin_all(recording)[1].losses.beyond == int(latest > 3 * BIN)
 
 
 def test_a_unit_without_spikes_is_a_row_of_zeros():
@@ -128,8 +118,8 @@ def test_a_unit_without_spikes_is_a_row_of_zeros():
 def test_nan_and_negative_times_are_dropped_and_counted():
     counts, binner = bin_all(trains([-3.0, math.nan, 0.01, -0.0], [math.nan, 0.1]))
     assert counts[:, 0].tolist() == [2, 0]
-    assert losses(binner) == lost(dropped_negative=1, dropped_nan=2)
-    assert counts.sum() == 3
+    assert binner.losses == Losses(negative=1, nan=2)
+    assert binner.kept == 3
 
 
 def test_nan_between_sorted_times_hides_no_spike():
@@ -142,13 +132,13 @@ def test_counts_saturate_at_255_and_what_is_lost_is_counted(rule: BinRule):
     recording = trains([0.001] * 255 + [0.03] * 256 + [0.05] * 400 + [0.09], [0.2], rule=rule)
     counts, binner = bin_all(recording, size=2)
     assert counts[0, :5].tolist() == [255, 255, 255, 0, 1]
-    assert losses(binner) == lost(lost_to_saturation=1 + 145, saturated_bins=2)
-    assert counts.sum(dtype=int) + 146 == recording.n_spikes
+    assert binner.losses == Losses(lost_to_saturation=1 + 145, saturated_bins=2)
+    assert binner.kept + binner.losses.lost_to_saturation == recording.n_spikes
 
 
 def test_duplicate_spikes_are_counted_also_where_the_order_hides_them():
-    assert Binner(trains([0.1, 0.1, 0.1, 0.2], [0.1, 0.3]), BIN).lost()["duplicate_spikes"] == 2
-    assert Binner(trains([0.1, 0.2, 0.1], [0.5, math.nan, 0.5]), BIN).lost()["duplicate_spikes"] == 2
+    assert Binner(trains([0.1, 0.1, 0.1, 0.2], [0.1, 0.3]), BIN).duplicate_spikes == 2
+    assert Binner(trains([0.1, 0.2, 0.1], [0.5, math.nan, 0.5]), BIN).duplicate_spikes == 2
 
 
 def test_the_session_that_is_a_multiple_of_the_bin_ends_in_its_last_bin_from_the_first_spike():
@@ -160,7 +150,7 @@ def test_the_session_that_is_a_multiple_of_the_bin_ends_in_its_last_bin_from_the
 def test_negative_times_count_from_the_first_spike():
     counts, binner = bin_all(trains([-1.0, 0.0], rule="from_first_spike"), 0.25)
     assert counts.tolist() == [[1, 0, 0, 1]]
-    assert losses(binner) == lost()
+    assert binner.losses == Losses()
 
 
 @pytest.mark.parametrize("units", [([],), ([0.0],), ([-0.0, -3.0], []), ([math.nan],), ()])
@@ -260,7 +250,7 @@ def test_real_recordings_are_binned_as_numpy_does(shared_data: Path, path: str, 
     with h5py.File(shared_data / "recordings" / "990001" / path) as file:
         recording = SpikeTrains(file["units/spike_times"][()], file["units/spike_times_index"][()].astype(np.int64))
     counts, binner = bin_all(recording, size=5000)
-    assert (binner.n_units, binner.n_bins, counts.sum(dtype=int)) == (n_units, n_bins, kept)
+    assert (binner.n_units, binner.n_bins, binner.kept) == (n_units, n_bins, kept)
     np.testing.assert_array_equal(counts, histogram_counts(recording))
 
 

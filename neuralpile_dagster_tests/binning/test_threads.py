@@ -43,6 +43,7 @@ def everything(trains: SpikeTrains, width: float, size: int, threads: int) -> tu
     return (
         np.concatenate(counts, axis=1).tobytes(),
         measure.unit_totals.tolist(),
+        binner.kept,
         measure.stats(binner.spikes_read, clock, **binner.lost()),
     )
 
