@@ -20,10 +20,9 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub.model import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
-from neuralpile_dagster.merge.model import SPLITS, PilePlan
+from neuralpile_dagster.merge.model import SPLITS, PilePlan, settings_of
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.split_table import splits_of_sessions
-from neuralpile_dagster.merge.splits import settings_of
 from neuralpile_dagster.publish.token_counts import counts_by_split
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitRules
 from neuralpile_dagster.settings import Settings

@@ -1,4 +1,4 @@
-"""Records of a pile's plan and shards; how a plan is made belongs in `plan`."""
+"""Records of a pile's plan, shards and splits; how a plan is made belongs in `plan`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 """In the order of their rows in a plan; ``valid`` only where it was asked for."""
+TRAIN, VALID, TEST, LEFT_OUT = 0, 1, 2, -1
+"""Splits as numbers: places in `SPLITS`."""
+SETTINGS = b"neuralpile"
+"""Key of `SplitSettings` in the metadata of a ``splits`` table's schema."""
 
 
 class SourceFile(Model):
@@ -142,3 +146,36 @@ class PileShard(Model):
     rows: int
     tokens: int
     decoded: dict[str, int]
+
+
+class SplitSettings(Model):
+    """Settings and memory of a ``splits`` table, kept in its Parquet metadata."""
+
+    plan: str
+    seed: int
+    split_by: str
+    test_size: float
+    rules: SplitRules = SplitRules()
+    promoted: dict[str, str] = Field(default_factory=dict)
+    n_shards: dict[str, int] = Field(default_factory=dict)
+
+    def same_rule(self, seed: int, split_by: str, rules: SplitRules) -> bool:
+        """Whether its ``u`` are comparable: of the same seed, by hash, of the same things."""
+        return (self.seed, self.split_by) == (seed, split_by) and self.rules.split_rule == rules.split_rule == "hash"
+
+
+def settings_of(splits: pa.Table) -> SplitSettings | None:
+    """Settings of a ``splits`` table; None when it has none that this version reads."""
+    text = (splits.schema.metadata or {}).get(SETTINGS)
+    try:
+        return SplitSettings.model_validate_json(text, extra="ignore") if text else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class EarlierSplits:
+    """The ``splits`` table of the last published pile, and where it lies, in words."""
+
+    table: pa.Table
+    where: str

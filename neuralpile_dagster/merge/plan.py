@@ -19,24 +19,34 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.merge.model import (
+    SPLITS,
+    EarlierSplits,
     PilePlan,
     PlannedShard,
     PlannedSource,
     PlanRecord,
     SourceFile,
+    SplitSettings,
     Totals,
+    settings_of,
 )
-from neuralpile_dagster.merge.order import arrange, count_shards, cut, cut_by_hash, permutation
+from neuralpile_dagster.merge.shards import (
+    FILE_OVERHEAD,
+    MAX_SHARD_ROWS,
+    ROW_OVERHEAD,
+    SHARD_BYTES,
+    count_shards,
+    cut,
+    cut_by_hash,
+)
 from neuralpile_dagster.merge.sources import PileSource
 from neuralpile_dagster.merge.split_table import splits_table
 from neuralpile_dagster.merge.splits import (
-    EarlierSplits,
     SessionId,
     SessionIdentity,
-    SplitSettings,
     decide,
     identity_of_ids,
-    settings_of,
+    permutation,
     share_of,
 )
 from neuralpile_dagster.records import SplitBy, SplitRules, StoredFile
@@ -46,14 +56,6 @@ from neuralpile_dagster.tables.footer import damaged
 
 CODE_VERSION = f"2 pyarrow {pa.__version__}"
 """Raise the number when the order, the split, the cutting of shards or the bytes of a shard change."""
-
-SHARD_BYTES = 500_000_000
-MAX_SHARD_ROWS = 10_000
-"""Bounds memory: writing or reading a file takes ~5 kB of metadata per row group. Real shards have ~500."""
-ROW_OVERHEAD = 10_240
-"""Bytes allowed for what a row adds to its encoded size: gaps (8.3 kB), ``source_dataset``, footer, index (~0.9 kB)."""
-FILE_OVERHEAD = 16_384
-"""Bytes allowed for what a file adds: schema and Arrow schema (~2 kB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,6 +325,26 @@ def _table(
             "bytes": rows.bytes[order],
         }
     )
+
+
+def arrange(row_splits: np.ndarray, order: np.ndarray) -> dict[str, np.ndarray]:
+    """Split rows that are in order.
+
+    Parameters
+    ----------
+    row_splits : numpy.ndarray, int8, shape (n_rows,)
+        `TRAIN`, `VALID`, `TEST` or `LEFT_OUT`.
+    order : numpy.ndarray, int64, shape (n_rows,)
+        Numbers of all rows.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray, int64, shape (n_rows_of_split,)
+        Numbers of the rows of each split that has any.
+    """
+    ordered = row_splits[order]
+    parts = {name: order[ordered == number] for number, name in enumerate(SPLITS)}
+    return {name: part for name, part in parts.items() if len(part)}
 
 
 def save_plan(store: Store, key: str, plan: PilePlan) -> PlanRecord:

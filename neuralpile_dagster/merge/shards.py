@@ -1,4 +1,7 @@
-"""Write one shard of a planned pile, independently of all others; copying rows belongs in `tables.copying`."""
+"""Shards of a pile: where rows are cut into shards, and one shard written, independently of all others.
+
+Copying rows belongs in `tables.copying`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import MergeError
@@ -17,6 +21,13 @@ from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
+SHARD_BYTES = 500_000_000
+MAX_SHARD_ROWS = 10_000
+"""Bounds memory: writing or reading a file takes ~5 kB of metadata per row group. Real shards have ~500."""
+ROW_OVERHEAD = 10_240
+"""Bytes allowed for what a row adds to its encoded size: gaps (8.3 kB), ``source_dataset``, footer, index (~0.9 kB)."""
+FILE_OVERHEAD = 16_384
+"""Bytes allowed for what a file adds: schema and Arrow schema (~2 kB)."""
 _CHECKED_AT_ONCE = 1_000  # rows
 _BLOCK = 1 << 22
 
@@ -153,3 +164,66 @@ def _changed(name: str, found: str, expected: str) -> MergeError:
         expected=expected,
         remedy="materialize the pile's manifest again, then the shards that it names",
     )
+
+
+def cut(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int) -> list[tuple[int, int]]:
+    """Cut rows, in order, into runs as long as ``limit`` bytes and ``max_rows`` allow.
+
+    Parameters
+    ----------
+    row_bytes : numpy.ndarray, integer, shape (n_rows,)
+        Bytes of each encoded row.
+    limit : int
+        Bytes of a run; a row that is larger is a run of its own.
+    overhead : int
+        Bytes added to every row.
+    max_rows : int
+        Rows of a run.
+
+    Returns
+    -------
+    list of (start, stop)
+        Together they cover all rows.
+    """
+    ends = np.cumsum(np.asarray(row_bytes, dtype=np.int64) + overhead)
+    cuts = []
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
+        stop = min(stop, start + max_rows)
+        cuts.append((start, stop))
+        start = stop
+    return cuts
+
+
+def count_shards(row_bytes: np.ndarray, limit: int, overhead: int, max_rows: int, at_least: int = 1) -> int:
+    """Number of shards of a split whose rows are placed by hash: the power of two that keeps their mean in the limits.
+
+    ``row_bytes`` are integers, shape (n_rows,); others as in `cut`. ``at_least`` is what is published: while it is
+    enough, it stays, so that no row moves.
+    """
+    size = int(np.asarray(row_bytes, dtype=np.int64).sum()) + overhead * len(row_bytes)
+    needed = max(-(-size // limit), -(-len(row_bytes) // max_rows), 1)
+    return max(1 << (needed - 1).bit_length(), at_least)
+
+
+def cut_by_hash(row_hash: np.ndarray, n_shards: int) -> list[tuple[int, int, int]]:
+    """Cut rows at fixed hashes, so that a row's shard does not depend on other rows.
+
+    Parameters
+    ----------
+    row_hash : numpy.ndarray, float64, shape (n_rows,)
+        Ascending, from 0 to below 1.
+    n_shards : int
+        Row r is in shard ``floor(row_hash[r] * n_shards)``.
+
+    Returns
+    -------
+    list of (number, start, stop)
+        Of the shards that have rows.
+    """
+    numbers = np.floor(row_hash * n_shards).astype(np.int64)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    stops = [*starts[1:].tolist(), len(numbers)]
+    return [(int(numbers[start]), start, stop) for start, stop in zip(starts.tolist(), stops, strict=True)]

@@ -12,14 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from neuralpile_dagster.merge.model import SPLITS, PilePlan, PlanRecord
-from neuralpile_dagster.merge.order import LEFT_OUT
+from neuralpile_dagster.merge.model import LEFT_OUT, SETTINGS, SPLITS, PilePlan, PlanRecord, SplitSettings
 from neuralpile_dagster.merge.splits import (
-    SETTINGS,
     Decision,
     SessionId,
     SessionIdentity,
-    SplitSettings,
     identity_of_ids,
     session_hashes,
 )

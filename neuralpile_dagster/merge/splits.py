@@ -1,30 +1,27 @@
-"""Which split each session of a pile is in: hash rule, held-out sessions, twins, promotions.
+"""Which split each row of a pile is in: drawn from a permutation, or by hash; held-out sessions, twins, promotions.
 
-Pure functions of ids, fingerprints and what was published last. A session's split by hash depends on nothing but its
-own key, so that other sessions come and go without moving it. Permutations belong in `order`, the ``splits`` table in
-`split_table`.
+Pure functions of numbers, ids, fingerprints and what was published last. The permutation is that of ``datasets``'
+``Dataset.train_test_split`` (docs/merge.md). A session's split by hash depends on nothing but its own key, so that
+other sessions come and go without moving it. The ``splits`` table belongs in `split_table`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.model import SPLITS
-from neuralpile_dagster.merge.order import LEFT_OUT, TEST, TRAIN, VALID, check_sizes, draw_splits
-from neuralpile_dagster.records import Model, SplitBy, SplitRules
+from neuralpile_dagster.merge.model import LEFT_OUT, SPLITS, TEST, TRAIN, VALID, EarlierSplits, settings_of
+from neuralpile_dagster.records import SplitBy, SplitRules
 
 SessionId = tuple[str, str, str]
 """source_dataset, subject_id, session_id."""
-SETTINGS = b"neuralpile"
-"""Key of `SplitSettings` in the metadata of a ``splits`` table's schema."""
 
 
 @dataclass(frozen=True)
@@ -62,39 +59,6 @@ def share_of(seed: int, *key: str) -> float:
     """Hash of a key as a number from 0 to below 1: the first 8 bytes (little-endian) of a sha256, divided by 2^64."""
     digest = hashlib.sha256("\0".join((str(seed), *key)).encode()).digest()
     return min(int.from_bytes(digest[:8], "little") / 2**64, 1 - 2**-53)
-
-
-class SplitSettings(Model):
-    """Settings and memory of a ``splits`` table, kept in its Parquet metadata."""
-
-    plan: str
-    seed: int
-    split_by: str
-    test_size: float
-    rules: SplitRules = SplitRules()
-    promoted: dict[str, str] = Field(default_factory=dict)
-    n_shards: dict[str, int] = Field(default_factory=dict)
-
-    def same_rule(self, seed: int, split_by: str, rules: SplitRules) -> bool:
-        """Whether its ``u`` are comparable: of the same seed, by hash, of the same things."""
-        return (self.seed, self.split_by) == (seed, split_by) and self.rules.split_rule == rules.split_rule == "hash"
-
-
-def settings_of(splits: pa.Table) -> SplitSettings | None:
-    """Settings of a ``splits`` table; None when it has none that this version reads."""
-    text = (splits.schema.metadata or {}).get(SETTINGS)
-    try:
-        return SplitSettings.model_validate_json(text, extra="ignore") if text else None
-    except ValueError:
-        return None
-
-
-@dataclass(frozen=True, eq=False)
-class EarlierSplits:
-    """The ``splits`` table of the last published pile, and where it lies, in words."""
-
-    table: pa.Table
-    where: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,86 +126,47 @@ def decide(
     check_sizes(test_size, rules.valid_size)
     settings = settings_of(earlier.table) if earlier else None
     used = earlier if settings and settings.same_rule(seed, split_by, rules) else None
-    keys = _keys(split_by, sessions, identities)
-    units, unit_of, group = keys.units, keys.unit_of, keys.group
-    before = _earlier_u(used.table, split_by, sessions, identities) if used else {}
-    u = _followed(units, group, seed, before)
-    session_group = group[unit_of]
-    held = np.isin(session_group, session_group[[session in held_out for session in sessions]])
+    keys = [_key(split_by, session, known) for session, known in zip(sessions, identities, strict=True)]
+    group = _groups(keys, identities)
+    u = _followed(keys, group, seed, _earlier_u(used.table, split_by, sessions, identities) if used else {})
+    held = np.isin(group, group[[session in held_out for session in sessions]])
     goes_to = TEST if rules.held_out_go_to == "test" else LEFT_OUT
+    # what is split: rows, or sessions; of each the number of its session
+    session_of = row_session if split_by == "rows" else np.arange(len(sessions))
+    free = ~held[session_of]
     promoted: dict[str, str] = {}
     if rules.split_rule == "permutation":
-        if split_by == "rows":
-            row_splits = draw_splits(
-                len(row_session), seed, test_size, rules.valid_size, ~held[row_session], units=split_by
-            )
-        else:
-            drawn = draw_splits(len(sessions), seed, test_size, rules.valid_size, ~held, units=split_by)
-            row_splits = drawn[row_session]
+        splits = draw_splits(len(session_of), seed, test_size, rules.valid_size, free, units=split_by)
     else:
-        kept = settings.promoted if used and settings else {}
-        sizes = (test_size, rules.valid_size)
+        names, shares, groups = [keys[n] for n in session_of], [u[n] for n in session_of], group[session_of]
+        if split_by == "rows":
+            names = [(*name, part) for name, part in zip(names, row_segment, strict=True)]
+            # of the session's u, so that rows of twins stay together as well
+            shares = [share_of(seed, repr(of), part) for of, part in zip(shares, row_segment, strict=True)]
+            groups = _numbered(zip(groups.tolist(), row_segment, strict=True))
         wanted = [TEST] if not (held.any() and goes_to == TEST) else []
         wanted += [VALID, TRAIN] if rules.valid_size else [TRAIN]
-        if split_by == "rows":
-            names = [(*units[unit], part) for unit, part in zip(unit_of[row_session], row_segment, strict=True)]
-            # of the session's u, so that rows of twins stay together as well
-            row_u = [
-                share_of(seed, repr(u[unit]), part)
-                for unit, part in zip(unit_of[row_session], row_segment, strict=True)
-            ]
-            twins: dict[tuple[int, str], int] = {}
-            row_group = [
-                twins.setdefault((number, part), len(twins))
-                for number, part in zip(group[unit_of[row_session]].tolist(), row_segment, strict=True)
-            ]
-            row_splits, promoted = _by_hash(
-                names, row_u, np.array(row_group), ~held[row_session], sizes, wanted, kept, split_by
-            )
-        else:
-            free = np.ones(len(units), bool)
-            free[unit_of[held]] = False
-            unit_splits, promoted = _by_hash(units, u, group, free, sizes, wanted, kept, split_by)
-            row_splits = unit_splits[unit_of][row_session]
+        kept = settings.promoted if used and settings else {}
+        sizes = (test_size, rules.valid_size)
+        splits, promoted = _by_hash(names, shares, groups, free, sizes, wanted, kept, split_by)
+    row_splits = splits if split_by == "rows" else splits[row_session]
     row_splits[held[row_session]] = goes_to
     return Decision(
         row_splits=row_splits,
         held_out=held[row_session],
-        u=[u[unit] for unit in unit_of],
+        u=u,
         twin_of=_twins(sessions, identities, used),
         promoted=promoted,
         follows=used.where if used else "",
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Keys:
-    """The different keys of sessions; ``unit_of`` numbers each session's, ``group`` is equal where twins are shared."""
-
-    units: list[tuple[str, ...]]
-    unit_of: np.ndarray
-    group: np.ndarray
-
-
-def _keys(split_by: SplitBy, sessions: Sequence[SessionId], identities: Sequence[SessionIdentity]) -> _Keys:
-    numbers: dict[tuple[str, ...], int] = {}
-    unit_of = np.array(
-        [
-            numbers.setdefault(_key(split_by, session, known), len(numbers))
-            for session, known in zip(sessions, identities, strict=True)
-        ],
-        np.int64,
-    )
-    return _Keys(list(numbers), unit_of, _groups(unit_of, identities, len(numbers)))
-
-
 def session_hashes(
     seed: int, sessions: Sequence[SessionId], identities: Sequence[SessionIdentity]
 ) -> tuple[list[float], list[str | None]]:
     """``u`` and ``twin_of`` of sessions as the hash rule has them, where nothing was published before."""
-    keys = _keys("sessions", sessions, identities)
-    u = _followed(keys.units, keys.group, seed, {})
-    return [u[unit] for unit in keys.unit_of], _twins(sessions, identities, None)
+    keys = [_key("sessions", session, known) for session, known in zip(sessions, identities, strict=True)]
+    return _followed(keys, _groups(keys, identities), seed, {}), _twins(sessions, identities, None)
 
 
 def _key(split_by: SplitBy, session: SessionId, identity: SessionIdentity) -> tuple[str, ...]:
@@ -250,20 +175,26 @@ def _key(split_by: SplitBy, session: SessionId, identity: SessionIdentity) -> tu
     return (identity.dataset, identity.subject if split_by == "subjects" else session[2])
 
 
-def _groups(unit_of: np.ndarray, identities: Sequence[SessionIdentity], n_units: int) -> np.ndarray:
-    """Number of each unit's group: units that share a twin are one."""
-    root = list(range(n_units))
+def _groups(keys: Sequence[tuple[str, ...]], identities: Sequence[SessionIdentity]) -> np.ndarray:
+    """Number of each session's group: sessions of one key, and keys that share a twin, are one."""
+    root = {key: key for key in keys}
 
-    def find(unit: int) -> int:
-        while root[unit] != unit:
-            root[unit] = unit = root[root[unit]]
-        return unit
+    def find(key: tuple[str, ...]) -> tuple[str, ...]:
+        while root[key] != key:
+            root[key] = key = root[root[key]]
+        return key
 
-    first: dict[str, int] = {}
-    for unit, identity in zip(unit_of.tolist(), identities, strict=True):
+    first: dict[str, tuple[str, ...]] = {}
+    for key, identity in zip(keys, identities, strict=True):
         if identity.fingerprint is not None:
-            root[find(unit)] = find(first.setdefault(identity.fingerprint, unit))
-    return np.array([find(unit) for unit in range(n_units)], np.int64)
+            root[find(key)] = find(first.setdefault(identity.fingerprint, key))
+    return _numbered(map(find, keys))
+
+
+def _numbered(items: Iterable[Hashable]) -> np.ndarray:
+    """A number for each item, the same for equal ones: int64, shape (n_items,)."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(item, len(numbers)) for item in items], np.int64)
 
 
 def _earlier_u(
@@ -280,18 +211,18 @@ def _earlier_u(
 
 
 def _followed(
-    units: Sequence[tuple[str, ...]], group: np.ndarray, seed: int, before: Mapping[tuple[str, ...], float]
+    keys: Sequence[tuple[str, ...]], group: np.ndarray, seed: int, before: Mapping[tuple[str, ...], float]
 ) -> list[float]:
-    """Hash of each unit: what was published, else that of the twin it follows, else its own."""
-    members = defaultdict(list)
-    for unit, number in zip(units, group.tolist(), strict=True):
-        members[number].append(unit)
+    """Hash of each session: what was published, else that of the twin it follows, else its own."""
+    members = defaultdict(set)
+    for key, number in zip(keys, group.tolist(), strict=True):
+        members[number].add(key)
     leaders = {
-        number: min((unit for unit in some if unit in before), default=min(some)) for number, some in members.items()
+        number: min((key for key in some if key in before), default=min(some)) for number, some in members.items()
     }
     return [
-        before[unit] if unit in before else before.get(leaders[number], share_of(seed, *leaders[number]))
-        for unit, number in zip(units, group.tolist(), strict=True)
+        before[key] if key in before else before.get(leaders[number], share_of(seed, *leaders[number]))
+        for key, number in zip(keys, group.tolist(), strict=True)
     ]
 
 
@@ -357,3 +288,96 @@ def _twins(
         leader = min((twin for twin in same if twin in known), default=min(same))
         found.append(None if leader == session else f"{leader[0]}/{leader[2]}")
     return found
+
+
+def draw_splits(
+    n: int,
+    seed: int,
+    test_size: float,
+    valid_size: float = 0.0,
+    free: np.ndarray | None = None,
+    *,
+    units: str = "rows",
+) -> np.ndarray:
+    """Draw the split of each row (session) from one permutation of all.
+
+    Without ``valid_size`` and ``free``, rows are drawn as `datasets.Dataset.train_test_split(test_size, seed=seed)`
+    draws them.
+
+    Parameters
+    ----------
+    n : int
+        Rows (sessions).
+    seed : int
+        At least 0.
+    test_size, valid_size : float
+        Shares, together below 1; ``ceil(test_size * n)`` become test, and as many more ``valid``.
+    free : numpy.ndarray, bool, shape (n,), optional
+        False for what is held out: it is not drawn, and counts in no share.
+    units : str
+        ``rows`` or ``sessions``, for errors.
+
+    Returns
+    -------
+    numpy.ndarray, int8, shape (n,)
+        `TRAIN`, `VALID` or `TEST`; what is held out is `TRAIN`.
+
+    Raises
+    ------
+    MergeError
+        A setting is invalid; names it.
+    """
+    order = permutation(n, seed)
+    if free is not None:
+        order = order[free[order]]
+    n_test, n_valid = _sizes(len(order), test_size, valid_size, units)
+    splits = np.full(n, TRAIN, np.int8)
+    splits[order[:n_test]] = TEST
+    splits[order[n_test : n_test + n_valid]] = VALID
+    return splits
+
+
+def permutation(n: int, seed: int) -> np.ndarray:
+    """Seeded permutation of ``range(n)``, int64, shape (n,); raises `MergeError` when the seed is negative."""
+    if seed < 0:
+        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
+    return np.random.default_rng(seed).permutation(n)
+
+
+def check_sizes(test_size: float, valid_size: float) -> None:
+    """Raise `MergeError` unless the shares leave something to train on."""
+    if not 0 < test_size < 1:  # also refuses NaN
+        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
+    if not 0 <= valid_size < 1:
+        raise MergeError("valid_size is invalid", found=f"{valid_size}", expected="a share of at least 0 and below 1")
+    if test_size + valid_size >= 1:
+        raise MergeError(
+            "test_size and valid_size leave nothing to train on",
+            found=f"{test_size:g} + {valid_size:g}",
+            expected="together less than 1",
+        )
+
+
+def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:
+    check_sizes(test_size, valid_size)
+    _require_enough(n, valid_size, units)
+    n_test, n_valid = math.ceil(test_size * n), math.ceil(valid_size * n)
+    if n_test + n_valid >= n:
+        raise MergeError(
+            f"test_size {test_size:g}{f' and valid_size {valid_size:g}' if valid_size else ''} leaves nothing to train "
+            "on",
+            found=f"all {n} {units} would be test{' or valid' if valid_size else ''}",
+            remedy="lower test_size",
+        )
+    return n_test, n_valid
+
+
+def _require_enough(n: int, valid_size: float, units: str) -> None:
+    needed, words = (3, "three") if valid_size else (2, "two")
+    if n < needed:
+        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
+        raise MergeError(
+            f"split_by: {units} needs at least {words} {units}, {parts}",
+            found=f"{n} {units}",
+            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
+        )

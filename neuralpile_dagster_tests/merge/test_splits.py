@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.merge import plan as planning
-from neuralpile_dagster.merge.model import PilePlan
+from neuralpile_dagster.merge.model import EarlierSplits, PilePlan, settings_of
 from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.sources import PileSource
 from neuralpile_dagster.merge.split_table import benchmark_splits, describe_plan, splits_of_rows
-from neuralpile_dagster.merge.splits import EarlierSplits, SessionId, SessionIdentity, settings_of
+from neuralpile_dagster.merge.splits import SessionId, SessionIdentity
 from neuralpile_dagster.records import SplitRules
 from neuralpile_dagster_tests.fixtures.components import stored
 from neuralpile_dagster_tests.merge.test_plan import source

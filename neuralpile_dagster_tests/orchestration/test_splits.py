@@ -21,9 +21,9 @@ from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.cli import main
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
-from neuralpile_dagster.merge.model import PilePlan, PlanRecord
+from neuralpile_dagster.merge.model import PilePlan, PlanRecord, settings_of
 from neuralpile_dagster.merge.plan import load_plan, plan_pile
-from neuralpile_dagster.merge.splits import settings_of, share_of
+from neuralpile_dagster.merge.splits import share_of
 from neuralpile_dagster.orchestration import build
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
