@@ -17,14 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.counts import as_texts, patches_of
-from neuralpile_dagster.motifs.records import MapRecord
-from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.motifs.counts import as_texts, bucket_of_keys, bucket_of_patches, patches_of
+from neuralpile_dagster.motifs.records import N_BUCKETS, MapRecord
 from neuralpile_dagster.motifs.table import read_bucket
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import LocalStore, Store, put_file
-from neuralpile_dagster.store.fetching import fetch, open_verified
+from neuralpile_dagster.store import LocalStore, Store, fetch, open_verified, put_file
 from neuralpile_dagster.tables.footer import damaged
 
 _AT_ONCE = 1 << 17
@@ -51,7 +49,7 @@ def build_map(
     folder : str
         Store prefix.
     bucket : str
-        One of `shape.BUCKETS`.
+        One of `records.BUCKETS`.
     motifs : StoredFile
         The bucket's motifs, as `table.build_bucket` writes them.
     vocabulary : Vocabulary

@@ -22,7 +22,7 @@ from neuralpile_dagster.motifs.given import (
     require_tokens,
 )
 from neuralpile_dagster.motifs.maps import Maps
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
 
 

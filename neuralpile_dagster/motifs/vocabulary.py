@@ -22,17 +22,17 @@ from neuralpile_dagster.motifs.counts import keys_of
 from neuralpile_dagster.motifs.given import given_motifs
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, Lookup, References
 from neuralpile_dagster.motifs.records import (
+    MAX_KEY_COUNT,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
+    MotifShape,
     TokenizerDocument,
     VocabularyRecord,
     parse_document,
     require_known,
 )
-from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import Store, put_file, read_record
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified, put_file, read_record
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
 MAX_SIZE = 1 << 32

@@ -31,8 +31,14 @@ from neuralpile_dagster.ledger.pile_analyses.motifs import (
     shape_of,
     table_row,
 )
-from neuralpile_dagster.motifs.records import BucketRecord, MapRecord, TableRecord, TokenShardRecord, VocabularyRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import (
+    BucketRecord,
+    MapRecord,
+    MotifShape,
+    TableRecord,
+    TokenShardRecord,
+    VocabularyRecord,
+)
 from neuralpile_dagster.records import PublicationRecord
 from neuralpile_dagster.settings import ProcessSettings
 
