@@ -50,8 +50,8 @@ def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) 
     from neuralpile_dagster.files import sha256_of
     from neuralpile_dagster.motifs.counts import MotifCounts, bucket_of_keys
     from neuralpile_dagster.motifs.histogram import motif_writer, write_group
-    from neuralpile_dagster.motifs.maps import Maps, build_map
     from neuralpile_dagster.motifs.records import BUCKETS
+    from neuralpile_dagster.motifs.token_files import Maps, build_map
     from neuralpile_dagster.records import StoredFile
 
     buckets, records = bucket_of_keys(keys), []
@@ -69,7 +69,7 @@ def measured(rows: int, units: int, bins: int, size: int, motifs: int, folder: P
     """Millions of counts and thousands of motifs per CPU second, and bytes per token."""
     from neuralpile_dagster.motifs.counts import keys_of, pack, patches_of, take
     from neuralpile_dagster.motifs.records import MotifShape
-    from neuralpile_dagster.motifs.shards import write_tokens
+    from neuralpile_dagster.motifs.token_files import write_tokens
     from neuralpile_dagster.motifs.tokens import Tokenizer, decode, encode
     from neuralpile_dagster.store import LocalStore
     from neuralpile_dagster.tables.rows import Row, RowReader, write_rows

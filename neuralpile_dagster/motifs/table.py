@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -150,12 +151,39 @@ def _most_frequent_of(best: MotifCounts, more: MotifCounts, top: int) -> MotifCo
 
     They are compared apart, since keys and bytes sort in different ways, and together at the end.
     """
-    keys, key_counts = np.concatenate([best.keys, more.keys]), np.concatenate([best.key_counts, more.key_counts])
-    patches = np.concatenate([best.patches, more.patches])
-    patch_counts = np.concatenate([best.patch_counts, more.patch_counts])
-    some = _most_frequent(key_counts, top, lambda equal: _as_bytes_sort(keys[equal], best.shape.cells))
-    others = _most_frequent(patch_counts, top, lambda equal: as_texts(patches[equal]))
-    return MotifCounts(best.shape, keys[some], key_counts[some], patches[others], patch_counts[others])
+    by_bytes = partial(_as_bytes_sort, n_cells=best.shape.cells)
+    keys = _most_frequent(best.keys, best.key_counts, more.keys, more.key_counts, top, by_bytes)
+    patches = _most_frequent(best.patches, best.patch_counts, more.patches, more.patch_counts, top, as_texts)
+    return MotifCounts(best.shape, *keys, *patches)
+
+
+def _most_frequent(
+    motifs: np.ndarray,
+    counts: np.ndarray,
+    more: np.ndarray,
+    more_counts: np.ndarray,
+    top: int,
+    ranks: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``top`` most frequent of some motifs and more of them, with their counts.
+
+    Parameters
+    ----------
+    motifs, more : numpy.ndarray, shape (n, ...)
+    counts, more_counts : numpy.ndarray, int64, shape (n,)
+    top : int
+    ranks : callable
+        Gives different, sortable ranks of motifs; of those that are equally frequent, the smallest are taken.
+    """
+    if not len(more):
+        return motifs, counts
+    motifs, counts = np.concatenate([motifs, more]), np.concatenate([counts, more_counts])
+    if len(counts) <= top:
+        return motifs, counts
+    least = np.partition(counts, len(counts) - top)[len(counts) - top]
+    above, equal = np.flatnonzero(counts > least), np.flatnonzero(counts == least)
+    chosen = np.concatenate([above, equal[np.argsort(ranks(motifs[equal]))[: top - len(above)]]])
+    return motifs[chosen], counts[chosen]
 
 
 def _in_order(best: MotifCounts, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,23 +192,6 @@ def _in_order(best: MotifCounts, top: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(as_texts(patches), kind="stable")
     order = order[np.argsort(-counts[order], kind="stable")][:top]
     return patches[order], counts[order]
-
-
-def _most_frequent(counts: np.ndarray, top: int, ranks: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Places of the ``top`` largest counts; of equal ones those with the smallest ranks.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray, int64, shape (n,)
-    top : int
-    ranks : callable
-        Gives different, sortable ranks of the places that it is called with.
-    """
-    if len(counts) <= top:
-        return np.arange(len(counts))
-    least = np.partition(counts, len(counts) - top)[len(counts) - top]
-    more, equal = np.flatnonzero(counts > least), np.flatnonzero(counts == least)
-    return np.concatenate([more, equal[np.argsort(ranks(equal))[: top - len(more)]]])
 
 
 def _as_bytes_sort(keys: np.ndarray, n_cells: int) -> np.ndarray:
