@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,18 @@ def published_nearest(motifs: np.ndarray, references: np.ndarray) -> np.ndarray:
 def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) -> Any:
     """Maps of motifs with keys, of all buckets."""
     from neuralpile_dagster.files import sha256_of
-    from neuralpile_dagster.motifs.counts import counts_of_patches, patches_of
-    from neuralpile_dagster.motifs.histogram import MotifWriter
-    from neuralpile_dagster.motifs.maps import Maps, build_map
-    from neuralpile_dagster.motifs.shape import BUCKETS, bucket_of_keys
+    from neuralpile_dagster.motifs.counts import MotifCounts, bucket_of_keys
+    from neuralpile_dagster.motifs.histogram import motif_writer, write_group
+    from neuralpile_dagster.motifs.records import BUCKETS
+    from neuralpile_dagster.motifs.token_files import Maps, build_map
     from neuralpile_dagster.records import StoredFile
 
     buckets, records = bucket_of_keys(keys), []
     for number, bucket in enumerate(BUCKETS):
         here, path = buckets == number, store.root / f"{bucket}.parquet"
-        with MotifWriter(path) as writer:
-            patches = patches_of(keys[here], vocabulary.shape.cells)
-            writer.write(number, counts_of_patches(patches, counts[here], vocabulary.shape))
+        none = MotifCounts.none(vocabulary.shape)
+        with motif_writer(path) as writer:
+            write_group(writer, number, replace(none, keys=keys[here], key_counts=counts[here]))
         file = StoredFile(key=path.name, size=path.stat().st_size, sha256=sha256_of(path))
         records.append(build_map(store, "map", bucket, file, vocabulary, inputs=""))
     return Maps(store, records)
@@ -67,8 +68,8 @@ def put_maps(store: Any, keys: np.ndarray, counts: np.ndarray, vocabulary: Any) 
 def measured(rows: int, units: int, bins: int, size: int, motifs: int, folder: Path) -> dict[str, Any]:
     """Millions of counts and thousands of motifs per CPU second, and bytes per token."""
     from neuralpile_dagster.motifs.counts import keys_of, pack, patches_of, take
-    from neuralpile_dagster.motifs.shape import MotifShape
-    from neuralpile_dagster.motifs.shards import write_tokens
+    from neuralpile_dagster.motifs.records import MotifShape
+    from neuralpile_dagster.motifs.token_files import write_tokens
     from neuralpile_dagster.motifs.tokens import Tokenizer, decode, encode
     from neuralpile_dagster.store import LocalStore
     from neuralpile_dagster.tables.rows import Row, RowReader, write_rows

@@ -52,7 +52,7 @@ def make(folder: Path, rows: int, units: int, bins: int) -> Figures:
 def histogram(folder: Path, shape: str) -> Figures:
     """Count rows in memory, to the sorted buckets; compiled before."""
     from neuralpile_dagster.motifs.histogram import MotifCounter
-    from neuralpile_dagster.motifs.shape import MotifShape
+    from neuralpile_dagster.motifs.records import MotifShape
 
     def count(every: list[np.ndarray]) -> int:
         counter = MotifCounter(MotifShape.parse(shape))
@@ -70,7 +70,7 @@ def histogram(folder: Path, shape: str) -> Figures:
 def files(folder: Path, shape: str) -> Figures:
     """From a session's counts file to its histogram's: decoded, counted, written."""
     from neuralpile_dagster.motifs.histogram import write_histogram
-    from neuralpile_dagster.motifs.shape import MotifShape
+    from neuralpile_dagster.motifs.records import MotifShape
     from neuralpile_dagster.tables.rows import RowReader
 
     def count(rows: int) -> int:
@@ -118,7 +118,7 @@ def _rate(rows: list[np.ndarray], began: float) -> Figures:
 def large(folder: Path, rows: int, max_motifs: int) -> Figures:
     """A large session, row after row: peak memory beyond what the rows themselves take."""
     from neuralpile_dagster.motifs.histogram import write_histogram
-    from neuralpile_dagster.motifs.shape import MotifShape
+    from neuralpile_dagster.motifs.records import MotifShape
 
     shape, path = MotifShape(1, 15), folder / "large.parquet"
     for counts in _rows(folder, 1):
@@ -139,8 +139,8 @@ def large(folder: Path, rows: int, max_motifs: int) -> Figures:
 def buckets(folder: Path, sessions: int) -> Figures:
     """The sum of one bucket over sessions whose motifs are half common and half their own."""
     from neuralpile_dagster.motifs.counts import MotifCounts
-    from neuralpile_dagster.motifs.histogram import MotifWriter
-    from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape
+    from neuralpile_dagster.motifs.histogram import motif_writer, write_group
+    from neuralpile_dagster.motifs.records import N_BUCKETS, MotifShape
     from neuralpile_dagster.motifs.table import build_bucket
     from neuralpile_dagster.store import LocalStore, put_file
 
@@ -149,10 +149,10 @@ def buckets(folder: Path, sessions: int) -> Figures:
 
     def write(path: Path) -> None:
         keys = np.unique(np.concatenate([common, rng.integers(1, 2**60, each // 2, dtype=np.uint64)]))
-        with MotifWriter(path) as writer:
+        with motif_writer(path) as writer:
             for bucket in range(N_BUCKETS):
                 motifs = MotifCounts(shape, keys, np.ones(len(keys), np.int64), none.patches, none.patch_counts)
-                writer.write(bucket, motifs if bucket == 7 else none)
+                write_group(writer, bucket, motifs if bucket == 7 else none)
 
     stored = [put_file(store, f"session-{number}.parquet", write)[0] for number in range(sessions)]
     build_bucket(store, "warm", shape, 7, inputs="warm", whole=stored[:2])

@@ -46,7 +46,7 @@ STEPS = ("a: first push", "b: unchanged", "c: one session added", "d: the pile",
 
 def push_ours(folder: Path, name: str) -> dict[str, Any]:
     """Publish a folder as this package does, to HF_ENDPOINT."""
-    from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+    from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 
     began = time.perf_counter()
     publication = HuggingFaceHub.from_environment("ours").publish(name, folder)

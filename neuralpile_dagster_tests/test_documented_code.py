@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster_tests.fixtures.documented import Block, at, documented_blocks, reading_code, run
 from neuralpile_dagster_tests.fixtures.house import quick_folder

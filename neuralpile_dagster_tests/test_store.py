@@ -251,7 +251,7 @@ def test_what_this_process_wrote_is_not_read_for_its_digest_until_somebody_write
 
 
 def test_what_was_written_a_moment_ago_is_read_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("neuralpile_dagster.store.local.CLOCK_STEP_NS", 10**12)
+    monkeypatch.setattr("neuralpile_dagster.store.CLOCK_STEP_NS", 10**12)
     store = open_store(str(tmp_path))
     file = stored_long_ago(store, "a.bin", b"0123456789")
     assert not store.remembers(file)

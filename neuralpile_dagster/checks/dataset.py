@@ -19,8 +19,8 @@ from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
+from neuralpile_dagster.hub import Hub, LoadableHub, card_metadata, list_folder
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Hub, LoadableHub, card_metadata, list_folder
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.publish.spikes import spikes_path

@@ -22,7 +22,7 @@ from neuralpile_dagster.checks.registry import (
 )
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import CatalogError, did_you_mean
-from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.hub import LoadableHub
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.settings import Settings

@@ -12,14 +12,13 @@ import pyarrow as pa
 
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.hub import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.motifs import MotifTask
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile
-from neuralpile_dagster.motifs.records import TableRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape, TableRecord
 from neuralpile_dagster.publish.token_counts import counts_by_split
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import open_verified
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import RowReader
 

@@ -17,7 +17,7 @@ from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
-from neuralpile_dagster.hub.model import LoadableHub
+from neuralpile_dagster.hub import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import SPLITS, PilePlan, settings_of

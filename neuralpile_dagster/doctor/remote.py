@@ -212,7 +212,7 @@ def hub(settings: Settings) -> Finding:
     if settings.hub == "local":
         token = "; HF_TOKEN is set, but not used" if os.environ.get("HF_TOKEN") else ""
         return not_needed(f"NEURALPILE_HUB is local: datasets are published into {settings.home / 'hub'}{token}")
-    from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+    from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 
     opened = HuggingFaceHub.from_environment(settings.namespace, policy=LIMITS)
     try:

@@ -28,10 +28,10 @@ from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import DocumentError, HubConflict, HubError, NewerDocument
 from neuralpile_dagster.files import explained, locked, require_free, sha256_once, sync, temporary_name, write_bytes
-from neuralpile_dagster.hub.model import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
+from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import Model, document, read_document
-from neuralpile_dagster.store.fetching import NO_LINKS
+from neuralpile_dagster.store import NO_LINKS
 
 _ATTEMPTS = 5
 _FOLDER = ".versions"
@@ -43,7 +43,7 @@ _BLOCK = 1 << 22
 
 
 class LocalHub:
-    """A `neuralpile_dagster.hub.model.Hub` in the folder ``root``.
+    """A `neuralpile_dagster.hub.Hub` in the folder ``root``.
 
     Reading methods also take ``namespace/name``, for repositories of others in the same folder.
     """

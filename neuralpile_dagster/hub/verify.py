@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub.model import Hub, LoadableHub, RepositoryFile, card_metadata, list_folder
+from neuralpile_dagster.hub import Hub, LoadableHub, RepositoryFile, card_metadata, list_folder
 
 CARD = "README.md"
 _ROWS_AT_A_TIME = 1000
@@ -39,7 +39,7 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
     Parameters
     ----------
     hub : LoadableHub
-        `local.LocalHub` or `huggingface.hub.HuggingFaceHub`. `datasets` finds a
+        `local.LocalHub` or `huggingface.HuggingFaceHub`. `datasets` finds a
         Hugging Face Hub by HF_ENDPOINT, as it was when `datasets` was imported.
     name : str
     folder : Path

@@ -23,8 +23,7 @@ from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.errors import CatalogError, TableError
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
-from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord, MotifShape
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import AnalysisRecord, CountsRecord

@@ -29,15 +29,16 @@ from neuralpile_dagster.ledger.piles import is_on_hub
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord, SourceFile
 from neuralpile_dagster.merge.shards import DigestOf, opener_of_unchanged
 from neuralpile_dagster.motifs.records import (
+    BUCKETS,
     MOTIFS_VERSION,
     BucketRecord,
     HistogramNumbers,
     HistogramRecord,
+    MotifShape,
     RowsRecord,
     TableRecord,
     Trained,
 )
-from neuralpile_dagster.motifs.shape import BUCKETS, MotifShape
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import Settings
@@ -131,7 +132,7 @@ def make_bucket(task: MotifTask, folder: str, bucket: str) -> BucketRecord:
     folder : str
         Store prefix of the buckets.
     bucket : str
-        One of `motifs.shape.BUCKETS`.
+        One of `motifs.records.BUCKETS`.
 
     Raises
     ------

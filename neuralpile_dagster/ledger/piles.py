@@ -20,7 +20,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, MergeError
 from neuralpile_dagster.files import sha256_of
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
 from neuralpile_dagster.merge.model import SPLITS, PileShard, PlanRecord

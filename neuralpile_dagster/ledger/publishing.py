@@ -14,7 +14,7 @@ import pyarrow as pa
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.errors import HubError, MergeError
-from neuralpile_dagster.hub.model import Hub, Publication
+from neuralpile_dagster.hub import Hub, Publication
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import keep_earlier_splits, published_splits
 from neuralpile_dagster.merge.model import PileShard, PlanRecord

@@ -28,7 +28,7 @@ from neuralpile_dagster.errors import (
     TransientError,
     did_you_mean,
 )
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import EarlierSplits, PilePlan, PlanRecord, settings_of
 from neuralpile_dagster.merge.plan import check_rule

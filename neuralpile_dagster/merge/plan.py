@@ -50,8 +50,7 @@ from neuralpile_dagster.merge.splits import (
     share_of,
 )
 from neuralpile_dagster.records import SplitBy, SplitRules, StoredFile
-from neuralpile_dagster.store import Store, put_file, read_record, write_record
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified, put_file, read_record, write_record
 from neuralpile_dagster.tables.footer import damaged
 
 CODE_VERSION = f"2 pyarrow {pa.__version__}"

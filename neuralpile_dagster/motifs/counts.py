@@ -6,6 +6,7 @@ patches of rows belongs in `histogram`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
-from neuralpile_dagster.motifs.shape import KEY_CELLS, MAX_KEY_COUNT, MotifShape
+from neuralpile_dagster.motifs.records import KEY_CELLS, MAX_KEY_COUNT, N_BUCKETS, MotifShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +88,6 @@ class MotifCounts:
         return MotifCounts(
             self.shape, both.keys[keys], both.key_counts[keys], both.patches[patches], both.patch_counts[patches]
         )
-
-
-def counts_of_patches(patches: np.ndarray, counts: np.ndarray, shape: MotifShape) -> MotifCounts:
-    """Order motifs and give keys to those that have one.
-
-    Parameters
-    ----------
-    patches : numpy.ndarray, uint8, shape (n, n_cells)
-        None of them silent; a motif may be there several times.
-    counts : numpy.ndarray, int64, shape (n,)
-    shape : MotifShape
-    """
-    keyed = np.all(patches <= MAX_KEY_COUNT, axis=1) if shape.has_keys else np.zeros(len(patches), np.bool_)
-    keys, inverse = np.unique(keys_of(patches[keyed]), return_inverse=True)
-    key_counts = np.zeros(len(keys), np.int64)
-    np.add.at(key_counts, inverse, counts[keyed])
-    return MotifCounts(shape, keys, key_counts, *summed_patches(patches[~keyed], counts[~keyed]))
 
 
 def total_of(parts: Iterable[MotifCounts], shape: MotifShape) -> MotifCounts:
@@ -327,3 +311,39 @@ def patches_of(keys: np.ndarray, n_cells: int) -> np.ndarray:
     """
     shifts = np.arange(n_cells, dtype=np.uint64) * np.uint64(4)
     return ((keys[:, None] >> shifts) & np.uint64(MAX_KEY_COUNT)).astype(np.uint8)
+
+
+def bucket_of_keys(keys: np.ndarray) -> np.ndarray:
+    """Bucket of each motif that has a key: the lowest six bits of splitmix64.
+
+    Parameters
+    ----------
+    keys : numpy.ndarray, uint64, shape (n,)
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (n,)
+
+    References
+    ----------
+    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    mixed = keys + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) & np.uint64(N_BUCKETS - 1)).astype(np.uint8)
+
+
+def bucket_of_patches(patches: np.ndarray) -> np.ndarray:
+    """Bucket of each motif without a key: the lowest six bits of the first byte of its sha256.
+
+    Parameters
+    ----------
+    patches : numpy.ndarray, uint8, shape (n, n_cells)
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (n,)
+    """
+    first = (hashlib.sha256(patch.tobytes()).digest()[0] % N_BUCKETS for patch in patches)
+    return np.fromiter(first, np.uint8, len(patches))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuralpile_dagster.errors import InvalidArray
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 
 
 def described(given: object) -> str:

@@ -4,7 +4,7 @@
     count_silent(counts, shape) -> int, by another way than the histogram
 
 `MotifCounter` counts in memory, row after row, in hash tables with open addressing: most patches are ones that were
-seen before, and only the different ones are sorted, once. `MotifWriter` and `MotifReader` write and read files of
+seen before, and only the different ones are sorted, once. `write_group` and `MotifReader` write and read files of
 motifs (`MOTIFS_SCHEMA`), also those of `table`. What rows are counted together (a session's, or those of a plan that
 are no whole session) is decided in `ledger`.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +22,16 @@ from numba import njit
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import temporary_name
-from neuralpile_dagster.motifs.counts import MotifCounts, pack, summed_patches, take, total_of
-from neuralpile_dagster.motifs.records import HistogramNumbers
-from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.motifs.counts import (
+    MotifCounts,
+    bucket_of_keys,
+    bucket_of_patches,
+    pack,
+    summed_patches,
+    take,
+    total_of,
+)
+from neuralpile_dagster.motifs.records import N_BUCKETS, HistogramNumbers, MotifShape
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.arrow_rows import shared_array
@@ -72,9 +78,9 @@ def write_histogram(
         else:
             buckets = counter.take()
         spikes = motifs = without_key = 0
-        with MotifWriter(path) as writer:
+        with motif_writer(path) as writer:
             for bucket, found in enumerate(buckets):
-                writer.write(bucket, found)
+                write_group(writer, bucket, found)
                 spikes += found.spikes
                 motifs += len(found)
                 without_key += len(found.patches)
@@ -94,9 +100,9 @@ def _run(stack: ExitStack, path: Path, counter: MotifCounter) -> Path:
     """Write what was counted so far beside ``path``; removed when the stack is left."""
     run = path.with_name(temporary_name("run"))
     stack.callback(run.unlink, missing_ok=True)
-    with MotifWriter(run) as writer:
+    with motif_writer(run) as writer:
         for bucket, motifs in enumerate(counter.take()):
-            writer.write(bucket, motifs)
+            write_group(writer, bucket, motifs)
     return run
 
 
@@ -115,55 +121,44 @@ def count_silent(counts: np.ndarray, shape: MotifShape) -> int:
     return int(spikes.size - np.count_nonzero(spikes))
 
 
-class MotifWriter:
-    """Write motifs to a Parquet file, one row group for each call; a context manager.
-
-    The same motifs give the same bytes. Rows of a group are ascending: those with a key, then those without.
+def motif_writer(target: Path) -> pq.ParquetWriter:
+    """A writer of motifs (`write_group`); the same motifs give the same bytes.
 
     Parameters
     ----------
     target : Path
         File to write: use it inside `files.atomic_write` or `store.put_file`.
     """
+    return pq.ParquetWriter(
+        target,
+        MOTIFS_SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["bucket"],
+        write_statistics=False,
+        write_page_checksum=True,
+    )
 
-    def __init__(self, target: Path) -> None:
-        self._writer = pq.ParquetWriter(
-            target,
-            MOTIFS_SCHEMA,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=["bucket"],
-            write_statistics=False,
-            write_page_checksum=True,
-        )
 
-    def write(self, bucket: int, motifs: MotifCounts) -> None:
-        """Append the motifs of a bucket as a row group, also when there are none."""
-        n_keys, n_patches = len(motifs.keys), len(motifs.patches)
-        ends = np.arange(n_patches + 1, dtype=np.int64) * motifs.shape.cells
-        texts = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), n_patches, [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(motifs.patches))]
-        ).cast(pa.binary())
-        with_keys = [shared_array(motifs.keys), pa.nulls(n_keys, pa.binary()), shared_array(motifs.key_counts)]
-        without = [pa.nulls(n_patches, pa.uint64()), texts, shared_array(motifs.patch_counts)]
-        columns = [
-            shared_array(np.full(len(motifs), bucket, np.uint8)),
-            *(pa.chunked_array(pair) for pair in zip(with_keys, without, strict=True)),
-        ]
-        table = pa.Table.from_arrays(columns, schema=MOTIFS_SCHEMA)
-        self._writer.write_table(table, row_group_size=max(len(motifs), 1))
-
-    def __enter__(self) -> MotifWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
+def write_group(writer: pq.ParquetWriter, bucket: int, motifs: MotifCounts) -> None:
+    """Append the motifs of a bucket as a row group, also when there are none: those with a key, then those without."""
+    n_keys, n_patches = len(motifs.keys), len(motifs.patches)
+    ends = np.arange(n_patches + 1, dtype=np.int64) * motifs.shape.cells
+    texts = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), n_patches, [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(motifs.patches))]
+    ).cast(pa.binary())
+    with_keys = [shared_array(motifs.keys), pa.nulls(n_keys, pa.binary()), shared_array(motifs.key_counts)]
+    without = [pa.nulls(n_patches, pa.uint64()), texts, shared_array(motifs.patch_counts)]
+    columns = [
+        shared_array(np.full(len(motifs), bucket, np.uint8)),
+        *(pa.chunked_array(pair) for pair in zip(with_keys, without, strict=True)),
+    ]
+    table = pa.Table.from_arrays(columns, schema=MOTIFS_SCHEMA)
+    writer.write_table(table, row_group_size=max(len(motifs), 1))
 
 
 class MotifReader:
-    """Read a file of `MotifWriter` group by group; page checksums are verified.
+    """Read a file of `motif_writer` group by group; page checksums are verified.
 
     Raises `TableError` naming the file when it is damaged, or of another shape.
     """

@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 
 from neuralpile_dagster.motifs.counts import keys_of
-from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
+from neuralpile_dagster.motifs.records import MAX_KEY_COUNT, MotifShape
 
 MAX_NEAREST_CELLS = 32
 """Cells of a patch with which exact comparison fits int64."""
@@ -60,20 +60,20 @@ class References:
         if n_cells > MAX_NEAREST_CELLS:
             raise ValueError(f"{n_cells} cells, at most {MAX_NEAREST_CELLS} can be compared exactly")
         groups = _groups(patches)
-        self._numbers = np.zeros((len(groups), _BLOCK), np.int64)
+        numbers = np.zeros((len(groups), _BLOCK), np.int64)
         blocks = np.zeros((len(groups), _BLOCK, n_cells), np.float32)
         used = np.zeros((2, n_cells, len(groups)), np.float32)
         for block, group in enumerate(groups):
-            self._numbers[block, : len(group)] = group
+            numbers[block, : len(group)] = group
             blocks[block, : len(group)] = patches[group]
             used[:, :, block] = (patches[group] > 0).any(axis=0), (patches[group] > 0).all(axis=0)
-        self._counts = np.ascontiguousarray(blocks.transpose(0, 2, 1))
-        self._squares = np.square(blocks).sum(axis=2).astype(np.int64)
+        squares = np.square(blocks).sum(axis=2).astype(np.int64)
         with np.errstate(divide="ignore"):
-            self._inverse = np.where(self._squares > 0, 1 / np.sqrt(self._squares), 0).astype(np.float32)
-        self._any, self._all = used
-        self._n_all = self._all.sum(axis=0)
-        self._largest = self._squares.max(axis=1, initial=1).astype(np.float32)
+            inverse = np.where(squares > 0, 1 / np.sqrt(squares), 0).astype(np.float32)
+        in_any, in_all = used
+        counts, largest = np.ascontiguousarray(blocks.transpose(0, 2, 1)), squares.max(axis=1, initial=1)
+        # in the order in which `_nearest` takes them
+        self._known = counts, inverse, squares, numbers, in_any, in_all, in_all.sum(axis=0), largest.astype(np.float32)
 
     def nearest(self, patches: np.ndarray, threads: int = 1) -> np.ndarray:
         """Number of the most similar reference of each patch.
@@ -90,22 +90,12 @@ class References:
             -1 for a patch that overlaps with no reference.
         """
         found = np.empty(len(patches), np.int64)
-        known = (
-            self._counts,
-            self._inverse,
-            self._squares,
-            self._numbers,
-            self._any,
-            self._all,
-            self._n_all,
-            self._largest,
-        )
         if threads == 1 or len(patches) < 2 * _BATCH:
-            _nearest(np.ascontiguousarray(patches), *known, found)
+            _nearest(np.ascontiguousarray(patches), *self._known, found)
             return found
         with ThreadPoolExecutor(threads, "nearest") as pool:
             parts = zip(np.array_split(patches, threads), np.array_split(found, threads), strict=True)
-            for done in [pool.submit(_nearest, np.ascontiguousarray(part), *known, into) for part, into in parts]:
+            for done in [pool.submit(_nearest, np.ascontiguousarray(part), *self._known, into) for part, into in parts]:
                 done.result()
         return found
 

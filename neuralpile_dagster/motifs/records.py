@@ -1,14 +1,25 @@
-"""Records of what is made of motifs, and ``tokenizer.json``, which is published.
+"""What is stated of motifs: their shape, records of what is made of them, and ``tokenizer.json``, which is published.
 
-They need neither numba nor Arrow, so that deciding what is due stays light.
+It needs neither numba nor Arrow, so that deciding what is due stays light.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from pydantic import Field
 
-from neuralpile_dagster.errors import NewerDocument
+from neuralpile_dagster.errors import ConfigurationError, NewerDocument
 from neuralpile_dagster.records import AnalysisRecord, Model, StoredFile, read_document
+
+MAX_CELLS = 64
+KEY_CELLS = 16
+"""Cells that fit into a key of 64 bits, four bits each."""
+MAX_KEY_COUNT = 15
+N_BUCKETS = 64
+BUCKETS = tuple(f"{bucket:02d}" for bucket in range(N_BUCKETS))
+"""Partition keys of what is made bucket by bucket."""
 
 MOTIFS_VERSION = "motifs-1"
 """Code version of histograms and of sums of them; a new one makes all of them out of date."""
@@ -22,6 +33,78 @@ _FORMAT = 1
 """Of ``tokenizer.json``."""
 _RULE = "cosine-exact-1"
 """How patches that are not in the vocabulary get a token: `vocabulary.Vocabulary.tokens_of`."""
+
+
+@dataclass(frozen=True, order=True)
+class MotifShape:
+    """Shape of a patch of spike counts.
+
+    A row of counts is padded at its end with silent units and bins to a multiple of the shape, and cut into patches
+    that do not overlap.
+
+    Attributes
+    ----------
+    n_units, n_bins : int
+        Of one patch; at most `MAX_CELLS` cells.
+
+    Raises
+    ------
+    ConfigurationError
+        Another number of cells.
+    """
+
+    n_units: int
+    n_bins: int
+
+    def __post_init__(self) -> None:
+        if self.n_units < 1 or self.n_bins < 1 or self.cells > MAX_CELLS:
+            raise ConfigurationError(
+                f"the motif shape {self.name} is invalid",
+                found=f"{self.n_units} units x {self.n_bins} bins",
+                expected=f"at least one of each, and at most {MAX_CELLS} cells",
+            )
+
+    @property
+    def cells(self) -> int:
+        """Counts in a patch."""
+        return self.n_units * self.n_bins
+
+    @property
+    def name(self) -> str:
+        """``<units>x<bins>``, e.g. ``1x15``."""
+        return f"{self.n_units}x{self.n_bins}"
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a patch fits into a key."""
+        return self.cells <= KEY_CELLS
+
+    @classmethod
+    def parse(cls, name: str) -> MotifShape:
+        """The shape of that `name`; raises `ConfigurationError` for another text."""
+        if not (match := re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", name)):
+            raise ConfigurationError("a motif shape is invalid", found=name[:60], expected="<units>x<bins>, e.g. 1x15")
+        return cls(int(match[1]), int(match[2]))
+
+    def grid(self, n_units: int, n_bins: int) -> tuple[int, int]:
+        """Patches of a row of counts: (along its units, along its bins)."""
+        return -(-n_units // self.n_units), -(-n_bins // self.n_bins)
+
+    def n_patches(self, n_units: int, n_bins: int) -> int:
+        """Number of patches of a row of counts."""
+        along_units, along_bins = self.grid(n_units, n_bins)
+        return along_units * along_bins
+
+
+class _Made(Model):
+    """Record of something made of motifs, from ``inputs`` (a hash)."""
+
+    inputs: str
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files in the store."""
+        return tuple(value for _, value in self if isinstance(value, StoredFile))
 
 
 class HistogramNumbers(Model):
@@ -47,23 +130,21 @@ class HistogramRecord(AnalysisRecord):
     histogram: HistogramNumbers
 
 
-class RowsRecord(Model):
+class RowsRecord(_Made):
     """Record of the histogram of some rows of a plan's files.
 
     ``expected_patches`` and ``expected_spikes`` are from the counts themselves, without packing a patch.
     """
 
-    inputs: str
     file: StoredFile
     histogram: HistogramNumbers
     expected_patches: int
     expected_spikes: int
 
 
-class BucketRecord(Model):
+class BucketRecord(_Made):
     """Record of one bucket of a pile; ``patches`` and ``spikes`` are sums over its ``motifs``, silence not included."""
 
-    inputs: str
     bucket: int
     shape: tuple[int, int]
     file: StoredFile
@@ -72,11 +153,6 @@ class BucketRecord(Model):
     without_key: int
     patches: int
     spikes: int
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Its file in the store."""
-        return (self.file,)
 
 
 class Trained(Model):
@@ -96,7 +172,7 @@ class Trained(Model):
     expected_spikes: int
 
 
-class TableRecord(Model):
+class TableRecord(_Made):
     """Record of a pile's motif table.
 
     ``rows`` are those of the table; ``motifs`` all different ones, silence among them if there is any. ``patches`` and
@@ -104,7 +180,6 @@ class TableRecord(Model):
     in order, the share of all patches that are one of them.
     """
 
-    inputs: str
     shape: tuple[int, int]
     top: int
     file: StoredFile
@@ -118,24 +193,18 @@ class TableRecord(Model):
     trained: Trained
 
     @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Its files in the store."""
-        return self.file, self.tail_file
-
-    @property
     def stated_coverage(self) -> tuple[tuple[int, float], ...]:
         """``coverage`` of numbers of motifs that the table has; of all where it has fewer than the first."""
         return tuple(pair for pair in self.coverage if pair[0] < self.rows) or ((self.rows, self.coverage[0][1]),)
 
 
-class VocabularyRecord(Model):
+class VocabularyRecord(_Made):
     """Record of a stored vocabulary.
 
     ``motifs`` is their number (one less than ``size``), ``frequency`` the patches of the train split that they are,
     ``coverage`` the share of all patches: that of tokens that decode to what was encoded.
     """
 
-    inputs: str
     file: StoredFile
     tokenizer_file: StoredFile
     shape: str
@@ -144,11 +213,6 @@ class VocabularyRecord(Model):
     motifs: int
     frequency: int
     coverage: float
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Both files."""
-        return self.file, self.tokenizer_file
 
 
 class TokenizerDocument(Model):
@@ -191,7 +255,7 @@ def require_known(document: TokenizerDocument, name: str) -> None:
         )
 
 
-class MapRecord(Model):
+class MapRecord(_Made):
     """Record of one bucket's map, and what the vocabulary makes of the bucket's patches.
 
     ``motifs`` are all of the bucket, ``tail_motifs`` those that are not in the vocabulary, ``patches`` and
@@ -200,7 +264,6 @@ class MapRecord(Model):
     absolute differences of counts between patches of the tail and what their tokens decode to.
     """
 
-    inputs: str
     bucket: str
     vocabulary_sha256: str
     file: StoredFile
@@ -214,26 +277,15 @@ class MapRecord(Model):
     spikes_decoded: int = 0
     tail_difference: int = 0
 
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """Both files."""
-        return self.file, self.patches_file
 
-
-class TokenShardRecord(Model):
+class TokenShardRecord(_Made):
     """Record of a stored shard of tokens.
 
     ``tokens`` are all of its rows, ``exact_tokens`` those that decode to the patch that was encoded.
     """
 
-    inputs: str
     name: str
     file: StoredFile
     rows: int
     tokens: int
     exact_tokens: int
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """The file."""
-        return (self.file,)

@@ -15,6 +15,9 @@ Which histograms and buckets these are is decided in `ledger.motifs`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.counts import MotifCounts, as_texts, patches_of, total_of
-from neuralpile_dagster.motifs.histogram import MotifWriter, open_motifs
-from neuralpile_dagster.motifs.records import TOP, BucketRecord, TableRecord, Trained
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.counts import MotifCounts, as_texts, total_of
+from neuralpile_dagster.motifs.histogram import motif_writer, open_motifs, write_group
+from neuralpile_dagster.motifs.records import TOP, BucketRecord, MotifShape, TableRecord, Trained
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
+from neuralpile_dagster.tables.arrow_rows import lists_array, shared_array
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
 
@@ -78,19 +81,20 @@ def build_table(
     present = read_record(store, f"{prefix}.json", TableRecord)
     if present is not None and present.inputs == inputs and all(is_intact(store, file) for file in present.files):
         return present
-    tail = _Tail()
-    best = _Best(shape, top)
-    if trained.silent:
-        tail.add(np.array([trained.silent]))
-        best.add_patches(np.zeros((1, shape.cells), np.uint8), np.array([trained.silent]))
-    for bucket in buckets:
-        for part in read_bucket(store, bucket.file, shape):
-            tail.add(part.all_counts)
-            best.add(part)
-    patches, frequencies = best.in_order()
+    tail, best = _Tail(), MotifCounts.none(shape)
+    silence = replace(best, patches=np.zeros((1, shape.cells), np.uint8), patch_counts=np.array([trained.silent]))
+    motifs = (part for bucket in buckets for part in read_bucket(store, bucket.file, shape))
+    for part in chain([silence] if trained.silent else [], motifs):
+        tail.add(part.all_counts)
+        best = _most_frequent_of(best, part, top)
+    patches, frequencies = _in_order(best, top)
     total = max(tail.patches, 1)
     file, _ = put_file(store, f"{prefix}.parquet", lambda path: _write_table(path, patches, frequencies, total))
-    tail_file, _ = put_file(store, f"{prefix}.tail.parquet", lambda path: _write_tail(path, tail))
+    tail_file, _ = put_file(
+        store,
+        f"{prefix}.tail.parquet",
+        lambda path: pq.write_table(tail.table(), path, compression="zstd", write_page_checksum=True),
+    )
     sums = np.cumsum(frequencies)
     record = TableRecord(
         inputs=inputs,
@@ -142,55 +146,52 @@ def _covered(sums: np.ndarray, n: int, total: int) -> float:
     return float(sums[min(n, len(sums)) - 1] / total) if len(sums) else 0.0
 
 
-class _Best:
-    """The most frequent motifs added so far: at most ``top`` with a key, and as many without.
+def _most_frequent_of(best: MotifCounts, more: MotifCounts, top: int) -> MotifCounts:
+    """The most frequent motifs of both: at most ``top`` with a key, and as many without.
 
     They are compared apart, since keys and bytes sort in different ways, and together at the end.
     """
-
-    def __init__(self, shape: MotifShape, top: int) -> None:
-        self._shape, self._top = shape, top
-        none = MotifCounts.none(shape)
-        self._keys, self._key_counts = none.keys, none.key_counts
-        self._patches, self._patch_counts = none.patches, none.patch_counts
-
-    def add(self, motifs: MotifCounts) -> None:
-        keys, counts = np.concatenate([self._keys, motifs.keys]), np.concatenate([self._key_counts, motifs.key_counts])
-        chosen = _most_frequent(counts, self._top, lambda some: _as_bytes_sort(keys[some], self._shape.cells))
-        self._keys, self._key_counts = keys[chosen], counts[chosen]
-        self.add_patches(motifs.patches, motifs.patch_counts)
-
-    def add_patches(self, patches: np.ndarray, counts: np.ndarray) -> None:
-        if not len(patches):
-            return
-        patches, counts = np.concatenate([self._patches, patches]), np.concatenate([self._patch_counts, counts])
-        chosen = _most_frequent(counts, self._top, lambda some: as_texts(patches[some]))
-        self._patches, self._patch_counts = patches[chosen], counts[chosen]
-
-    def in_order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Patches and frequencies of the table."""
-        patches = np.concatenate([patches_of(self._keys, self._shape.cells), self._patches])
-        counts = np.concatenate([self._key_counts, self._patch_counts])
-        order = np.argsort(as_texts(patches), kind="stable")
-        order = order[np.argsort(-counts[order], kind="stable")][: self._top]
-        return patches[order], counts[order]
+    by_bytes = partial(_as_bytes_sort, n_cells=best.shape.cells)
+    keys = _most_frequent(best.keys, best.key_counts, more.keys, more.key_counts, top, by_bytes)
+    patches = _most_frequent(best.patches, best.patch_counts, more.patches, more.patch_counts, top, as_texts)
+    return MotifCounts(best.shape, *keys, *patches)
 
 
-def _most_frequent(counts: np.ndarray, top: int, ranks: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Places of the ``top`` largest counts; of equal ones those with the smallest ranks.
+def _most_frequent(
+    motifs: np.ndarray,
+    counts: np.ndarray,
+    more: np.ndarray,
+    more_counts: np.ndarray,
+    top: int,
+    ranks: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``top`` most frequent of some motifs and more of them, with their counts.
 
     Parameters
     ----------
-    counts : numpy.ndarray, int64, shape (n,)
+    motifs, more : numpy.ndarray, shape (n, ...)
+    counts, more_counts : numpy.ndarray, int64, shape (n,)
     top : int
     ranks : callable
-        Gives different, sortable ranks of the places that it is called with.
+        Gives different, sortable ranks of motifs; of those that are equally frequent, the smallest are taken.
     """
+    if not len(more):
+        return motifs, counts
+    motifs, counts = np.concatenate([motifs, more]), np.concatenate([counts, more_counts])
     if len(counts) <= top:
-        return np.arange(len(counts))
+        return motifs, counts
     least = np.partition(counts, len(counts) - top)[len(counts) - top]
-    more, equal = np.flatnonzero(counts > least), np.flatnonzero(counts == least)
-    return np.concatenate([more, equal[np.argsort(ranks(equal))[: top - len(more)]]])
+    above, equal = np.flatnonzero(counts > least), np.flatnonzero(counts == least)
+    chosen = np.concatenate([above, equal[np.argsort(ranks(motifs[equal]))[: top - len(above)]]])
+    return motifs[chosen], counts[chosen]
+
+
+def _in_order(best: MotifCounts, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Patches and frequencies of the table."""
+    patches, counts = best.all_patches, best.all_counts
+    order = np.argsort(as_texts(patches), kind="stable")
+    order = order[np.argsort(-counts[order], kind="stable")][:top]
+    return patches[order], counts[order]
 
 
 def _as_bytes_sort(keys: np.ndarray, n_cells: int) -> np.ndarray:
@@ -229,11 +230,11 @@ class _Tail:
         least = self._GREATEST[some.start - 1 : some.stop - 1] + 1
         return pa.table(
             {
-                "least_frequency": pa.array(least.tolist(), pa.int64()),
-                "greatest_frequency": pa.array(self._GREATEST[some].tolist(), pa.int64()),
-                "motifs": pa.array(self._motifs[some].tolist(), pa.int64()),
-                "patches": pa.array(self._patches[some].tolist(), pa.int64()),
-                "probability": pa.array((self._patches[some] / max(self.patches, 1)).tolist(), pa.float64()),
+                "least_frequency": least,
+                "greatest_frequency": self._GREATEST[some],
+                "motifs": self._motifs[some],
+                "patches": self._patches[some],
+                "probability": self._patches[some] / max(self.patches, 1),
             },
             schema=MOTIF_TAIL_SCHEMA,
         )
@@ -243,20 +244,12 @@ def _write_table(path: Path, patches: np.ndarray, frequencies: np.ndarray, total
     with pq.ParquetWriter(path, MOTIF_TABLE_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         for start in range(0, max(len(frequencies), 1), _GROUP_ROWS):
             part = slice(start, start + _GROUP_ROWS)
-            values = np.ascontiguousarray(patches[part])
-            ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-            cells = pa.Array.from_buffers(pa.uint8(), values.size, [None, pa.py_buffer(values)])
-            offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
             columns = [
-                pa.ListArray.from_arrays(offsets, cells, type=MOTIF_TABLE_SCHEMA.field("patch").type),
-                pa.array(frequencies[part].tolist(), pa.int64()),
-                pa.array((frequencies[part] / total).tolist(), pa.float64()),
+                lists_array(patches[part], MOTIF_TABLE_SCHEMA.field("patch").type),
+                shared_array(frequencies[part]),
+                shared_array(frequencies[part] / total),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA))
-
-
-def _write_tail(path: Path, tail: _Tail) -> None:
-    pq.write_table(tail.table(), path, compression="zstd", write_page_checksum=True)
 
 
 def build_bucket(
@@ -304,9 +297,9 @@ def build_bucket(
         ) from error
 
     def write(path: Path) -> None:
-        with MotifWriter(path) as writer:
+        with motif_writer(path) as writer:
             for part in _parts(motifs):
-                writer.write(bucket, part)
+                write_group(writer, bucket, part)
 
     file, _ = put_file(store, f"{prefix}.parquet", write)
     record = BucketRecord(
@@ -332,18 +325,12 @@ def read_bucket(store: Store, file: StoredFile, shape: MotifShape) -> Iterator[M
 
 
 def _total(store: Store, files: Sequence[StoredFile], shape: MotifShape, bucket: int) -> MotifCounts:
-    def groups() -> Iterator[MotifCounts]:
-        for start in range(0, len(files), _AT_ONCE):
-            yield from map_items(
-                store, lambda file: _group(store, file, shape, bucket), files[start : start + _AT_ONCE]
-            )
+    def group(file: StoredFile) -> MotifCounts:
+        with open_motifs(store, file, shape) as reader:
+            return reader.group(bucket)
 
-    return total_of(groups(), shape)
-
-
-def _group(store: Store, file: StoredFile, shape: MotifShape, bucket: int) -> MotifCounts:
-    with open_motifs(store, file, shape) as reader:
-        return reader.group(bucket)
+    parts = (files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE))
+    return total_of((found for some in parts for found in map_items(store, group, some)), shape)
 
 
 def _parts(motifs: MotifCounts) -> Iterator[MotifCounts]:

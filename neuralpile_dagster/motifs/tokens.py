@@ -1,14 +1,14 @@
 """Spike counts as tokens and back: every patch of a row becomes the number of a motif.
 
 Public functions for training code; they need numpy, pyarrow and numba. How a token is chosen is in
-`vocabulary.Vocabulary.tokens_of`, files of tokens in `shards`.
+`vocabulary.Vocabulary.tokens_of`, files of tokens in `token_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from neuralpile_dagster.motifs.given import (
     require_sequence,
     require_tokens,
 )
-from neuralpile_dagster.motifs.maps import Maps
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.motifs.vocabulary import Vocabulary, load_vocabulary, vocabulary_of
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.motifs.token_files import Maps
 
 
 class Tokenizer:

@@ -22,17 +22,18 @@ from neuralpile_dagster.motifs.counts import keys_of
 from neuralpile_dagster.motifs.given import given_motifs
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, Lookup, References
 from neuralpile_dagster.motifs.records import (
+    MAX_KEY_COUNT,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
+    MotifShape,
     TokenizerDocument,
     VocabularyRecord,
     parse_document,
     require_known,
 )
-from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import Store, put_file, read_record
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified, put_file, read_record
+from neuralpile_dagster.tables.arrow_rows import lists_array, shared_array
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
 MAX_SIZE = 1 << 32
@@ -171,18 +172,15 @@ def build_vocabulary(
     name = store.uri(table.key)
     with open_verified(store, table) as source:
         patches, frequency, coverage = _most_frequent(open_parquet(source, name), size - 1, shape, name)
-    silent = np.flatnonzero(~patches.any(axis=1))
 
     def write(path: Path) -> None:
         write_vocabulary(path, patches, frequency, shape)
 
     file, _ = put_file(store, f"{folder}/{VOCABULARY_FILE}", write)
-    document = TokenizerDocument(
-        shape=(shape.n_units, shape.n_bins),
-        size=len(patches) + 1,
+    document = _document(
+        patches,
+        shape,
         asked_size=size,
-        sep_id=len(patches),
-        silent_id=int(silent[0]),
         motifs_sha256=table.sha256,
         plan_id=plan_id,
         vocabulary_sha256=file.sha256,
@@ -200,6 +198,16 @@ def build_vocabulary(
         motifs=len(patches),
         frequency=int(frequency.sum()),
         coverage=coverage,
+    )
+
+
+def _document(patches: np.ndarray, shape: MotifShape, **facts: Any) -> TokenizerDocument:
+    return TokenizerDocument(
+        shape=(shape.n_units, shape.n_bins),
+        size=len(patches) + 1,
+        sep_id=len(patches),
+        silent_id=int(np.flatnonzero(~patches.any(axis=1))[0]),
+        **facts,
     )
 
 
@@ -251,20 +259,10 @@ def _matrix(column: pa.ListArray, shape: MotifShape, name: str) -> np.ndarray:
     return np.asarray(values).reshape(-1, shape.cells)
 
 
-def _vocabulary_schema(size: int) -> pa.Schema:
-    """Columns of ``vocabulary.parquet``; ``key`` is null where a patch has none (`counts.pack`)."""
-    return pa.schema(
-        [
-            ("id", pa.from_numpy_dtype(_token_dtype(size))),
-            ("patch", pa.list_(pa.uint8())),
-            ("frequency", pa.int64()),
-            ("key", pa.uint64()),
-        ]
-    )
-
-
 def write_vocabulary(path: Path, patches: np.ndarray, frequency: np.ndarray, shape: MotifShape) -> None:
     """Write ``vocabulary.parquet``; the same motifs give the same bytes.
+
+    Its column ``key`` is null where a patch has none (`counts.pack`).
 
     Parameters
     ----------
@@ -274,18 +272,17 @@ def write_vocabulary(path: Path, patches: np.ndarray, frequency: np.ndarray, sha
     frequency : numpy.ndarray, int64, shape (n_motifs,)
     shape : MotifShape
     """
-    n_motifs, n_cells = patches.shape
-    schema = _vocabulary_schema(n_motifs + 1)
-    ends = pa.array(np.arange(n_motifs + 1, dtype=np.int32) * n_cells)
+    n_motifs = len(patches)
     without = (patches > MAX_KEY_COUNT).any(axis=1) | (not shape.has_keys)
     keys = keys_of(patches) if shape.has_keys else np.zeros(n_motifs, np.uint64)
-    columns = [
-        pa.array(np.arange(n_motifs), schema.field("id").type),
-        pa.ListArray.from_arrays(ends, pa.array(patches.reshape(-1))),
-        pa.array(frequency),
-        pa.array(keys, mask=without),
-    ]
-    table = pa.Table.from_arrays(columns, schema=schema)
+    table = pa.table(
+        {
+            "id": shared_array(np.arange(n_motifs, dtype=_token_dtype(n_motifs + 1))),
+            "patch": lists_array(patches, pa.list_(pa.uint8())),
+            "frequency": shared_array(frequency),
+            "key": pa.array(keys, mask=without),
+        }
+    )
     pq.write_table(table, path, compression="zstd", write_page_index=True, write_page_checksum=True)
 
 
@@ -345,8 +342,8 @@ def parse_vocabulary(document: TokenizerDocument, file: pa.NativeFile, name: str
         )
     shape = MotifShape(*document.shape)
     with damaged(name):
-        table = open_parquet(file, name).read(["id", "patch", "frequency"], use_threads=False).combine_chunks()
-        patches = _matrix(_only_chunk(table["patch"]), shape, name)
+        table = open_parquet(file, name).read(["id", "patch", "frequency"], use_threads=False)
+        patches = _matrix(table["patch"].combine_chunks(), shape, name)
         ids, frequency = table["id"].to_numpy(), table["frequency"].to_numpy()
     expected = document.size - 1
     silent = document.silent_id
@@ -364,10 +361,6 @@ def parse_vocabulary(document: TokenizerDocument, file: pa.NativeFile, name: str
     return Vocabulary(document, patches, frequency)
 
 
-def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
 def vocabulary_of(patches: Sequence[Sequence[int]] | np.ndarray, shape: MotifShape) -> Vocabulary:
     """A vocabulary of given motifs, in the order of their tokens; one of them must be silent.
 
@@ -382,16 +375,7 @@ def vocabulary_of(patches: Sequence[Sequence[int]] | np.ndarray, shape: MotifSha
         They are not such motifs (`given.given_motifs`).
     """
     motifs = given_motifs(patches, shape)
-    silent = np.flatnonzero(~motifs.any(axis=1))
-    require_size(shape, len(motifs) + 1)
-    document = TokenizerDocument(
-        shape=(shape.n_units, shape.n_bins),
-        size=len(motifs) + 1,
-        asked_size=len(motifs) + 1,
-        sep_id=len(motifs),
-        silent_id=int(silent[0]),
-        motifs_sha256="",
-        plan_id="",
-        vocabulary_sha256="",
-    )
+    size = len(motifs) + 1
+    require_size(shape, size)
+    document = _document(motifs, shape, asked_size=size, motifs_sha256="", plan_id="", vocabulary_sha256="")
     return Vocabulary(document, motifs, np.zeros(len(motifs), np.int64))

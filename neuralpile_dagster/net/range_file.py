@@ -48,3 +48,11 @@ class RangeFile(io.RawIOBase):
         done = self.fill(self._at, target) if target else 0
         self._at += done
         return done
+
+    def readall(self) -> bytes:
+        """Read to the end; `io.RawIOBase` would do so in pieces of 8 kB, each a request."""
+        content = bytearray(max(0, self.size - self._at))
+        target = memoryview(content)
+        while target and (done := self.readinto(target)):
+            target = target[done:]
+        return bytes(content[: len(content) - len(target)])

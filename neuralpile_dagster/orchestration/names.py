@@ -12,7 +12,7 @@ from neuralpile_dagster.ledger import kinds
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
-from neuralpile_dagster.motifs.shape import BUCKETS
+from neuralpile_dagster.motifs.records import BUCKETS
 
 NO_SESSIONS = "_materialize_the_manifest_first"
 """The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""

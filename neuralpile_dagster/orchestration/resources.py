@@ -31,7 +31,7 @@ from neuralpile_dagster.store import Store, open_store
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
-    from neuralpile_dagster.hub.model import LoadableHub
+    from neuralpile_dagster.hub import LoadableHub
     from neuralpile_dagster.net.retry import RetryPolicy
 
 _LOCKS = "runs"

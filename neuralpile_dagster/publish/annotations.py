@@ -21,8 +21,7 @@ from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
 from neuralpile_dagster.tables.schemas import (
     INTERVALS_SCHEMA,

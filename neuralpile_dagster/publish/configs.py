@@ -19,13 +19,12 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import atomic_write
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.publish.annotations import AnnotatedFacts
 from neuralpile_dagster.publish.card_parts import Config, Split, row_arrow_bytes
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified
 from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster.tables.schemas import (

@@ -11,16 +11,14 @@ from pathlib import Path
 
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.markdown import link, table, text
-from neuralpile_dagster.motifs.records import TableRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape, TableRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card import PROGRAM, warning
 from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.records import ShardRecord, StoredFile
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import fetch
+from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
 

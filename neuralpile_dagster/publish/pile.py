@@ -31,8 +31,7 @@ from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
 from neuralpile_dagster.publish.segments import Clock, ShardScan, pile_segments, scan_shard
 from neuralpile_dagster.publish.token_counts import PileRow, SessionId, count_splits, write_token_counts
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import fetch
+from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 

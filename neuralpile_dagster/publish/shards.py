@@ -29,8 +29,7 @@ from neuralpile_dagster.errors import DocumentError, HubError
 from neuralpile_dagster.files import require_free, sha256_of, sha256_once, write_bytes
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 

@@ -14,22 +14,23 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.markdown import link, table
 from neuralpile_dagster.motifs.records import (
+    KEY_CELLS,
+    MAX_KEY_COUNT,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
     MapRecord,
+    MotifShape,
     TokenizerDocument,
     TokenShardRecord,
     VocabularyRecord,
     parse_document,
 )
-from neuralpile_dagster.motifs.shape import KEY_CELLS, MAX_KEY_COUNT, MotifShape
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.motif_table import TAGS, OfPile, bin_width, cite_section, opening
 from neuralpile_dagster.records import ShardRecord
-from neuralpile_dagster.store import Store
-from neuralpile_dagster.store.fetching import fetch
+from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 
 Shards = Mapping[str, Sequence[TokenShardRecord]]

@@ -159,7 +159,7 @@ class _OnTheHub:
 
     @cached_property
     def _pinned(self) -> PinnedRepository:
-        from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+        from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 
         return HuggingFaceHub.from_environment(self.full_name.partition("/")[0]).pin(self.full_name, self.asked)
 

@@ -132,7 +132,7 @@ def store_recording(
 
 def load_recording(store: Store, trains: TrainsRecord) -> Recording:
     """Read a stored recording back; raises `StoreError` or `TableError` when its file is damaged."""
-    from neuralpile_dagster.store.fetching import open_verified
+    from neuralpile_dagster.store import open_verified
     from neuralpile_dagster.tables.spike_trains import read_recording
 
     with open_verified(store, trains.file) as file:

@@ -11,8 +11,7 @@ from neuralpile_dagster.errors import OutOfMemory
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.records import CountsRecord
 from neuralpile_dagster.settings import ProcessSettings
-from neuralpile_dagster.store import Store, put_file
-from neuralpile_dagster.store.fetching import open_verified
+from neuralpile_dagster.store import Store, open_verified, put_file
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.unit_order import UnitOrderRecord, write_order
 

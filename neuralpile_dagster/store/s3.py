@@ -26,7 +26,7 @@ from neuralpile_dagster.files import explained, free_bytes, remove_abandoned
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store.model import MAX_PREFIX_LENGTH, check_key
+from neuralpile_dagster.store import MAX_PREFIX_LENGTH, check_key
 from neuralpile_dagster.store.s3_client import S3_POLICY, is_missing, open_client, s3_errors
 
 MAX_READ_BYTES = 256 * 1024**2
@@ -70,12 +70,12 @@ class S3Store:
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _object(self, key: str) -> S3Object:
-        return S3Object(self._client, self.bucket, self._name(key), self.policy)
-
     def uri(self, key: str) -> str:
         """``s3://bucket/prefix/key``."""
         return f"s3://{self.bucket}/{self._name(key)}"
+
+    def path(self, key: str) -> None:
+        """See `Store.path`."""
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
@@ -96,16 +96,59 @@ class S3Store:
 
     def open_ranges(self, key: str) -> S3File:
         """As `open`, for reads by several threads at a time."""
-        return S3File(self._object(key))
+        return S3File(self, key)
 
     def read(self, key: str) -> bytes | None:
         """See `Store.read`."""
-        return self._object(key).fetch(MAX_READ_BYTES)
+        return self.fetch(key, MAX_READ_BYTES)
 
     def size(self, key: str) -> int | None:
         """See `Store.size`."""
-        head = self._object(key).head()
+        head = self.head(key)
         return None if head is None else int(head["ContentLength"])
+
+    def head(self, key: str) -> dict[str, Any] | None:
+        """S3's description of an object, or None when there is none."""
+        with s3_errors(f"{self.uri(key)} cannot be looked up", self._client):
+            try:
+                return dict(self._client.head_object(Bucket=self.bucket, Key=self._name(key)))
+            except ClientError as error:
+                if is_missing(error):
+                    return None
+                raise
+
+    def fetch(self, key: str, limit: int, **request: str) -> bytes | None:
+        """The body of a GetObject ``request`` (``Range``, ``IfMatch``), or None when there is no such object.
+
+        boto3 retries requests; bodies that are cut short are retried here.
+        Raises `StoreError` before reading when the body has more than ``limit`` bytes.
+        """
+        uri, name = self.uri(key), self._name(key)
+
+        def attempt() -> bytes | None:
+            with s3_errors(f"{uri} cannot be read", self._client):
+                try:
+                    response = self._client.get_object(Bucket=self.bucket, Key=name, **request)
+                except ClientError as error:
+                    if is_missing(error):
+                        return None
+                    raise
+            with closing(response["Body"]) as body:
+                length = response.get("ContentLength")
+                if length is None:
+                    raise AttemptFailed("a response without Content-Length, which may be truncated")
+                if length > limit:
+                    raise StoreError(f"{uri} is too long", found=f"{length:,} bytes", expected=f"at most {limit:,}")
+                try:
+                    return bytes(body.read())
+                except (HTTPClientError, IncompleteReadError) as error:
+                    raise AttemptFailed(type(error).__name__) from error
+
+        try:
+            return retry_call(attempt, uri, self.policy)
+        except AttemptFailed as failure:
+            reason = failure.reason
+        raise StoreUnavailable(f"{uri} cannot be read", found=reason, remedy="try again later")
 
     def remember(self, file: StoredFile, written: os.stat_result) -> None:
         """Do nothing: what the server keeps is known by reading it."""
@@ -162,90 +205,34 @@ def _require_room(uri: str) -> None:
         )
 
 
-class S3Object:
-    """One object on S3: where it is, and what is needed to read it."""
-
-    def __init__(self, client: Any, bucket: str, name: str, policy: RetryPolicy) -> None:
-        self.client = client
-        self.bucket = bucket
-        self.name = name
-        self.policy = policy
-        self.uri = f"s3://{bucket}/{name}"
-
-    def head(self) -> dict[str, Any] | None:
-        """S3's description of the object, or None when there is none."""
-        with s3_errors(f"{self.uri} cannot be looked up", self.client):
-            try:
-                return dict(self.client.head_object(Bucket=self.bucket, Key=self.name))
-            except ClientError as error:
-                if is_missing(error):
-                    return None
-                raise
-
-    def fetch(self, limit: int, **request: str) -> bytes | None:
-        """The body of a GetObject ``request`` (``Range``, ``IfMatch``), or None when there is no such object.
-
-        boto3 retries requests; bodies that are cut short are retried here.
-        Raises `StoreError` before reading when the body has more than ``limit`` bytes.
-        """
-
-        def attempt() -> bytes | None:
-            with s3_errors(f"{self.uri} cannot be read", self.client):
-                try:
-                    response = self.client.get_object(Bucket=self.bucket, Key=self.name, **request)
-                except ClientError as error:
-                    if is_missing(error):
-                        return None
-                    raise
-            with closing(response["Body"]) as body:
-                length = response.get("ContentLength")
-                if length is None:
-                    raise AttemptFailed("a response without Content-Length, which may be truncated")
-                if length > limit:
-                    raise StoreError(
-                        f"{self.uri} is too long", found=f"{length:,} bytes", expected=f"at most {limit:,}"
-                    )
-                try:
-                    return bytes(body.read())
-                except (HTTPClientError, IncompleteReadError) as error:
-                    raise AttemptFailed(type(error).__name__) from error
-
-        try:
-            return retry_call(attempt, self.uri, self.policy)
-        except AttemptFailed as failure:
-            reason = failure.reason
-        raise StoreUnavailable(f"{self.uri} cannot be read", found=reason, remedy="try again later")
-
-
 class S3File(RangeFile):
-    """The bytes of an `S3Object` as a file for random access; raises `StoreError` when there is none.
+    """The bytes of an object as a file for random access; raises `StoreError` when there is none.
 
     Each ``read`` is one ranged request. Where the object is replaced
     meanwhile, reading raises `StoreUnavailable` and never mixes the two.
     """
 
-    def __init__(self, source: S3Object) -> None:
-        head = source.head()
+    def __init__(self, store: S3Store, key: str) -> None:
+        self._store, self._key = store, key
+        head = store.head(key)
         if head is None:
-            raise _missing(source)
+            raise self._missing()
         super().__init__(int(head["ContentLength"]))
-        self._object = source
         self._etag = str(head["ETag"])
 
     def fill(self, start: int, target: memoryview) -> int:
         """See `RangeFile.fill`; one request gives all bytes."""
         wanted = len(target)
-        data = self._object.fetch(wanted, Range=f"bytes={start}-{start + wanted - 1}", IfMatch=self._etag)
+        data = self._store.fetch(self._key, wanted, Range=f"bytes={start}-{start + wanted - 1}", IfMatch=self._etag)
         if data is None:
-            raise _missing(self._object)
+            raise self._missing()
         if len(data) != wanted:
             raise StoreUnavailable(
-                f"{self._object.uri} cannot be read", found=f"{len(data):,} bytes", expected=f"{wanted:,}"
+                f"{self._store.uri(self._key)} cannot be read", found=f"{len(data):,} bytes", expected=f"{wanted:,}"
             )
         target[:] = data
         return wanted
 
-
-def _missing(source: S3Object) -> StoreError:
-    """The error for an object that is not there."""
-    return StoreError(f"{source.uri} is not in the store", remedy="materialize the asset that makes it")
+    def _missing(self) -> StoreError:
+        uri = self._store.uri(self._key)
+        return StoreError(f"{uri} is not in the store", remedy="materialize the asset that makes it")

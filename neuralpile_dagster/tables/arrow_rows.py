@@ -88,11 +88,20 @@ def counts_array(counts: np.ndarray) -> pa.ListArray:
         Another dtype, other dimensions, or more than `MAX_ROW_TOKENS` tokens.
     """
     require_counts(counts)
-    n_units, n_bins = counts.shape
-    values = shared_array(np.ascontiguousarray(counts).reshape(-1))
-    ends = np.arange(n_units + 1, dtype=np.int64) * n_bins
-    units = pa.ListArray.from_arrays(shared_array(ends.astype(np.int32)), values, type=COUNTS.value_type)
-    return pa.ListArray.from_arrays(shared_array(np.array([0, n_units], np.int32)), units, type=COUNTS)
+    return nested_array(counts, COUNTS)
+
+
+def nested_array(matrix: np.ndarray, kind: pa.ListType) -> pa.ListArray:
+    """A matrix, any dtype, shape (n_units, n), as one list of lists that shares its memory."""
+    ends = shared_array(np.array([0, len(matrix)], np.int32))
+    return pa.ListArray.from_arrays(ends, lists_array(matrix, kind.value_type), type=kind)
+
+
+def lists_array(matrix: np.ndarray, kind: pa.ListType) -> pa.ListArray:
+    """The rows of a matrix, any dtype, shape (n_rows, n), as lists that share its memory."""
+    ends = np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1]
+    values = shared_array(np.ascontiguousarray(matrix).reshape(-1))
+    return pa.ListArray.from_arrays(shared_array(ends.astype(np.int32)), values, type=kind)
 
 
 def shared_array(values: np.ndarray) -> pa.Array:

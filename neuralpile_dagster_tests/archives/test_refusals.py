@@ -28,7 +28,7 @@ from neuralpile_dagster.archives.figshare import FigshareArchive
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, StoreError, TransientError
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.net import retry
 from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import RemoteObject

@@ -11,7 +11,7 @@ from neuralpile_dagster.catalog.load import check_user_catalog, load_catalog, lo
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
-from neuralpile_dagster.motifs import shape
+from neuralpile_dagster.motifs import records
 from neuralpile_dagster.publish.component import _NOT_PUBLISHED_OF_ROW
 from neuralpile_dagster.settings import Settings
 
@@ -89,7 +89,7 @@ def test_shapes_of_a_row_enter_no_hash_of_what_is_published(tmp_path: Path):
 
 
 def test_the_catalog_and_the_motifs_agree_on_the_largest_shape():
-    assert model.MAX_MOTIF_CELLS == shape.MAX_CELLS
+    assert model.MAX_MOTIF_CELLS == records.MAX_CELLS
 
 
 @pytest.mark.parametrize(

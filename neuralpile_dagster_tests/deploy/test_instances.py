@@ -172,7 +172,7 @@ READ_SETTINGS = """
 from pathlib import Path
 from neuralpile_dagster.archives.dandi import DandiArchive
 from neuralpile_dagster.archives.figshare import FigshareArchive
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.settings import ProcessSettings, Settings
 print(Settings.from_environment(), ProcessSettings.from_environment(), HuggingFaceHub.from_environment("lab"))
 for archive in (DandiArchive.from_environment(Path("x")), FigshareArchive.from_environment(Path("x"))):

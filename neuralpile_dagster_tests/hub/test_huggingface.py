@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuralpile_dagster.errors import ConfigurationError, HubConflict, HubError
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, folder_of, hub_for, published, quiet
 from neuralpile_dagster_tests.servers.hf_hub import HubServer

@@ -19,7 +19,7 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 PUBLISHER = """
 import sys
 from pathlib import Path
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 HuggingFaceHub("lab", batch_bytes=130_000, xet_batch_bytes=130_000).publish("x", Path(sys.argv[1]))
 """
 

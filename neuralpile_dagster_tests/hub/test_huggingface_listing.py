@@ -11,8 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface import read
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub, read
 from neuralpile_dagster_tests.fixtures.huggingface import QUICK, hub_for
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.http import Request, Response, Server, json_response

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
-from neuralpile_dagster.hub.model import list_folder
+from neuralpile_dagster.hub import list_folder
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, folder_of, hub_for, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status

@@ -56,7 +56,7 @@ def test_a_failing_push_tells_no_secret(
 
 def test_a_failing_push_in_a_process_of_its_own_leaves_no_secret_in_output_or_files(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub;"
+        "import sys; from pathlib import Path; from neuralpile_dagster.hub.huggingface import HuggingFaceHub;"
         "hub = HuggingFaceHub.from_environment('lab'); print(hub); hub.publish('x', Path(sys.argv[1]))"
     )
     home = tmp_path / "home"

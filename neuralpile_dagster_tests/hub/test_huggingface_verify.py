@@ -33,7 +33,7 @@ from neuralpile_dagster_tests.servers.hf_hub import HubServer
 VERIFY = """
 import json, sys
 from pathlib import Path
-from neuralpile_dagster.hub.huggingface.hub import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 from neuralpile_dagster.hub.verify import verify_publication
 print(json.dumps(verify_publication(HuggingFaceHub.from_environment("lab"), "mice", Path(sys.argv[1]))))
 """

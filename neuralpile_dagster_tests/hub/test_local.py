@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, HubConflict, HubError, StoreError
-from neuralpile_dagster.hub import local, open_hub
+from neuralpile_dagster.hub import Publication, local, open_hub
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, SECOND, contents, make_folder, silent
 

@@ -143,7 +143,7 @@ def test_from_another_disk_shards_are_copied(
     def link(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("neuralpile_dagster.store.fetching.os.link", link)
+    monkeypatch.setattr("neuralpile_dagster.store.os.link", link)
     assert pile.write(tmp_path / "b") == written.record
     assert contents(written.folder) == contents(tmp_path / "b")
     shard = next(iter(written.record.shards["train"])).path

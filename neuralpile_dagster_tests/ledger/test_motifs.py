@@ -25,10 +25,9 @@ from neuralpile_dagster.ledger.motifs import MotifTask, make_bucket, make_table,
 from neuralpile_dagster.merge.model import PilePlan, SourceFile
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
-from neuralpile_dagster.motifs.counts import keys_of
+from neuralpile_dagster.motifs.counts import bucket_of_keys, bucket_of_patches, keys_of
 from neuralpile_dagster.motifs.histogram import count_silent
-from neuralpile_dagster.motifs.records import TableRecord
-from neuralpile_dagster.motifs.shape import BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.motifs.records import BUCKETS, MotifShape, TableRecord
 from neuralpile_dagster.motifs.table import read_bucket, read_top
 from neuralpile_dagster.records import CountsRecord, SplitRules
 from neuralpile_dagster.settings import Settings

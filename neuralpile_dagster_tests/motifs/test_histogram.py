@@ -9,11 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.counts import MotifCounts, counts_of_patches, total_of
+from neuralpile_dagster.motifs.counts import MotifCounts, bucket_of_keys, bucket_of_patches, total_of
 from neuralpile_dagster.motifs.histogram import MotifReader, count_silent, write_histogram
-from neuralpile_dagster.motifs.records import HistogramNumbers
-from neuralpile_dagster.motifs.shape import N_BUCKETS, MotifShape, bucket_of_keys, bucket_of_patches
-from neuralpile_dagster_tests.fixtures.motifs import as_counter, oracle, random_rows, read_histogram
+from neuralpile_dagster.motifs.records import N_BUCKETS, HistogramNumbers, MotifShape
+from neuralpile_dagster_tests.fixtures.motifs import as_counter, counts_of_patches, oracle, random_rows, read_histogram
 
 SHAPES = [MotifShape(1, 15), MotifShape(4, 4), MotifShape(2, 3), MotifShape(1, 1), MotifShape(3, 11), MotifShape(8, 8)]
 SILENT = {shape: bytes(shape.cells) for shape in SHAPES}

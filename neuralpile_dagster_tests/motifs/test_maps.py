@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import StoreError, TableError
-from neuralpile_dagster.motifs.counts import keys_of
-from neuralpile_dagster.motifs.maps import MapRecord, Maps, build_map
-from neuralpile_dagster.motifs.shape import MAX_KEY_COUNT, MotifShape, bucket_of_keys
+from neuralpile_dagster.motifs.counts import bucket_of_keys, keys_of
+from neuralpile_dagster.motifs.records import MAX_KEY_COUNT, MotifShape
+from neuralpile_dagster.motifs.token_files import MapRecord, Maps, build_map
 from neuralpile_dagster.motifs.tokens import Tokenizer
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile

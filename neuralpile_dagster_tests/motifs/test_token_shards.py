@@ -14,8 +14,8 @@ import pytest
 from neuralpile_dagster.errors import StoreError, TableError
 from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
-from neuralpile_dagster.motifs.shape import MotifShape
-from neuralpile_dagster.motifs.shards import TokenShardRecord, build_token_shard
+from neuralpile_dagster.motifs.records import MotifShape
+from neuralpile_dagster.motifs.token_files import TokenShardRecord, build_token_shard
 from neuralpile_dagster.publish.motif_table import OfPile, bin_width
 from neuralpile_dagster.publish.tokens import write_tokens
 from neuralpile_dagster.records import StoredFile

@@ -17,7 +17,7 @@ import neuralpile_dagster.motifs
 from neuralpile_dagster.errors import InvalidArray
 from neuralpile_dagster.motifs import Tokenizer, decode, deinterleave, encode, interleave
 from neuralpile_dagster.motifs.counts import patches_of
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster_tests.fixtures.tokens import (
     as_patches,

@@ -13,7 +13,7 @@ import pytest
 from neuralpile_dagster.errors import ConfigurationError, DocumentError, NewerDocument, StoreError, TableError
 from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs.counts import patches_of
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.motifs.vocabulary import (
     build_vocabulary,
     load_vocabulary,

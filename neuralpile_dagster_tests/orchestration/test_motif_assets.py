@@ -22,8 +22,8 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.checks.motifs import MadeEvidence, read_evidence
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.errors import HubError
+from neuralpile_dagster.hub import list_folder
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, PileTask, PlannedPile, require_planned

@@ -16,9 +16,8 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.checks.dataset import spike_times_give_the_counts
 from neuralpile_dagster.checks.model import Verdict
 from neuralpile_dagster.errors import HubError
-from neuralpile_dagster.hub import open_hub
+from neuralpile_dagster.hub import Publication, open_hub
 from neuralpile_dagster.hub.local import LocalHub
-from neuralpile_dagster.hub.model import Publication
 from neuralpile_dagster.hub.verify import verify_publication
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import dataset_due, pile_due

@@ -13,7 +13,7 @@ import pytest
 
 from neuralpile_dagster.errors import HubError, HubUnavailable, StoreError
 from neuralpile_dagster.hub.huggingface.client import HUB_POLICY
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.progress import _Warner
 from neuralpile_dagster.reading import Pile, Windows, open_tokenizer
 from neuralpile_dagster.store import LocalStore
@@ -139,7 +139,7 @@ def test_a_hub_that_is_away_is_named_at_once_and_in_the_end_with_what_to_do(
 ):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("neuralpile_dagster.progress._WARNER", _Warner())
-    monkeypatch.setattr("neuralpile_dagster.hub.huggingface.hub.HUB_POLICY", replace(HUB_POLICY, attempts=2))
+    monkeypatch.setattr("neuralpile_dagster.hub.huggingface.HUB_POLICY", replace(HUB_POLICY, attempts=2))
     with pytest.raises(HubUnavailable, match="check this machine's network") as caught:
         Pile.open("lab/neural-pile")
     (line,) = [record.message for record in caplog.records if "trying again" in record.message]

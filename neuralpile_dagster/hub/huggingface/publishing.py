@@ -9,10 +9,11 @@ whose response was lost is looked up, never sent twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -20,12 +21,14 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import DatasetInfo, RepoFile
 
 from neuralpile_dagster.errors import HubConflict, HubError, HubUnavailable
+from neuralpile_dagster.hub import RepositoryFile, version_digest
 from neuralpile_dagster.hub.huggingface.client import FAILURES, Problem, Secrets, asked_wait_s, explain
 from neuralpile_dagster.hub.huggingface.read import remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits, upload
-from neuralpile_dagster.hub.model import RepositoryFile, version_digest
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call
 from neuralpile_dagster.progress import Progress
+
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
 
 @dataclass
@@ -131,10 +134,56 @@ class Publishing:
             *(CommitOperationCopy(source, path, src_revision=plan.head) for source, path in plan.copy),
             *(CommitOperationDelete(path, is_folder=False) for path in plan.delete),
         ]
-        title = f"Publish {version_digest(self.files)}"
-        return commit(
-            self.api, self.repository, operations, plan.head, title, self.limits.files_per_commit, self.progress
-        )
+        return self._commit(operations, plan.head)
+
+    def _commit(self, operations: Sequence[Operation], head: str) -> str | None:
+        """Apply all operations on top of commit ``head``; readers of main see none of them or all.
+
+        Gives the new commit. More operations than ``limits.files_per_commit`` become
+        several commits of a pull request, merged once: then None, because what the
+        merge made must be looked at (somebody's commit may have come between).
+        Raises `HubConflict`, or what huggingface_hub raises (412 when main is not at ``head`` any more).
+        """
+        title, size = f"Publish {version_digest(self.files)}", self.limits.files_per_commit
+        create = partial(self.api.create_commit, self.repository, commit_message=title, repo_type="dataset")
+        committing = f"{self.repository}: committing {len(operations):,} changed files"
+        if len(operations) <= size:
+            self.progress(committing)
+            return create(operations, parent_commit=head).oid
+        self._close_leftovers(title)
+        parts = [operations[start : start + size] for start in range(0, len(operations), size)]
+        self.progress(f"{committing} in {len(parts):,} parts, then merging them")
+        # not create_commit(create_pr=True): this one is a draft, which nobody can merge while it is incomplete
+        number = self.api.create_pull_request(self.repository, title, repo_type="dataset").num
+        try:
+            parent = head
+            for part in parts:
+                parent = create(part, revision=f"refs/pr/{number}", parent_commit=parent).oid
+            self.api.change_discussion_status(self.repository, number, "open", repo_type="dataset")
+            # a merge cannot be pinned to its parent: what slips through here is found by the next plan
+            current = self.api.dataset_info(self.repository, revision="main").sha
+            if current != head:
+                found = f"main is at {current}, not {head}"
+                raise HubConflict(f"{self.repository} changed while it was published", found=found)
+            self.api.merge_pull_request(self.repository, number, repo_type="dataset")
+        except FAILURES:
+            self._close(number)
+            raise
+        return None
+
+    def _close_leftovers(self, title: str) -> None:
+        """Close pull requests of the same title, drafts and open: an earlier attempt to publish this version died."""
+        pulls = self.api.get_repo_discussions(self.repository, repo_type="dataset", discussion_type="pull_request")
+        for found in list(pulls):
+            if found.title == title and found.status in ("draft", "open"):
+                self._close(found.num)
+
+    def _close(self, number: int) -> None:
+        try:
+            self.api.change_discussion_status(self.repository, number, "closed", repo_type="dataset")
+        except FAILURES as error:
+            name = type(error).__name__
+            self.progress(f"{self.repository}: pull request {number} could not be closed ({name}); it is harmless")
 
     def _head(self) -> str:
         """The commit that main is at; the repository is created when there is none."""
@@ -157,78 +206,6 @@ def repository_info(api: HfApi, repository: str) -> DatasetInfo | None:
         return api.dataset_info(repository, revision="main")
     except RepositoryNotFoundError:
         return None
-
-
-Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
-
-
-def commit(
-    api: HfApi,
-    repository: str,
-    operations: Sequence[Operation],
-    head: str,
-    title: str,
-    files_per_commit: int,
-    progress: Progress,
-) -> str | None:
-    """Apply all operations on top of commit ``head``; readers of main see none of them or all.
-
-    Gives the new commit. More operations than ``files_per_commit`` become
-    several commits of a pull request, merged once: then None, because what the
-    merge made must be looked at (somebody's commit may have come between).
-    Raises `HubConflict`, or what huggingface_hub raises (412 when main is not at ``head`` any more).
-    """
-    if len(operations) <= files_per_commit:
-        progress(f"{repository}: committing {len(operations):,} changed files")
-        made = api.create_commit(repository, operations, commit_message=title, repo_type="dataset", parent_commit=head)
-        return made.oid
-    _close_leftovers(api, repository, title, progress)
-    parts = list(_parts(operations, files_per_commit))
-    progress(f"{repository}: committing {len(operations):,} changed files in {len(parts):,} parts, then merging them")
-    # not create_commit(create_pr=True): this one is a draft, which nobody can merge while it is incomplete
-    pull = api.create_pull_request(repository, title, repo_type="dataset")
-    try:
-        _fill_and_merge(api, repository, parts, pull.num, title, head)
-    except FAILURES:
-        _close(api, repository, pull.num, progress)
-        raise
-    return None
-
-
-def _fill_and_merge(
-    api: HfApi, repository: str, parts: Sequence[Sequence[Operation]], number: int, title: str, head: str
-) -> None:
-    branch, parent = f"refs/pr/{number}", head
-    for part in parts:
-        made = api.create_commit(
-            repository, part, commit_message=title, repo_type="dataset", revision=branch, parent_commit=parent
-        )
-        parent = made.oid
-    api.change_discussion_status(repository, number, "open", repo_type="dataset")
-    current = api.dataset_info(repository, revision="main").sha
-    if current != head:  # a merge cannot be pinned to its parent: what slips through here is found by the next plan
-        raise HubConflict(f"{repository} changed while it was published", found=f"main is at {current}, not {head}")
-    api.merge_pull_request(repository, number, repo_type="dataset")
-
-
-def _parts(operations: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
-    for start in range(0, len(operations), size):
-        yield operations[start : start + size]
-
-
-def _close_leftovers(api: HfApi, repository: str, title: str, progress: Progress) -> None:
-    """Close pull requests of the same title, drafts and open: an earlier attempt to publish this version died."""
-    leftovers = api.get_repo_discussions(repository, repo_type="dataset", discussion_type="pull_request")
-    for found in list(leftovers):
-        if found.title == title and found.status in ("draft", "open"):
-            _close(api, repository, found.num, progress)
-
-
-def _close(api: HfApi, repository: str, number: int, progress: Progress) -> None:
-    try:
-        api.change_discussion_status(repository, number, "closed", repo_type="dataset")
-    except FAILURES as error:
-        progress(f"{repository}: pull request {number} could not be closed ({type(error).__name__}); it is harmless")
 
 
 @dataclass(frozen=True)
@@ -268,12 +245,9 @@ def _same(folder: Path, local: RepositoryFile, remote: RepoFile | None) -> bool:
         return False
     if remote.lfs is not None:
         return remote.lfs.sha256 == local.sha256
-    return remote.blob_id == git_blob_id((folder / local.path).read_bytes())
-
-
-def git_blob_id(content: bytes) -> str:
-    """Git's id of a file's content (hex sha1), which the Hub lists for files that are not in large storage."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    content = (folder / local.path).read_bytes()
+    # git's id of a content, which the Hub lists for files that are not in large storage
+    return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def version_tag(files: Iterable[RepositoryFile], tags: Iterable[str]) -> str:

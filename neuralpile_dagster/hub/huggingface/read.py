@@ -111,15 +111,14 @@ class HubFile(RangeFile):
     module `client` sends once: so they are retried here. Raises `HubUnavailable`.
     """
 
-    def __init__(
-        self, repository: str, path: str, revision: str, size: int, endpoint: str, secrets: Secrets, policy: RetryPolicy
-    ) -> None:
-        super().__init__(size)
-        self.name = f"{repository}/{path}"
-        self._secrets = secrets
-        self._url = hf_hub_url(repository, path, repo_type="dataset", revision=revision, endpoint=endpoint)
-        self._headers = {**build_hf_headers(token=secrets.token), "Accept-Encoding": "identity"}
-        self._policy = policy
+    def __init__(self, repository: PinnedRepository, path: str) -> None:
+        super().__init__(repository.sizes[path])
+        self.name = f"{repository.name}/{path}"
+        self._policy, self._secrets = repository.policy, repository.secrets
+        self._url = hf_hub_url(
+            repository.name, path, repo_type="dataset", revision=repository.commit, endpoint=repository.endpoint
+        )
+        self._headers = {**build_hf_headers(token=self._secrets.token), "Accept-Encoding": "identity"}
 
     def fill(self, start: int, target: memoryview) -> int:
         """See `RangeFile.fill`; one request."""
@@ -162,9 +161,9 @@ def buffered(file: HubFile) -> io.BufferedReader:
 
 @dataclass(frozen=True)
 class PinnedRepository:
-    """The files of one commit of a repository; ``sizes`` are their bytes by path. May be pickled."""
+    """The files of one commit of a repository, ``owner/name``; ``sizes`` are their bytes by path. May be pickled."""
 
-    repository: str
+    name: str
     commit: str
     sizes: Mapping[str, int]
     endpoint: str
@@ -174,15 +173,14 @@ class PinnedRepository:
     def open(self, path: str) -> HubFile:
         """Open a file by ranges; several threads may `HubFile.fill` at a time."""
         install(self.endpoint, self.policy)
-        size = self.sizes[path]
-        return HubFile(self.repository, path, self.commit, size, self.endpoint, self.secrets, self.policy)
+        return HubFile(self, path)
 
     def download(self, path: str) -> Path:
         """The file in huggingface_hub's cache (``HF_HOME``), fetched if it is not there; raises as `Hub.open`."""
         install(self.endpoint, self.policy)
         try:
             found = hf_hub_download(
-                self.repository,
+                self.name,
                 path,
                 repo_type="dataset",
                 revision=self.commit,
@@ -191,5 +189,5 @@ class PinnedRepository:
             )
             return Path(found)
         except FAILURES as error:
-            problem = explain(error, self.repository, f"downloading {path}", self.secrets)
+            problem = explain(error, self.name, f"downloading {path}", self.secrets)
         raise problem.error from problem.cause

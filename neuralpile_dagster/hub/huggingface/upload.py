@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session, hf_raise_for_status
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from neuralpile_dagster.errors import HubConflict, HubUnavailable
-from neuralpile_dagster.hub.model import RepositoryFile
+from neuralpile_dagster.hub import RepositoryFile
+from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.progress import Progress
 
@@ -28,7 +27,18 @@ _LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """How much at once, and how often; see `hub.HuggingFaceHub`."""
+    """How much at once, and how often.
+
+    Attributes
+    ----------
+    plans : int
+        How often a publication is planned again after a transient error.
+    files_per_commit : int
+        Files that one commit may change; more go through a pull request.
+    batch_bytes, xet_batch_bytes : int
+        Bytes of files that are sent between two questions to the Hub (and lines of progress).
+        Xet batches are smaller: of what is going on within one, nothing is told.
+    """
 
     plans: int = 5
     files_per_commit: int = 100
@@ -86,58 +96,35 @@ class Reporter:
         )
 
 
-class SentFile(io.BufferedIOBase):
-    """A file as huggingface_hub reads it while sending; opened only while it is read, every byte reported.
+class _File(RangeFile):
+    """A file that is open only during a read: a batch may have more files than a process may open."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(size)
+        self._path = path
+
+    def fill(self, start: int, target: memoryview) -> int:
+        """See `RangeFile.fill`."""
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.readinto(target)
+
+
+class SentFile(io.BufferedReader):
+    """A file as huggingface_hub reads it while sending, every byte reported.
 
     That it is an open file and no path makes the library use Git LFS.
     """
 
     def __init__(self, path: Path, size: int, sent: Callable[[int], None]) -> None:
-        self._path = path
-        self._size = size
+        super().__init__(_File(path, size))
         self._sent = sent
-        self._at = 0
-        self._file: io.BufferedReader | None = None
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Position in bytes."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move; closes the file below."""
-        self._close_file()
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read and report."""
-        if self._file is None:
-            self._file = self._path.open("rb")
-            self._file.seek(self._at)
-        block = self._file.read(size)
-        self._at += len(block)
-        if self._at >= self._size:
-            self._close_file()
+        block = super().read(size)
         self._sent(len(block))
         return block
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def close(self) -> None:
-        """Close."""
-        self._close_file()
-        super().close()
 
 
 def upload(
@@ -224,7 +211,7 @@ def _addition(folder: Path, file: RepositoryFile, sent: Callable[[int], None] | 
     addition = CommitOperationAdd(file.path, path)
     addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # else the file would be read and hashed again
     if sent is not None and file.path != CARD:
-        addition.path_or_fileobj = cast("BinaryIO", SentFile(path, file.size, sent))
+        addition.path_or_fileobj = SentFile(path, file.size, sent)
     return addition
 
 

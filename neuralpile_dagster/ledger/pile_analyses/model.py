@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, HubError
-from neuralpile_dagster.hub.model import Hub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS, AssetKind
@@ -106,7 +106,7 @@ class PlannedPile:
             return (ALL,)
         if row.partitions == "shards":
             return tuple(shard.name for shard in self.plan.shards)
-        from neuralpile_dagster.motifs.shape import BUCKETS
+        from neuralpile_dagster.motifs.records import BUCKETS
 
         return BUCKETS
 

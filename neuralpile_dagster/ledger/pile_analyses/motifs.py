@@ -25,8 +25,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
     publish,
     repository_of,
 )
-from neuralpile_dagster.motifs.records import MOTIFS_VERSION, BucketRecord, TableRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import MOTIFS_VERSION, BucketRecord, MotifShape, TableRecord
 from neuralpile_dagster.records import PublicationRecord
 
 BUCKETS_PER_RUN = 16

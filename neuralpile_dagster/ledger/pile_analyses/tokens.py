@@ -31,8 +31,14 @@ from neuralpile_dagster.ledger.pile_analyses.motifs import (
     shape_of,
     table_row,
 )
-from neuralpile_dagster.motifs.records import BucketRecord, MapRecord, TableRecord, TokenShardRecord, VocabularyRecord
-from neuralpile_dagster.motifs.shape import MotifShape
+from neuralpile_dagster.motifs.records import (
+    BucketRecord,
+    MapRecord,
+    MotifShape,
+    TableRecord,
+    TokenShardRecord,
+    VocabularyRecord,
+)
 from neuralpile_dagster.records import PublicationRecord
 from neuralpile_dagster.settings import ProcessSettings
 
@@ -130,7 +136,7 @@ def map_row(tokens_of: TokensOf) -> PileAnalysis:
         return None if known is None or bucket is None else _hash("map", known.file.sha256, bucket.file.sha256)
 
     def make(task: PileTask) -> MapRecord:
-        from neuralpile_dagster.motifs.maps import build_map
+        from neuralpile_dagster.motifs.token_files import build_map
         from neuralpile_dagster.motifs.vocabulary import read_vocabulary
 
         of, bucket = task.of, task.of.upstream(buckets, task.key)
@@ -171,7 +177,7 @@ def tokens_row(tokens_of: TokensOf) -> PileAnalysis:
         return None if known is None else _hash("tokens", of.plan.digest, known.file.sha256)
 
     def tokenizer(of: PlannedPile) -> Tokenizer:
-        from neuralpile_dagster.motifs.maps import Maps
+        from neuralpile_dagster.motifs.token_files import Maps
         from neuralpile_dagster.motifs.tokens import Tokenizer
         from neuralpile_dagster.motifs.vocabulary import read_vocabulary
 
@@ -179,7 +185,7 @@ def tokens_row(tokens_of: TokensOf) -> PileAnalysis:
         return Tokenizer(read_vocabulary(of.store, of.upstream(vocabulary)), known)
 
     def make(task: PileTask) -> TokenShardRecord:
-        from neuralpile_dagster.motifs.shards import build_token_shard
+        from neuralpile_dagster.motifs.token_files import build_token_shard
 
         of, shard = task.of, task.of.shards[task.key].file
         encoder = of.kept(("tokenizer", tokens_of), lambda: tokenizer(of))

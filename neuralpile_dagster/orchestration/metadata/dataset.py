@@ -17,7 +17,7 @@ from neuralpile_dagster.catalog.describe import rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.hub import Publication
 from neuralpile_dagster.markdown import url
 from neuralpile_dagster.orchestration.metadata import summaries
 from neuralpile_dagster.publish.token_counts import (

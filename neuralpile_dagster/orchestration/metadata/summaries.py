@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.hub import Publication
 from neuralpile_dagster.ledger.samples import session_sample
 from neuralpile_dagster.markdown import link, text
 from neuralpile_dagster.merge.model import PlanRecord

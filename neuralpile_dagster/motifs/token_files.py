@@ -1,8 +1,10 @@
-"""Token of every motif of a pile, in 64 bucket files that are mapped into memory; unknown motifs belong to `nearest`.
+"""Tokens of a pile, in files: of each of its motifs (maps), and of each of its rows (shards).
 
-``build_map(store, folder, bucket, motifs, vocabulary, inputs=)`` makes the files of one bucket; `Maps` looks motifs up
-in the files of all. They are Arrow IPC without compression: ``<bucket>.arrow`` has ``key`` (ascending) and ``id``,
-``<bucket>.patches.arrow`` the motifs without key: ``patch`` (ascending) and ``id``.
+A map says the token of every motif of the pile, in 64 bucket files that are mapped into memory. They are Arrow IPC
+without compression: ``<bucket>.arrow`` has ``key`` (ascending) and ``id``, ``<bucket>.patches.arrow`` the motifs
+without key: ``patch`` (ascending) and ``id``. `Maps` looks motifs up in them. A shard of tokens is parallel to one of
+the pile: row k is row k of that shard, its counts encoded. Encoding a row belongs in `tokens`, motifs that are in no
+map in `nearest`.
 """
 
 from __future__ import annotations
@@ -12,21 +14,27 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.motifs.counts import as_texts, patches_of
-from neuralpile_dagster.motifs.records import MapRecord
-from neuralpile_dagster.motifs.shape import N_BUCKETS, bucket_of_keys, bucket_of_patches
+from neuralpile_dagster.errors import StoreError, TableError
+from neuralpile_dagster.files import DigestWriter
+from neuralpile_dagster.motifs.counts import as_texts, bucket_of_keys, bucket_of_patches, patches_of
+from neuralpile_dagster.motifs.records import N_BUCKETS, MapRecord, TokenShardRecord
 from neuralpile_dagster.motifs.table import read_bucket
+from neuralpile_dagster.motifs.tokens import Tokenizer
 from neuralpile_dagster.motifs.vocabulary import Vocabulary
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import LocalStore, Store, put_file
-from neuralpile_dagster.store.fetching import fetch, open_verified
+from neuralpile_dagster.store import Store, fetch, is_intact, open_verified, put_file, put_stream
+from neuralpile_dagster.tables.arrow_rows import nested_array, shared_array
 from neuralpile_dagster.tables.footer import damaged
+from neuralpile_dagster.tables.rows import RowReader
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
+_IDS = PILE_SCHEMA.names[1:]
 _AT_ONCE = 1 << 17
 """Motifs whose patches are in memory at a time."""
 
@@ -51,7 +59,7 @@ def build_map(
     folder : str
         Store prefix.
     bucket : str
-        One of `shape.BUCKETS`.
+        One of `records.BUCKETS`.
     motifs : StoredFile
         The bucket's motifs, as `table.build_bucket` writes them.
     vocabulary : Vocabulary
@@ -91,15 +99,15 @@ def build_map(
     texts = as_texts(by_patch)
     if np.any(by_key[1:] <= by_key[:-1]) or np.any(texts[1:] <= texts[:-1]):
         raise _invalid(name, "motifs that are not ascending")
+    as_bytes = pa.Array.from_buffers(pa.binary(cells), len(by_patch), [None, pa.py_buffer(by_patch)])
     columns = {
-        bucket: ("key", _array(by_key, pa.uint64()), np.concatenate(key_tokens)),
-        f"{bucket}.patches": ("patch", _array(by_patch, pa.binary(cells)), np.concatenate(patch_tokens)),
+        bucket: ("key", shared_array(by_key), np.concatenate(key_tokens)),
+        f"{bucket}.patches": ("patch", as_bytes, np.concatenate(patch_tokens)),
     }
     about = {"vocabulary": vocabulary.document.vocabulary_sha256, "bucket": bucket}
     files = []
     for stem, (column, values, tokens) in columns.items():
-        ids = _array(tokens, pa.from_numpy_dtype(tokens.dtype))
-        batch = pa.record_batch([values, ids], [column, "id"]).replace_schema_metadata(about)
+        batch = pa.record_batch([values, shared_array(tokens)], [column, "id"]).replace_schema_metadata(about)
         files.append(put_file(store, f"{folder}/{stem}.arrow", partial(_write, batch))[0])
     return MapRecord(
         inputs=inputs,
@@ -137,11 +145,6 @@ def _invalid(name: str, found: str) -> TableError:
         expected="keys in ascending order, then patches without key in ascending order, of one bucket",
         remedy="delete it and materialize the asset that makes it",
     )
-
-
-def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    buffer = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.Array.from_buffers(kind, len(values), [None, buffer])
 
 
 def _write(batch: pa.RecordBatch, path: Path) -> None:
@@ -221,8 +224,7 @@ class Maps:
         """Motifs and tokens of a file, views of the mapped memory."""
         record = self._records[bucket]
         file = record.file if column == "key" else record.patches_file
-        if isinstance(self._store, LocalStore):
-            path = Path(self._store.uri(file.key))
+        if path := self._store.path(file.key):
             open_verified(self._store, file).close()
         else:
             self._copies = self._copies or tempfile.TemporaryDirectory(prefix="neuralpile-maps-")
@@ -234,3 +236,95 @@ class Maps:
         kind = np.dtype(np.uint64) if column == "key" else np.dtype(f"S{motifs.type.byte_width}")
         values = np.frombuffer(motifs.buffers()[1], kind, len(batch)) if len(batch) else np.zeros(0, kind)
         return values, tokens.to_numpy()
+
+
+def token_schema(tokenizer: Tokenizer) -> pa.Schema:
+    """Columns of a shard of tokens; ``n_units`` only where motifs have several units, so that tokens do not say it."""
+    token = pa.from_numpy_dtype(tokenizer.dtype)
+    sizes = ["n_bins"] if tokenizer.shape.n_units == 1 else ["n_bins", "n_units"]
+    return pa.schema(
+        [
+            ("tokens", pa.list_(pa.list_(token))),  # units x time steps
+            *((name, pa.int32()) for name in sizes),  # of the row of counts
+            *((name, pa.string()) for name in _IDS),
+        ]
+    )
+
+
+def writer_settings(schema: pa.Schema) -> dict[str, Any]:
+    """Arguments of pyarrow's ``ParquetWriter``."""
+    # Plain tokens are a fifth smaller than a dictionary's indices, as long as rows use thousands of motifs. With their
+    # bytes apart (BYTE_STREAM_SPLIT) they would be smaller by another fifth, but DuckDB before 2.0 cannot read that.
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": list(_IDS),
+        "write_statistics": [name for name in schema.names if name != "tokens"],
+        "write_page_index": True,
+        "write_page_checksum": True,
+    }
+
+
+def build_token_shard(
+    store: Store, folder: str, name: str, shard: StoredFile, tokenizer: Tokenizer, *, inputs: str
+) -> TokenShardRecord:
+    """Make ``<folder>/<name>.parquet`` of a shard of the pile; memory is that of one row.
+
+    Every row is a row group, as in the shard. The same rows and tokenizer give the same bytes, with maps or without.
+
+    Parameters
+    ----------
+    store : Store
+    folder : str
+        Store prefix.
+    name : str
+        Of the shard.
+    shard : StoredFile
+        The pile's shard.
+    tokenizer : Tokenizer
+    inputs : str
+        For the record.
+
+    Raises
+    ------
+    StoreError
+        The shard is missing in the store, or of another size than recorded.
+    TableError
+        The shard is damaged.
+    """
+    if not is_intact(store, shard):
+        found = store.size(shard.key)
+        raise StoreError(
+            f"{store.uri(shard.key)} cannot be read",
+            found="no such file" if found is None else f"{found:,} bytes",
+            expected=f"{shard.size:,} bytes",
+            remedy="materialize the pile's shard again",
+        )
+
+    def write(stream: DigestWriter) -> dict[str, int]:
+        with store.open(shard.key) as source, RowReader(source, store.uri(shard.key)) as reader:
+            return write_tokens(stream, reader, tokenizer)
+
+    file, sums = put_stream(store, f"{folder}/{name}.parquet", write)
+    return TokenShardRecord(inputs=inputs, name=name, file=file, **sums)
+
+
+def write_tokens(stream: DigestWriter, rows: RowReader, tokenizer: Tokenizer) -> dict[str, int]:
+    """Write a Parquet file of the tokens of all rows; give the numbers of a `TokenShardRecord`."""
+    schema = token_schema(tokenizer)
+    n_tokens = n_exact = 0
+    with pq.ParquetWriter(stream, schema, **writer_settings(schema)) as writer:
+        for index in range(rows.n_rows):
+            row = rows.row(index)
+            tokens, exact = tokenizer.encode_row(row.counts)
+            n_units, n_bins = row.counts.shape
+            facts: dict[str, Any] = {
+                "n_bins": n_bins,
+                "n_units": n_units,
+                **{name: getattr(row, name) for name in _IDS},
+            }
+            columns = [pa.array([facts[field.name]], field.type) for field in list(schema)[1:]]
+            columns.insert(0, nested_array(tokens, schema.field("tokens").type))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            n_tokens, n_exact = n_tokens + tokens.size, n_exact + exact
+    return {"rows": rows.n_rows, "tokens": n_tokens, "exact_tokens": n_exact}
