@@ -37,7 +37,7 @@ from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord
+    from neuralpile_dagster.ledger.pile_analyses import MadeRecord
     from neuralpile_dagster.plots.window import RasterSample
 
 __all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]

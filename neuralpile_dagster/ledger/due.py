@@ -4,7 +4,7 @@ Dagster's staleness ignores edges with 100 or more partitions, and knows nothing
 do. The command line, the checks and the automation sensor all use this module.
 
 What an analysis is, and whether one session's record is up to date, belongs in `analyses`; what is due of all that is
-made of a pile, in `pile_analyses.standing`; making things, in `session`, `publish` and `merge`.
+made of a pile, in `status`; making things, in `session`, `publish` and `merge`.
 """
 
 from __future__ import annotations

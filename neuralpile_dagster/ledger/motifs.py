@@ -25,7 +25,8 @@ import numpy as np
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, MergeError
 from neuralpile_dagster.ledger.analyses import inputs_of, is_current, motif_analysis
-from neuralpile_dagster.ledger.piles import is_on_hub
+from neuralpile_dagster.ledger.pile_analyses import PileTask, PlannedPile
+from neuralpile_dagster.ledger.piles import file_digests, file_opener, is_on_hub
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord, SourceFile
 from neuralpile_dagster.merge.shards import DigestOf, opener_of_unchanged
 from neuralpile_dagster.motifs.records import (
@@ -110,6 +111,27 @@ class MotifTask:
         }
         others = {name: rows for name, rows in others.items() if rows}
         return [_count_rows(self, others)] if others else []
+
+
+def task_of(task: PileTask, shape: MotifShape) -> MotifTask:
+    """The task that partitions of one run share."""
+    of = task.of
+
+    def make() -> MotifTask:
+        hub = task.open_hub()
+        opener, digests = file_opener(of.store, hub), file_digests(of.store, hub)
+        return MotifTask(of.store, of.pile, of.settings, shape, of.planned, opener, digests, task.progress)
+
+    return of.kept(("motif task", shape), make)
+
+
+def without_histogram(of: PlannedPile, shape: MotifShape) -> str:
+    """Why the sessions cannot be summed yet: the first whose histogram is missing or not of the planned counts."""
+    try:
+        _ = MotifTask(of.store, of.pile, of.settings, shape, of.planned, of.store.open).sessions
+    except ConfigurationError as error:
+        return f"{error.what}; {error.remedy}"
+    return ""
 
 
 def bucket_inputs(plan: PlanRecord, shape: MotifShape) -> str:

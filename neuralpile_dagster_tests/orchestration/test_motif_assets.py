@@ -26,9 +26,9 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.hub.model import list_folder
 from neuralpile_dagster.ledger import motifs as counting
 from neuralpile_dagster.ledger import piles
-from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
-from neuralpile_dagster.ledger.status import piles_status
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
+from neuralpile_dagster.ledger.status import pile_standings, piles_status
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs import vocabulary as vocabularies
 from neuralpile_dagster.motifs.records import VocabularyRecord

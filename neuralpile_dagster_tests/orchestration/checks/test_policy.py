@@ -18,7 +18,7 @@ from neuralpile_dagster.checks.registry import (
     severity_of,
 )
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.orchestration import checks
 from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 

@@ -3,8 +3,8 @@
 A row lists itself in `neuralpile status`, `neuralpile build --merge` and automation, gets an asset, and a record per
 partition. A row that is a repository is made by `publication`, and published by `publish`.
 
-Which rows there are is in `motifs` and `tokens`, which a pile has and their state in `standing`; what a row computes,
-and what a repository holds, belongs in other rooms.
+Which rows a pile has is in `motif_rows`, their state in `status`; what a row computes, and what a repository holds,
+belongs in other rooms.
 """
 
 from __future__ import annotations
