@@ -7,8 +7,6 @@ through the entry point group ``neuralpile.analyses``. What an analysis computes
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord
 from neuralpile_dagster.motifs.shape import MotifShape
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.records import AnalysisRecord, CountsRecord
+from neuralpile_dagster.records import AnalysisRecord, CountsRecord, json_hash
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.unit_order import ORDER_VERSION, store_unit_order
 from neuralpile_dagster.settings import Settings
@@ -335,8 +333,7 @@ def analysis_inputs(analysis: Analysis, dataset: Dataset, session: Session, coun
 
 def inputs_of(analysis: Analysis, source: str, options: Any = None) -> str:
     """Hash of the inputs of a record that is made from ``source``: the sha256 of a counts file, or of a session."""
-    parts = [analysis.name, analysis.version, source, options]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return json_hash([analysis.name, analysis.version, source, options])
 
 
 def is_current(store: Store, record: AnalysisRecord | MadeRecord | None, inputs: str | None) -> bool:

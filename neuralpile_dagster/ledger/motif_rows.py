@@ -6,8 +6,6 @@ summed is decided in `ledger.motifs`; computing belongs in the room `motifs`, wh
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +36,7 @@ from neuralpile_dagster.motifs.records import (
     VocabularyRecord,
 )
 from neuralpile_dagster.motifs.shape import MotifShape
-from neuralpile_dagster.records import PublicationRecord
+from neuralpile_dagster.records import PublicationRecord, json_hash
 from neuralpile_dagster.settings import ProcessSettings
 
 if TYPE_CHECKING:
@@ -152,8 +150,7 @@ def _coverage(record: TableRecord) -> dict[str, Rows]:
 
 def _figure(of: PlannedPile, record: TableRecord) -> Mapping[str, str]:
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.raster import as_markdown
-    from neuralpile_dagster.plots.small import N_MOTIFS, motifs_png
+    from neuralpile_dagster.plots.raster import N_MOTIFS, as_markdown, motifs_png
 
     patches, _, probabilities = read_top(of.store, record, N_MOTIFS)
     png = motifs_png(patches, probabilities.tolist(), of.settings.bin_width_s)
@@ -209,10 +206,6 @@ class TokensOf:
         return f"{self.shape.name}_{short_size(self.size)}"
 
 
-def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([TOKENS_VERSION, *parts]).encode()).hexdigest()
-
-
 @cache
 def vocabulary_row(tokens_of: TokensOf) -> PileAnalysis:
     """The most frequent motifs, numbered."""
@@ -221,7 +214,7 @@ def vocabulary_row(tokens_of: TokensOf) -> PileAnalysis:
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         record: TableRecord | None = of.upstream(table)
-        return None if record is None else _hash("vocabulary", record.file.sha256, size)
+        return None if record is None else json_hash([TOKENS_VERSION, "vocabulary", record.file.sha256, size])
 
     def make(task: PileTask) -> VocabularyRecord:
         from neuralpile_dagster.motifs.vocabulary import build_vocabulary
@@ -267,7 +260,9 @@ def map_row(tokens_of: TokensOf) -> PileAnalysis:
     def inputs(of: PlannedPile, key: str) -> str | None:
         known: VocabularyRecord | None = of.upstream(vocabulary)
         bucket: BucketRecord | None = of.upstream(buckets, key)
-        return None if known is None or bucket is None else _hash("map", known.file.sha256, bucket.file.sha256)
+        if known is None or bucket is None:
+            return None
+        return json_hash([TOKENS_VERSION, "map", known.file.sha256, bucket.file.sha256])
 
     def make(task: PileTask) -> MapRecord:
         from neuralpile_dagster.motifs.maps import build_map
@@ -308,7 +303,7 @@ def tokens_row(tokens_of: TokensOf) -> PileAnalysis:
 
     def inputs(of: PlannedPile, key: str) -> str | None:
         known: VocabularyRecord | None = of.upstream(vocabulary)
-        return None if known is None else _hash("tokens", of.plan.digest, known.file.sha256)
+        return None if known is None else json_hash([TOKENS_VERSION, "tokens", of.plan.digest, known.file.sha256])
 
     def tokenizer(of: PlannedPile) -> Tokenizer:
         from neuralpile_dagster.motifs.maps import Maps

@@ -13,8 +13,6 @@ store. Counting belongs in `motifs`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +38,7 @@ from neuralpile_dagster.motifs.records import (
 )
 from neuralpile_dagster.motifs.shape import BUCKETS, MotifShape
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.records import CountsRecord, json_hash
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
 from neuralpile_dagster.tables.copying.sources import FileOpener
@@ -136,12 +134,12 @@ def without_histogram(of: PlannedPile, shape: MotifShape) -> str:
 
 def bucket_inputs(plan: PlanRecord, shape: MotifShape) -> str:
     """Hash (sha256, hex) of all that the buckets of a plan are made from."""
-    return _digest("motif_buckets", MOTIFS_VERSION, plan.digest, shape.name)
+    return json_hash(["motif_buckets", MOTIFS_VERSION, plan.digest, shape.name])
 
 
 def table_inputs(plan: PlanRecord, shape: MotifShape, top: int) -> str:
     """Hash (sha256, hex) of all that the motif table of a plan is made from."""
-    return _digest("motifs", MOTIFS_VERSION, plan.digest, shape.name, top)
+    return json_hash(["motifs", MOTIFS_VERSION, plan.digest, shape.name, top])
 
 
 def make_bucket(task: MotifTask, folder: str, bucket: str) -> BucketRecord:
@@ -295,7 +293,7 @@ def _count_rows(task: MotifTask, rows: Mapping[str, Sequence[int]]) -> RowsRecor
     from neuralpile_dagster.motifs.histogram import write_histogram
 
     contents = [[task.files[name].sha256, list(numbers)] for name, numbers in sorted(rows.items())]
-    inputs = _digest("motif_rows", MOTIFS_VERSION, task.shape.name, contents)
+    inputs = json_hash(["motif_rows", MOTIFS_VERSION, task.shape.name, contents])
     prefix = f"{task.pile.key}/motif_rows_{task.shape.name}{task.settings.variant}/{inputs[:16]}"
     present = read_record(task.store, f"{prefix}.json", RowsRecord)
     if present is not None and present.inputs == inputs and is_intact(task.store, present.file):
@@ -317,7 +315,3 @@ def _count_rows(task: MotifTask, rows: Mapping[str, Sequence[int]]) -> RowsRecor
     record = RowsRecord(inputs=inputs, file=file, histogram=found, **expected)
     write_record(task.store, f"{prefix}.json", record)
     return record
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -209,19 +209,12 @@ def _standing(of: PlannedPile, row: PileAnalysis, complete: set[str]) -> PileAna
         inputs = row.inputs(of, key)
         return inputs, is_current(of.store, of.record(row, key), inputs)
 
-    done, due, failed = 0, {}, {}
-    for key, (inputs, current) in zip(keys, map_items(of.store, look, keys), strict=True):
-        failure = failures.get(key)
-        if current:
-            done += 1
-        elif inputs is None or (row.needs_shards and key not in of.shards):
-            continue
-        elif failure is not None and failure.inputs == inputs:
-            failed[key] = failure.message
-            if failure.transient and not failure.is_recent:
-                due[key] = inputs
-        else:
-            due[key] = inputs
+    # a partition whose shard of the pile is missing is as one whose inputs are
+    states = {
+        key: (None if row.needs_shards and key not in of.shards else inputs, current)
+        for key, (inputs, current) in zip(keys, map_items(of.store, look, keys), strict=True)
+    }
+    done, due, failed = documents.by_state(states, failures)
     waits = row.waits(of) if due else ""
     if not due and done + len(failed) < len(keys):
         waits = f"{of.pile.key}/{row.upstream[0].name} is not complete"

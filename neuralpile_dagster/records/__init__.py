@@ -11,6 +11,7 @@ from neuralpile_dagster.records.form import (
     Model,
     content_digest,
     document,
+    json_hash,
     read_document,
 )
 from neuralpile_dagster.records.publications import (
@@ -76,5 +77,6 @@ __all__ = [
     "UnitOrderTotals",
     "content_digest",
     "document",
+    "json_hash",
     "read_document",
 ]

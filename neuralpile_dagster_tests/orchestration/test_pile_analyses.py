@@ -12,7 +12,7 @@ import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.ledger import documents, kinds, motif_rows, piles
+from neuralpile_dagster.ledger import documents, kinds, motif_rows
 from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PileTask, PlannedPile
 from neuralpile_dagster.ledger.status import PileAnalysisStanding, pile_standings, piles_status
 from neuralpile_dagster.merge import plan as planning
@@ -30,7 +30,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     copy_of,
     failure_of,
 )
-from neuralpile_dagster_tests.fixtures.merging import merge
+from neuralpile_dagster_tests.fixtures.merging import merge, planned_shards
 
 
 class Spikes(Model):
@@ -120,7 +120,7 @@ def merged(rows: Rows, first_merged: House, tmp_path: Path) -> Iterator[House]:
 
 
 def shards_of(house: House) -> list[str]:
-    return piles.planned_shards(house.store, NEURAL_PILE, house.settings)
+    return planned_shards(house.store, NEURAL_PILE, house.settings)
 
 
 def standings(house: House) -> dict[str, PileAnalysisStanding]:
