@@ -21,7 +21,7 @@ from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.publish.card_parts import cite_repository
 from neuralpile_dagster.publish.component import write_component
-from neuralpile_dagster.publish.pile import PileSettings, write_pile
+from neuralpile_dagster.publish.pile import write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
@@ -97,8 +97,7 @@ def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str,
         )
         for s, (_, records) in zip(sources, components, strict=True)
     ]
-    settings = PileSettings(plan.record.digest, 0, "rows", 0.1)
-    write_pile(folder, store, shards, described, settings, repository="ours/pile", progress=silent)
+    write_pile(folder, store, plan.record, shards, described, repository="ours/pile", progress=silent)
 
 
 def write_folders(folder: Path, size: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ def store(recording: str, folder: str) -> None:
     process.relax_collector()  # as the code location does
     from bench.common import Laps
     from neuralpile_dagster.archives.model import ArchiveFile
-    from neuralpile_dagster.checks.judging import judge_session
+    from neuralpile_dagster.checks.registry import judge
     from neuralpile_dagster.checks.session import SessionEvidence
     from neuralpile_dagster.hdf5.opened import LocalFile
     from neuralpile_dagster.ledger.samples import session_sample
@@ -41,7 +41,7 @@ def store(recording: str, folder: str) -> None:
     del contents
     counts = build_spike_counts(target, "sample/spike_counts", "ses", packed, trains, settings)
     laps.lap("spike_counts")
-    verdicts = judge_session(SessionEvidence(counts, target, counts.inputs, trains=trains))
+    verdicts = judge("spike_counts", SessionEvidence(counts, target, counts.inputs, trains=trains))
     if not verdicts["counts_match_spike_trains"].passed:
         raise RuntimeError(verdicts["counts_match_spike_trains"].found)
     from neuralpile_dagster.plots.raster import raster_markdown

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"binning", "catalog", "hdf5", "recordings", "store", "tables"},
     "merge": {"store", "tables"},
     "hub": {"net", "store"},
-    "publish": {"archives", "binning", "catalog", "hub", "motifs", "plots", "recordings", "store", "tables"},
+    "publish": {"archives", "binning", "catalog", "hub", "merge", "motifs", "plots", "recordings", "store", "tables"},
     "plots": set(),
     "motifs": {"store", "tables"},
     "reading": {"hub", "motifs", "net", "recordings", "store", "tables"},

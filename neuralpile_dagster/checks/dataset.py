@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from neuralpile_dagster.tables.spike_trains import read_recording
 
 BINNED_SESSIONS = 3
 """Sessions whose published spike times are binned again: the first, the last, and one between."""
+ODD_FACTOR = 10.0
+"""How many times a session may differ from the median of its dataset, in mean rate and in length."""
 _REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
@@ -146,6 +149,27 @@ def no_twin_sessions(records: Mapping[str, CountsRecord]) -> Verdict:
         expected="no two sessions with equal bins and equal numbers of spikes in every unit",
         found=capped(found, 5) or "no twins",
         remedy="exclude one file of each pair in the dataset's session rule",
+    )
+
+
+def sessions_resemble_each_other(records: Mapping[str, CountsRecord]) -> Verdict:
+    """No session's mean rate or length is ten times the median of its dataset, or a tenth."""
+    measures = {
+        "rate": ("Hz", {key: record.stats.mean_rate_hz for key, record in records.items()}),
+        "length": ("min", {key: record.stats.duration_s / 60 for key, record in records.items()}),
+    }
+    found = []
+    middles = {}
+    for what, (unit, values) in measures.items():
+        middle = middles[what] = median(values.values()) if values else 0.0
+        odd = {key: value for key, value in values.items() if not middle / ODD_FACTOR <= value <= middle * ODD_FACTOR}
+        found += [f"{key} ({what} {value:.3g} {unit}, median {middle:.3g})" for key, value in odd.items()]
+    return Verdict(
+        passed=not found,
+        expected=f"each within a factor of {ODD_FACTOR:g} of the median",
+        found=capped(found, 5) or f"{len(records)} sessions alike",
+        remedy="look at the rasters of these sessions: their times may be in another unit, or from another clock",
+        details={f"median_{what}": round(value, 4) for what, value in middles.items()},
     )
 
 

@@ -38,10 +38,10 @@ class Check(Generic[Evidence]):
 
     Attributes
     ----------
-    name : str
-        Its name in the UI, and in the ``severity`` of a catalog row.
     layer : str
         The asset that it judges; ``pile`` is the merged pile's ``hub_dataset``, the last three are made of a pile.
+    name : str
+        Its name in the UI, and in the ``severity`` of a catalog row.
     severity : {"error", "warn"}
         ``error`` turns the asset red, ``warn`` yellow.
     why : str
@@ -52,8 +52,8 @@ class Check(Generic[Evidence]):
         Whether a failed check of severity ``error`` also stops what is downstream in the same run.
     """
 
-    name: str
     layer: Layer
+    name: str
     severity: Severity
     why: str
     run: Callable[[Evidence], Verdict]

@@ -15,7 +15,7 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.hub import LoadableHub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.motifs import MotifTask
-from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile
+from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PlannedPile
 from neuralpile_dagster.motifs.records import MotifShape, TableRecord
 from neuralpile_dagster.publish.token_counts import counts_by_split
 from neuralpile_dagster.store import open_verified

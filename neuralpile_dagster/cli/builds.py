@@ -170,7 +170,7 @@ def ui(port: int, host: str) -> None:
 
 def _serve(settings: Settings, port: int, host: str) -> None:
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.checks.judging import require_known_checks
+    from neuralpile_dagster.checks.registry import require_known_checks
     from neuralpile_dagster.orchestration.serving import serve
 
     for row in load_catalog(settings).values():  # fail here with one paragraph instead of a traceback in the UI

@@ -49,7 +49,7 @@ def catalog(check: bool) -> None:
 
     settings = Settings.from_environment()
     if check:
-        from neuralpile_dagster.checks.judging import require_known_checks
+        from neuralpile_dagster.checks.registry import require_known_checks
         from neuralpile_dagster.ledger.splits import require_possible_pile
 
         path = user_catalog_path(settings)

@@ -7,8 +7,6 @@ through the entry point group ``neuralpile.analyses``. What an analysis computes
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord, MotifShape
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.records import AnalysisRecord, CountsRecord
+from neuralpile_dagster.records import AnalysisRecord, CountsRecord, json_hash
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.unit_order import ORDER_VERSION, store_unit_order
 from neuralpile_dagster.settings import Settings
@@ -36,7 +34,7 @@ from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord
+    from neuralpile_dagster.ledger.pile_analyses import MadeRecord
     from neuralpile_dagster.plots.window import RasterSample
 
 __all__ = ["ANNOTATIONS", "UNIT_ORDER", "Analysis", "AnalysisRecord", "AnalysisTask", "all_analyses", "analyses_of"]
@@ -334,8 +332,7 @@ def analysis_inputs(analysis: Analysis, dataset: Dataset, session: Session, coun
 
 def inputs_of(analysis: Analysis, source: str, options: Any = None) -> str:
     """Hash of the inputs of a record that is made from ``source``: the sha256 of a counts file, or of a session."""
-    parts = [analysis.name, analysis.version, source, options]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return json_hash([analysis.name, analysis.version, source, options])
 
 
 def is_current(store: Store, record: AnalysisRecord | MadeRecord | None, inputs: str | None) -> bool:

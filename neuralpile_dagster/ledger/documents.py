@@ -6,6 +6,7 @@ Reads and writes documents; deciding what is out of date belongs in `due`, the p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,6 +40,10 @@ class FailureRecord(Model):
     run_id: str
     at: datetime
     stopped_batch: bool = False
+
+    def waits(self, inputs: str) -> bool:
+        """Whether it is not retried yet: its inputs are unchanged, or a transient error is recent."""
+        return self.inputs == inputs and not (self.transient and not self.is_recent)
 
     @property
     def is_recent(self) -> bool:
@@ -159,6 +164,32 @@ def read_failures(
     paths = store.keys(_failures_folder(owner, settings, analysis))
     failures = map_items(store, lambda path: read_record(store, path, FailureRecord), paths)
     return {failure.session: failure for failure in failures if failure is not None}
+
+
+def by_state(
+    found: Mapping[str, tuple[str | None, bool]], failures: Mapping[str, FailureRecord]
+) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Sort sessions (or partitions) by what is known of each: the hash of its inputs, and whether it is up to date.
+
+    Returns
+    -------
+    done : int
+    due : dict of str to str
+        Inputs of those to make, by key; those whose inputs are not known are in none of the three.
+    failed : dict of str to str
+        Reasons of those that failed with these inputs; after a transient error they are due again after a while.
+    """
+    done, due, failed = 0, {}, {}
+    for key, (inputs, current) in found.items():
+        failure = failures.get(key)
+        if current:
+            done += 1
+        elif inputs is not None:
+            if failure is not None and failure.inputs == inputs:
+                failed[key] = failure.message
+            if failure is None or not failure.waits(inputs):
+                due[key] = inputs
+    return done, due, failed
 
 
 def done_records(store: Store, dataset: Dataset, settings: Settings, manifest: Manifest) -> dict[str, CountsRecord]:

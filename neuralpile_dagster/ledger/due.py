@@ -4,7 +4,7 @@ Dagster's staleness ignores edges with 100 or more partitions, and knows nothing
 do. The command line, the checks and the automation sensor all use this module.
 
 What an analysis is, and whether one session's record is up to date, belongs in `analyses`; what is due of all that is
-made of a pile, in `pile_analyses.standing`; making things, in `session`, `publish` and `merge`.
+made of a pile, in `status`; making things, in `session`, `publish` and `merge`.
 """
 
 from __future__ import annotations
@@ -68,29 +68,16 @@ def analysis_standing(
             counts = documents.read_counts_record(store, dataset, settings, session.key)
         inputs = analysis_inputs(analysis, dataset, session, counts)
         record = read_analysis(store, dataset, settings, analysis, session.key)
-        current = is_current(store, record, inputs)
-        return (
-            inputs,
-            current,
-            current or record is not None or _is_automatic(store, dataset, settings, analysis, session),
-        )
+        asked = record is None and not _is_automatic(store, dataset, settings, analysis, session)
+        return inputs, is_current(store, record, inputs), asked
 
-    done, due, failed, on_request = 0, {}, {}, set()
-    for session, (inputs, current, automatic) in zip(sessions, map_items(store, look, sessions), strict=True):
-        failure = failures.get(session.key)
-        if current:
-            done += 1
-        elif inputs is None:
-            continue
-        elif failure is not None and failure.inputs == inputs:
-            failed[session.key] = failure.message
-            if failure.transient and not failure.is_recent:
-                due[session.key] = inputs
-        elif automatic:
-            due[session.key] = inputs
-        else:
-            on_request.add(session.key)
-    return AnalysisStanding(analysis, done, due, failed, frozenset(on_request))
+    found = dict(zip((session.key for session in sessions), map_items(store, look, sessions), strict=True))
+    states = {key: (inputs, current) for key, (inputs, current, _) in found.items()}
+    done, due, failed = documents.by_state(states, failures)
+    on_request = frozenset(key for key in due if found[key][2] and key not in failed)
+    return AnalysisStanding(
+        analysis, done, {key: inputs for key, inputs in due.items() if key not in on_request}, failed, on_request
+    )
 
 
 def _is_automatic(store: Store, dataset: Dataset, settings: Settings, analysis: Analysis, session: Session) -> bool:
@@ -176,7 +163,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     if any(failure.stopped_batch and failure.is_recent for failure in failures.values()):
         # the server was away, for sessions that were not attempted as well
         return DatasetDue({}, None, analyses, "waiting for an hour: the archive or the store did not respond")
-    waiting = {key for key, inputs in inputs_of.items() if key in failures and _waits(failures[key], inputs)}
+    waiting = {key for key, inputs in inputs_of.items() if key in failures and failures[key].waits(inputs)}
     makable = [session for session in manifest.sessions if not session.vanished and session.key not in waiting]
     current = current_sessions(store, dataset, settings, makable)
     sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
@@ -217,11 +204,6 @@ def _why_waiting(waiting: int, listed: int) -> str:
         f"{waiting:,} of {listed:,} sessions failed and wait until their file, the code or a setting changes (after a "
         "failed connection: an hour); the job retry_failed tries them now"
     )
-
-
-def _waits(failure: documents.FailureRecord, inputs: str) -> bool:
-    """Whether a failed session is not retried yet: its inputs are unchanged, or a transient error is recent."""
-    return failure.inputs == inputs and not (failure.transient and not failure.is_recent)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ store. Counting belongs in `motifs`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,8 @@ import numpy as np
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import ConfigurationError, MergeError
 from neuralpile_dagster.ledger.analyses import inputs_of, is_current, motif_analysis
-from neuralpile_dagster.ledger.piles import is_on_hub
+from neuralpile_dagster.ledger.pile_analyses import PileTask, PlannedPile
+from neuralpile_dagster.ledger.piles import file_digests, file_opener, is_on_hub
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord, SourceFile
 from neuralpile_dagster.merge.shards import DigestOf, opener_of_unchanged
 from neuralpile_dagster.motifs.records import (
@@ -40,7 +39,7 @@ from neuralpile_dagster.motifs.records import (
     Trained,
 )
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.records import CountsRecord, json_hash
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
 from neuralpile_dagster.tables.copying.sources import FileOpener
@@ -113,14 +112,35 @@ class MotifTask:
         return [_count_rows(self, others)] if others else []
 
 
+def task_of(task: PileTask, shape: MotifShape) -> MotifTask:
+    """The task that partitions of one run share."""
+    of = task.of
+
+    def make() -> MotifTask:
+        hub = task.open_hub()
+        opener, digests = file_opener(of.store, hub), file_digests(of.store, hub)
+        return MotifTask(of.store, of.pile, of.settings, shape, of.planned, opener, digests, task.progress)
+
+    return of.kept(("motif task", shape), make)
+
+
+def without_histogram(of: PlannedPile, shape: MotifShape) -> str:
+    """Why the sessions cannot be summed yet: the first whose histogram is missing or not of the planned counts."""
+    try:
+        _ = MotifTask(of.store, of.pile, of.settings, shape, of.planned, of.store.open).sessions
+    except ConfigurationError as error:
+        return f"{error.what}; {error.remedy}"
+    return ""
+
+
 def bucket_inputs(plan: PlanRecord, shape: MotifShape) -> str:
     """Hash (sha256, hex) of all that the buckets of a plan are made from."""
-    return _digest("motif_buckets", MOTIFS_VERSION, plan.digest, shape.name)
+    return json_hash(["motif_buckets", MOTIFS_VERSION, plan.digest, shape.name])
 
 
 def table_inputs(plan: PlanRecord, shape: MotifShape, top: int) -> str:
     """Hash (sha256, hex) of all that the motif table of a plan is made from."""
-    return _digest("motifs", MOTIFS_VERSION, plan.digest, shape.name, top)
+    return json_hash(["motifs", MOTIFS_VERSION, plan.digest, shape.name, top])
 
 
 def make_bucket(task: MotifTask, folder: str, bucket: str) -> BucketRecord:
@@ -274,7 +294,7 @@ def _count_rows(task: MotifTask, rows: Mapping[str, Sequence[int]]) -> RowsRecor
     from neuralpile_dagster.motifs.histogram import write_histogram
 
     contents = [[task.files[name].sha256, list(numbers)] for name, numbers in sorted(rows.items())]
-    inputs = _digest("motif_rows", MOTIFS_VERSION, task.shape.name, contents)
+    inputs = json_hash(["motif_rows", MOTIFS_VERSION, task.shape.name, contents])
     prefix = f"{task.pile.key}/motif_rows_{task.shape.name}{task.settings.variant}/{inputs[:16]}"
     present = read_record(task.store, f"{prefix}.json", RowsRecord)
     if present is not None and present.inputs == inputs and is_intact(task.store, present.file):
@@ -296,7 +316,3 @@ def _count_rows(task: MotifTask, rows: Mapping[str, Sequence[int]]) -> RowsRecor
     record = RowsRecord(inputs=inputs, file=file, histogram=found, **expected)
     write_record(task.store, f"{prefix}.json", record)
     return record
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

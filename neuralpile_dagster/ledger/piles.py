@@ -158,12 +158,6 @@ def current_plan(store: Store, pile: Pile, settings: Settings) -> PlanRecord | N
     return read_record(store, f"{plan_path(pile, settings, plan_id)}.json", PlanRecord)
 
 
-def planned_shards(store: Store, pile: Pile, settings: Settings) -> list[str]:
-    """Names of the current plan's shards."""
-    plan = current_plan(store, pile, settings)
-    return [shard.name for shard in plan.shards] if plan else []
-
-
 def made_shards(store: Store, pile: Pile, settings: Settings, plan: PlanRecord) -> dict[str, PileShard]:
     """Records of a plan's shards that the store has, whole, by name."""
     folder = shards_folder(pile, settings, plan.plan_id)

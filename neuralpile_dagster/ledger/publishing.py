@@ -22,9 +22,9 @@ from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import cite_dataset, cite_repository
 from neuralpile_dagster.publish.configs import STREAMED, hub_tables
-from neuralpile_dagster.publish.pile import PileSettings, write_pile
+from neuralpile_dagster.publish.pile import write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
-from neuralpile_dagster.publish.spikes import spikes_record, write_spikes
+from neuralpile_dagster.publish.spikes import write_spikes
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import (
     Citation,
@@ -108,19 +108,13 @@ def publish_pile(
     record = write_pile(
         folder,
         store,
+        plan,
         shards,
         components,
-        PileSettings(
-            plan.digest,
-            plan.seed,
-            plan.split_by,
-            plan.test_size,
-            plan.rules,
-            piles.annotations_digest({c.name: c.record for c in components if c.record is not None}),
-            title=pile.title,
-            as_published=as_published(datasets.values()),
-        ),
         repository=f"{settings.namespace}/{name}",
+        title=pile.title,
+        as_published=as_published(datasets.values()),
+        annotations=piles.annotations_digest({c.name: c.record for c in components if c.record is not None}),
         splits=published_splits(store, hub, settings, datasets, current.repositories, planned),
         progress=progress,
     )
@@ -222,8 +216,22 @@ def spike_times_wanted(
             remedy="give one of the two datasets another name, or do not ask for spike times (publish_spike_times)",
         )
     with_times = {key: one for key, one in trains.items() if one.n_spikes is not None}
-    repository = f"{settings.namespace}/{name}"
-    return SpikeTimes(spikes_record(dataset, records, with_times, repository, hub.page(name)), with_times)
+    if not with_times:
+        raise HubError(
+            f"{dataset.name} has no spike times to publish",
+            found="sessions whose files hold ready-made counts alone",
+            expected="at least one session with spike times",
+            remedy="do not ask for them (publish_spike_times)",
+        )
+    record = SpikesRecord(
+        repository=f"{settings.namespace}/{name}",
+        url=hub.page(name),
+        sessions=len(with_times),
+        spikes=sum(one.n_spikes or 0 for one in with_times.values()),
+        bytes=sum(one.file.size for one in with_times.values()),
+        bin_width_s=records[next(iter(with_times))].stats.bin_width_s,
+    )
+    return SpikeTimes(record, with_times)
 
 
 def publish_spike_times(

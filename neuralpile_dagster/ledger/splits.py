@@ -152,7 +152,7 @@ def published_splits(
     identities = session_identities(store, hub, settings, catalog, repositories, sessions, benchmarks)
     table = splits_of_rows(plan.record, plan.rows, identities) if plan.splits is None else plan.splits
     facts, listed = describe_plan(plan, identities)
-    return PileSplits(table, facts, listed, plan.record.promoted)
+    return PileSplits(table, facts, listed)
 
 
 def session_identities(

@@ -14,22 +14,21 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.checks.dataset import ComponentEvidence
-from neuralpile_dagster.checks.judging import (
+from neuralpile_dagster.checks import motifs as checks_of_motifs
+from neuralpile_dagster.checks import pile as checks_of_piles
+from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
+from neuralpile_dagster.checks.model import Layer, Verdict
+from neuralpile_dagster.checks.registry import (
+    CHECKS,
     checks_of,
     is_blocking,
-    judge_component,
-    judge_made,
-    judge_manifest,
-    judge_pile,
+    judge,
     require_known_checks,
     severity_of,
 )
-from neuralpile_dagster.checks.model import Layer, Verdict
-from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
-from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
+from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, require_planned
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import signed
 from neuralpile_dagster.orchestration.metadata.summaries import plural
@@ -137,7 +136,7 @@ def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             manifest = documents.read_manifest(instance.open_store(), dataset)
-            yield from results(judge_manifest(dataset, manifest), dataset)
+            yield from results(judge("manifest", ManifestEvidence(dataset, manifest)), dataset)
 
     return check_manifest
 
@@ -162,7 +161,7 @@ def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
                 repository_name=(name := documents.repository_name(dataset, settings)),
                 folder=documents.staging_folder(settings, name),
             )
-            yield from results(judge_component(evidence), dataset)
+            yield from results(judge("hub_dataset", evidence), dataset)
 
     return check_hub_dataset
 
@@ -174,8 +173,9 @@ def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
     @signed
     def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
-            verdicts = judge_pile(instance.open_store(), pile, instance.settings, instance.open_hub())
-            yield from results(verdicts, pile)
+            store, hub = instance.open_store(), instance.open_hub()
+            evidence = checks_of_piles.read_evidence(store, pile, instance.settings, hub)
+            yield from results(judge("pile", evidence), pile)
 
     return check_pile
 
@@ -189,7 +189,8 @@ def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -
     def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
             of = require_planned(instance.open_store(), pile, datasets, instance.settings)
-            yield from results(judge_made(of, row, instance.open_hub()), pile, asset)
+            evidence = checks_of_motifs.read_evidence(of, row, instance.open_hub())
+            yield from results(judge(row.checks, evidence), pile, asset)
 
     return check_made
 

@@ -14,7 +14,8 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.status import pile_standings
 from neuralpile_dagster.orchestration.assets.dataset import SessionConfig
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
 from neuralpile_dagster.orchestration.batches.pile import PileAnalysisBatch

@@ -19,9 +19,10 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import analysis_standing, current_sessions, missing_shards, publishable_records
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
-from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses import ALL, PileAnalysis, planned_pile
 from neuralpile_dagster.ledger.splits import require_possible_choices
+from neuralpile_dagster.ledger.status import pile_standings
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN

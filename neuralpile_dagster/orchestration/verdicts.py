@@ -13,8 +13,8 @@ from functools import cached_property
 import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.checks.judging import checks_of, is_blocking, judge_session
 from neuralpile_dagster.checks.model import Verdict, capped
+from neuralpile_dagster.checks.registry import checks_of, is_blocking, judge
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import RecordingError
 from neuralpile_dagster.ledger import documents
@@ -84,7 +84,7 @@ class SessionJudge:
 
     def judge(self, key: str, evidence: SessionEvidence) -> None:
         """Log every check's verdict on a session; raises `RecordingError` when a blocking one failed."""
-        verdicts = judge_session(evidence)
+        verdicts = judge("spike_counts", evidence)
         event = latest_event(self.context.instance, names.spike_counts_key(self.dataset), key)
         self._sessions.note(key, verdicts, self.context.run.run_id)
         for evaluation in evaluations(verdicts, self.dataset, key, event):

@@ -6,7 +6,6 @@ never change with it. Where a session has no annotations, or no order, what they
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals
+from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals, json_hash
 from neuralpile_dagster.store import Store, open_verified
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
 from neuralpile_dagster.tables.schemas import (
@@ -62,7 +61,7 @@ def annotations_digest(dataset: Dataset, annotations: Mapping[str, AnnotationsRe
     if not annotations:
         return ""
     files = {key: [file.sha256 for file in record.files] for key, record in annotations.items()}
-    return hashlib.sha256(json.dumps([files, dataset.good_units], sort_keys=True).encode()).hexdigest()
+    return json_hash([files, dataset.good_units])
 
 
 def totals(dataset: Dataset, annotations: Mapping[str, AnnotationsRecord]) -> AnnotationTotals | None:
@@ -98,8 +97,7 @@ def order_totals(orders: Mapping[str, UnitOrderRecord]) -> UnitOrderTotals | Non
     if not orders:
         return None
     files = {key: record.file.sha256 for key, record in orders.items()}
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return UnitOrderTotals(digest=digest, sessions=len(orders))
+    return UnitOrderTotals(digest=json_hash(files), sessions=len(orders))
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ inputs give the same card. Parts of other cards are in `card_parts`, the pile's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from neuralpile_dagster.catalog.describe import bibtex, code, other_species, paper_link, recorded
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.markdown import code_block, doi_link, link, public, table, text
 from neuralpile_dagster.publish import card_parts
-from neuralpile_dagster.publish.card_parts import Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, card_text, hub_licenses
 from neuralpile_dagster.publish.samples import CARD_PICTURE, CARD_SAMPLES
 from neuralpile_dagster.publish.token_counts import component_token_counts, statistics_lines
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -45,14 +45,6 @@ def component_card(
         As written, ``default`` among them.
     """
     species = _species(dataset, counts)
-    tags = [*TAGS, *(["synthetic"] if component.synthetic else [])]
-    header = metadata_block(
-        configs,
-        pretty_name=dataset.title,
-        licenses=hub_licenses(manifest.citation.license),
-        tags=tags,
-        n_rows=component.totals.rows,
-    )
     default = next(config for config in configs if config.name == "default")
     lines = [
         *[f"# {text(dataset.title)}", ""],
@@ -74,7 +66,15 @@ def component_card(
         *statistics_lines([component_token_counts(component.repository, component.sessions, component.totals)]),
         *missing_section(component),
     ]
-    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+    return card_text(
+        lines,
+        configs,
+        pretty_name=dataset.title,
+        licenses=hub_licenses(manifest.citation.license),
+        tags=TAGS,
+        synthetic=component.synthetic,
+        n_rows=component.totals.rows,
+    )
 
 
 def warnings_section(manifest: Manifest, component: ComponentRecord) -> list[str]:
@@ -311,10 +311,13 @@ _MASK = "The column `good` of `units` names the rules that hold for a unit; no u
 
 
 def missing_section(component: ComponentRecord) -> list[str]:
-    """Section on sessions that are missing; nothing where none is."""
+    """Section on sessions that are missing, with reasons; nothing where none is. Long lists end with a count."""
     if not component.missing:
         return []
-    return ["## Missing sessions", "", *missing_table(component.missing)]
+    named = list(component.missing.items())[:_MISSING_NAMED]
+    lines = table(["session", "reason"], [(text(key), text(public(reason), 300)) for key, reason in named])
+    more = len(component.missing) - len(named)
+    return ["## Missing sessions", "", *lines, *(["", f"and {more:,} more."] if more else [])]
 
 
 _MISSING_NAMED = 50
@@ -338,11 +341,3 @@ def picture(repository: str) -> list[str]:
 def warning(words: str) -> list[str]:
     """Warning paragraph; ``words`` are Markdown."""
     return [f"> **{words}**", ""]
-
-
-def missing_table(missing: Mapping[str, str]) -> list[str]:
-    """Table of missing sessions with their reasons; long lists are cut and end with a count."""
-    named = list(missing.items())[:_MISSING_NAMED]
-    lines = table(["session", "reason"], [(text(key), text(public(reason), 300)) for key, reason in named])
-    more = len(missing) - len(named)
-    return [*lines, *(["", f"and {more:,} more."] if more else [])]

@@ -46,6 +46,22 @@ def row_arrow_bytes(n_units: int, n_bins: int, texts: Sequence[str]) -> int:
     return n_units * n_bins + 4 * n_units + 4 + sum(4 + len(text.encode()) for text in texts)
 
 
+def card_text(
+    lines: Iterable[str],
+    configs: Sequence[Config],
+    *,
+    pretty_name: str,
+    licenses: Sequence[str],
+    tags: Sequence[str],
+    synthetic: bool,
+    n_rows: int,
+) -> str:
+    """Text of a README.md: the metadata block, and the lines of the card below it."""
+    every = [*tags, *(["synthetic"] if synthetic else [])]
+    header = metadata_block(configs, pretty_name=pretty_name, licenses=licenses, tags=every, n_rows=n_rows)
+    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
 def metadata_block(
     configs: Sequence[Config],
     *,

@@ -6,8 +6,6 @@ Which sessions are done or failed is read in `ledger`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import ceil
@@ -38,6 +36,7 @@ from neuralpile_dagster.records import (
     PublishedTotals,
     ShardRecord,
     SpikesRecord,
+    json_hash,
 )
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
@@ -86,7 +85,7 @@ def component_inputs(
         "counts": [_published(records[s.key]) for s in manifest.sessions if s.key in records],
         "missing": dict(missing),
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_hash(content)
 
 
 def _published(record: CountsRecord) -> dict[str, Any]:

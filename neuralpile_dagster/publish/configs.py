@@ -82,6 +82,14 @@ def write_config(folder: Path, name: str, schema: pa.Schema, tables: Iterable[pa
     return Config(name, schema, {"train": Split(config_path(name), rows, size)}, path.stat().st_size)
 
 
+def config_of_file(folder: Path, name: str, path: str) -> Config:
+    """An extra config of one split whose file lies in ``folder`` already; it is read to measure it."""
+    with open_parquet(folder / path, path) as parquet, damaged(path):
+        rows = parquet.read(use_threads=False)
+    every = Split(path, rows.num_rows, rows.nbytes)
+    return Config(name, rows.schema, {"train": every}, (folder / path).stat().st_size)
+
+
 def sessions_table(
     sessions: Sequence[tuple[Session, CountsRecord]],
     facts: Sequence[AnnotatedFacts],

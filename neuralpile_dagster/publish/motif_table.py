@@ -5,7 +5,7 @@ Counting motifs belongs in `motifs`; the repository of a tokenized pile is in `t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from neuralpile_dagster.markdown import link, table, text
 from neuralpile_dagster.motifs.records import MotifShape, TableRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card import PROGRAM, warning
-from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, Split, card_text
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.configs import config_path
+from neuralpile_dagster.publish.configs import config_of_file, config_path
 from neuralpile_dagster.records import ShardRecord, StoredFile
 from neuralpile_dagster.store import Store, fetch
-from neuralpile_dagster.tables.footer import damaged, open_parquet
-from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
+from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA
 
 PICTURE = "motifs.png"
 TAGS = ("neuroscience", "electrophysiology", "spike-counts", "motifs", "neural-population-activity")
@@ -79,6 +78,19 @@ def opening(of: OfPile, what: str) -> list[str]:
     return lines
 
 
+def card_of(of: OfPile, lines: Iterable[str], configs: Sequence[Config], what: str, n_rows: int) -> str:
+    """Text of a card."""
+    return card_text(
+        lines,
+        configs,
+        pretty_name=f"{of.title}: {what}",
+        licenses=of.licenses,
+        tags=TAGS,
+        synthetic=bool(of.synthetic),
+        n_rows=n_rows,
+    )
+
+
 def bin_width(of: OfPile) -> str:
     """Sentence of a card on how long a bin is."""
     sentence = f"A bin is {of.bin_width_s * 1000:g} ms."
@@ -119,7 +131,7 @@ def write_motif_table(
         A file is damaged or gone; names it.
     """
     from neuralpile_dagster.motifs.table import read_top
-    from neuralpile_dagster.plots.small import N_MOTIFS, motifs_png
+    from neuralpile_dagster.plots.raster import N_MOTIFS, motifs_png
 
     shape = MotifShape(*record.shape)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
@@ -127,24 +139,10 @@ def write_motif_table(
         fetch(store, record.file, folder / path)
         fetch(store, record.tail_file, folder / tail_path)
         default = Split("data/train-*", record.rows, record.rows * (shape.cells + 4 + 8 + 8) + 4)
-        with open_parquet(folder / tail_path, tail_path) as parquet, damaged(tail_path):
-            tail = parquet.read(use_threads=False)
         configs = [
             Config("default", MOTIF_TABLE_SCHEMA, {"train": default}, record.file.size),
-            Config(
-                "tail",
-                MOTIF_TAIL_SCHEMA,
-                {"train": Split(tail_path, tail.num_rows, tail.nbytes)},
-                record.tail_file.size,
-            ),
+            config_of_file(folder, "tail", tail_path),
         ]
-        header = metadata_block(
-            configs,
-            pretty_name=f"{of.title}: motifs of {shape.name}",
-            licenses=of.licenses,
-            tags=[*TAGS, *(["synthetic"] if of.synthetic else [])],
-            n_rows=record.rows,
-        )
         lines = [
             *opening(of, f"motifs of {shape.name}"),
             *_what(of, shape, record),
@@ -155,7 +153,8 @@ def write_motif_table(
             *["## Use", "", *_use(of.repository, shape), ""],
             *cite_section(of),
         ]
-        write_bytes(folder / "README.md", (header + "\n" + "\n".join(lines).rstrip() + "\n").encode())
+        card = card_of(of, lines, configs, f"motifs of {shape.name}", record.rows)
+        write_bytes(folder / "README.md", card.encode())
         patches, _, probabilities = read_top(store, record, N_MOTIFS)
         write_bytes(folder / PICTURE, motifs_png(patches, probabilities.tolist(), of.bin_width_s))
         keep_only(folder, ["README.md", PICTURE, path, tail_path])

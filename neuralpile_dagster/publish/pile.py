@@ -6,15 +6,16 @@ The order of rows and the bytes of shards are decided in `merge`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
+from neuralpile_dagster.merge.model import SPLITS, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import BIBLIOGRAPHY, Config, Split, bibliography
 from neuralpile_dagster.publish.component import keep_only
@@ -28,61 +29,12 @@ from neuralpile_dagster.publish.configs import (
 )
 from neuralpile_dagster.publish.pile_card import PileComponent, pile_card
 from neuralpile_dagster.publish.samples import CARD_PICTURE, write_card_picture
-from neuralpile_dagster.publish.segments import Clock, ShardScan, pile_segments, scan_shard
-from neuralpile_dagster.publish.token_counts import PileRow, SessionId, count_splits, write_token_counts
-from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules, StoredFile
+from neuralpile_dagster.publish.segments import Clock, PlacedSegment, SessionId, pile_segments, scan_shard
+from neuralpile_dagster.publish.token_counts import count_splits, write_token_counts
+from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.rows import Row, RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
-
-SPLITS = ("train", "valid", "test")
-
-
-class StoredShard(Protocol):
-    """A shard of the pile in the store, e.g. `neuralpile_dagster.merge.shards.PileShard`."""
-
-    @property
-    def name(self) -> str:
-        """``<plan>-<split>-<number>``."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """``train``, ``valid`` or ``test``."""
-        ...
-
-    @property
-    def file(self) -> StoredFile:
-        """The stored file."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in all rows."""
-        ...
-
-
-@dataclass(frozen=True)
-class PileSettings:
-    """Settings of a pile: ``plan`` is its plan's digest, ``split_by`` ``"rows"``, ``"sessions"``, ...
-
-    ``as_published`` is what its datasets have in the published pile, in words; empty where that is not known.
-    ``annotations`` is the hash of those of its components, for its record.
-    """
-
-    plan: str
-    seed: int
-    split_by: str
-    test_size: float
-    rules: SplitRules = field(default_factory=SplitRules)
-    annotations: str = ""
-    title: str = "Neural pile"
-    as_published: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +44,19 @@ class PileSplits:
     table: pa.Table
     facts: tuple[SplitFacts, ...]
     benchmarks: Mapping[str, Mapping[str, int]]
-    promoted: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_pile(
     folder: Path,
     store: Store,
-    shards: Sequence[StoredShard],
+    plan: PlanRecord,
+    shards: Sequence[PileShard],
     components: Sequence[PileComponent],
-    settings: PileSettings,
     *,
     repository: str,
+    title: str = "Neural pile",
+    as_published: str = "",
+    annotations: str = "",
     splits: PileSplits | None = None,
     progress: Progress = print,
 ) -> PileRecord:
@@ -114,13 +68,18 @@ def write_pile(
         Given over to this function: other files in it are removed. On the
         store's disk the shards in it are hard links.
     store : Store
-    shards : sequence of StoredShard
+    plan : PlanRecord
+    shards : sequence of PileShard
         In the plan's order.
     components : sequence of PileComponent
         In the plan's order.
-    settings : PileSettings
     repository : str
         ``namespace/name``.
+    title : str
+    as_published : str
+        What its datasets have in the published pile, in words; empty where that is not known.
+    annotations : str
+        Hash of those of its components, for its record.
     splits : PileSplits, optional
         Written as the config ``splits``.
     progress : callable
@@ -135,78 +94,75 @@ def write_pile(
     if not shards:
         raise HubError("the pile has no shards", remedy="materialize the pile's shards")
     tables = {name: _extra_tables(name, components) for name in EXTRA_SCHEMAS if name not in STREAMED}
-    known = _known_units(tables["sessions"])
+    sessions = _by_id(tables["sessions"])
+    known = {session: row["n_units"] for session, row in sessions.items()}
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         placed: dict[str, list[ShardRecord]] = {}
-        scans: dict[str, list[ShardScan]] = {}
+        rows: list[PlacedSegment] = []
         for shard in shards:
-            earlier = placed.setdefault(shard.split, [])
-            earlier.append(_place(folder, store, shard))
-            scans.setdefault(shard.split, []).append(scan_shard(folder / earlier[-1].path, known))
-            _require_match_record(shard, scans[shard.split][-1])
-            progress(f"{folder.name}: {earlier[-1].path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
-        present = {session for some in scans.values() for scan in some for session in scan.sessions}
+            record_of_shard = _place(folder, store, shard)
+            found = scan_shard(folder, record_of_shard.path, shard.split, known)
+            _require_match_record(shard, found)
+            placed.setdefault(shard.split, []).append(record_of_shard)
+            rows += found
+            progress(f"{folder.name}: {record_of_shard.path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
+        paths = [shard.path for some in placed.values() for shard in some]
+        present = {row.session for row in rows}
         token_counts = count_splits(
-            list(_pile_rows(folder, placed, scans)),
+            folder,
+            rows,
             {(c.name, *session): counts for c in components for session, counts in c.token_counts.items()},
-            _recorded_seconds(tables["sessions"]),
+            {session: row.get("observed_s") or row["duration_s"] for session, row in sessions.items()},
             progress,
         )
+        clocks = {session: Clock(row.get("origin_s"), row["bin_width_s"]) for session, row in sessions.items()}
+        segments = pile_segments(rows, clocks)
         configs = [
-            _default_config(placed, scans),
+            _default_config(placed, rows),
             *(_write_extra(folder, name, some) for name in tables if (some := _only(tables[name], present))),
             *_write_streamed(folder, components, present),
-            _write_segments(folder, placed, scans, tables["sessions"]),
+            write_config(folder, "segments", segments.schema, [segments]),
             *([write_config(folder, "splits", splits.table.schema, [splits.table])] if splits else []),
             write_token_counts(folder, token_counts),
-            write_preview(folder, _rows(folder / s.path for some in placed.values() for s in some), PILE_SCHEMA),
+            write_preview(folder, _rows(folder / path for path in paths), PILE_SCHEMA),
         ]
         record = PileRecord(
             repository=repository,
-            plan=settings.plan,
-            seed=settings.seed,
-            split_by=settings.split_by,
-            test_size=settings.test_size,
+            plan=plan.digest,
+            seed=plan.seed,
+            split_by=plan.split_by,
+            test_size=plan.test_size,
             components=tuple(component.name for component in components),
             shards={split: tuple(placed[split]) for split in SPLITS if split in placed},
             token_counts=token_counts,
             citations={component.name: component.citation for component in components},
-            annotations=settings.annotations,
-            rules=settings.rules,
+            annotations=annotations,
+            rules=plan.rules,
             splits=splits.facts if splits else (),
             benchmarks={name: dict(counts) for name, counts in splits.benchmarks.items()} if splits else {},
         )
         write_bytes(folder / BIBLIOGRAPHY, bibliography(record.citations).encode())
-        write_bytes(
-            folder / "README.md",
-            pile_card(
-                record,
-                components,
-                configs,
-                splits.promoted if splits else {},
-                title=settings.title,
-                as_published=settings.as_published,
-            ).encode(),
-        )
-        write_card_picture(folder, (shard.path for some in placed.values() for shard in some), synthetic=False)
+        card = pile_card(record, components, configs, plan.promoted, title=title, as_published=as_published)
+        write_bytes(folder / "README.md", card.encode())
+        write_card_picture(folder, paths, synthetic=False)
         extra = [split.path for config in configs for split in config.splits.values()]
-        made = ["README.md", BIBLIOGRAPHY, CARD_PICTURE]
-        keep_only(folder, [*made, *(s.path for some in placed.values() for s in some), *extra])
+        keep_only(folder, ["README.md", BIBLIOGRAPHY, CARD_PICTURE, *paths, *extra])
     return record
 
 
-def _place(folder: Path, store: Store, shard: StoredShard) -> ShardRecord:
+def _place(folder: Path, store: Store, shard: PileShard) -> ShardRecord:
     number = shard.name.rpartition("-")[2]  # not its place: an empty shard that fills would move all others
     path = f"data/{shard.split}-{number}-{shard.file.sha256[:8]}.parquet"
     fetch(store, shard.file, folder / path)
     return ShardRecord(path=path, rows=shard.rows, tokens=shard.tokens, bytes=shard.file.size, sha256=shard.file.sha256)
 
 
-def _require_match_record(shard: StoredShard, scan: ShardScan) -> None:
-    if (scan.rows, scan.tokens) != (shard.rows, shard.tokens):
+def _require_match_record(shard: PileShard, found: Sequence[PlacedSegment]) -> None:
+    tokens = sum(row.tokens for row in found)
+    if (len(found), tokens) != (shard.rows, shard.tokens):
         raise HubError(
             f"{shard.file.key} does not match its record",
-            found=f"{scan.rows:,} rows, {scan.tokens:,} tokens",
+            found=f"{len(found):,} rows, {tokens:,} tokens",
             expected=f"{shard.rows:,} rows, {shard.tokens:,} tokens",
             remedy="materialize the pile's shards again",
         )
@@ -255,56 +211,10 @@ def _write_streamed(
             yield write_config(folder, config, EXTRA_SCHEMAS[config][-1].append(SOURCE), chain([first], tables))
 
 
-def _write_segments(
-    folder: Path,
-    placed: dict[str, list[ShardRecord]],
-    scans: dict[str, list[ShardScan]],
-    sessions: Iterable[pa.Table],
-) -> Config:
-    clocks = {}
-    for table in sessions:
-        for row in table.drop_columns(["files"]).to_pylist():
-            session = (row["source_dataset"], row["subject_id"], row["session_id"])
-            clocks[session] = Clock(row.get("origin_s"), row["bin_width_s"])
-    segments = pile_segments(
-        [
-            row
-            for split, shards in placed.items()
-            for shard, scan in zip(shards, scans[split], strict=True)
-            for row in scan.placed(split, shard.path)
-        ],
-        clocks,
-    )
-    return write_config(folder, "segments", segments.schema, [segments])
-
-
-def _known_units(tables: Iterable[pa.Table]) -> dict[SessionId, int]:
-    """Units of each session, by (source_dataset, subject_id, session_id)."""
-    columns = ("source_dataset", "subject_id", "session_id", "n_units")
-    return {
-        (source, subject, session): n_units
-        for table in tables
-        for source, subject, session, n_units in zip(*(table[name].to_pylist() for name in columns), strict=True)
-    }
-
-
-def _recorded_seconds(tables: Iterable[pa.Table]) -> dict[SessionId, float]:
-    """Seconds that each session was observed; its length where its file does not say."""
-    found = {}
-    for table in tables:
-        for row in table.drop_columns(["files"]).to_pylist():
-            session = (row["source_dataset"], row["subject_id"], row["session_id"])
-            found[session] = row.get("observed_s") or row["duration_s"]
-    return found
-
-
-def _pile_rows(
-    folder: Path, placed: dict[str, list[ShardRecord]], scans: dict[str, list[ShardScan]]
-) -> Iterator[PileRow]:
-    for split, shards in placed.items():
-        for shard, scan in zip(shards, scans[split], strict=True):
-            for number, (session, tokens) in enumerate(zip(scan.row_sessions, scan.row_tokens, strict=True)):
-                yield PileRow(folder / shard.path, number, split, session, tokens)
+def _by_id(tables: Iterable[pa.Table]) -> dict[SessionId, dict[str, Any]]:
+    """Rows of the ``sessions`` tables, without the sessions' files."""
+    rows = (row for table in tables for row in table.drop_columns(["files"]).to_pylist())
+    return {(row["source_dataset"], row["subject_id"], row["session_id"]): row for row in rows}
 
 
 def _only(tables: Iterable[pa.Table], sessions: set[SessionId]) -> list[pa.Table]:
@@ -327,15 +237,15 @@ def _write_extra(folder: Path, name: str, tables: Sequence[pa.Table]) -> Config:
     return write_config(folder, name, schema, aligned)
 
 
-def _default_config(placed: dict[str, list[ShardRecord]], scans: dict[str, list[ShardScan]]) -> Config:
+def _default_config(placed: Mapping[str, Sequence[ShardRecord]], rows: Sequence[PlacedSegment]) -> Config:
     splits = {
         split: Split(
             path=f"data/{split}-*",
-            num_examples=sum(scan.rows for scan in scans[split]),
-            num_bytes=sum(scan.arrow_bytes for scan in scans[split]),
+            num_examples=sum(shard.rows for shard in placed[split]),
+            num_bytes=sum(row.arrow_bytes for row in rows if row.split == split),
         )
         for split in SPLITS
-        if split in scans
+        if split in placed
     }
     return Config("default", PILE_SCHEMA, splits, sum(shard.bytes for some in placed.values() for shard in some))
 

@@ -11,7 +11,7 @@ from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.markdown import table, text
 from neuralpile_dagster.publish import card, card_parts
 from neuralpile_dagster.publish.card import NOT_STATED, PROGRAM, TAGS
-from neuralpile_dagster.publish.card_parts import Config, cite_lines, licenses_of_all, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, card_text, cite_lines, licenses_of_all
 from neuralpile_dagster.publish.token_counts import statistics_lines
 from neuralpile_dagster.records import ComponentCitation, ComponentRecord, PileRecord
 
@@ -55,8 +55,8 @@ def pile_card(
     configs: Sequence[Config],
     promoted: Mapping[str, str],
     *,
-    title: str = "Neural pile",
-    as_published: str = "",
+    title: str,
+    as_published: str,
 ) -> str:
     """Text of the pile's README.md; the same inputs give the same card.
 
@@ -65,14 +65,6 @@ def pile_card(
     """
     records = [component.record for component in components if component.record is not None]
     default = next(config for config in configs if config.name == "default")
-    synthetic = any(record.synthetic for record in records)
-    header = metadata_block(
-        configs,
-        pretty_name=title,
-        licenses=licenses_of_all(c.record.license if c.record else None for c in components),
-        tags=[*TAGS, *(["synthetic"] if synthetic else [])],
-        n_rows=sum(split.num_examples for split in default.splits.values()),
-    )
     tokens = sum(component.tokens for component in components)
     lines = [
         *[f"# {text(title)}", "", *_warnings(components)],
@@ -90,7 +82,15 @@ def pile_card(
         *["## Columns", "", *card_parts.columns(default.schema), "", "More configs of this repository:", ""],
         *card_parts.config_lines(sorted(config.name for config in configs)),
     ]
-    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+    return card_text(
+        lines,
+        configs,
+        pretty_name=title,
+        licenses=licenses_of_all(c.record.license if c.record else None for c in components),
+        tags=TAGS,
+        synthetic=any(record.synthetic for record in records),
+        n_rows=sum(split.num_examples for split in default.splits.values()),
+    )
 
 
 def _as_published(components: Sequence[PileComponent], as_published: str) -> list[str]:

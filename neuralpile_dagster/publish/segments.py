@@ -6,7 +6,7 @@ from its shards (`scan_shard`): from footers and ids, without decoding them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import pyarrow as pa
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.publish.card_parts import row_arrow_bytes
 from neuralpile_dagster.publish.configs import SOURCE
-from neuralpile_dagster.publish.token_counts import SessionId
 from neuralpile_dagster.records import ComponentSession, ShardRecord
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, SEGMENTS_SCHEMA
 
+SessionId = tuple[str, str, str]
+"""source_dataset, subject_id, session_id."""
 _TEXTS = ["subject_id", "session_id", "segment_id", "source_dataset"]
 
 
@@ -76,12 +77,22 @@ class PlacedSegment:
     file: str
     row_group: int
 
+    @property
+    def n_bins(self) -> int:
+        """Bins of the row."""
+        return self.tokens // self.n_units if self.n_units else 0
+
+    @property
+    def arrow_bytes(self) -> int:
+        """Bytes of the row in Arrow, as `datasets` counts them."""
+        return row_arrow_bytes(self.n_units, self.n_bins, [*self.session, self.segment_id])
+
 
 def pile_segments(placed: Sequence[PlacedSegment], clocks: Mapping[SessionId, Clock]) -> pa.Table:
     """Segments of a pile, with a column ``source_dataset``; a start is null where an earlier segment is missing."""
     bins: dict[SessionId, dict[str, int]] = {}
     for row in placed:
-        bins.setdefault(row.session, {})[row.segment_id] = row.tokens // row.n_units if row.n_units else 0
+        bins.setdefault(row.session, {})[row.segment_id] = row.n_bins
     starts = {(session, segment): at for session, some in bins.items() for segment, at in _starts(some).items()}
     rows = []
     for row in placed:
@@ -91,7 +102,7 @@ def pile_segments(placed: Sequence[PlacedSegment], clocks: Mapping[SessionId, Cl
                 "session_id": row.session[2],
                 "segment_id": row.segment_id,
                 "start_bin": start,
-                "stop_bin": None if start is None else start + bins[row.session][row.segment_id],
+                "stop_bin": None if start is None else start + row.n_bins,
                 "start_s": None if clock is None else clock.at(start),
                 "split": row.split,
                 "file": row.file,
@@ -115,44 +126,16 @@ def _starts(bins: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-@dataclass(frozen=True)
-class ShardScan:
-    """What is known of each row of a shard, and sums; ``arrow_bytes`` as `datasets` counts them."""
-
-    row_sessions: tuple[SessionId, ...]
-    row_segments: tuple[str, ...]
-    row_units: tuple[int, ...]
-    row_tokens: tuple[int, ...]
-    row_bytes: tuple[int, ...]
-    arrow_bytes: int
-
-    def placed(self, split: str, path: str) -> Iterator[PlacedSegment]:
-        """Its rows as segments that lie in ``path``."""
-        rows = zip(self.row_sessions, self.row_segments, self.row_units, self.row_tokens, self.row_bytes, strict=True)
-        yield from (PlacedSegment(*row, split, path, number) for number, row in enumerate(rows))
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.row_sessions)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(self.row_tokens)
-
-    @property
-    def sessions(self) -> frozenset[SessionId]:
-        """Sessions that have rows in it."""
-        return frozenset(self.row_sessions)
-
-
-def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan:
+def scan_shard(folder: Path, file: str, split: str, n_units: MutableMapping[SessionId, int]) -> list[PlacedSegment]:
     """Read footer and ids of a shard with one row in each row group.
 
     Parameters
     ----------
-    path : Path
+    folder : Path
+        Of the repository.
+    file : str
+        Path of the shard in it.
+    split : str
     n_units : mutable mapping of SessionId to int
         Units of each session. What is not known yet is found by decoding one
         row of the session, and added.
@@ -162,6 +145,7 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
     TableError
         The file is damaged or is not a shard of the pile.
     """
+    path = folder / file
     parquet = open_parquet(path, str(path))
     require_schema(parquet.schema_arrow, PILE_SCHEMA, str(path))
     groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
@@ -169,30 +153,26 @@ def scan_shard(path: Path, n_units: MutableMapping[SessionId, int]) -> ShardScan
         raise TableError(f"{path} has row groups of several rows", expected="one row in each")
     with damaged(str(path)):
         ids = parquet.read(columns=_TEXTS)
-    arrow_bytes = 0
-    sessions: list[SessionId] = []
-    segments: list[str] = []
-    row_units: list[int] = []
-    for row, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
+    rows = []
+    for number, texts in enumerate(zip(*(ids[name].to_pylist() for name in _TEXTS), strict=True)):
         subject, session_id, segment, source = texts
         session = (source, subject, session_id)
-        sessions.append(session)
-        segments.append(segment)
         if session not in n_units:
-            n_units[session] = _count_units(path, row)
-        units = n_units[session]
-        row_units.append(units)
-        arrow_bytes += row_arrow_bytes(units, groups[row].column(0).num_values // units if units else 0, texts)
-    return ShardScan(
-        row_sessions=tuple(sessions),
-        row_segments=tuple(segments),
-        row_units=tuple(row_units),
-        row_tokens=tuple(group.column(0).num_values for group in groups),
-        row_bytes=tuple(
-            sum(group.column(number).total_compressed_size for number in range(group.num_columns)) for group in groups
-        ),
-        arrow_bytes=arrow_bytes,
-    )
+            n_units[session] = _count_units(path, number)
+        columns = [groups[number].column(column) for column in range(groups[number].num_columns)]
+        rows.append(
+            PlacedSegment(
+                session=session,
+                segment_id=segment,
+                n_units=n_units[session],
+                tokens=columns[0].num_values,
+                bytes=sum(column.total_compressed_size for column in columns),
+                split=split,
+                file=file,
+                row_group=number,
+            )
+        )
+    return rows
 
 
 def _count_units(path: Path, row: int) -> int:

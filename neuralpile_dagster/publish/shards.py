@@ -17,7 +17,6 @@ there are 1.6 to 1.9 times as many. A component below the limit is one shard.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -28,7 +27,7 @@ import pyarrow as pa
 from neuralpile_dagster.errors import DocumentError, HubError
 from neuralpile_dagster.files import require_free, sha256_of, sha256_once, write_bytes
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, read_document
+from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, json_hash, read_document
 from neuralpile_dagster.store import Store, open_verified
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -111,7 +110,7 @@ class ShardWriter:
     def _inputs(self, shard: Shard) -> str:
         """Hash of all that decides a shard's bytes."""
         rows = [[self.sessions[part.key].counts.sha256, part.start, part.stop] for part in shard]
-        return hashlib.sha256(json.dumps([pa.__version__, rows]).encode()).hexdigest()
+        return json_hash([pa.__version__, rows])
 
     def _row_bytes(self, shard: Shard) -> int:
         return sum(row.bytes for part in shard for row in self.sessions[part.key].rows[part.start : part.stop])

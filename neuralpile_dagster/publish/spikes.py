@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import code
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.markdown import link, text
 from neuralpile_dagster.progress import Progress
@@ -25,11 +24,11 @@ from neuralpile_dagster.publish.card import (
     verification_section,
     warnings_section,
 )
-from neuralpile_dagster.publish.card_parts import CONFIG_TEXTS, Config, hub_licenses, metadata_block
+from neuralpile_dagster.publish.card_parts import CONFIG_TEXTS, Config, card_text, hub_licenses
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, SpikesRecord, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import SPIKE_SEGMENTS_SCHEMA
@@ -42,37 +41,6 @@ TAGS = ("neuroscience", "electrophysiology", "spike-times", "neural-population-a
 def spikes_path(key: str) -> str:
     """Path of a session's spike times in the repository."""
     return f"spikes/{key}.parquet"
-
-
-def spikes_record(
-    dataset: Dataset,
-    records: Mapping[str, CountsRecord],
-    trains: Mapping[str, TrainsRecord],
-    repository: str,
-    url: str | None,
-) -> SpikesRecord:
-    """What is to be published of these sessions.
-
-    Raises
-    ------
-    HubError
-        None of them has spike times.
-    """
-    if not trains:
-        raise HubError(
-            f"{dataset.name} has no spike times to publish",
-            found="sessions whose files hold ready-made counts alone",
-            expected="at least one session with spike times",
-            remedy="do not ask for them (publish_spike_times)",
-        )
-    return SpikesRecord(
-        repository=repository,
-        url=url,
-        sessions=len(trains),
-        spikes=sum(record.n_spikes or 0 for record in trains.values()),
-        bytes=sum(record.file.size for record in trains.values()),
-        bin_width_s=records[next(iter(trains))].stats.bin_width_s,
-    )
 
 
 def write_spikes(
@@ -162,13 +130,6 @@ def _card(
 ) -> str:
     spikes, counts = component.spikes, [record for _, record in pairs]
     assert spikes is not None, "written with them"
-    header = metadata_block(
-        configs,
-        pretty_name=f"{dataset.title}: spike times",
-        licenses=hub_licenses(manifest.citation.license),
-        tags=[*TAGS, *(["synthetic"] if component.synthetic else [])],
-        n_rows=sum(record.stats.n_units for record in counts),
-    )
     ready_made = component.totals.sessions - spikes.sessions
     page = spikes.url and spikes.url.removesuffix(spikes.repository) + component.repository
     lines = [
@@ -186,7 +147,15 @@ def _card(
         *verification_section(counts),
         *missing_section(component),
     ]
-    return header + "\n" + "\n".join(lines).rstrip() + "\n"
+    return card_text(
+        lines,
+        configs,
+        pretty_name=f"{dataset.title}: spike times",
+        licenses=hub_licenses(manifest.citation.license),
+        tags=TAGS,
+        synthetic=component.synthetic,
+        n_rows=sum(record.stats.n_units for record in counts),
+    )
 
 
 _CONFIG_TEXTS = {

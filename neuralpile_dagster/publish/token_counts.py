@@ -21,14 +21,13 @@ from neuralpile_dagster.markdown import table
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.publish.card_parts import Config
 from neuralpile_dagster.publish.configs import write_config
+from neuralpile_dagster.publish.segments import PlacedSegment, SessionId
 from neuralpile_dagster.records import ComponentSession, PublishedTotals, TokenCounts
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import TOKEN_COUNTS_SCHEMA
 
 VALUES = 256
 """Values that a token can have: uint8."""
-SessionId = tuple[str, str, str]
-"""source_dataset, subject_id, session_id."""
 _BANDS = (("0", 0, 0), ("1", 1, 1), ("2", 2, 2), ("3 to 5", 3, 5), ("6 to 20", 6, 20), ("above 20", 21, VALUES - 1))
 
 
@@ -162,19 +161,9 @@ def statistics_lines(parts: Sequence[TokenCounts]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class PileRow:
-    """One row of a pile: row ``number`` of the file at ``path``."""
-
-    path: Path
-    number: int
-    split: str
-    session: SessionId
-    tokens: int
-
-
 def count_splits(
-    rows: Sequence[PileRow],
+    folder: Path,
+    rows: Sequence[PlacedSegment],
     known: Mapping[SessionId, Sequence[int]],
     recorded_s: Mapping[SessionId, float],
     progress: Progress = silent,
@@ -185,7 +174,9 @@ def count_splits(
 
     Parameters
     ----------
-    rows : sequence of PileRow
+    folder : Path
+        In which the files of the rows are.
+    rows : sequence of PlacedSegment
         All rows of the pile.
     known : mapping of SessionId to sequence of int
         Values of all tokens of a session, as `CountsStats.histogram` has them.
@@ -211,7 +202,7 @@ def count_splits(
     totals = {session: sum(of.values()) for session, of in sizes.items()}
     usable = {session: known[session] for session in sizes if sum(known.get(session, ())) == totals[session] > 0}
     largest = {session: max(sizes[session], key=sizes[session].__getitem__) for session in usable}
-    counted = _decode([row for row in rows if largest.get(row.session) != row.split], progress)
+    counted = _decode(folder, [row for row in rows if largest.get(row.session) != row.split], progress)
     for session, split in largest.items():
         others = [counted[session, other] for other in sizes[session] if other != split]
         counted[session, split] = as_vector(usable[session]) - sum(others, np.zeros(VALUES, np.int64))
@@ -234,16 +225,16 @@ def count_splits(
     )
 
 
-def _decode(rows: Iterable[PileRow], progress: Progress) -> dict[tuple[SessionId, str], np.ndarray]:
+def _decode(folder: Path, rows: Iterable[PlacedSegment], progress: Progress) -> dict[tuple[SessionId, str], np.ndarray]:
     """Values of the tokens of rows, by session and split; each file is opened once."""
-    files: dict[Path, list[PileRow]] = defaultdict(list)
+    files: dict[Path, list[PlacedSegment]] = defaultdict(list)
     for row in rows:
-        files[row.path].append(row)
+        files[folder / row.file].append(row)
     found: dict[tuple[SessionId, str], np.ndarray] = {}
     for path, some in files.items():
         with RowReader(path) as reader:
             for row in some:
-                values = _count_values(reader.row(row.number).counts)
+                values = _count_values(reader.row(row.row_group).counts)
                 found[row.session, row.split] = found.get((row.session, row.split), 0) + values
         progress(f"{path.name}: counted the values of {sum(row.tokens for row in some):,} tokens")
     return found

@@ -26,9 +26,10 @@ from neuralpile_dagster.motifs.records import (
     parse_document,
 )
 from neuralpile_dagster.progress import Progress
-from neuralpile_dagster.publish.card_parts import Config, Split, metadata_block
+from neuralpile_dagster.publish.card_parts import Config, Split
 from neuralpile_dagster.publish.component import keep_only
-from neuralpile_dagster.publish.motif_table import TAGS, OfPile, bin_width, cite_section, opening
+from neuralpile_dagster.publish.configs import config_of_file
+from neuralpile_dagster.publish.motif_table import OfPile, bin_width, card_of, cite_section, opening
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet
@@ -82,13 +83,6 @@ def write_tokens(
         placed = {split: [_place(folder, store, split, shard) for shard in some] for split, some in shards.items()}
         configs = [*_configs(folder, placed, shape)]
         document = parse_document((folder / TOKENIZER_FILE).read_bytes(), TOKENIZER_FILE)
-        header = metadata_block(
-            configs,
-            pretty_name=f"{of.title}: tokens",
-            licenses=of.licenses,
-            tags=[*TAGS, *(["synthetic"] if of.synthetic else [])],
-            n_rows=sum(shard.rows for some in placed.values() for shard in some),
-        )
         lines = [
             *opening(of, f"tokens of {vocabulary.shape} motifs, vocabulary of {vocabulary.size:,}"),
             *_what(of, vocabulary, motif_table),
@@ -98,10 +92,11 @@ def write_tokens(
             *["## Use", "", *_use(of.repository, next(iter(placed)), shape), ""],
             *cite_section(of),
         ]
-        write_bytes(folder / "README.md", (header + "\n" + "\n".join(lines).rstrip() + "\n").encode())
-        paths = [shard.path for some in placed.values() for shard in some]
-        keep_only(folder, ["README.md", VOCABULARY_FILE, TOKENIZER_FILE, *paths])
-    return tuple(shard for some in placed.values() for shard in some)
+        every = tuple(shard for some in placed.values() for shard in some)
+        card = card_of(of, lines, configs, "tokens", sum(shard.rows for shard in every))
+        write_bytes(folder / "README.md", card.encode())
+        keep_only(folder, ["README.md", VOCABULARY_FILE, TOKENIZER_FILE, *(shard.path for shard in every)])
+    return every
 
 
 def _place(folder: Path, store: Store, split: str, shard: TokenShardRecord) -> ShardRecord:
@@ -120,11 +115,7 @@ def _configs(folder: Path, placed: Mapping[str, Sequence[ShardRecord]], shape: M
             size += more
         splits[split] = Split(f"data/{split}-*", sum(shard.rows for shard in shards), size)
     yield Config("default", schema, splits, sum(shard.bytes for some in placed.values() for shard in some))
-    path = folder / VOCABULARY_FILE
-    with open_parquet(path, VOCABULARY_FILE) as parquet, damaged(VOCABULARY_FILE):
-        rows = parquet.read(use_threads=False)
-    every = Split(VOCABULARY_FILE, rows.num_rows, rows.nbytes)
-    yield Config("vocabulary", rows.schema, {"train": every}, path.stat().st_size)
+    yield config_of_file(folder, "vocabulary", VOCABULARY_FILE)
 
 
 def _arrow_bytes(path: Path, shape: MotifShape) -> tuple[pa.Schema, int]:

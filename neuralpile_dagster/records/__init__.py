@@ -5,7 +5,13 @@ record exists and names its size and digest. Dagster's metadata, the
 publishing step, the pile's plan and ``neuralpile status`` all read records.
 """
 
-from neuralpile_dagster.records.form import AnyModel, Model, document, read_document
+from neuralpile_dagster.records.form import (
+    AnyModel,
+    Model,
+    document,
+    json_hash,
+    read_document,
+)
 from neuralpile_dagster.records.publications import (
     AnnotationTotals,
     ComponentCitation,
@@ -67,5 +73,6 @@ __all__ = [
     "TrainsRecord",
     "UnitOrderTotals",
     "document",
+    "json_hash",
     "read_document",
 ]

@@ -39,6 +39,11 @@ def document(model: Model) -> str:
     return json.dumps({_DIGEST: content_digest(content), **content}, indent=1, ensure_ascii=False) + "\n"
 
 
+def json_hash(content: Any) -> str:
+    """Return the sha256 (hex) of JSON values, e.g. of all that something is made from."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def content_digest(content: dict[str, Any]) -> str:
     """Return the sha256 (hex) that a document of this content has, however its JSON is laid out; in every form."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

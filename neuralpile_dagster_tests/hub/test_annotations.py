@@ -23,7 +23,7 @@ from neuralpile_dagster.publish.annotations import AnnotatedSession, interval_ro
 from neuralpile_dagster.publish.card_parts import cite_dataset
 from neuralpile_dagster.publish.component import component_inputs, write_component
 from neuralpile_dagster.publish.configs import STREAMED, hub_tables
-from neuralpile_dagster.publish.pile import PileSettings, write_pile
+from neuralpile_dagster.publish.pile import write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.nwb.annotations import IntervalTable, Metric
 from neuralpile_dagster.recordings.nwb.table import Column
@@ -249,11 +249,17 @@ def test_the_pile_has_them_with_their_source_and_says_where_each_segment_lies(
     component = PileComponent(
         "mice", 6, 2, record.totals.tokens, record, hub_tables(hub, "mice"), cite_dataset(DATASET, CITATION, "0.1")
     )
-    settings = PileSettings(plan.record.digest, 1, "rows", 0.3, annotations=annotations_digest({"mice": record}))
     alone = {config: repr([{**row, "source_dataset": "mice"} for row in published.rows(config)]) for config in STREAMED}
     published.folder = tmp_path / "pile"
     made = write_pile(
-        published.folder, published.store, shards, [component], settings, repository="local/pile", progress=silent
+        published.folder,
+        published.store,
+        plan.record,
+        shards,
+        [component],
+        repository="local/pile",
+        annotations=annotations_digest({"mice": record}),
+        progress=silent,
     )
     assert made.annotations
     assert {config: repr(published.rows(config)) for config in STREAMED} == alone

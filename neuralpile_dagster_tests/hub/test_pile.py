@@ -15,7 +15,7 @@ from neuralpile_dagster.errors import HubError, StoreError
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.split_table import splits_of_rows
 from neuralpile_dagster.publish.configs import hub_tables
-from neuralpile_dagster.publish.pile import PileSettings, PileSplits
+from neuralpile_dagster.publish.pile import PileSplits
 from neuralpile_dagster.records import PileRecord, ShardRecord, SplitFacts, SplitRules
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, PUBLISHED_SESSIONS_SCHEMA, SESSIONS_SCHEMA, UNITS_SCHEMA
 from neuralpile_dagster_tests.fixtures.hub_folders import contents, silent
@@ -163,7 +163,7 @@ def test_the_card_says_how_the_pile_was_made(pile: Pile, written: Written):
 
 
 def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Path, pile: Pile):
-    pile.write(tmp_path / "pile", settings=replace(pile.settings, title="Rodents", as_published="9 tokens, 2 sessions"))
+    pile.write(tmp_path / "pile", title="Rodents", as_published="9 tokens, 2 sessions")
     card = (tmp_path / "pile" / "README.md").read_text()
     assert "\n# Rodents\n" in card
     assert metadata(tmp_path / "pile")["pretty_name"] == "Rodents"
@@ -173,9 +173,7 @@ def test_the_card_states_its_own_totals_against_the_published_ones(tmp_path: Pat
 
 def test_the_card_warns_of_what_its_components_are(tmp_path: Path):
     pile = Pile(tmp_path, frozen=False, synthetic=True)
-    by_sessions = PileSettings(pile.settings.plan, 3, "sessions", 0.2)
-    components = pile.components()
-    pile.write(tmp_path / "pile", settings=by_sessions, components=components)
+    pile.write(tmp_path / "pile", plan={"split_by": "sessions"})
     card = (tmp_path / "pile" / "README.md").read_text()
     top = card.split("## Components")[0]
     assert "SYNTHETIC" in top and "not frozen" in top and "mice" in top
@@ -221,13 +219,11 @@ def test_the_splits_config_says_where_each_session_is(pile: Pile, written: Writt
 
 def test_the_card_says_how_splits_by_hash_were_made_and_where_benchmarks_are(tmp_path: Path, pile: Pile):
     rules = SplitRules(split_rule="hash", valid_size=0.1, hold_out=("benchmark:neds_test",), held_out_go_to="leave_out")
-    settings = PileSettings(pile.settings.plan, 3, "subjects", 0.2, rules)
+    plan = {"split_by": "subjects", "rules": rules, "promoted": {"mice/s1": "valid"}}
     facts = (SplitFacts(split="train", rows=9, sessions=4, subjects=3, datasets=2, tokens=99, hours=1.25),)
     lists = {"neds_test": {"sessions": 5, "train": 1, "valid": 2, "test": 3, "left_out": 1}}
     table = splits_of_rows(pile.plan.record, pile.plan.rows, {})
-    record = pile.write(
-        tmp_path / "pile", settings=settings, splits=PileSplits(table, facts, lists, {"mice/s1": "valid"})
-    )
+    record = pile.write(tmp_path / "pile", plan=plan, splits=PileSplits(table, facts, lists))
     assert (record.rules, record.splits, record.benchmarks) == (rules, facts, lists)
     card = (tmp_path / "pile" / "README.md").read_text()
     assert "Split by subjects: all sessions of an animal are in the same split. test_size 0.2, valid_size 0.1" in card

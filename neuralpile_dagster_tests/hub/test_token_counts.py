@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.publish.token_counts import PileRow, SessionId, TokenStatistics, count_splits
+from neuralpile_dagster.publish.segments import PlacedSegment, SessionId
+from neuralpile_dagster.publish.token_counts import TokenStatistics, count_splits
 from neuralpile_dagster.records import ClockRecord, PileRecord, TokenCounts
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowReader
@@ -141,13 +142,17 @@ def test_recorded_time_is_shared_out_by_the_tokens_of_each_split(tmp_path: Path,
     assert "| tokens per recorded hour | not known |" in (foreign.folder / "README.md").read_text()
 
 
+def _placed(path: Path, number: int, split: str, session: SessionId, counts: np.ndarray) -> PlacedSegment:
+    return PlacedSegment(session, f"segment_{number}", len(counts), counts.size, 0, split, path.name, number)
+
+
 class Rows:
     """Random rows of two sources in one file, those of each session dealt out to splits."""
 
     def __init__(self, path: Path, seed: int, splits: int) -> None:
         rng = np.random.default_rng(seed)
         self.path = path
-        self.rows: list[PileRow] = []
+        self.rows: list[PlacedSegment] = []
         self.known: dict[SessionId, list[int]] = {}
         self.expected: Counted = defaultdict(lambda: np.zeros(256, np.int64))
         written = []
@@ -155,14 +160,15 @@ class Rows:
             made = synthetic_rows(int(rng.integers(1, 6)), seed=int(rng.integers(1 << 30)), session=session[2])
             for row in made:
                 split = ("train", "test", "valid")[rng.integers(splits)]
-                self.rows.append(PileRow(path, len(written), split, session, row.counts.size))
+                self.rows.append(_placed(path, len(written), split, session, row.counts))
                 self.expected[session[0], split] += np.bincount(row.counts.ravel(), minlength=256)
                 written.append(row)
             self.known[session] = sum(np.bincount(row.counts.ravel(), minlength=256) for row in made).tolist()
         write_rows(path, written)
 
     def count(self, **changes: Any) -> Counted:
-        return recorded(count_splits(changes.pop("rows", self.rows), {**self.known, **changes.pop("known", {})}, {}))
+        rows, known = changes.pop("rows", self.rows), {**self.known, **changes.pop("known", {})}
+        return recorded(count_splits(self.path.parent, rows, known, {}))
 
 
 @pytest.fixture(scope="module")
@@ -192,11 +198,8 @@ def test_of_sessions_in_several_splits_only_the_smaller_parts_are_decoded(tmp_pa
     for row in rows.rows:
         sizes[row.session, row.split] += row.tokens
     largest = {session: max((n, split) for (s, split), n in sizes.items() if s == session)[1] for session in rows.known}
-    placed = [
-        PileRow(tmp_path / "gone" if largest[r.session] == r.split else r.path, r.number, r.split, r.session, r.tokens)
-        for r in rows.rows
-    ]
-    assert {row.path for row in placed} == {rows.path, tmp_path / "gone"}
+    placed = [replace(row, file="gone") if largest[row.session] == row.split else row for row in rows.rows]
+    assert {row.file for row in placed} == {rows.path.name, "gone"}
     require_equal(rows.count(rows=placed), rows.expected)
 
 

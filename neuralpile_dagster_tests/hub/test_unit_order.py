@@ -162,10 +162,9 @@ def test_a_pile_has_the_column_beside_components_of_earlier_versions(tmp_path: P
     pile.hub.publish("mice", pile.staging / "mice", silent)
     earlier(pile.hub, pile.staging / "rats")
     before, pile.records[0] = pile.records[0], mice
-    settings = replace(pile.settings, annotations=annotations_digest({"mice": mice}))
     tables = {name: hub_tables(pile.hub, name) for name in ("mice", "rats")}
     components = [replace(component, tables=tables[component.name]) for component in pile.components()]
-    record = pile.write(tmp_path / "pile", settings=settings, components=components)
+    record = pile.write(tmp_path / "pile", annotations=annotations_digest({"mice": mice}), components=components)
     table = units(tmp_path / "pile")
     assert table.schema.names[-2:] == ["order", "source_dataset"]
     found = dict.fromkeys(table["session_id"].to_pylist(), 0)

@@ -25,10 +25,9 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import list_folder
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import motifs as counting
-from neuralpile_dagster.ledger import piles
-from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
-from neuralpile_dagster.ledger.status import piles_status
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses import ALL, PileAnalysis, PileTask, PlannedPile, require_planned
+from neuralpile_dagster.ledger.status import pile_standings, piles_status
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs import vocabulary as vocabularies
 from neuralpile_dagster.motifs.records import VocabularyRecord
@@ -47,6 +46,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     copy_of,
 )
 from neuralpile_dagster_tests.fixtures.huggingface import hub_for, published, quiet
+from neuralpile_dagster_tests.fixtures.merging import planned_shards
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 
 CATALOG = "motif_shapes: [[1, 15]]\nvocabulary_sizes: [40]\n"
@@ -91,7 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, first_built: House) -> Iterat
         house.datasets = (MICE.model_copy(update={"motif_shapes": ((1, 15),)}),)
         (pile,) = load_piles(house.settings, house.datasets)
         assert house.run(PILE_MANIFEST, ops={"neural_pile__manifest": {"config": {"test_size": 0.3}}}).success
-        assert house.run(PILE_SHARDS, partitions=piles.planned_shards(house.store, pile, house.settings)).success
+        assert house.run(PILE_SHARDS, partitions=planned_shards(house.store, pile, house.settings)).success
         assert house.run(PILE_HUB_DATASET, checks=False).success
         sessions = sorted(house.made(names.spike_counts_key(MICE)))
         assert house.run(dg.AssetKey([MICE.key, "motifs_1x15"]), partitions=sessions).success

@@ -12,11 +12,9 @@ import pytest
 
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.errors import StoreError
-from neuralpile_dagster.ledger import documents, kinds, piles
-from neuralpile_dagster.ledger.pile_analyses import standing
-from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PileTask, PlannedPile
-from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_standings
-from neuralpile_dagster.ledger.status import piles_status
+from neuralpile_dagster.ledger import documents, kinds, motif_rows
+from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PileTask, PlannedPile
+from neuralpile_dagster.ledger.status import PileAnalysisStanding, pile_standings, piles_status
 from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.automation.current import current_sensor
@@ -32,7 +30,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     copy_of,
     failure_of,
 )
-from neuralpile_dagster_tests.fixtures.merging import merge
+from neuralpile_dagster_tests.fixtures.merging import merge, planned_shards
 
 
 class Spikes(Model):
@@ -98,7 +96,7 @@ class Rows:
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Rows of every pile, in this test."""
     made = Rows()
-    monkeypatch.setattr(standing, "FAMILIES", (lambda pile: (made.of_shards, made.total),))
+    monkeypatch.setattr(motif_rows, "FAMILIES", (lambda pile: (made.of_shards, made.total),))
     return made
 
 
@@ -122,7 +120,7 @@ def merged(rows: Rows, first_merged: House, tmp_path: Path) -> Iterator[House]:
 
 
 def shards_of(house: House) -> list[str]:
-    return piles.planned_shards(house.store, NEURAL_PILE, house.settings)
+    return planned_shards(house.store, NEURAL_PILE, house.settings)
 
 
 def standings(house: House) -> dict[str, PileAnalysisStanding]:
@@ -233,7 +231,7 @@ def test_the_job_for_failures_makes_failed_partitions_again(merged: House, rows:
 def test_buckets_are_partitions_that_are_always_there(
     rows: Rows, built: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "FAMILIES", (lambda pile: (rows.buckets,),))
+    monkeypatch.setattr(motif_rows, "FAMILIES", (lambda pile: (rows.buckets,),))
     defined = build_definitions(built.settings, built.datasets).resolve_assets_def(
         names.asset_key(NEURAL_PILE, rows.buckets)
     )

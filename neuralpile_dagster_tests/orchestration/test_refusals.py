@@ -16,6 +16,7 @@ from neuralpile_dagster.orchestration.checks import latest_event, refusals, targ
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, PILE_MANIFEST, PILE_SHARDS, House
+from neuralpile_dagster_tests.fixtures.merging import planned_shards
 
 CHECK = "tiny_mice/hub_dataset hub_equals_record"
 
@@ -114,7 +115,7 @@ def test_nothing_is_made_of_a_published_pile_that_fails_a_blocking_check(built_h
     (pile,) = load_piles(house.settings, house.datasets)
     sessions = settle(house)
     assert house.run(PILE_MANIFEST).success
-    assert house.run(PILE_SHARDS, partitions=piles.planned_shards(house.store, pile, house.settings)).success
+    assert house.run(PILE_SHARDS, partitions=planned_shards(house.store, pile, house.settings)).success
     assert house.run(PILE_HUB_DATASET).success
     assert house.run(dg.AssetKey([MICE.key, "motifs_1x15"]), partitions=sessions).success
     assert set(asked(house, pile)) == {"neural_pile/motif_buckets_1x15"}

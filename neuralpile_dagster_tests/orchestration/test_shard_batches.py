@@ -15,6 +15,7 @@ from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, PILE_SHARDS, SESSIONS, House, failure_of
+from neuralpile_dagster_tests.fixtures.merging import planned_shards
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def planned(built_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> None:
-    shards = piles.planned_shards(planned.store, NEURAL_PILE, planned.settings)
+    shards = planned_shards(planned.store, NEURAL_PILE, planned.settings)
     assert len(shards) == 3
     source = planned.store.root / documents.counts_folder(MICE, planned.settings) / f"{SESSIONS[1]}.parquet"
     hidden = source.rename(source.with_suffix(".away"))
@@ -50,7 +51,7 @@ def test_one_shard_whose_source_is_gone_costs_only_itself(planned: House) -> Non
 def test_a_store_that_is_away_for_a_moment_costs_a_shard_another_try(
     planned: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = piles.planned_shards(planned.store, NEURAL_PILE, planned.settings)
+    shards = planned_shards(planned.store, NEURAL_PILE, planned.settings)
     counts, reading, tried = documents.counts_folder(MICE, planned.settings), LocalStore.open, []
 
     def open_later(store: LocalStore, key: str) -> pa.NativeFile:
@@ -68,7 +69,7 @@ def test_a_store_that_is_away_for_a_moment_costs_a_shard_another_try(
 
 
 def test_a_shard_is_recorded_with_the_digest_of_its_file_as_data_version(planned: House) -> None:
-    shards = piles.planned_shards(planned.store, NEURAL_PILE, planned.settings)
+    shards = planned_shards(planned.store, NEURAL_PILE, planned.settings)
     result = planned.run(PILE_SHARDS, partitions=shards)
     made = [event.materialization for event in result.all_events if event.is_step_materialization]
     assert [event.partition for event in made] == shards  # each once

@@ -42,6 +42,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     neuralpile,
     trains_of,
 )
+from neuralpile_dagster_tests.fixtures.merging import planned_shards
 from neuralpile_dagster_tests.merge.test_plan import source
 
 RULES = {"split_by": "sessions", "split_rule": "hash", "test_size": 0.3, "valid_size": 0.2}
@@ -57,7 +58,7 @@ def planned(made: House) -> PilePlan:
 
 
 def publish(made: House, checks: bool = False) -> None:
-    assert made.run(PILE_SHARDS, partitions=piles.planned_shards(made.store, NEURAL_PILE, made.settings)).success
+    assert made.run(PILE_SHARDS, partitions=planned_shards(made.store, NEURAL_PILE, made.settings)).success
     done = made.run(PILE_HUB_DATASET, checks=checks)
     assert done.success, failure_of(done)
 

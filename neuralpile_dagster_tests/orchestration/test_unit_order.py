@@ -15,7 +15,7 @@ from neuralpile_dagster.ledger.analyses import ANNOTATIONS, UNIT_ORDER, analyses
 from neuralpile_dagster.ledger.due import DatasetDue, dataset_due, pile_due
 from neuralpile_dagster.ledger.samples import order_samples
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.plots.small import glance_markdown
+from neuralpile_dagster.plots.raster import glance_markdown
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, SESSIONS, House, copy_of, house
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
 from neuralpile_dagster_tests.orchestration.test_annotations import stored

@@ -13,7 +13,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.ledger import documents, piles
-from neuralpile_dagster.ledger.pile_analyses.model import bin_widths_s, require_planned
+from neuralpile_dagster.ledger.pile_analyses import bin_widths_s, require_planned
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_MANIFEST, SESSIONS, House, copy_of, failure_of, house

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuralpile_dagster.plots.small import WIDTH_PX, motifs_png
+from neuralpile_dagster.plots.raster import WIDTH_PX, motifs_png
 
 
 def pixels(png: bytes) -> np.ndarray:

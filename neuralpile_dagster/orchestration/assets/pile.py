@@ -18,8 +18,8 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.kinds import AssetKind
-from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.pile_analyses import PileAnalysis
 from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.ledger.splits import split_inputs
 from neuralpile_dagster.merge.plan import plan_pile, save_plan

@@ -24,7 +24,8 @@ from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.ledger.kinds import PILE_KINDS
-from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_analyses_of, pile_standings
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
+from neuralpile_dagster.ledger.status import PileAnalysisStanding, pile_standings
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for

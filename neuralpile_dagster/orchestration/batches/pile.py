@@ -20,7 +20,7 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import is_current
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
-from neuralpile_dagster.ledger.pile_analyses.model import (
+from neuralpile_dagster.ledger.pile_analyses import (
     ALL,
     MadeRecord,
     PileAnalysis,
@@ -28,7 +28,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import (
     PlannedPile,
     require_planned,
 )
-from neuralpile_dagster.ledger.pile_analyses.standing import require_upstream
+from neuralpile_dagster.ledger.status import require_upstream
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from neuralpile_dagster.hub import Publication
-from neuralpile_dagster.ledger.pile_analyses.model import MadeRecord, PileAnalysis, PlannedPile
+from neuralpile_dagster.ledger.pile_analyses import MadeRecord, PileAnalysis, PlannedPile
 from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
 from neuralpile_dagster.orchestration.metadata import summaries

@@ -136,8 +136,7 @@ def analysis_rasters(samples: Sequence[RasterSample], what: str) -> Pictures:
 
 
 def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int, glance: int = 0) -> Pictures:
-    from neuralpile_dagster.plots.raster import raster_markdown
-    from neuralpile_dagster.plots.small import INLINE_CHARACTERS, glance_markdown
+    from neuralpile_dagster.plots.raster import INLINE_CHARACTERS, glance_markdown, raster_markdown
 
     if not samples:
         return {}

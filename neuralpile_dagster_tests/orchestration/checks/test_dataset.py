@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.checks import dataset as checks
-from neuralpile_dagster.checks.dataset import ComponentEvidence
-from neuralpile_dagster.checks.judging import judge_component, judge_manifest
-from neuralpile_dagster.checks.registry import CHECKS
+from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
+from neuralpile_dagster.checks.registry import CHECKS, judge
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -41,7 +40,7 @@ def row(**changes: Any) -> Any:
 
 
 def test_the_built_mice_pass_all_but_what_the_catalog_states_otherwise(evidence: ComponentEvidence) -> None:
-    verdicts = judge_manifest(MICE, evidence.manifest) | judge_component(evidence)
+    verdicts = judge("manifest", ManifestEvidence(MICE, evidence.manifest)) | judge("hub_dataset", evidence)
     assert sorted(verdicts) == sorted(n for n, p in CHECKS.items() if p.layer in ("manifest", "hub_dataset"))
     assert [name for name, verdict in verdicts.items() if not verdict.passed] == ["tokens_published"]
 

@@ -16,8 +16,7 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.rodent import PUBLISHED_TOKEN_SHARES, RODENT
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.dataset import hub_equals_record
-from neuralpile_dagster.checks.judging import judge_pile
-from neuralpile_dagster.checks.registry import CHECKS
+from neuralpile_dagster.checks.registry import CHECKS, judge
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.ledger import piles
@@ -65,7 +64,8 @@ def doctored(plan: PilePlan, rows: pa.Table) -> PilePlan:
 
 
 def test_a_right_pile_passes_every_check(pile: Pile) -> None:
-    verdicts = judge_pile(pile.house.store, NEURAL_PILE, pile.house.settings, pile.hub)
+    evidence = checks.read_evidence(pile.house.store, NEURAL_PILE, pile.house.settings, pile.hub)
+    verdicts = judge("pile", evidence)
     assert {name: v.passed for name, v in verdicts.items()} == {
         name: True for name, check in CHECKS.items() if check.layer == "pile"
     }

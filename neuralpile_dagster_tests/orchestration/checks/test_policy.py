@@ -8,11 +8,17 @@ import pytest
 from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.checks.judging import checks_of, is_blocking, require_known_checks, severity_of
 from neuralpile_dagster.checks.model import Layer, Verdict
-from neuralpile_dagster.checks.registry import ALL_CHECKS, CHECKS
+from neuralpile_dagster.checks.registry import (
+    ALL_CHECKS,
+    CHECKS,
+    checks_of,
+    is_blocking,
+    require_known_checks,
+    severity_of,
+)
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.orchestration import checks
 from neuralpile_dagster_tests.fixtures.house import MICE, House, house
 

@@ -15,10 +15,8 @@ import pytest
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.checks import session as checks
-from neuralpile_dagster.checks.judging import judge_session
 from neuralpile_dagster.checks.model import Verdict
-from neuralpile_dagster.checks.plausibility import UNKNOWN
-from neuralpile_dagster.checks.registry import SESSION_CHECKS
+from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
@@ -84,7 +82,7 @@ def rewritten(evidence: SessionEvidence, change: Callable[[np.ndarray, int], tup
 
 
 def test_a_right_session_passes_every_check(good: SessionEvidence) -> None:
-    verdicts = judge_session(good)
+    verdicts = judge("spike_counts", good)
     assert {name: v.passed for name, v in verdicts.items()} == {check.name: True for check in SESSION_CHECKS}
 
 
@@ -284,7 +282,7 @@ def test_spikes_of_every_kind_of_recording_are_binned_again(tmp_path: Path, kind
     assert checks.counts_match_spike_trains(evidence).found.endswith("as stored")
     other = doctored(evidence, clock=None)
     assert checks.counts_match_spike_trains(other).found == (
-        UNKNOWN if kind == "from_first_spike" else checks.counts_match_spike_trains(evidence).found
+        checks.UNKNOWN if kind == "from_first_spike" else checks.counts_match_spike_trains(evidence).found
     )
 
 
@@ -373,7 +371,7 @@ def test_a_species_that_no_list_names_agrees_with_itself_only(good: SessionEvide
 def test_a_file_of_another_subject_or_species_is_named_beside_path_and_catalog(
     good: SessionEvidence, stated: dict[str, str | None], found: str
 ) -> None:
-    verdict = judge_session(facts(good, **stated))["subject_and_species_agree"]
+    verdict = judge("spike_counts", facts(good, **stated))["subject_and_species_agree"]
     assert not verdict.passed
     assert found in verdict.found
     assert "exclude" in verdict.remedy

@@ -3,14 +3,12 @@
 A row lists itself in `neuralpile status`, `neuralpile build --merge` and automation, gets an asset, and a record per
 partition. A row that is a repository is made by `publication`, and published by `publish`.
 
-Which rows there are is in `motifs` and `tokens`, which a pile has and their state in `standing`; what a row computes,
-and what a repository holds, belongs in other rooms.
+Which rows a pile has is in `motif_rows`, their state in `status`; what a row computes, and what a repository holds,
+belongs in other rooms.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +26,7 @@ from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import licenses_of_all
 from neuralpile_dagster.publish.configs import config_path
-from neuralpile_dagster.records import ComponentRecord, PublicationRecord, ShardRecord, StoredFile
+from neuralpile_dagster.records import ComponentRecord, PublicationRecord, ShardRecord, StoredFile, json_hash
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record
 
@@ -258,8 +256,7 @@ def repository_of(of: PlannedPile, ending: str) -> str:
 def hash_of(of: PlannedPile, ending: str, *parts: object) -> str:
     """Hash (sha256, hex) of the inputs of a publication: its place, the pile's, the plan, and ``parts``."""
     place = [of.settings.hub, repository_of(of, ending)]
-    content = [*place, piles.repository_name(of.pile, of.settings), of.plan.digest, *parts]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json_hash([*place, piles.repository_name(of.pile, of.settings), of.plan.digest, *parts])
 
 
 def publication(
