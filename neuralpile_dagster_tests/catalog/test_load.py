@@ -24,7 +24,7 @@ from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.listings import listing_of
 
