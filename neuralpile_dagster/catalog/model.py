@@ -261,6 +261,17 @@ class SessionRule(Row):
         return self
 
 
+HAS_UNITS = SessionRule(requires=("Units",))
+PROBES_OF_ONE_SESSION = SessionRule(
+    same_session=(
+        r"(?:^|/)(?P<subject>[^/]+)/(?:(?P=subject)|[^_/]+)_(?P<session>[^_/]+?)"
+        r"(?:[-_]probe\d+)?(?:_[^/]*)?\.nwb$"
+    ),
+    several="stack",
+)
+"""By the subject's folder, and the first part (to a ``_``) of the file's name after the subject without its probe."""
+
+
 class Dataset(Row):
     """One dataset (component) of the pile.
 

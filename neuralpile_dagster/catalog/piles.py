@@ -143,6 +143,13 @@ PRIMATE_PILE = Pile(
 )
 BUILT_IN: tuple[Pile, ...] = (NEURAL_PILE, PRIMATE_PILE)
 
+PUBLISHED_BIN_WIDTH_S = 0.02
+PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)
+"""Share of the values 0 to 4 among the 448,210,497,249 train tokens of the published pile of rodents.
+
+From ``helpers/rodent_token_probabilities.npy`` of github.com/eminorhan/neural-pile-rodent, which has all 256.
+"""
+
 
 def piles_of(piles: Iterable[Pile], datasets: Iterable[Dataset]) -> list[Pile]:
     """The piles that have a member among these datasets."""

@@ -6,8 +6,8 @@ Nothing here was recorded from an animal. These rows are shown only with
 
 from __future__ import annotations
 
-from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.rodent import ALLEN, HAS_UNITS, PROBES_OF_ONE_SESSION
+from neuralpile_dagster.catalog.model import HAS_UNITS, PROBES_OF_ONE_SESSION, Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.rodent import ALLEN
 
 SYNTHETIC_SPECIES = "synthetic"
 
