@@ -1,4 +1,4 @@
-"""The synthetic sample: one small dataset per kind of reader, made by ``archives/sample``.
+"""The synthetic sample: one small dataset per kind of reader, made by ``archives/synthetic``.
 
 Nothing here was recorded from an animal. These rows are shown only with
 ``NEURALPILE_ARCHIVE=sample``, and never together with the real datasets.
