@@ -46,9 +46,8 @@ def direct(folder: Path, name: str) -> dict[str, Any]:
     """All sessions of a dataset by direct calls, in this process, after one to warm up."""
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.recordings.manifest import Session
+    from neuralpile_dagster.recordings.manifest import Session, choose_sessions
     from neuralpile_dagster.recordings.readers import read_session
-    from neuralpile_dagster.recordings.sessions import choose_sessions
     from neuralpile_dagster.session.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store

@@ -150,8 +150,7 @@ def manifests(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any
     from neuralpile_dagster.ledger import documents
     from neuralpile_dagster.orchestration.names import register, session_partitions
     from neuralpile_dagster.orchestration.resources import open_instance
-    from neuralpile_dagster.recordings.manifest import Manifest
-    from neuralpile_dagster.recordings.sessions import choose_sessions
+    from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore, read_record, write_record
 

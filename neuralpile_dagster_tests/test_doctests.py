@@ -12,7 +12,7 @@ from neuralpile_dagster_tests.fixtures.documented import ROOT
 MODULES = (
     "neuralpile_dagster.binning.source",
     "neuralpile_dagster.motifs.tokens",
-    "neuralpile_dagster.recordings.sessions",
+    "neuralpile_dagster.recordings.manifest",
 )
 
 

@@ -5,8 +5,8 @@ Their numbers are those that their rules gave on real listings; tokens are not k
 
 from __future__ import annotations
 
-from neuralpile_dagster.catalog.model import Dataset, Source
-from neuralpile_dagster.catalog.rodent import HAS_UNITS, SILENCE
+from neuralpile_dagster.catalog.model import HAS_UNITS, Dataset, Source
+from neuralpile_dagster.catalog.rodent import SILENCE
 
 BENCHMARK = (
     "A benchmark (Neural Latents): held out of the training rows of every pile. Files named desc-test are its test."

@@ -1,4 +1,4 @@
-"""What a catalog row states, in other forms: rules in words, Markdown, BibTeX, and species by any of their names.
+"""What a catalog row states, in other forms: for hashes, in words, Markdown, BibTeX, and species by any of their names.
 
 Species are only compared; what is published is what the sources state.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule
+from neuralpile_dagster.catalog.primate import PRIMATE
+from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.markdown import doi_link, link
 from neuralpile_dagster.records import Citation
 
@@ -33,7 +36,21 @@ _NAMES = {
     "none": ("synthetic",),
     "zebra finch": ("zebra finch", "taeniopygia guttata", "ncbitaxon_59729"),
 }
+_WORDS = frozenset({"paper_doi", "paper_url", "areas", "task"})
 _PATTERNS = {species: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b") for species, words in _NAMES.items()}
+
+
+def hashed_row(dataset: Dataset, exclude: set[str]) -> dict[str, Any]:
+    """A row as JSON for hashes of inputs: without ``exclude``, and without the package's own words about a paper.
+
+    Those are for cards and pages: a better link or word makes nothing due. A row of the user is hashed with all that
+    it states.
+    """
+    ours = next((row for row in (*RODENT, *PRIMATE) if row.name == dataset.name), None)
+    words = _WORDS if dataset.name != "steinmetz-2" else _WORDS - {"paper_doi"}  # which was in its hash from the start
+    defaults = {name: Dataset.model_fields[name].default for name in words}
+    unset = {name: value for name, value in defaults.items() if ours is not None and getattr(ours, name) != value}
+    return dataset.model_copy(update=unset).model_dump(mode="json", exclude=exclude)
 
 
 def code(text: str) -> str:

@@ -17,8 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from neuralpile_dagster.catalog.beyond import BEYOND
-from neuralpile_dagster.catalog.model import Dataset, Everywhere, SessionRule, Source
-from neuralpile_dagster.catalog.piles import BUILT_IN, Pile, piles_of
+from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source, form_in_words
+from neuralpile_dagster.catalog.piles import BUILT_IN, Everywhere, Pile, piles_of
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
@@ -303,7 +303,7 @@ def _problems(path: Path, label: str, content: Any, kind: type[BaseModel]) -> It
         row = kind.model_validate(content)
     except ValidationError as error:
         for problem in error.errors():
-            yield _problem(path, label, problem, kind)
+            yield problem_of(path, label, problem, kind)
         return
     if isinstance(row, Dataset) and row.source.facts.synthetic:
         known = " or ".join(repr(row.name) for row in ARCHIVES.values() if not row.synthetic)
@@ -314,13 +314,13 @@ def _problems(path: Path, label: str, content: Any, kind: type[BaseModel]) -> It
         )
 
 
-def _problem(path: Path, label: str, error: Any, kind: type[BaseModel]) -> CatalogError:
+def problem_of(path: Path, label: str, error: Any, kind: type[BaseModel]) -> CatalogError:
     """Convert a pydantic error."""
     location = tuple(error["loc"])
     field_name = f"field {'.'.join(map(str, location))}" if location else ""
     where = ", ".join(part for part in (str(path), label, field_name) if part)
     if error["type"] == "missing":
-        return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...` to the row")
+        return CatalogError(f"{where}: is missing", remedy=f"add `{location[-1]}: ...`")
     if error["type"] == "extra_forbidden":
         fields = list((_FIELDS.get(".".join(map(str, location[:-1]))) or kind).model_fields)
         return CatalogError(
@@ -333,6 +333,8 @@ def _problem(path: Path, label: str, error: Any, kind: type[BaseModel]) -> Catal
         return CatalogError(f"{where}: {message}")
     if error["type"] in _EXPECTED:
         expected = _EXPECTED[error["type"]].format(**error.get("ctx", {}))
+    elif error["type"] == "string_pattern_mismatch":
+        expected = form_in_words(error["ctx"]["pattern"], error["input"])
     else:
         expected = message.removeprefix("Input should be ").removeprefix("String should ")
     return CatalogError(where, found=_shown(error["input"]), expected=expected)

@@ -30,12 +30,39 @@ Severity = Literal["warn", "error"]
 MAX_SESSION_TOKENS = 20_000_000_000
 """Tokens of a session that nobody has allowed more: eight times the largest session of the published pile."""
 
+_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+_ID = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
+_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_DOI = r"^10\.\d{4,9}/\S+$"
+FILE_STEM = r"^[A-Za-z0-9_-]+$"
+_FORMS = {
+    _NAME: ("small letters and digits, with single hyphens between them", r"[^a-z0-9]+", "-"),
+    _ID: ("letters, digits and hyphens, a letter or digit first", r"[^A-Za-z0-9-]+", "-"),
+    _VERSION: ("letters, digits, dots, hyphens and underscores, a letter or digit first", r"[^A-Za-z0-9._-]+", "-"),
+    _DOI: ("a DOI without the address before it", r"^.*?(?=10\.)|\s+", ""),
+    FILE_STEM: ("letters, digits, hyphens and underscores", r"[^A-Za-z0-9_-]+", "-"),
+}
+"""By pattern of a field: what it allows in words, what else a text may hold, and what takes the place of that."""
+
 MAX_MOTIF_CELLS = 64
 MAX_VOCABULARY_CELLS = 32
 """Cells of a motif that can be a token: scores are compared exactly in 64 bits."""
 MAX_VOCABULARY = 1_000_000
 MOTIF_TABLE_ROWS = 1_000_000
 """Most rows of a motif table, unless stated."""
+
+
+def form_in_words(pattern: str, text: str) -> str:
+    """What a field with one of the patterns of this module allows, and the form of the text that it would take.
+
+    Examples
+    --------
+    >>> form_in_words(_NAME, "My recordings (2024)")
+    "small letters and digits, with single hyphens between them, e.g. 'my-recordings-2024'"
+    """
+    words, other, instead = _FORMS[pattern]
+    near = re.sub(other, instead, text.lower() if pattern == _NAME else text).strip("-._")
+    return f"{words}, e.g. {near!r}" if re.match(pattern, near) else words
 
 
 def _one_line(text: str) -> str:
@@ -102,9 +129,9 @@ ArchiveName = Annotated[str, AfterValidator(_known_archive)]
 ReaderName = Annotated[str, AfterValidator(_known_reader)]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 Title = Annotated[Text, AfterValidator(_not_blank)]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
+Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 UnitRuleText = Annotated[Title, AfterValidator(_is_rule)]
-Doi = Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$", max_length=200)]
+Doi = Annotated[str, Field(pattern=_DOI, max_length=200)]
 
 Shape = Annotated[tuple[int, int], BeforeValidator(_shape)]
 Shapes = Annotated[tuple[Shape, ...], AfterValidator(_each_once)]
@@ -131,38 +158,6 @@ class Row(BaseModel):
         return {name: value for name, value in dump(self).items() if value or name not in self.added_later}
 
 
-def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...], table_rows: int) -> None:
-    """Raise `ValueError` when vocabularies of these sizes cannot be made of motifs of these shapes."""
-    if sizes and not shapes:
-        raise ValueError("vocabulary_sizes needs motif_shapes, e.g. [[1, 15]]")
-    if sizes and max(sizes) > table_rows + 1:  # with the separator
-        raise ValueError(f"a vocabulary of {max(sizes):,} needs motif_table_rows of {max(sizes) - 1:,} at least")
-    for n_units, n_bins in shapes if sizes else ():
-        if n_units * n_bins > MAX_VOCABULARY_CELLS:
-            raise ValueError(
-                f"a vocabulary of motifs of [{n_units}, {n_bins}] is impossible; expected: shapes of at most "
-                f"{MAX_VOCABULARY_CELLS} cells where there are vocabulary_sizes"
-            )
-
-
-class Everywhere(Row):
-    """Lines of a ``catalog.yaml`` that hold for all of an instance, whatever its archive.
-
-    ``motif_shapes``, ``vocabulary_sizes`` and ``motif_table_rows`` are those of every pile that states none of its own;
-    ``unit_order`` is that of every dataset that does not state it.
-    """
-
-    motif_shapes: Shapes = ()
-    vocabulary_sizes: VocabularySizes = ()
-    motif_table_rows: TableRows = MOTIF_TABLE_ROWS
-    unit_order: bool = False
-
-    @model_validator(mode="after")
-    def _vocabularies_are_possible(self) -> Everywhere:
-        require_vocabularies(self.motif_shapes, self.vocabulary_sizes, self.motif_table_rows)
-        return self
-
-
 class Source(Row):
     """Source of a dataset's files, pinned to a version.
 
@@ -178,8 +173,8 @@ class Source(Row):
     added_later = frozenset({"path"})
 
     archive: ArchiveName = "dandi"
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$", max_length=60)
-    version: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
+    id: str = Field(pattern=_ID, max_length=60)
+    version: str = Field(default="latest", pattern=_VERSION, max_length=60)
     path: Title | None = None
 
     @model_validator(mode="before")
@@ -261,6 +256,17 @@ class SessionRule(Row):
         return self
 
 
+HAS_UNITS = SessionRule(requires=("Units",))
+PROBES_OF_ONE_SESSION = SessionRule(
+    same_session=(
+        r"(?:^|/)(?P<subject>[^/]+)/(?:(?P=subject)|[^_/]+)_(?P<session>[^_/]+?)"
+        r"(?:[-_]probe\d+)?(?:_[^/]*)?\.nwb$"
+    ),
+    several="stack",
+)
+"""By the subject's folder, and the first part (to a ``_``) of the file's name after the subject without its probe."""
+
+
 class Dataset(Row):
     """One dataset (component) of the pile.
 
@@ -292,7 +298,7 @@ class Dataset(Row):
         }
     )
 
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
+    name: Name
     title: Title
     source: Source
     sessions: SessionRule = SessionRule()
@@ -323,7 +329,7 @@ class Dataset(Row):
     motif_shapes: Shapes = ()
     unit_order: bool | None = None
     synthetic: bool = False
-    tags: tuple[Tag, ...] = ()
+    tags: tuple[Name, ...] = ()
     rule_checked: bool = True
     reader_checked: bool = True
 

@@ -1,4 +1,4 @@
-"""The schema of a pile, and the piles that come with the package: which datasets each merges, and how.
+"""The schema of a pile and of lines for all piles, and the piles of the package: which datasets each merges, and how.
 
 A user's own piles are rows of ``piles`` in ``catalog.yaml`` (`load`). Which of its components are published, and what a
 pile was planned with, belongs in `ledger.piles`.
@@ -12,19 +12,50 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from neuralpile_dagster.catalog.model import (
+    MAX_VOCABULARY_CELLS,
     MOTIF_TABLE_ROWS,
     Dataset,
-    Everywhere,
+    Name,
     Row,
     Shapes,
     TableRows,
-    Tag,
     Text,
     Title,
     VocabularySizes,
-    require_vocabularies,
 )
 from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
+
+
+def require_vocabularies(shapes: tuple[tuple[int, int], ...], sizes: tuple[int, ...], table_rows: int) -> None:
+    """Raise `ValueError` when vocabularies of these sizes cannot be made of motifs of these shapes."""
+    if sizes and not shapes:
+        raise ValueError("vocabulary_sizes needs motif_shapes, e.g. [[1, 15]]")
+    if sizes and max(sizes) > table_rows + 1:  # with the separator
+        raise ValueError(f"a vocabulary of {max(sizes):,} needs motif_table_rows of {max(sizes) - 1:,} at least")
+    for n_units, n_bins in shapes if sizes else ():
+        if n_units * n_bins > MAX_VOCABULARY_CELLS:
+            raise ValueError(
+                f"a vocabulary of motifs of [{n_units}, {n_bins}] is impossible; expected: shapes of at most "
+                f"{MAX_VOCABULARY_CELLS} cells where there are vocabulary_sizes"
+            )
+
+
+class Everywhere(Row):
+    """Lines of a ``catalog.yaml`` that hold for all of an instance, whatever its archive.
+
+    ``motif_shapes``, ``vocabulary_sizes`` and ``motif_table_rows`` are those of every pile that states none of its own;
+    ``unit_order`` is that of every dataset that does not state it.
+    """
+
+    motif_shapes: Shapes = ()
+    vocabulary_sizes: VocabularySizes = ()
+    motif_table_rows: TableRows = MOTIF_TABLE_ROWS
+    unit_order: bool = False
+
+    @model_validator(mode="after")
+    def _vocabularies_are_possible(self) -> Everywhere:
+        require_vocabularies(self.motif_shapes, self.vocabulary_sizes, self.motif_table_rows)
+        return self
 
 
 class Pile(Row):
@@ -45,11 +76,11 @@ class Pile(Row):
     )
     """Fields that do not say how it is planned."""
 
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)
+    name: Name
     title: Title
     description: Text = ""
     components: tuple[Title, ...] = ()
-    tags: tuple[Tag, ...] = ()
+    tags: tuple[Name, ...] = ()
     untagged: bool = False
     extra_repositories: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
@@ -142,6 +173,13 @@ PRIMATE_PILE = Pile(
     tags=("primate",),
 )
 BUILT_IN: tuple[Pile, ...] = (NEURAL_PILE, PRIMATE_PILE)
+
+PUBLISHED_BIN_WIDTH_S = 0.02
+PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)
+"""Share of the values 0 to 4 among the 448,210,497,249 train tokens of the published pile of rodents.
+
+From ``helpers/rodent_token_probabilities.npy`` of github.com/eminorhan/neural-pile-rodent, which has all 256.
+"""
 
 
 def piles_of(piles: Iterable[Pile], datasets: Iterable[Dataset]) -> list[Pile]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.papers import with_paper
+from pydantic import HttpUrl
 
-HAS_UNITS = SessionRule(requires=("Units",))
+from neuralpile_dagster.catalog.model import HAS_UNITS, PROBES_OF_ONE_SESSION, Dataset, SessionRule, Source
+
 ALLEN = {"allen": "isi_violations < 0.5 and amplitude_cutoff < 0.1 and presence_ratio > 0.95"}
 """The default filter of the Allen Institute's tools, for the dandisets whose units were seen to have these metrics."""
 NO_LICENSE = "The dandiset records no licence."
 SILENCE = "Units have obs_intervals: silence outside of them is not 'no spikes'."
 
-FIRST_18: tuple[Dataset, ...] = (
+_ROWS: tuple[Dataset, ...] = (
     Dataset(
         name="vbn",
         title="Allen Visual Behavior Neuropixels",
         source=Source(id="000713"),
         sessions=SessionRule(include=(r"_ses-\d{8}T\d{6}\.nwb$",)),
         species="mouse",
+        paper_url=HttpUrl("https://portal.brain-map.org/circuits-behavior/visual-behavior-neuropixels"),
+        areas=("VISp", "VISl", "VISal", "VISrl", "VISam", "VISpm", "LGd", "LP", "hippocampus", "midbrain"),
+        task="visual change detection",
         description="The files with nothing after the session; the _image and _probe-N_ecephys files are left out.",
         tokens_published=153_877_057_200,
         sessions_published=153,
@@ -37,6 +40,9 @@ FIRST_18: tuple[Dataset, ...] = (
             several="prefer",
         ),
         species="mouse",
+        paper_doi="10.1101/2023.07.04.547681",
+        areas=("brain-wide",),
+        task="decision-making with sensory, motor, and cognitive components",
         description="One processed file per session, in either of the two forms that the dandiset has; never both.",
         tokens_published=69_147_814_139,
         sessions_published=347,
@@ -52,6 +58,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="001051", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_url=HttpUrl("https://www.cell.com/neuron/abstract/S0896-6273(24)00450-1"),
+        areas=("multiple cortical and subcortical areas",),
+        task="visual change detection, closely related to the VBN task",
         tokens_published=61_890_305_241,
         sessions_published=99,
         subjects_published=27,
@@ -63,6 +72,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000021", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_url=HttpUrl("https://portal.brain-map.org/circuits-behavior/visual-coding-neuropixels"),
+        areas=("multiple cortical and subcortical areas",),
+        task="a variety of visual stimuli",
         tokens_published=36_681_686_005,
         sessions_published=32,
         subjects_published=32,
@@ -75,6 +87,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000022", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_url=HttpUrl("https://portal.brain-map.org/circuits-behavior/visual-coding-neuropixels"),
+        areas=("multiple cortical and subcortical areas",),
+        task="a variety of visual stimuli",
         tokens_published=30_600_253_445,
         sessions_published=26,
         subjects_published=26,
@@ -87,7 +102,8 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000690", version="0.250326.0015"),
         sessions=SessionRule(requires=("Units",), exclude=(r"_image\.nwb$",)),
         species="mouse",
-        doi="10.48324/dandi.000690/0.250326.0015",
+        areas=("multiple cortical and subcortical areas",),
+        task="a variety of visual stimuli",
         description="Every session exists twice; the _image twin has the same units and is left out.",
         tokens_published=24_600_171_007,
         sessions_published=25,
@@ -100,7 +116,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000059", version="0.230907.2101"),
         sessions=HAS_UNITS,
         species="rat",
-        doi="10.48324/dandi.000059/0.230907.2101",
+        paper_url=HttpUrl("https://www.cell.com/neuron/fulltext/S0896-6273(20)30392-5"),
+        areas=("hippocampus",),
+        task="spatial navigation (includes recordings made when medial septum was cooled)",
         description="Of 50 processed files only 24 have units, which their paths do not tell.",
         tokens_published=15_510_368_376,
         sessions_published=24,
@@ -112,7 +130,8 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000253", version="0.240923.1441"),
         sessions=SessionRule(requires=("Units",), exclude=(r"_probe-",)),
         species="mouse",
-        doi="10.48324/dandi.000253/0.240923.1441",
+        areas=("multiple cortical areas",),
+        task="simple visual stimuli",
         tokens_published=14_653_641_118,
         sessions_published=14,
         subjects_published=14,
@@ -124,7 +143,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000248", version="0.240502.2344"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000248/0.240502.2344",
+        paper_doi="10.1101/2023.06.05.543698",
+        areas=("V1", "LM", "RL", "AL", "PM", "AM"),
+        task="illusory contour stimuli",
         tokens_published=13_246_412_456,
         sessions_published=12,
         subjects_published=12,
@@ -136,7 +157,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000552", version="0.230630.2304"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000552/0.230630.2304",
+        paper_doi="10.1038/s41593-022-01138-x",
+        areas=("CA1",),
+        task="spatial alternation in a figure-eight maze",
         tokens_published=8_812_474_629,
         sessions_published=65,
         subjects_published=17,
@@ -148,7 +171,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000017", version="0.240329.1926"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000017/0.240329.1926",
+        paper_doi="10.1038/s41586-019-1787-x",
+        areas=("brain-wide",),
+        task="perceptual decision-making",
         tokens_published=7_881_422_592,
         sessions_published=39,
         subjects_published=10,
@@ -159,6 +184,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000060", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_doi="10.1038/s41593-021-00840-6",
+        areas=("anterior lateral motor cortex", "vibrissal sensory cortex"),
+        task="detect optogenetic stimulation of vibrissal sensory cortex",
         tokens_published=1_313_786_316,
         sessions_published=98,
         subjects_published=9,
@@ -170,7 +198,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000053", version="0.210819.0345"),
         sessions=SessionRule(requires=("Units",), exclude=(r"(?:^|/)sub-np[^/]*_behavior\.nwb$",)),
         species="mouse",
-        doi="10.48324/dandi.000053/0.210819.0345",
+        paper_doi="10.1038/s41467-021-20936-8",
+        areas=("medial entorhinal cortex",),
+        task="open field navigation (tetrode) and navigation down a virtual linear track (neuropixels)",
         description=(
             "The 10 sub-np* files that end in _behavior.nwb repeat a +ecephys file of the same mouse and day "
             "and are left out."
@@ -190,6 +220,8 @@ FIRST_18: tuple[Dataset, ...] = (
         ),
         reader="eight_probe_mat",
         species="mouse",
+        areas=("brain-wide",),
+        task="spontaneous behaviors",
         paper_doi="10.1126/science.aav7893",
         description="One MATLAB file per mouse, recognized by its base name whatever folder it lies in.",
         tokens_published=684_731_334,
@@ -203,6 +235,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000987", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_doi="10.1016/j.cub.2024.05.048",
+        areas=("retrosplenial cortex",),
+        task="sleep and open field exploration",
         tokens_published=465_402_824,
         sessions_published=14,
         subjects_published=3,
@@ -216,7 +251,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000931", version="0.240305.0945"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000931/0.240305.0945",
+        paper_url=HttpUrl("https://www.cell.com/cell-reports/fulltext/S2211-1247(24)00341-3"),
+        areas=("piriform cortex",),
+        task="odors under different inhalation speeds",
         tokens_published=388_791_426,
         sessions_published=1,
         subjects_published=1,
@@ -227,6 +264,9 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000405", version="draft"),
         reader="firing_rates",
         species="rat",
+        paper_doi="10.7554/eLife.85646",
+        areas=("parahippocampal cortex",),
+        task="memory-guided spatial navigation",
         description="The files hold firing rates in 20 ms bins instead of spike times.",
         tokens_published=366_962_209,
         sessions_published=276,
@@ -238,32 +278,23 @@ FIRST_18: tuple[Dataset, ...] = (
         source=Source(id="000010", version="0.220126.1905"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000010/0.220126.1905",
+        paper_doi="10.1038/nature14178",
+        areas=("anterior lateral motor cortex (ALM)",),
+        task="whisker-based object location discrimination",
         tokens_published=260_807_325,
         sessions_published=99,
         subjects_published=23,
         notes=("The published subjects are those of the whole dandiset; the sessions used here have 19.", SILENCE),
     ),
-)
-
-
-# (subject folder, first _-part of the file name after the subject, without its probe number)
-PROBES_OF_ONE_SESSION = SessionRule(
-    same_session=(
-        r"(?:^|/)(?P<subject>[^/]+)/(?:(?P=subject)|[^_/]+)_(?P<session>[^_/]+?)"
-        r"(?:[-_]probe\d+)?(?:_[^/]*)?\.nwb$"
-    ),
-    several="stack",
-)
-
-LATER_7: tuple[Dataset, ...] = (
     Dataset(
         name="lemerre",
         title="A Prefrontal Cortex Map based on Single Neuron Activity",
         source=Source(id="001260", version="0.250911.0744"),
         sessions=PROBES_OF_ONE_SESSION,
         species="mouse",
-        doi="10.48324/dandi.001260/0.250911.0744",
+        paper_doi="10.1101/2024.11.06.622308",
+        areas=("brain-wide",),
+        task="passive listening and auditory behavioral tasks (head-fixed)",
         description="The files of one session's probes are stacked: 74 files, 50 sessions.",
         tokens_published=3_903_005_243,
         sessions_published=74,
@@ -281,7 +312,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="000056", version="0.250624.0430"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000056/0.250624.0430",
+        paper_doi="10.1038/nn.3968",
+        areas=("antero-dorsal thalamic nucleus", "post-subiculum"),
+        task="various brain states",
         tokens_published=2_198_184_372,
         sessions_published=40,
         subjects_published=7,
@@ -292,6 +325,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="001371", version="draft"),
         sessions=HAS_UNITS,
         species="mouse",
+        paper_doi="10.1038/s41467-025-60122-8",
+        areas=("CA1", "medial prefrontal cortex"),
+        task="virtual reality spatial navigation",
         tokens_published=1_921_336_974,
         sessions_published=66,
         subjects_published=7,
@@ -306,7 +342,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="000166", version="0.250624.0434"),
         sessions=HAS_UNITS,
         species="mouse",
-        doi="10.48324/dandi.000166/0.250624.0434",
+        paper_url=HttpUrl("https://www.sciencedirect.com/science/article/pii/S0896627318310857"),
+        areas=("primary visual cortex",),
+        task="freely behaving",
         tokens_published=1_433_511_102,
         sessions_published=19,
         subjects_published=19,
@@ -317,7 +355,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="000044", version="0.250624.0426"),
         sessions=HAS_UNITS,
         species="rat",
-        doi="10.48324/dandi.000044/0.250624.0426",
+        paper_doi="10.1126/science.aad1935",
+        areas=("CA1",),
+        task="exploration of novel mazes, during and after",
         tokens_published=1_158_299_763,
         sessions_published=8,
         subjects_published=4,
@@ -328,6 +368,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="000986", version="draft"),
         sessions=SessionRule(include=(r"(?:^|/)sub-[^/]*_ses-[^/]*_behavior\.nwb$",)),
         species="mouse",
+        paper_doi="10.1101/2024.04.04.588209",
+        areas=("auditory cortex",),
+        task="passive tone presentation",
         tokens_published=581_535_289,
         sessions_published=15,
         subjects_published=5,
@@ -338,7 +381,9 @@ LATER_7: tuple[Dataset, ...] = (
         source=Source(id="000067", version="0.250624.0419"),
         sessions=SessionRule(include=(r"_behavior\+ecephys\.nwb$",)),
         species="rat",
-        doi="10.48324/dandi.000067/0.250624.0419",
+        paper_doi="10.1038/nn.2134",
+        areas=("medial prefrontal cortex",),
+        task="working memory",
         description="10 more files, *_ecephys.nwb, have units too and are not used.",
         tokens_published=132_563_010,
         sessions_published=10,
@@ -347,13 +392,9 @@ LATER_7: tuple[Dataset, ...] = (
 )
 
 
-RODENT: tuple[Dataset, ...] = tuple(
-    with_paper(row.model_copy(update={"tags": ("rodent",)})) for row in FIRST_18 + LATER_7
-)
+def _doi(source: Source) -> str | None:
+    """DANDI's DOI of a published version; None where none is pinned."""
+    return None if source.version in ("draft", "latest") else f"10.48324/dandi.{source.id}/{source.version}"
 
-PUBLISHED_BIN_WIDTH_S = 0.02
-PUBLISHED_TOKEN_SHARES = (0.918506301, 0.0689463825, 0.0099332821, 0.00193299945, 0.000459155663)
-"""Share of the values 0 to 4 among the 448,210,497,249 train tokens of the published pile of these 25 datasets.
 
-From ``helpers/rodent_token_probabilities.npy`` of github.com/eminorhan/neural-pile-rodent, which has all 256.
-"""
+RODENT = tuple(row.model_copy(update={"tags": ("rodent",), "doi": _doi(row.source)}) for row in _ROWS)

@@ -1,4 +1,4 @@
-"""The synthetic sample: one small dataset per kind of reader, made by ``archives/sample``.
+"""The synthetic sample: one small dataset per kind of reader, made by ``archives/synthetic``.
 
 Nothing here was recorded from an animal. These rows are shown only with
 ``NEURALPILE_ARCHIVE=sample``, and never together with the real datasets.
@@ -6,8 +6,8 @@ Nothing here was recorded from an animal. These rows are shown only with
 
 from __future__ import annotations
 
-from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.rodent import ALLEN, HAS_UNITS, PROBES_OF_ONE_SESSION
+from neuralpile_dagster.catalog.model import HAS_UNITS, PROBES_OF_ONE_SESSION, Dataset, SessionRule, Source
+from neuralpile_dagster.catalog.rodent import ALLEN
 
 SYNTHETIC_SPECIES = "synthetic"
 

@@ -79,7 +79,7 @@ _ROWS = (
     ),
     ArchiveRow(
         name="sample",
-        opens="neuralpile_dagster.archives.sample:SampleArchive.from_environment",
+        opens="neuralpile_dagster.archives.folder:SampleArchive",
         synthetic=True,
     ),
 )

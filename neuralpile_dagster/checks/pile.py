@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
-from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.catalog.rodent import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, RODENT
+from neuralpile_dagster.catalog.piles import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, Pile
+from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub import LoadableHub
 from neuralpile_dagster.ledger import documents, piles

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from neuralpile_dagster.catalog.model import Dataset
-    from neuralpile_dagster.doctor.model import Line, Status
+    from neuralpile_dagster.doctor.probes import Line, Status
     from neuralpile_dagster.ledger.status import DatasetStatus
     from neuralpile_dagster.recordings.manifest import Manifest
 
@@ -75,7 +75,7 @@ def sessions(dataset: str, as_json: bool) -> None:
     """Ask the archive now and print the sessions that the catalog's rule chooses."""
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import find_dataset, load_catalog
-    from neuralpile_dagster.recordings.sessions import choose_sessions
+    from neuralpile_dagster.recordings.manifest import choose_sessions
 
     settings = Settings.from_environment()
     row = find_dataset(settings, load_catalog(settings), dataset)
@@ -121,7 +121,7 @@ def doctor(dataset: str | None, as_json: bool) -> None:
     Looks at the installation, the disk, the archives, the hub and, where they are configured, S3, Postgres and
     the broker: each once, for ten seconds at most, writing nothing.
     """
-    from neuralpile_dagster.doctor.run import diagnose
+    from neuralpile_dagster.doctor import diagnose
 
     lines = []
     try:

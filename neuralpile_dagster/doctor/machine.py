@@ -11,7 +11,6 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from neuralpile_dagster.doctor.model import LIMITS, Finding, failed, not_needed, ok, warning
+from neuralpile_dagster.doctor.probes import LIMITS, Finding, failed, not_needed, ok, warning
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import explained, free_bytes
 from neuralpile_dagster.settings import Settings
@@ -206,16 +205,13 @@ def _instance_file(path: Path) -> dict[str, Any]:
 
 def _postgres_config(instance: dict[str, Any]) -> dict[str, Any] | None:
     """The first ``postgres_db`` or ``postgres_url``; all storages of an instance are usually one database."""
-    return next(_postgres_configs(instance), None)
-
-
-def _postgres_configs(instance: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in _STORAGES:
         section = instance.get(name)
         if isinstance(section, dict):
             for config in (section.get("config"), section.get("postgres")):
                 if isinstance(config, dict) and ("postgres_db" in config or "postgres_url" in config):
-                    yield config
+                    return config
+    return None
 
 
 def _connection_arguments(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from neuralpile_dagster.archives import open_archive
+from neuralpile_dagster.archives.folder import sample_folder
 from neuralpile_dagster.archives.model import Archive
-from neuralpile_dagster.archives.sample import sample_folder
 from neuralpile_dagster.catalog.load import find_dataset, get_dataset
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.model import LIMITS, Finding, Probe, failed, failure, not_needed, not_tried, ok, warning
+from neuralpile_dagster.doctor.probes import LIMITS, Finding, Probe, failed, failure, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, HubUnavailable, NoUnits
 from neuralpile_dagster.files import ReadCost
-from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import Manifest, Session, choose_sessions
 from neuralpile_dagster.settings import Settings
 
 Reading = Callable[[Archive, Dataset, Session], Finding]

@@ -64,7 +64,7 @@ def send_alert(subject: str, text: str, environment: Mapping[str, str] = os.envi
 def _post(address: str, subject: str, text: str) -> None:
     import urllib3  # the code location asks whether alerts go anywhere, and sends none
 
-    from neuralpile_dagster.net.http import closing_pool, open_pool
+    from neuralpile_dagster.net.http import open_pool
     from neuralpile_dagster.net.retry import RetryPolicy
 
     url = _split(WEBHOOK, address, ("https", "http"))
@@ -79,7 +79,7 @@ def _post(address: str, subject: str, text: str) -> None:
         raise_on_status=False,
     )
     try:
-        with closing_pool(open_pool(address, limits, connections=1)) as pool:
+        with open_pool(address, limits, connections=1) as pool:
             body = {"text": f"*{subject}*\n{text}"}
             status = pool.request("POST", address, json=body, retries=retries, redirect=False).status
     except urllib3.exceptions.HTTPError as error:

@@ -46,7 +46,7 @@ Page = TypeVar("Page")
 
 
 def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolManager:
-    """Connections for ``url``'s host, through the environment's proxy where there is one; the caller clears it.
+    """Connections for ``url``'s host, by the environment's proxy if there is one; the end of its ``with`` closes them.
 
     Nothing is retried here: a body that breaks off must be retried too.
     """
@@ -60,15 +60,6 @@ def open_pool(url: str, limits: RetryPolicy, connections: int) -> urllib3.PoolMa
     }
     proxy = _proxy_for(url)
     return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-
-
-@contextmanager
-def closing_pool(pool: urllib3.PoolManager) -> Iterator[urllib3.PoolManager]:
-    """Close the pool's connections at the end."""
-    try:
-        yield pool
-    finally:
-        pool.clear()
 
 
 def _proxy_for(url: str) -> str | None:
@@ -123,7 +114,7 @@ def get_json(url: str, what: str, limits: RetryPolicy, query: dict[str, str] | N
     """
     require_url(what, url)
     target = f"{url}?{urlencode(query)}" if query else url
-    with closing_pool(open_pool(url, limits, connections=1)) as pool:
+    with open_pool(url, limits, connections=1) as pool:
 
         def attempt() -> Any:
             with network_errors(what, url):

@@ -8,6 +8,7 @@ because signed URLs hold secrets. What a single request looks like belongs to it
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 import threading
@@ -30,6 +31,7 @@ from neuralpile_dagster.progress import warn_of_retry
 Result = TypeVar("Result")
 System = TypeVar("System", bound=OSError)
 _NOT_RESOLVED = "the host's name could not be resolved"
+_URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")
 
 
 def worth_retrying(status: int) -> bool:
@@ -278,6 +280,11 @@ def host(url: str) -> str:
     except ValueError:
         return "an invalid URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def without_queries(text: str) -> str:
+    """The text with its URLs cut where their queries begin, which may be signatures."""
+    return _URL_QUERY.sub(r"\1?...", text)
 
 
 def unavailable(what: str, url: str, reason: str, attempts: int) -> ArchiveUnavailable:

@@ -15,7 +15,7 @@ from neuralpile_dagster.ledger.pile_analyses import PileAnalysis
 from neuralpile_dagster.motifs.records import BUCKETS
 
 NO_SESSIONS = "_materialize_the_manifest_first"
-"""The partition of a dataset that was never listed; no session has this key (`recordings.sessions.partition_key`)."""
+"""The partition of a dataset that was never listed; no session has this key (`recordings.manifest.partition_key`)."""
 OVERVIEW = dg.AssetKey(["overview", "datasets"])
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from neuralpile_dagster.catalog.describe import hashed_row
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
 from neuralpile_dagster.progress import Progress

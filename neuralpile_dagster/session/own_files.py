@@ -32,7 +32,7 @@ def bin_files(
 ) -> WrittenRows:
     """Bin the local files of one session into one Parquet file of rows, without a store.
 
-    ``subject_id`` is that of the first file's path (`recordings.sessions.subject_of`)
+    ``subject_id`` is that of the first file's path (`recordings.manifest.subject_of`)
     and ``session_id`` its name without extension. ``output`` appears complete or not at all.
     Several files must state the same subject and start time, unless ``stack``
     says that they are one session. ``options`` are those of the reader.
@@ -46,6 +46,7 @@ def bin_files(
         A file cannot be used, or has more than `MAX_SESSION_TOKENS`; the message names it.
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
+    from neuralpile_dagster.recordings.manifest import subject_of
     from neuralpile_dagster.recordings.sessions import subject_of
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:

@@ -19,8 +19,7 @@ from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.publish.component import component_inputs
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.fixtures.house import House, house, neuralpile

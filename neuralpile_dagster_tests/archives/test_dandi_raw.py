@@ -17,7 +17,7 @@ from dandischema.metadata import validate
 from neuralpile_dagster.archives.model import Listing
 from neuralpile_dagster.catalog.load import PACKAGE
 from neuralpile_dagster.catalog.model import Dataset, Source
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server

@@ -15,7 +15,7 @@ from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError, ArchiveUnavailable, DigestMismatch
 from neuralpile_dagster.net.http import USER_AGENT
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster_tests.archives.test_faults import ALWAYS, PASSING
 from neuralpile_dagster_tests.fixtures.archives import QUICK, limits_for
 from neuralpile_dagster_tests.servers.faults import Fault, status

@@ -14,7 +14,7 @@ from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.pages import dataset_page
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import CatalogError
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.listings import listing_of

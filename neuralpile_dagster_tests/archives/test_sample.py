@@ -12,14 +12,14 @@ import pytest
 from pynwb import NWBHDF5IO
 from scipy.io import loadmat
 
-from neuralpile_dagster.archives import sample, synthetic
-from neuralpile_dagster.archives.sample import SAMPLES, SampleArchive, make_sample
+from neuralpile_dagster.archives import folder, synthetic
+from neuralpile_dagster.archives.folder import SAMPLES, SampleArchive, make_sample
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import ArchiveError, StoreError
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains
 from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.recordings.sessions import choose_sessions
 from neuralpile_dagster_tests.fixtures.once import put_sample
 
 DATASETS = {dataset.name: dataset for dataset in SAMPLE}
@@ -54,7 +54,7 @@ def test_every_listing_says_that_it_is_synthetic(home: Path, name: str):
     dataset = DATASETS[name]
     listing = SampleArchive(home).list_files(dataset.source)
     assert listing.synthetic and listing.frozen
-    assert (listing.archive, listing.version) == ("sample", sample.GENERATOR_VERSION)
+    assert (listing.archive, listing.version) == ("sample", folder.GENERATOR_VERSION)
     assert listing.citation.title is not None and "SYNTHETIC" in listing.citation.title
     assert listing.citation.license == "CC0-1.0"
     manifest = choose_sessions(dataset, listing)
@@ -154,7 +154,7 @@ def test_it_is_made_once_and_again_for_a_new_generator(tmp_path: Path, monkeypat
     first = make_sample(tmp_path)
     assert make_sample(tmp_path) == first
     assert len(made) == 1
-    monkeypatch.setattr(sample, "GENERATOR_VERSION", "other")
+    monkeypatch.setattr(folder, "GENERATOR_VERSION", "other")
     second = make_sample(tmp_path)
     assert len(made) == 2
     assert list((tmp_path / "sample").iterdir()) == [second]

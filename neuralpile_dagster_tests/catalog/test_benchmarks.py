@@ -90,3 +90,10 @@ def test_an_invalid_list_is_refused_by_file_and_field(tmp_path: Path, text: str,
     with pytest.raises(CatalogError, match=message) as refused:
         load_benchmarks(Settings.from_environment({"NEURALPILE_HOME": str(tmp_path)}))
     assert "mine.yaml" in str(refused.value)
+
+
+def test_a_list_whose_file_name_is_invalid_is_answered_with_a_valid_one(tmp_path: Path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "my list.yaml").write_text("title: t\nurl: https://lab.org\nkind: eval\ndatasets: [a]\n")
+    with pytest.raises(CatalogError, match=r"field name; found: 'my list'; .* underscores, e\.g\. 'my-list'"):
+        load_benchmarks(Settings.from_environment({"NEURALPILE_HOME": str(tmp_path)}))

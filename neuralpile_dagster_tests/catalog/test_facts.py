@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from neuralpile_dagster.catalog.beyond import BEYOND
+from neuralpile_dagster.catalog.describe import hashed_row
 from neuralpile_dagster.catalog.load import PACKAGE, PUBLISHED
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
-from neuralpile_dagster.catalog.papers import hashed_row
 from neuralpile_dagster.catalog.piles import BUILT_IN, NEURAL_PILE, PRIMATE_PILE, piles_of
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT

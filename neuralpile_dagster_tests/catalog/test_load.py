@@ -24,7 +24,7 @@ from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.testing.listings import listing_of
 
@@ -184,6 +184,34 @@ def test_a_wrong_row_is_refused_by_file_row_and_field(tmp_path: Path, old: str, 
     assert "row 1" in message
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "name: mine",
+            "name: My recordings (2024)",
+            "small letters and digits, with single hyphens between them, e.g. 'my-recordings-2024'.",
+        ),
+        ("name: mine", "name: mine_2", "single hyphens between them, e.g. 'mine-2'."),
+        ("name: mine", "name: '---'", "single hyphens between them."),
+        ("title:", "tags: [My lab]\n    title:", "single hyphens between them, e.g. 'my-lab'."),
+        ('id: "990001"', "id: day_1", "letters, digits and hyphens, a letter or digit first, e.g. 'day-1'."),
+        ("version: draft", "version: v 1", "dots, hyphens and underscores, a letter or digit first, e.g. 'v-1'."),
+        (
+            "title:",
+            "doi: https://doi.org/10.1038/nn.4637\n    title:",
+            "a DOI without the address before it, e.g. '10.1038/nn.4637'.",
+        ),
+    ],
+)
+def test_a_text_of_the_wrong_form_is_answered_with_words_and_a_valid_one(
+    tmp_path: Path, old: str, new: str, expected: str
+):
+    message = complaint(tmp_path, GOOD.replace(old, new, 1))
+    assert message.endswith(expected)
+    assert "pattern" not in message and "^" not in message
 
 
 @pytest.mark.parametrize(

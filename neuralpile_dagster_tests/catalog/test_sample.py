@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from neuralpile_dagster.archives.sample import SampleArchive
+from neuralpile_dagster.archives.folder import SampleArchive
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.sample import SAMPLE
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
 from neuralpile_dagster_tests.fixtures.once import put_sample
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from neuralpile_dagster.doctor import machine
 from neuralpile_dagster.doctor.machine import broker, postgres
-from neuralpile_dagster.doctor.model import Finding, Probe, ok
+from neuralpile_dagster.doctor.probes import Finding, Probe, Redaction, examine, ok
 from neuralpile_dagster.doctor.remote import judge
-from neuralpile_dagster.doctor.run import Redaction, examine
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.servers.hf_hub_account import whoami

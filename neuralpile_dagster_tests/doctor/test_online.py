@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.doctor.model import Finding
+from neuralpile_dagster.doctor.probes import Finding
 from neuralpile_dagster.doctor.remote import compare_with_storage
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.fixtures.once import put_sample

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
+from neuralpile_dagster.recordings.manifest import choose_sessions, partition_key
 from neuralpile_dagster.store import check_key
 from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing
 

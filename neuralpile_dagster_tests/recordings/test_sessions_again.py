@@ -7,8 +7,7 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
+from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions, partition_key
 from neuralpile_dagster.testing.listings import listing_of
 
 IBL = next(dataset for dataset in RODENT if dataset.name == "ibl")

@@ -9,8 +9,7 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions, partition_key
+from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions, partition_key
 from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing, real_paths
 
 BY_NAME = {dataset.name: dataset for dataset in RODENT}

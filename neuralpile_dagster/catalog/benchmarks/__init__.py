@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field, HttpUrl, ValidationError, model_validator
 
-from neuralpile_dagster.catalog.load import read_yaml
-from neuralpile_dagster.catalog.model import PathPattern, Row, Text, Title
+from neuralpile_dagster.catalog.load import problem_of, read_yaml
+from neuralpile_dagster.catalog.model import FILE_STEM, PathPattern, Row, Text, Title
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.settings import Settings
 
@@ -29,7 +29,7 @@ class Benchmark(Row):
     ``patterns`` are searched in ``<subject_id>/<session_id>``.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=60)
+    name: str = Field(pattern=FILE_STEM, max_length=60)
     title: Title
     url: HttpUrl
     license: Title | None = None
@@ -86,9 +86,4 @@ def _read(path: Path) -> Benchmark:
     try:
         return Benchmark.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CatalogError(
-            f"{path}, field {'.'.join(map(str, first['loc'])) or 'id'}",
-            found=first["msg"].removeprefix("Value error, "),
-            expected=f"the fields {', '.join(Benchmark.model_fields)}",
-        ) from error
+        raise problem_of(path, "", error.errors()[0], Benchmark) from error

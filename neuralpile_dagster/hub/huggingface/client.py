@@ -40,6 +40,7 @@ from neuralpile_dagster.net.retry import (
     remedy_for,
     retry_after,
     retry_call,
+    without_queries,
     worth_retrying,
 )
 
@@ -54,7 +55,6 @@ HUB_POLICY = RetryPolicy(
 FAILURES = (NeuralPileError, httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError, ValueError, KeyError)
 """All that huggingface_hub, httpx2 and hf_xet raise when a call fails."""
 
-_URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")
 _STALE = (409, 412)
 _REPEATABLE = re.compile(
     r"^/api/(repos/create|validate-yaml|complete_multipart)$"
@@ -85,7 +85,7 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """The text without them."""
-        text = _URL_QUERY.sub(r"\1?...", text)
+        text = without_queries(text)
         return text.replace(self.token, "<HF_TOKEN>") if self.token else text
 
     def cause(self, error: BaseException) -> BaseException | None:

@@ -1,6 +1,6 @@
 """Assets of a dataset, ``<dataset>/*``: its manifest, what is made of each session, and the published component.
 
-Wiring only: listing is in `archives`, the session rule in `recordings.sessions`, the loops over sessions in
+Wiring only: listing is in `archives`, the session rule in `recordings.manifest`, the loops over sessions in
 `batches.sessions`, reading and binning in `session`, the rows of analyses in `ledger.analyses`, a repository's files in
 `publish`, the upload in `hub`.
 """
@@ -30,8 +30,7 @@ from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL, batch
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.component import publishable, write_component
-from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.recordings.sessions import choose_sessions
+from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, read_record, write_record
 

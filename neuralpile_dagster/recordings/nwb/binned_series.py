@@ -26,9 +26,9 @@ from neuralpile_dagster.hdf5.careful import (
 )
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.hdf5.text import read_attribute
+from neuralpile_dagster.recordings.manifest import subject_of
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, Unit
 from neuralpile_dagster.recordings.nwb.table import read_facts
-from neuralpile_dagster.recordings.sessions import subject_of
 
 KINDS = "buif"
 MAX_TOKENS = 2_000_000_000  # of one session; the largest session seen has 1.3 billion

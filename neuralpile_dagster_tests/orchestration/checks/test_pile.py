@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neuralpile_dagster.catalog.piles import NEURAL_PILE
-from neuralpile_dagster.catalog.rodent import PUBLISHED_TOKEN_SHARES, RODENT
+from neuralpile_dagster.catalog.piles import NEURAL_PILE, PUBLISHED_TOKEN_SHARES
+from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.checks import pile as checks
 from neuralpile_dagster.checks.dataset import hub_equals_record
 from neuralpile_dagster.checks.registry import CHECKS, judge

@@ -1,4 +1,4 @@
-"""The list of all probes of the report, and how they run: with a timeout each; a probe that hangs is abandoned.
+"""Probes, how they run and what they find: with a timeout each; a probe that hangs is abandoned.
 
 What a probe looks at belongs in `machine` (this machine) and `remote` (archives and the hub).
 """
@@ -10,17 +10,18 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from queue import SimpleQueue
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from neuralpile_dagster.catalog.load import load_catalog
-from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.doctor.machine import broker, home, imports, plugins, postgres, store, versions
-from neuralpile_dagster.doctor.model import Finding, Line, Probe, failed, failure, ok
-from neuralpile_dagster.doctor.remote import archive_probes, dataset_probes, figshare_probes, hub
 from neuralpile_dagster.errors import NeuralPileError
-from neuralpile_dagster.settings import ProcessSettings, Settings
+from neuralpile_dagster.net.retry import RetryPolicy, without_queries
 
+Status = Literal["ok", "failed", "warning", "not needed", "not tried"]
+
+LIMITS = RetryPolicy(attempts=1, connect_timeout_s=4.0, read_timeout_s=5.0)
+"""How probes ask servers: once, and well within the time that a line of the report may take."""
 DEADLINE_S = 10.0
 _SLOW = (
     "check this machine's network and the server; where the network is merely slow, a build still works: "
@@ -28,48 +29,78 @@ _SLOW = (
 )
 
 
-def diagnose(dataset: str | None = None) -> Iterator[Line]:
-    """Run all probes and yield their lines; without valid settings only those about this machine.
+@dataclass(frozen=True)
+class Finding:
+    """Result of a probe, and a remedy (empty when nothing has to be done)."""
 
-    Parameters
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One line of the report before it is known; ``run`` may raise, which makes the line ``failed``."""
+
+    name: str
+    run: Callable[[], Finding]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report.
+
+    Attributes
     ----------
-    dataset : str, optional
-        A dataset of the catalog whose smallest sessions are read besides.
+    seconds : float
+        How long the probe took, or was waited for.
+    running : bool
+        Whether the probe was still running at its deadline.
     """
-    instance = _Instance()
-    yield from examine([[Probe("versions", versions), Probe("imports", imports), Probe("settings", instance.load)]])
-    if instance.loaded is not None:
-        yield from examine(probes(*instance.loaded, dataset))
+
+    name: str
+    finding: Finding
+    seconds: float
+    running: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The line for the JSON report."""
+        return {"name": self.name, **asdict(self.finding), "seconds": round(self.seconds, 2)}
 
 
-def probes(settings: Settings, catalog: Mapping[str, Dataset], dataset: str | None) -> list[Iterable[Probe]]:
-    """The probes that need settings, in groups that run at the same time."""
-    return [
-        [Probe("home", lambda: home(settings))],
-        [Probe("plugins", plugins)],
-        [Probe("store", lambda: store(settings))],
-        archive_probes(settings, catalog),
-        figshare_probes(settings, catalog),
-        [Probe("hub", lambda: hub(settings))],
-        [Probe("postgres", lambda: postgres(settings))],
-        [Probe("broker", lambda: broker(settings))],
-        dataset_probes(settings, catalog, dataset) if dataset else (),
-    ]
+def ok(found: str) -> Finding:
+    """Finding of a probe that succeeded."""
+    return Finding("ok", found)
 
 
-class _Instance:
-    """Settings and catalog of the instance; ``loaded`` is None while one of them is invalid."""
+def warning(found: str, remedy: str) -> Finding:
+    """Finding of a probe that succeeded, with a warning."""
+    return Finding("warning", found, remedy)
 
-    def __init__(self) -> None:
-        self.loaded: tuple[Settings, dict[str, Dataset]] | None = None
 
-    def load(self) -> Finding:
-        """Read the environment and ``catalog.yaml``."""
-        settings = Settings.from_environment()
-        ProcessSettings.from_environment()
-        catalog = load_catalog(settings)
-        self.loaded = settings, catalog
-        return ok(f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {len(catalog)} datasets")
+def failed(found: str, remedy: str) -> Finding:
+    """Finding of a required probe that failed."""
+    return Finding("failed", found, remedy)
+
+
+def not_needed(found: str) -> Finding:
+    """Finding of a probe that the current settings do not need."""
+    return Finding("not needed", found)
+
+
+def not_tried(found: str) -> Finding:
+    """Finding of a probe that needs another one, which failed."""
+    return Finding("not tried", found)
+
+
+def failure(error: NeuralPileError) -> Finding:
+    """Convert one of our errors to a finding, with its remedy apart from the text."""
+    parts = (
+        error.what,
+        f"found: {error.found}" if error.found else "",
+        f"expected: {error.expected}" if error.expected else "",
+    )
+    return failed("; ".join(part.rstrip(".; ") for part in parts if part), error.remedy)
 
 
 def examine(groups: Iterable[Iterable[Probe]], deadline_s: float = DEADLINE_S) -> Iterator[Line]:
@@ -130,7 +161,6 @@ def _finding(probe: Probe) -> Finding:
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")
 _PASSWORD_IN_URL = re.compile(r"://[^/\s@:]*:([^/\s@]+)@")
 _UNQUOTED_PASSWORD = re.compile(r"://[^/\s@:]*:(\S+)@")  # one that should have been: a key may hold / and @
-_URL_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")  # may be a signature
 _SHORTEST = 4
 """Shorter values are words of ordinary text; removing those would reveal more than it hides."""
 
@@ -146,7 +176,7 @@ class Redaction:
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
-        text = _PASSWORD_IN_URL.sub("://***@", _URL_QUERY.sub(r"\1?...", text))
+        text = _PASSWORD_IN_URL.sub("://***@", without_queries(text))
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
