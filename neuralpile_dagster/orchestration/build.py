@@ -15,7 +15,7 @@ from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_pil
 from neuralpile_dagster.catalog.piles import piles_of
 from neuralpile_dagster.errors import HubError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
+from neuralpile_dagster.orchestration.assets.overview import try_to_refresh
 from neuralpile_dagster.orchestration.code_location import job_of_assets
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance

@@ -20,15 +20,13 @@ from neuralpile_dagster.orchestration.assets.dataset import (
     manifest_asset,
     sessions_asset,
 )
-from neuralpile_dagster.orchestration.assets.overview import overview_asset
+from neuralpile_dagster.orchestration.assets.overview import overview_asset, pages_sensor
 from neuralpile_dagster.orchestration.assets.pile import pile_analysis_assets, pile_assets
-from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
-from neuralpile_dagster.orchestration.automation.current import current_sensor, version_sensor
-from neuralpile_dagster.orchestration.automation.pages import pages_sensor
 from neuralpile_dagster.orchestration.checks import checks_of_made, component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.jobs import named_jobs
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import alert_sensor, current_sensor, version_sensor
 from neuralpile_dagster.settings import Settings
 
 

@@ -19,8 +19,8 @@ from neuralpile_dagster.orchestration.assets.dataset import SessionConfig
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
 from neuralpile_dagster.orchestration.batches.pile import PileAnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
+from neuralpile_dagster.orchestration.describe import session_pool
 from neuralpile_dagster.orchestration.launch import Launcher
-from neuralpile_dagster.orchestration.pools import session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, progress_of
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest

@@ -26,6 +26,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
+from neuralpile_dagster.orchestration.describe import batch_size
 from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
@@ -33,7 +34,6 @@ from neuralpile_dagster.orchestration.names import (
     partition_keys,
     session_partitions,
 )
-from neuralpile_dagster.orchestration.pools import batch_size
 from neuralpile_dagster.orchestration.runs import Runner
 from neuralpile_dagster.publish.component import completeness
 from neuralpile_dagster.publish.configs import published_sessions

@@ -22,11 +22,19 @@ from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_time
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
-from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest, signed, spec_facts
+from neuralpile_dagster.orchestration.describe import (
+    ARCHIVE_POOL,
+    HUB_POOL,
+    asset_facts,
+    batch_size,
+    freshness_of_manifest,
+    pool_of,
+    session_pool,
+    signed,
+)
 from neuralpile_dagster.orchestration.metadata.dataset import component_metadata, manifest_metadata
 from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters, plural
 from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL, batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.component import publishable, write_component
@@ -131,15 +139,13 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 trains,
                 deps=[names.manifest_key(dataset)],
                 skippable=True,
-                group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_TRAINS, sessions_asset),
+                **asset_facts(dataset, kinds.SPIKE_TRAINS, sessions_asset),
             ),
             dg.AssetSpec(
                 counts,
                 deps=[trains],
                 skippable=True,
-                group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_COUNTS, sessions_asset),
+                **asset_facts(dataset, kinds.SPIKE_COUNTS, sessions_asset),
             ),
         ],
         check_specs=checks.specs(dataset, "spike_counts"),
@@ -169,8 +175,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         names.asset_key(dataset, analysis),
         deps=[names.upstream_key(dataset, analysis)],
         skippable=True,
-        group_name=dataset.key,
-        **spec_facts(dataset, analysis, _analysis_asset),
+        **asset_facts(dataset, analysis, _analysis_asset),
     )
 
     @dg.multi_asset(
