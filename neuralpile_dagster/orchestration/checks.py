@@ -30,9 +30,9 @@ from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, require_planned
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import signed
-from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.private_dagster import (
     AssetCheckEvaluationTargetMaterializationData,
     AssetCheckExecutionRecord,

@@ -19,8 +19,7 @@ from neuralpile_dagster.catalog.describe import paper_link, recorded, untested
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.ledger.kinds import AssetKind
-from neuralpile_dagster.markdown import doi_link, link, one_line, text
-from neuralpile_dagster.orchestration.metadata.summaries import plural
+from neuralpile_dagster.markdown import doi_link, link, one_line, plural, text
 
 OWNERS = ["team:neuralpile"]
 FRESH_FOR, STALE_AFTER = timedelta(days=30), timedelta(days=90)

@@ -22,12 +22,12 @@ from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
 from neuralpile_dagster.ledger.splits import require_possible_choices
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.describe import batch_size
-from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
     contiguous_batches,

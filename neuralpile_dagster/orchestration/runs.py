@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration.metadata.summaries import plural
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration.names import contiguous_batches, partition_keys, range_tags
 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}

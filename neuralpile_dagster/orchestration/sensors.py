@@ -25,13 +25,13 @@ from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
 from neuralpile_dagster.ledger.pile_analyses.standing import PileAnalysisStanding, pile_analyses_of, pile_standings
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.net.alerts import is_configured, send_alert
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.describe import FRESH_FOR, batch_size
 from neuralpile_dagster.orchestration.jobs import PART_OF
-from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
     contiguous_batches,

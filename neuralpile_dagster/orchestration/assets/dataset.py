@@ -20,6 +20,7 @@ from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, read_annot
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import checks, names
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.describe import (
@@ -32,8 +33,8 @@ from neuralpile_dagster.orchestration.describe import (
     session_pool,
     signed,
 )
+from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.dataset import component_metadata, manifest_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters, plural
 from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance

@@ -19,11 +19,10 @@ from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.ledger.status import DatasetStatus, dataset_status, piles_status
-from neuralpile_dagster.markdown import text
+from neuralpile_dagster.markdown import plural, text
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import OWNERS, code_of
-from neuralpile_dagster.orchestration.metadata.dataset import table
-from neuralpile_dagster.orchestration.metadata.summaries import plural
+from neuralpile_dagster.orchestration.metadata import table
 from neuralpile_dagster.orchestration.names import OVERVIEW, mark_untouched
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance

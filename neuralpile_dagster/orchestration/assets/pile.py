@@ -27,8 +27,8 @@ from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN, PileAnalysisBatch, ShardBatch
 from neuralpile_dagster.orchestration.describe import HUB_POOL, pile_facts, pool_of
+from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.pile import pile_metadata, plan_metadata, split_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters
 from neuralpile_dagster.orchestration.names import analysis_partitions, register
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance

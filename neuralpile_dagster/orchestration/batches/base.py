@@ -18,7 +18,7 @@ import dagster as dg
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from neuralpile_dagster.errors import NeuralPileError, TransientError
-from neuralpile_dagster.orchestration.metadata.dataset import counted
+from neuralpile_dagster.orchestration.metadata import counted
 from neuralpile_dagster.orchestration.progress import Context, forward_wait_warnings, log_error, terminal_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
 

@@ -26,8 +26,8 @@ from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
+from neuralpile_dagster.orchestration.metadata import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording
