@@ -16,7 +16,7 @@ from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
 from neuralpile_dagster.orchestration.assets.dataset import SessionConfig
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
+from neuralpile_dagster.orchestration.batches import PartitionBatch, batch_failure
 from neuralpile_dagster.orchestration.batches.pile import PileAnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.describe import session_pool
@@ -228,4 +228,4 @@ def _failed_batches(
         for analysis in analyses_of(dataset):
             failures = documents.read_failures(store, dataset, settings, analysis.name)
             if keys := [key for key in listed if key in failures]:
-                yield AnalysisBatch(context, instance, dataset, analysis, config.access.value, chosen=keys)
+                yield AnalysisBatch(context, instance, dataset, config.access.value, analysis, chosen=keys)

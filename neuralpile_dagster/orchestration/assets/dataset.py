@@ -191,7 +191,7 @@ def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
         with failing_in_words():
-            AnalysisBatch(context, instance, dataset, analysis, config.access.value).run()
+            AnalysisBatch(context, instance, dataset, config.access.value, analysis).run()
         yield from ()  # every session's result is logged by then
 
     return sessions
