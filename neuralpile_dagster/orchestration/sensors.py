@@ -31,7 +31,7 @@ from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.describe import FRESH_FOR, batch_size
-from neuralpile_dagster.orchestration.jobs import PART_OF
+from neuralpile_dagster.orchestration.launch import PART_OF
 from neuralpile_dagster.orchestration.names import (
     analysis_partitions,
     contiguous_batches,
