@@ -33,12 +33,6 @@ from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.describe import batch_size
-from neuralpile_dagster.orchestration.names import (
-    analysis_partitions,
-    contiguous_batches,
-    partition_keys,
-    session_partitions,
-)
 from neuralpile_dagster.orchestration.overview import try_to_refresh
 from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance
 from neuralpile_dagster.orchestration.runs import Outcome, Runner
@@ -226,8 +220,8 @@ class Launcher(Runner):
         """
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
         reasons: dict[str, str] = {}
-        known = partition_keys(self.instance, session_partitions(dataset))
-        for batch in contiguous_batches(known, wanted, batch_size(dataset)):
+        partitions = names.session_partitions(dataset)
+        for batch in names.contiguous_batches(self.instance, partitions, wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
                 failures = documents.read_failures(self.store, dataset, self.settings)
                 if any(failures[key].stopped_batch for key in batch if key in failures):
@@ -243,7 +237,7 @@ class Launcher(Runner):
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
         wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
         asset = names.asset_key(dataset, analysis)
-        reasons = self.run_batches(asset, session_partitions(dataset), wanted, batch_size(dataset))
+        reasons = self.run_batches(asset, names.session_partitions(dataset), wanted, batch_size(dataset))
         failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
         if reasons and not failures:  # it failed before it recorded any session
             self.fail(asset, reasons[0])
@@ -338,7 +332,7 @@ class Launcher(Runner):
             wanted.add(ALL)
         if standing.waits and not standing.behind:
             self.fail(asset, f"not made: {standing.waits}")
-        if (partitions := analysis_partitions(pile, row)) is not None:
+        if (partitions := names.analysis_partitions(pile, row)) is not None:
             reasons = self.run_batches(asset, partitions, wanted, row.per_run)
         else:
             reasons = [reason] if wanted and (reason := self.run([asset])) else []

@@ -23,7 +23,6 @@ from neuralpile_dagster.markdown import plural, text
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import OWNERS, code_of
 from neuralpile_dagster.orchestration.metadata import table
-from neuralpile_dagster.orchestration.names import OVERVIEW, mark_untouched
 from neuralpile_dagster.orchestration.progress import failing_in_words
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.orchestration.verdicts import keep_newest
@@ -31,7 +30,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
 
-PATH = f"/assets/{'/'.join(OVERVIEW.path)}"
+PATH = f"/assets/{'/'.join(names.OVERVIEW.path)}"
 """Page of the overview in the UI."""
 _VERSION = "dagster/data_version"
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -41,7 +40,7 @@ def overview_asset(datasets: Sequence[Dataset], piles: Sequence[Pile]) -> dg.Ass
     """Asset that reads every dataset's status from the store; `neuralpile status` shows the same."""
 
     @dg.asset(
-        key=OVERVIEW,
+        key=names.OVERVIEW,
         group_name="overview",
         owners=OWNERS,
         kinds={"table"},
@@ -65,14 +64,16 @@ def refresh_overview(
     """Report the overview as it is now, without a run; return whether anything in it has changed."""
     metadata = overview_metadata(store, datasets, piles, settings)
     version = _digest(metadata)
-    last = instance.get_latest_materialization_event(OVERVIEW)
+    last = instance.get_latest_materialization_event(names.OVERVIEW)
     if (
         last is not None
         and last.asset_materialization
         and (last.asset_materialization.tags or {}).get(_VERSION) == version
     ):
         return False
-    instance.report_runless_asset_event(dg.AssetMaterialization(OVERVIEW, metadata=metadata, tags={_VERSION: version}))
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(names.OVERVIEW, metadata=metadata, tags={_VERSION: version})
+    )
     return True
 
 
@@ -161,7 +162,7 @@ def refresh_pages(
     and the partitions of datasets that were never listed.
     """
     store = open_store(settings.store)
-    mark_untouched(instance, datasets)
+    names.mark_untouched(instance, datasets)
     hidden = [name for dataset in datasets for name in keep_newest(instance, store, settings, dataset)]
     return refresh_overview(instance, store, datasets, piles, settings) or bool(hidden)
 

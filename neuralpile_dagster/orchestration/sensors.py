@@ -32,13 +32,6 @@ from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
 from neuralpile_dagster.orchestration.describe import FRESH_FOR, batch_size
 from neuralpile_dagster.orchestration.launch import PART_OF
-from neuralpile_dagster.orchestration.names import (
-    analysis_partitions,
-    contiguous_batches,
-    partition_keys,
-    range_tags,
-    session_partitions,
-)
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.settings import Settings
@@ -133,7 +126,7 @@ def _session_requests(
     made = [kinds.SPIKE_TRAINS, kinds.SPIKE_COUNTS] if analysis is None else [analysis]
     what = dataset.name if analysis is None else f"{dataset.name}-{analysis.name}"
     assets = [names.asset_key(dataset, kind) for kind in made]
-    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, what)
+    return _batches(instance, names.session_partitions(dataset), due, batch_size(dataset), assets, what)
 
 
 def _batches(
@@ -145,10 +138,10 @@ def _batches(
     what: str,
 ) -> Iterator[dg.RunRequest]:
     """Run requests for ranges of due partitions, with a hash of their inputs each."""
-    for batch in contiguous_batches(partition_keys(instance, partitions), set(due), size):
+    for batch in names.contiguous_batches(instance, partitions, due, size):
         # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
-        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=range_tags(batch))
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=names.range_tags(batch))
 
 
 def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
@@ -181,7 +174,7 @@ def _made_of_pile_requests(
 ) -> Iterator[dg.RunRequest]:
     row, due = standing.analysis, standing.due
     assets, what = [names.asset_key(pile, row)], f"{pile.name}-{row.name}"
-    if (partitions := analysis_partitions(pile, row)) is not None:
+    if (partitions := names.analysis_partitions(pile, row)) is not None:
         yield from _batches(instance, partitions, due, row.per_run, assets, what)
     else:
         for inputs in due.values():

@@ -29,7 +29,6 @@ from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN, PileAn
 from neuralpile_dagster.orchestration.describe import HUB_POOL, pile_facts, pool_of
 from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.pile import pile_metadata, plan_metadata, split_metadata
-from neuralpile_dagster.orchestration.names import analysis_partitions, register
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.records import SplitRules
@@ -120,8 +119,7 @@ class PileConfig(dg.Config):
 
     def choices(self) -> dict[str, Any]:
         """Values as they appear in run configuration."""
-        values = self.model_dump()
-        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        return self.model_dump(mode="json")
 
     def rules(self) -> SplitRules:
         """Those of the fields that say how to split beyond ``split_by`` and ``test_size``."""
@@ -195,7 +193,7 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 splits_left_out=chosen.splits_left_out,
             )
             write_record(store, piles.current_path(pile, settings), current)
-            register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
+            names.register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
             progress_of(context)(
                 f"{pile.name} {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards"
             )
@@ -284,7 +282,7 @@ def _analysis_asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) 
                 **pile_facts(pile, row, datasets, _analysis_asset),
             )
         ],
-        partitions_def=analysis_partitions(pile, row),
+        partitions_def=names.analysis_partitions(pile, row),
         backfill_policy=dg.BackfillPolicy.multi_run(row.per_run) if row.partitions != "none" else None,
         pool=pool_of(row, None),
     )
