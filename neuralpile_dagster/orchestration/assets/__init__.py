@@ -12,14 +12,15 @@ import dagster as dg
 
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
+from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
 from neuralpile_dagster.orchestration.assets.dataset import (
-    analysis_assets,
+    analysis_asset,
     hub_dataset_asset,
     manifest_asset,
     sessions_asset,
 )
-from neuralpile_dagster.orchestration.assets.pile import pile_analysis_assets, pile_assets
+from neuralpile_dagster.orchestration.assets.pile import pile_assets
 from neuralpile_dagster.orchestration.checks import checks_of_made, component_checks, manifest_checks, pile_checks
 from neuralpile_dagster.orchestration.progress import progress_logger
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -32,7 +33,7 @@ def dataset_definitions(dataset: Dataset) -> dg.Definitions:
         assets=[
             manifest_asset(dataset),
             sessions_asset(dataset),
-            *analysis_assets(dataset),
+            *(analysis_asset(dataset, analysis) for analysis in analyses_of(dataset)),
             hub_dataset_asset(dataset),
         ],
         asset_checks=[manifest_checks(dataset), component_checks(dataset)],
@@ -43,7 +44,7 @@ def pile_definitions(pile: Pile, datasets: Iterable[Dataset]) -> dg.Definitions:
     """The assets and checks of one pile, whose members are among ``datasets``."""
     members = pile.members(datasets)
     return dg.Definitions(
-        assets=[*pile_assets(pile, members), *pile_analysis_assets(pile, members)],
+        assets=pile_assets(pile, members),
         asset_checks=[
             pile_checks(pile),
             *(checks_of_made(pile, members, row) for row in pile_analyses_of(pile) if row.checks),

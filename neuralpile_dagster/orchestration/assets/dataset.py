@@ -17,7 +17,7 @@ from pydantic import Field
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import capped
 from neuralpile_dagster.ledger import documents, kinds
-from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, read_annotations, read_unit_orders
+from neuralpile_dagster.ledger.analyses import Analysis, read_annotations, read_unit_orders
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
@@ -131,15 +131,11 @@ def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     return _partitioned(dataset, "sessions", made_from, pool, sessions_asset, SessionBatch, judged)
 
 
-def analysis_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
-    """The assets of all analyses of a dataset."""
-    return [_analysis_asset(dataset, analysis) for analysis in analyses_of(dataset)]
-
-
-def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition:
+def analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition:
+    """Multi-asset that makes an analysis of a dataset's sessions."""
     made_from: dict[AssetKind, dg.AssetKey] = {analysis: names.upstream_key(dataset, analysis)}
     batch = partial(AnalysisBatch, analysis=analysis)
-    return _partitioned(dataset, analysis.name, made_from, pool_of(analysis, dataset), _analysis_asset, batch)
+    return _partitioned(dataset, analysis.name, made_from, pool_of(analysis, dataset), analysis_asset, batch)
 
 
 def _partitioned(

@@ -54,6 +54,8 @@ class PartitionBatch(ABC):
     chosen: Sequence[str] | None = field(default=None, kw_only=True)
     failed: dict[str, str] = field(default_factory=dict, init=False)
     stopped: bool = field(default=False, init=False)
+    results: list[dg.MaterializeResult] = field(default_factory=list, init=False)
+    """For the asset's function to give to Dagster: of the part without partition, whose checks run after its output."""
     thing: ClassVar[str]
     """One partition, in words: ``session``, ``shard``."""
 

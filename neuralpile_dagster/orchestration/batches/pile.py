@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -103,8 +103,6 @@ class PileAnalysisBatch(PartitionBatch):
     pile: Pile
     datasets: Sequence[Dataset]
     analysis: PileAnalysis
-    results: list[dg.MaterializeResult] = field(default_factory=list, init=False)
-    """For the asset's function to give to Dagster: of the part without partition, whose checks run after its output."""
     thing = "partition"
 
     @property
