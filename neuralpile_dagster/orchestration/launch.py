@@ -22,7 +22,7 @@ from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import analysis_standing, current_sessions, missing_shards, publishable_records
-from neuralpile_dagster.ledger.kinds import PILE_KINDS
+from neuralpile_dagster.ledger.kinds import PILE_KINDS, AssetKind
 from neuralpile_dagster.ledger.pile_analyses.model import ALL, PileAnalysis, planned_pile
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
 from neuralpile_dagster.ledger.splits import require_possible_choices
@@ -238,13 +238,17 @@ class Launcher(Runner):
         wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
         asset = names.asset_key(dataset, analysis)
         reasons = self.run_batches(asset, names.session_partitions(dataset), wanted, batch_size(dataset))
-        failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
-        if reasons and not failures:  # it failed before it recorded any session
-            self.fail(asset, reasons[0])
+        self._note_failures(dataset, analysis, reasons, chosen)
+
+    def _note_failures(self, owner: Dataset | Pile, kind: AssetKind, reasons: Sequence[str], among: set[str]) -> None:
+        """Record the partitions that failed, or why a run failed before it recorded any; ``reasons`` are of runs."""
+        failures = documents.read_failures(self.store, owner, self.settings, kind.name)
+        if reasons and not failures:
+            self.fail(names.asset_key(owner, kind), reasons[0])
         self.outcome.failed |= {
-            f"{dataset.name} {analysis.name} {key}": failure.message
+            f"{owner.name} {kind.name}" + ("" if key == ALL else f" {key}"): failure.message
             for key, failure in failures.items()
-            if key in chosen
+            if key in among
         }
 
     def _report_published(self, dataset: Dataset) -> None:
@@ -336,14 +340,7 @@ class Launcher(Runner):
             reasons = self.run_batches(asset, partitions, wanted, row.per_run)
         else:
             reasons = [reason] if wanted and (reason := self.run([asset])) else []
-        failures = documents.read_failures(self.store, pile, self.settings, row.name)
-        if reasons and not failures:  # it failed before it recorded any partition
-            self.fail(asset, reasons[0])
-        self.outcome.failed |= {
-            f"{pile.name} {row.name}" + (f" {key}" if partitions else ""): failure.message
-            for key, failure in failures.items()
-            if key in wanted
-        }
+        self._note_failures(pile, row, reasons, wanted)
         record = read_record(self.store, row.record_key(pile, self.settings, ALL), row.record)
         if record is not None and not (standing.waits or reasons) and (said := row.says(record)):
             self.outcome.made.append(said)

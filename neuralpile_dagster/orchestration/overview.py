@@ -64,12 +64,9 @@ def refresh_overview(
     """Report the overview as it is now, without a run; return whether anything in it has changed."""
     metadata = overview_metadata(store, datasets, piles, settings)
     version = _digest(metadata)
-    last = instance.get_latest_materialization_event(names.OVERVIEW)
-    if (
-        last is not None
-        and last.asset_materialization
-        and (last.asset_materialization.tags or {}).get(_VERSION) == version
-    ):
+    event = instance.get_latest_materialization_event(names.OVERVIEW)
+    last = event.asset_materialization if event else None
+    if last and (last.tags or {}).get(_VERSION) == version:
         return False
     instance.report_runless_asset_event(
         dg.AssetMaterialization(names.OVERVIEW, metadata=metadata, tags={_VERSION: version})
