@@ -76,7 +76,7 @@ def discover(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.code_location import job_of_assets
+    from neuralpile_dagster.orchestration.assets import job_of_assets
     from neuralpile_dagster.orchestration.launch import Launcher
     from neuralpile_dagster.orchestration.names import manifest_key, session_partitions
     from neuralpile_dagster.orchestration.resources import open_instance, prepare_home

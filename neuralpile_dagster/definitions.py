@@ -1,6 +1,6 @@
 """Dagster's entry point: the definitions of the instance that the environment names, made as this is imported.
 
-Whoever needs others, or the job of some datasets alone, imports `orchestration.code_location`.
+Whoever needs others imports `orchestration.code_location`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Build Markdown from untrusted text: titles, authors and errors are escaped. What a card says belongs in `publish`."""
+"""Text for people: numbers with their nouns, and Markdown of untrusted text (titles, authors, errors), escaped.
+
+What a card says belongs in `publish`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,11 @@ _BLOCK_START = re.compile(r"^(?:([-=+#])|(\d+)([.)])(?=\s|$))")
 _SAFE_URL = re.compile(r"^https?://[^\s<>\"'()\[\]{}|\\^`]+$")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/[^\s/:;,'\"]+){2,}")
+
+
+def plural(number: int, one: str) -> str:
+    """Number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def one_line(words: str, limit: int = 500) -> str:

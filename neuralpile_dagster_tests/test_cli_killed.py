@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL
+from neuralpile_dagster.orchestration.describe import ARCHIVE_POOL, HUB_POOL
 from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, start
 from neuralpile_dagster_tests.fixtures.house import Ran, instance_of, neuralpile, quick_folder

@@ -1,6 +1,6 @@
 """``neuralpile``: the command line. Everything it builds is visible in the Dagster UI of the same home.
 
-Arguments and output only: builds belong in `orchestration.build`, tables in `looking`.
+Arguments and output only: builds belong in `orchestration.launch`, tables in `looking`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from neuralpile_dagster.settings import Settings
 def demo(home: Path | None, no_ui: bool, port: int) -> None:
     """Build a small pile from SYNTHETIC recordings, then serve the Dagster UI."""
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.orchestration.build import build as launch
+    from neuralpile_dagster.orchestration.launch import build as launch
     from neuralpile_dagster.orchestration.serving import require_available
 
     for name in [name for name in os.environ if name.startswith("NEURALPILE_")]:
@@ -131,7 +131,7 @@ def build(
     more. Lines of catalog.yaml turn more on: unit_order, and with --merge the pile's motifs and tokens
     (docs/unit_order.md, docs/motifs.md).
     """
-    from neuralpile_dagster.orchestration.build import build as launch
+    from neuralpile_dagster.orchestration.launch import build as launch
 
     if allow_missing and min_session_share is not None:
         raise click.UsageError("--allow-missing is --min-session-share 0: give one of them")

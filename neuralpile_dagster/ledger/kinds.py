@@ -35,7 +35,7 @@ class AssetKind:
     of_settings : bool
         Whether it depends on bin width and segment size, so that each setting has a folder of its own.
     pool : {"archive", "sessions", "hub"} or None
-        Pool that limits concurrent steps (`orchestration.pools`).
+        Pool that limits concurrent steps (`orchestration.describe`).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Send alerts to a webhook (Slack and others), by mail, or both, as configured by the environment.
 
 Addresses and passwords are secrets: they are read when something is sent, and appear in no error. When to send
-something belongs in `orchestration.automation.alerts`.
+something belongs in `orchestration.sensors`.
 """
 
 from __future__ import annotations

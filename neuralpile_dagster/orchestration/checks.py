@@ -7,7 +7,7 @@ verdict that is about the newest materialization; Dagster says which one it is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
@@ -29,15 +29,15 @@ from neuralpile_dagster.checks.registry import (
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, require_planned
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.describe import signed
-from neuralpile_dagster.orchestration.metadata.summaries import plural
 from neuralpile_dagster.orchestration.private_dagster import (
     AssetCheckEvaluationTargetMaterializationData,
     AssetCheckExecutionRecord,
 )
 from neuralpile_dagster.orchestration.progress import failing_in_words
-from neuralpile_dagster.orchestration.resources import Instance
+from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -131,68 +131,66 @@ def refusals_of_made(instance: dg.DagsterInstance, pile: Pile, row: PileAnalysis
 def manifest_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a manifest."""
 
-    @dg.multi_asset_check(name=f"{dataset.key}__manifest_checks", specs=specs(dataset, "manifest"))
-    @signed
-    def check_manifest(instance: Instance) -> Iterator[dg.AssetCheckResult]:
-        with failing_in_words():
-            manifest = documents.read_manifest(instance.open_store(), dataset)
-            yield from results(judge("manifest", ManifestEvidence(dataset, manifest)), dataset)
+    def evidence(instance: InstanceResource) -> ManifestEvidence:
+        return ManifestEvidence(dataset, documents.read_manifest(instance.open_store(), dataset))
 
-    return check_manifest
+    return _checks(dataset, "manifest", "manifest", evidence)
 
 
 def component_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
     """All checks of a published component."""
 
-    @dg.multi_asset_check(name=f"{dataset.key}__hub_dataset_checks", specs=specs(dataset, "hub_dataset"))
-    @signed
-    def check_hub_dataset(instance: Instance) -> Iterator[dg.AssetCheckResult]:
-        with failing_in_words():
-            store, settings = instance.open_store(), instance.settings
-            manifest = documents.read_manifest(store, dataset)
-            records, reasons = publishable_records(store, dataset, settings, manifest)
-            evidence = ComponentEvidence(
-                dataset=dataset,
-                manifest=manifest,
-                records=records,
-                failed=reasons,
-                published=documents.require_published(store, dataset, settings),
-                hub=instance.open_hub(),
-                repository_name=(name := documents.repository_name(dataset, settings)),
-                folder=documents.staging_folder(settings, name),
-            )
-            yield from results(judge("hub_dataset", evidence), dataset)
+    def evidence(instance: InstanceResource) -> ComponentEvidence:
+        store, settings = instance.open_store(), instance.settings
+        manifest = documents.read_manifest(store, dataset)
+        records, reasons = publishable_records(store, dataset, settings, manifest)
+        name = documents.repository_name(dataset, settings)
+        return ComponentEvidence(
+            dataset=dataset,
+            manifest=manifest,
+            records=records,
+            failed=reasons,
+            published=documents.require_published(store, dataset, settings),
+            hub=instance.open_hub(),
+            repository_name=name,
+            folder=documents.staging_folder(settings, name),
+        )
 
-    return check_hub_dataset
+    return _checks(dataset, "hub_dataset", "hub_dataset", evidence)
 
 
 def pile_checks(pile: Pile) -> dg.AssetChecksDefinition:
     """All checks of a published pile."""
 
-    @dg.multi_asset_check(name=f"{pile.key}__hub_dataset_checks", specs=specs(pile, "pile"))
-    @signed
-    def check_pile(instance: Instance) -> Iterator[dg.AssetCheckResult]:
-        with failing_in_words():
-            store, hub = instance.open_store(), instance.open_hub()
-            evidence = checks_of_piles.read_evidence(store, pile, instance.settings, hub)
-            yield from results(judge("pile", evidence), pile)
+    def evidence(instance: InstanceResource) -> checks_of_piles.PileEvidence:
+        return checks_of_piles.read_evidence(instance.open_store(), pile, instance.settings, instance.open_hub())
 
-    return check_pile
+    return _checks(pile, "hub_dataset", "pile", evidence)
 
 
 def checks_of_made(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetChecksDefinition:
     """All checks of something made of a pile; ``datasets`` are the pile's members."""
-    asset = names.asset_key(pile, row)
 
-    @dg.multi_asset_check(name=f"{pile.key}__{row.name}_checks", specs=specs(pile, cast(Layer, row.checks), asset))
+    def evidence(instance: InstanceResource) -> checks_of_motifs.MadeEvidence:
+        of = require_planned(instance.open_store(), pile, datasets, instance.settings)
+        return checks_of_motifs.read_evidence(of, row, instance.open_hub())
+
+    return _checks(pile, row.name, cast(Layer, row.checks), evidence)
+
+
+def _checks(
+    owner: Dataset | Pile, asset: str, layer: Layer, evidence: Callable[[InstanceResource], object]
+) -> dg.AssetChecksDefinition:
+    """The checks of a layer on one asset of a dataset or pile, judged by the ``evidence`` that is read."""
+    key = dg.AssetKey([owner.key, asset])
+
+    @dg.multi_asset_check(name=f"{owner.key}__{asset}_checks", specs=specs(owner, layer, key))
     @signed
-    def check_made(instance: Instance) -> Iterator[dg.AssetCheckResult]:
+    def check(instance: Instance) -> Iterator[dg.AssetCheckResult]:
         with failing_in_words():
-            of = require_planned(instance.open_store(), pile, datasets, instance.settings)
-            evidence = checks_of_motifs.read_evidence(of, row, instance.open_hub())
-            yield from results(judge(row.checks, evidence), pile, asset)
+            yield from results(judge(layer, evidence(instance)), owner, key)
 
-    return check_made
+    return check
 
 
 def latest_event(
@@ -226,9 +224,7 @@ def is_about(record: AssetCheckExecutionRecord, event: dg.EventLogRecord | None)
 
 def _asset_of(layer: Layer, owner: Dataset | Pile) -> dg.AssetKey:
     """Asset key of a layer's checks."""
-    if isinstance(owner, Pile):
-        return names.hub_dataset_key(owner)
-    return dg.AssetKey([owner.key, layer])
+    return dg.AssetKey([owner.key, "hub_dataset" if isinstance(owner, Pile) else layer])
 
 
 def _row(owner: Dataset | Pile) -> Dataset | None:
@@ -236,19 +232,15 @@ def _row(owner: Dataset | Pile) -> Dataset | None:
     return None if isinstance(owner, Pile) else owner
 
 
-def _metadata(verdict: Verdict) -> dict[str, Any]:
+def _event(name: str, verdict: Verdict, owner: Dataset | Pile, asset: dg.AssetKey | None = None) -> dict[str, Any]:
     metadata = {"expected": verdict.expected, "found": verdict.found, **verdict.details}
     if verdict.remedy and not verdict.passed:
         metadata["what_to_do"] = verdict.remedy
-    return metadata
-
-
-def _event(name: str, verdict: Verdict, owner: Dataset | Pile, asset: dg.AssetKey | None = None) -> dict[str, Any]:
     return {
         "asset_key": asset or _asset_of(CHECKS[name].layer, owner),
         "check_name": name,
         "passed": verdict.passed,
         "severity": _SEVERITY[verdict.severity or severity_of(name, _row(owner))],
-        "metadata": _metadata(verdict),
+        "metadata": metadata,
         "description": None if verdict.passed else f"expected {verdict.expected}, found {verdict.found}",
     }

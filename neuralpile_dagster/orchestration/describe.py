@@ -1,6 +1,7 @@
-"""Group, kinds, tags, owners and description of assets in the UI, derived from catalog rows; signatures of factories.
+"""What Dagster is given of an asset by its catalog row: group, kinds, tags, owners, description; pool and batch size.
 
-Descriptions of the kinds themselves belong in `ledger.kinds`.
+Limits of pools are set in dagster.yaml or the UI; descriptions of the kinds themselves belong in `ledger.kinds`. The
+signatures of factories are here too.
 """
 
 from __future__ import annotations
@@ -18,12 +19,27 @@ from neuralpile_dagster.catalog.describe import paper_link, recorded, untested
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile, as_published
 from neuralpile_dagster.ledger.kinds import AssetKind
-from neuralpile_dagster.markdown import doi_link, link, one_line, text
-from neuralpile_dagster.orchestration.metadata.summaries import plural
+from neuralpile_dagster.markdown import doi_link, link, one_line, plural, text
 
 OWNERS = ["team:neuralpile"]
 FRESH_FOR, STALE_AFTER = timedelta(days=30), timedelta(days=90)
 """A manifest that is older gets a warning in the UI, then an error: nobody has asked the archive for news since."""
+ARCHIVE_POOL = "neuralpile_archive"
+"""Steps that read from an archive; times the connections per step, this is the load of the archive."""
+LARGE_POOL = "neuralpile_large_sessions"
+"""Steps that read and bin sessions so large that a step needs 1 to 2 GB; they read from the archive as well."""
+LARGE_TOKENS = 500_000_000
+"""Tokens per session, as published, from which a dataset's sessions count as large."""
+BATCH_TOKENS = 500_000_000
+"""Tokens of a batch of short sessions: half a minute of one core, several times what a run takes to start."""
+FEWEST, MOST = 10, 200
+"""Sessions of a batch: few of long ones, which workers share; of the shortest, what a run's page can show."""
+UNKNOWN = 15
+"""Sessions of a batch when their length is unknown."""
+LARGE_LIMIT = 2
+"""Default limit of `LARGE_POOL`: as many steps as fit a machine with 8 GB."""
+HUB_POOL = "neuralpile_hub"
+"""Steps that publish."""
 Made = TypeVar("Made", bound=Callable[..., object])
 _SIGNATURES: dict[CodeType, inspect.Signature] = {}
 _MARKUP = str.maketrans("*`<>", "    ")
@@ -91,18 +107,13 @@ def signed(function: Made) -> Made:
     return function
 
 
-def asset_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword arguments for the asset decorators of a dataset, in ``factory``."""
-    return {**spec_facts(dataset, kind, factory), "group_name": dataset.key}
-
-
 def freshness_of_manifest(dataset: Dataset) -> dg.FreshnessPolicy | None:
     """How old a manifest may be; synthetic sources never change."""
     return None if dataset.synthetic else dg.FreshnessPolicy.time_window(STALE_AFTER, FRESH_FOR)
 
 
-def spec_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword arguments for an `AssetSpec` in ``factory``; its group is passed separately."""
+def asset_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments for the asset decorators and an `AssetSpec` of a dataset, in ``factory``."""
     links = {"source": dg.MetadataValue.url(dataset.source.url)} if dataset.source.url else {}
     if dataset.paper:
         links["paper"] = dg.MetadataValue.url(dataset.paper)
@@ -117,6 +128,7 @@ def spec_facts(dataset: Dataset, kind: AssetKind, factory: Callable[..., Any]) -
         "code_version": kind.version,
         "owners": OWNERS,
         "tags": {"dataset": dataset.name, "layer": kind.name, "species": _tag(dataset.species or "unknown")},
+        "group_name": dataset.key,
         "metadata": {
             **links,
             **{name: value for name, value in numbers.items() if value is not None},
@@ -144,3 +156,27 @@ def pile_facts(pile: Pile, kind: AssetKind, datasets: Sequence[Dataset], factory
         "group_name": pile.key,
         "metadata": {**({"in_the_published_pile": published} if published else {}), **code_of(factory)},
     }
+
+
+def session_pool(dataset: Dataset) -> str:
+    """The pool of a dataset's sessions."""
+    tokens = _tokens_per_session(dataset)
+    return LARGE_POOL if tokens and tokens >= LARGE_TOKENS else ARCHIVE_POOL
+
+
+def pool_of(kind: AssetKind, dataset: Dataset | None) -> str | None:
+    """The pool of a kind of asset."""
+    if kind.pool == "sessions" and dataset is not None:
+        return session_pool(dataset)
+    return {"archive": ARCHIVE_POOL, "sessions": ARCHIVE_POOL, "hub": HUB_POOL}[kind.pool] if kind.pool else None
+
+
+def batch_size(dataset: Dataset) -> int:
+    """Sessions per run of a backfill: short ones share a run's start-up, long ones are spread over workers."""
+    tokens = _tokens_per_session(dataset)
+    return UNKNOWN if tokens is None else min(max(FEWEST, round(BATCH_TOKENS / tokens)), MOST)
+
+
+def _tokens_per_session(dataset: Dataset) -> float | None:
+    tokens, sessions = dataset.tokens_published, dataset.sessions_due
+    return tokens / sessions if tokens and sessions else None

@@ -1,48 +1,101 @@
-"""The runs that make a dataset or a pile, one after the other, for the command line and the named jobs.
+"""Builds: the runs that make datasets and piles, one after the other, for the command line and the named jobs.
 
-What is out of date is decided in `ledger`, which datasets and piles a build has in `build`; a run itself is in `runs`.
+What is out of date is decided in `ledger`; a run itself is in `runs`. Printing belongs in `cli`.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from neuralpile_dagster.catalog.load import find_dataset, load_catalog, load_piles
 from neuralpile_dagster.catalog.model import Dataset
-from neuralpile_dagster.catalog.piles import Pile
-from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.catalog.piles import Pile, piles_of
+from neuralpile_dagster.errors import ConfigurationError, HubError, NeuralPileError
 from neuralpile_dagster.hub import open_hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import analysis_standing, current_sessions, missing_shards, publishable_records
-from neuralpile_dagster.ledger.kinds import PILE_KINDS
+from neuralpile_dagster.ledger.kinds import PILE_KINDS, AssetKind
 from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses import ALL, PileAnalysis, planned_pile
 from neuralpile_dagster.ledger.splits import require_possible_choices
 from neuralpile_dagster.ledger.status import pile_standings
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.assets import job_of_assets
 from neuralpile_dagster.orchestration.assets.pile import config_of
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
-from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import (
-    analysis_partitions,
-    contiguous_batches,
-    partition_keys,
-    session_partitions,
-)
-from neuralpile_dagster.orchestration.pools import batch_size
-from neuralpile_dagster.orchestration.runs import Runner
+from neuralpile_dagster.orchestration.describe import batch_size
+from neuralpile_dagster.orchestration.overview import try_to_refresh
+from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance
+from neuralpile_dagster.orchestration.runs import Outcome, Runner
 from neuralpile_dagster.publish.component import completeness
 from neuralpile_dagster.publish.configs import published_sessions
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, open_store, read_record
 
 IDS_SHOWN = 3
+PART_OF = "neuralpile/job"
+"""Tag of runs that a named job launches: its name."""
+
+
+def build(
+    settings: Settings,
+    datasets: Sequence[str],
+    *,
+    pattern: str | None = None,
+    limit: int | None = None,
+    min_session_share: float | None = None,
+    merge: bool = False,
+    annotations: bool = False,
+    choices: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Build datasets one after the other, then their piles if ``merge``; a failed dataset does not stop the others.
+
+    A failed session keeps its dataset from being published, unless ``min_session_share`` of the manifest's sessions
+    are done. A part of a dataset never replaces a publication of more sessions. ``annotations`` reads the sessions'
+    intervals and unit metrics too, before publishing; what fails there is only missing there. ``choices`` replace those
+    of the last pile (run configuration of ``neural_pile/manifest``).
+    Raises `ConfigurationError` for an unknown dataset or an invalid setting, before anything runs.
+    """
+    ProcessSettings.from_environment()  # here once, instead of as a failure of every session
+    try:
+        open_hub(settings).require_credentials()
+    except HubError as error:  # sessions can be made, and are kept
+        print(f"warning: nothing will be published: {error}", file=sys.stderr)
+    catalog = load_catalog(settings)
+    chosen = [find_dataset(settings, catalog, name) for name in datasets]
+    if hidden := [row.name for row in chosen if row.name not in catalog]:
+        settings = replace(settings, catalog=",".join([settings.catalog, *hidden]))
+        catalog = load_catalog(settings)
+        print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
+    rows = list(catalog.values())
+    all_piles = load_piles(settings, rows)
+    piles = piles_of(all_piles, chosen) if merge else []
+    with open_instance(settings) as instance:
+        for run_id in fail_abandoned(settings.home, instance):
+            print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
+        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, piles, rows), datasets=rows)
+        for pile in piles:
+            launcher.require_possible(pile, choices)
+        for dataset in chosen:
+            try:
+                launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
+            except NeuralPileError as error:
+                launcher.outcome.failed[dataset.name] = str(error)
+        for pile in piles:
+            launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
+        try_to_refresh(instance, settings, rows, all_piles, partial(print, file=sys.stderr))
+        return launcher.outcome
 
 
 class Launcher(Runner):
@@ -168,8 +221,8 @@ class Launcher(Runner):
         """
         keys = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
         reasons: dict[str, str] = {}
-        known = partition_keys(self.instance, session_partitions(dataset))
-        for batch in contiguous_batches(known, wanted, batch_size(dataset)):
+        partitions = names.session_partitions(dataset)
+        for batch in names.contiguous_batches(self.instance, partitions, wanted, batch_size(dataset)):
             if reason := self.run(keys, batch):
                 failures = documents.read_failures(self.store, dataset, self.settings)
                 if any(failures[key].stopped_batch for key in batch if key in failures):
@@ -185,14 +238,18 @@ class Launcher(Runner):
         standing = analysis_standing(self.store, dataset, self.settings, analysis, manifest)
         wanted = (set(standing.due) | set(standing.failed) | standing.on_request) & chosen
         asset = names.asset_key(dataset, analysis)
-        reasons = self.run_batches(asset, session_partitions(dataset), wanted, batch_size(dataset))
-        failures = documents.read_failures(self.store, dataset, self.settings, analysis.name)
-        if reasons and not failures:  # it failed before it recorded any session
-            self.fail(asset, reasons[0])
+        reasons = self.run_batches(asset, names.session_partitions(dataset), wanted, batch_size(dataset))
+        self._note_failures(dataset, analysis, reasons, chosen)
+
+    def _note_failures(self, owner: Dataset | Pile, kind: AssetKind, reasons: Sequence[str], among: set[str]) -> None:
+        """Record the partitions that failed, or why a run failed before it recorded any; ``reasons`` are of runs."""
+        failures = documents.read_failures(self.store, owner, self.settings, kind.name)
+        if reasons and not failures:
+            self.fail(names.asset_key(owner, kind), reasons[0])
         self.outcome.failed |= {
-            f"{dataset.name} {analysis.name} {key}": failure.message
+            f"{owner.name} {kind.name}" + ("" if key == ALL else f" {key}"): failure.message
             for key, failure in failures.items()
-            if key in chosen
+            if key in among
         }
 
     def _report_published(self, dataset: Dataset) -> None:
@@ -280,18 +337,11 @@ class Launcher(Runner):
             wanted.add(ALL)
         if standing.waits and not standing.behind:
             self.fail(asset, f"not made: {standing.waits}")
-        if (partitions := analysis_partitions(pile, row)) is not None:
+        if (partitions := names.analysis_partitions(pile, row)) is not None:
             reasons = self.run_batches(asset, partitions, wanted, row.per_run)
         else:
             reasons = [reason] if wanted and (reason := self.run([asset])) else []
-        failures = documents.read_failures(self.store, pile, self.settings, row.name)
-        if reasons and not failures:  # it failed before it recorded any partition
-            self.fail(asset, reasons[0])
-        self.outcome.failed |= {
-            f"{pile.name} {row.name}" + (f" {key}" if partitions else ""): failure.message
-            for key, failure in failures.items()
-            if key in wanted
-        }
+        self._note_failures(pile, row, reasons, wanted)
         record = read_record(self.store, row.record_key(pile, self.settings, ALL), row.record)
         if record is not None and not (standing.waits or reasons) and (said := row.says(record)):
             self.outcome.made.append(said)

@@ -95,11 +95,6 @@ def mark_untouched(instance: dg.DagsterInstance, datasets: Iterable[Dataset]) ->
             instance.add_dynamic_partitions(name, [NO_SESSIONS])
 
 
-def partition_keys(instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str]) -> Sequence[str]:
-    """Keys of partitions, in order."""
-    return partitions.get_partition_keys(dynamic_partitions_store=instance)
-
-
 def register(
     instance: dg.DagsterInstance, partitions: dg.DynamicPartitionsDefinition, keys: Sequence[str]
 ) -> list[str]:
@@ -126,17 +121,18 @@ def _name(partitions: dg.DynamicPartitionsDefinition) -> str:
     return partitions.name
 
 
-def contiguous_batches(all_keys: Sequence[str], wanted: set[str], size: int) -> list[list[str]]:
+def contiguous_batches(
+    instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str], wanted: Collection[str], size: int
+) -> list[list[str]]:
     """Cut the wanted keys into runs of neighbours of at most ``size``, in partition order."""
     batches: list[list[str]] = []
-    previous = -2
-    for position, key in enumerate(all_keys):
-        if key not in wanted:
-            continue
-        if position != previous + 1 or len(batches[-1]) >= size:
-            batches.append([])
-        batches[-1].append(key)
-        previous = position
+    previous = ""
+    for key in partitions.get_partition_keys(dynamic_partitions_store=instance):
+        if key in wanted:
+            if previous not in wanted or len(batches[-1]) >= size:
+                batches.append([])
+            batches[-1].append(key)
+        previous = key
     return batches
 
 

@@ -22,7 +22,7 @@ from filelock import Timeout
 from neuralpile_dagster.archives import open_archive
 from neuralpile_dagster.files import explained, file_lock, locked, write_bytes
 from neuralpile_dagster.hub import open_hub
-from neuralpile_dagster.orchestration.pools import limit_pools
+from neuralpile_dagster.orchestration.describe import LARGE_LIMIT, LARGE_POOL
 from neuralpile_dagster.process import sending_interrupts_again
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.settings import Settings
@@ -94,6 +94,21 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
         _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # made when first used
         limit_pools(instance)
     return instance
+
+
+def limit_pools(instance: dg.DagsterInstance) -> None:
+    """Set the limits of pools that differ from the instance's default, unless a person has set them.
+
+    Only on one machine, whose memory it is about: an instance of several keeps its events elsewhere than in SQLite,
+    and its launcher knows the memory of the workers' machines.
+    """
+    from neuralpile_dagster.orchestration.private_storage import SqliteEventLogStorage
+
+    storage = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage) and storage.supports_global_concurrency_limits:
+        chosen = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}
+        if LARGE_POOL not in chosen:
+            storage.set_concurrency_slots(LARGE_POOL, LARGE_LIMIT)
 
 
 def fail_abandoned(home: Path, instance: dg.DagsterInstance) -> list[str]:

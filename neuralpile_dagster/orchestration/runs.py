@@ -16,8 +16,8 @@ from typing import Any
 
 import dagster as dg
 
-from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import contiguous_batches, partition_keys, range_tags
+from neuralpile_dagster.markdown import plural
+from neuralpile_dagster.orchestration import names
 
 _QUIET: dict[str, Any] = {"loggers": {"progress": {}}}
 
@@ -81,7 +81,7 @@ class Runner:
             result = self.job.execute_in_process(
                 instance=self.instance,
                 asset_selection=list(keys),
-                tags={**self.tags, **(range_tags(partitions) if partitions else {})},
+                tags={**self.tags, **(names.range_tags(partitions) if partitions else {})},
                 run_config={**_QUIET, **({"ops": config} if config else {})},
                 raise_on_error=False,
             )
@@ -95,7 +95,7 @@ class Runner:
         self, key: dg.AssetKey, partitions: dg.PartitionsDefinition[str], wanted: set[str], size: int
     ) -> list[str]:
         """Run an asset for the wanted partitions, batch after batch; return the reasons of the runs that failed."""
-        batches = contiguous_batches(partition_keys(self.instance, partitions), wanted, size)
+        batches = names.contiguous_batches(self.instance, partitions, wanted, size)
         return [reason for batch in batches if (reason := self.run([key], batch))]
 
     def fail(self, key: dg.AssetKey, reason: str) -> None:
@@ -147,12 +147,12 @@ def watch_interrupts() -> Iterator[Callable[[], bool]]:
 
 def _reasons(failed: Mapping[str, str]) -> list[str]:
     """A line for each reason, with the first name of those that failed for it."""
-    names_of: dict[str, list[str]] = {}
+    failed_for: dict[str, list[str]] = {}
     for name, reason in failed.items():
-        names_of.setdefault(reason, []).append(name)
+        failed_for.setdefault(reason, []).append(name)
     return [
-        f"  {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}: {reason}"
-        for reason, names in names_of.items()
+        f"  {first}{f' and {len(others):,} more' if others else ''}: {reason}"
+        for reason, (first, *others) in failed_for.items()
     ]
 
 

@@ -42,8 +42,8 @@ from filelock import FileLock, Timeout
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import explained, write_bytes
-from neuralpile_dagster.orchestration.assets.overview import PATH as OVERVIEW_PAGE
-from neuralpile_dagster.orchestration.automation.pages import try_to_refresh
+from neuralpile_dagster.orchestration.overview import PATH as OVERVIEW_PAGE
+from neuralpile_dagster.orchestration.overview import try_to_refresh
 from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import Settings

@@ -45,9 +45,20 @@ class Judged:
 class _Sessions:
     """A dataset's sessions: their keys, the last verdicts of each check, and the runs in which sessions failed."""
 
+    instance: dg.DagsterInstance
+    dataset: Dataset
     known: Sequence[str]
     judged: Mapping[str, dict[str, Judged]]
     failed_in: dict[str, str]
+
+    @classmethod
+    def read(
+        cls, instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
+    ) -> _Sessions:
+        """As they are now; the verdicts are of these checks."""
+        known, judged = names.known_sessions(instance, dataset), _last_verdicts(instance, dataset, checks)
+        failures = documents.read_failures(store, dataset, settings)
+        return cls(instance, dataset, known, judged, {key: failure.run_id for key, failure in failures.items()})
 
     def note(self, key: str, verdicts: Mapping[str, Verdict], run_id: str) -> None:
         """Take new verdicts on a session."""
@@ -58,6 +69,40 @@ class _Sessions:
     def some_fail(self, check: str) -> bool:
         """Whether any session fails a check."""
         return any(not last.passed for last in self.judged[check].values())
+
+    def verdict(self, check: str) -> Verdict:
+        """Combine the last verdicts on single sessions; those that failed since were not judged again."""
+        known, judged, failed_in = self.known, self.judged[check], self.failed_in
+        unjudged = [k for k in known if k in failed_in and (k not in judged or judged[k].run_id != failed_in[k])]
+        last = {key: judged[key] for key in known if key in judged and key not in unjudged}
+        wrong = [key for key, verdict in last.items() if not verdict.passed]
+        said = {key: self._last_words(check, key) for key in wrong[:NAMED]}
+        waiting = len(known) - len(last) - len(unjudged)
+        not_those = capped([f"{key} ({said[key][0]})" if key in said else key for key in wrong], NAMED)
+        found = f"{len(last) - len(wrong)} of {len(known)} known sessions pass"
+        found += f"; not {not_those}" if wrong else ""
+        found += f"; {len(unjudged)} failed before they were judged" if unjudged else ""
+        found += f"; {waiting} not judged yet" if waiting else ""
+        return Verdict(
+            passed=not wrong,
+            expected="every checked session passes",
+            found=found,
+            remedy=next((remedy for _, remedy in said.values() if remedy), ""),
+            details={"note": "verdicts on single sessions are in the execution history"},
+        )
+
+    def _last_words(self, check: str, key: str) -> tuple[str, str]:
+        """What a check found in a session, and the remedy."""
+        history = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(names.spike_counts_key(self.dataset), check),
+            1,
+            partition_filter=PartitionKeyFilter(key=key),
+        )
+        said = history[0].evaluation if history else None
+        if said is None:
+            return "", ""
+        remedy = said.metadata.get("what_to_do")
+        return _found(said), str(remedy.value) if remedy else ""
 
 
 @dataclass
@@ -80,7 +125,7 @@ class SessionJudge:
     @cached_property
     def _sessions(self) -> _Sessions:
         """As at the run's first verdict, and what the run has judged since: no session reads those of all others."""
-        return _read_sessions(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
+        return _Sessions.read(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
 
     def judge(self, key: str, evidence: SessionEvidence) -> None:
         """Log every check's verdict on a session; raises `RecordingError` when a blocking one failed."""
@@ -91,7 +136,7 @@ class SessionJudge:
             self._log(evaluation)
         if hidden := [name for name, verdict in verdicts.items() if verdict.passed and self._sessions.some_fail(name)]:
             # until the end of the run, the UI would show that the check passed
-            said = _combine(self.context.instance, self.dataset, self._sessions, hidden)
+            said = {name: self._sessions.verdict(name) for name in hidden}
             keep_newest(self.context.instance, self.store, self.settings, self.dataset, hidden, said)
         for name, verdict in verdicts.items():
             if not verdict.passed and is_blocking(name, self.dataset):
@@ -108,7 +153,8 @@ class SessionJudge:
 
     def finish(self) -> None:
         """Log a verdict per check on all sessions of the dataset, those of earlier runs and failed ones included."""
-        verdicts = together(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
+        sessions = _Sessions.read(self.context.instance, self.store, self.settings, self.dataset, CHECKS)
+        verdicts = {name: sessions.verdict(name) for name in CHECKS}
         event = latest_event(self.context.instance, names.spike_counts_key(self.dataset))
         for evaluation in evaluations(verdicts, self.dataset, None, event):
             self._log(evaluation)  # the run's own, which without it would be "Execution failed"
@@ -140,9 +186,11 @@ def keep_newest(
         return []
     wrong = {}
     event = latest_event(instance, names.spike_counts_key(dataset))
-    found = together(instance, store, settings, dataset, ran) if verdicts is None else verdicts
+    if verdicts is None:
+        sessions = _Sessions.read(instance, store, settings, dataset, ran)
+        verdicts = {name: sessions.verdict(name) for name in ran}
     for name in ran:
-        verdict, record = found[name], newest[keys[name]]
+        verdict, record = verdicts[name], newest[keys[name]]
         if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
             run = instance.get_run_by_id(record.run_id)
             shown = run is not None and not run.is_finished
@@ -157,28 +205,6 @@ def keep_newest(
     return list(wrong)
 
 
-def together(
-    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
-) -> dict[str, Verdict]:
-    """The verdict of each check on all sessions of a dataset."""
-    return _combine(instance, dataset, _read_sessions(instance, store, settings, dataset, checks), checks)
-
-
-def _read_sessions(
-    instance: dg.DagsterInstance, store: Store, settings: Settings, dataset: Dataset, checks: Sequence[str]
-) -> _Sessions:
-    known, judged = names.known_sessions(instance, dataset), _last_verdicts(instance, dataset, checks)
-    failures = documents.read_failures(store, dataset, settings)
-    return _Sessions(known, judged, {key: failure.run_id for key, failure in failures.items()})
-
-
-def _combine(
-    instance: dg.DagsterInstance, dataset: Dataset, sessions: _Sessions, checks: Sequence[str]
-) -> dict[str, Verdict]:
-    known, failed_in = sessions.known, sessions.failed_in
-    return {name: _together(instance, dataset, name, known, sessions.judged[name], failed_in) for name in checks}
-
-
 def _last_verdicts(
     instance: dg.DagsterInstance, dataset: Dataset, checks: Sequence[str]
 ) -> dict[str, dict[str, Judged]]:
@@ -190,46 +216,6 @@ def _last_verdicts(
             passed = state.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED
             found[state.check_key.name][state.partition_key] = Judged(passed, state.latest_planned_run_id)
     return found
-
-
-def _together(
-    instance: dg.DagsterInstance,
-    dataset: Dataset,
-    check: str,
-    known: Sequence[str],
-    judged: Mapping[str, Judged],
-    failed_in: Mapping[str, str],
-) -> Verdict:
-    """Combine the last verdicts on single sessions; those that failed since were not judged again."""
-    unjudged = [k for k in known if k in failed_in and (k not in judged or judged[k].run_id != failed_in[k])]
-    last = {key: judged[key] for key in known if key in judged and key not in unjudged}
-    wrong = [key for key, verdict in last.items() if not verdict.passed]
-    said = {key: _last_words(instance, dataset, check, key) for key in wrong[:NAMED]}
-    waiting = len(known) - len(last) - len(unjudged)
-    not_those = capped([f"{key} ({said[key][0]})" if key in said else key for key in wrong], NAMED)
-    found = f"{len(last) - len(wrong)} of {len(known)} known sessions pass"
-    found += f"; not {not_those}" if wrong else ""
-    found += f"; {len(unjudged)} failed before they were judged" if unjudged else ""
-    found += f"; {waiting} not judged yet" if waiting else ""
-    return Verdict(
-        passed=not wrong,
-        expected="every checked session passes",
-        found=found,
-        remedy=next((remedy for _, remedy in said.values() if remedy), ""),
-        details={"note": "verdicts on single sessions are in the execution history"},
-    )
-
-
-def _last_words(instance: dg.DagsterInstance, dataset: Dataset, check: str, key: str) -> tuple[str, str]:
-    """What a check found in a session, and the remedy."""
-    history = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(names.spike_counts_key(dataset), check), 1, partition_filter=PartitionKeyFilter(key=key)
-    )
-    said = history[0].evaluation if history else None
-    if said is None:
-        return "", ""
-    remedy = said.metadata.get("what_to_do")
-    return _found(said), str(remedy.value) if remedy else ""
 
 
 def _found(said: dg.AssetCheckEvaluation) -> str:

@@ -47,7 +47,6 @@ def bin_files(
     """
     from neuralpile_dagster.binning.clock import measure_clock, scan_spikes
     from neuralpile_dagster.recordings.manifest import subject_of
-    from neuralpile_dagster.recordings.sessions import subject_of
 
     if not 0 < bin_width_s < math.inf or max_tokens < 1:
         raise ConfigurationError(

@@ -11,9 +11,9 @@ import pytest
 from neuralpile_dagster.errors import ConfigurationError, TransientError
 from neuralpile_dagster.net.alerts import MAIL, WEBHOOK, send_alert
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.alerts import alert_sensor
 from neuralpile_dagster.orchestration.code_location import build_definitions
-from neuralpile_dagster.orchestration.jobs import PART_OF
+from neuralpile_dagster.orchestration.launch import PART_OF
+from neuralpile_dagster.orchestration.sensors import alert_sensor
 from neuralpile_dagster_tests.fixtures.house import MICE, House
 from neuralpile_dagster_tests.fixtures.kept import PastRun, last_run
 from neuralpile_dagster_tests.servers.alerts import mail_server, webhook

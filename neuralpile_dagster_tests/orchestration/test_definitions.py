@@ -21,7 +21,8 @@ from neuralpile_dagster.catalog.pages import dataset_page, readme_table
 from neuralpile_dagster.checks.registry import CHECKS
 from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.orchestration.code_location import build_definitions, job_of_assets
+from neuralpile_dagster.orchestration.assets import job_of_assets
+from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,

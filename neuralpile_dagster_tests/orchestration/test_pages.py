@@ -12,10 +12,10 @@ from neuralpile_dagster.catalog.piles import NEURAL_PILE
 from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import current_sensor
-from neuralpile_dagster.orchestration.automation.pages import pages_sensor, refresh_pages
 from neuralpile_dagster.orchestration.names import OVERVIEW, session_partitions
+from neuralpile_dagster.orchestration.overview import pages_sensor, refresh_pages
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import current_sensor
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, failure_of
 
 NewHouse = Callable[..., House]

@@ -17,10 +17,10 @@ from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PileTask, Plan
 from neuralpile_dagster.ledger.status import PileAnalysisStanding, pile_standings, piles_status
 from neuralpile_dagster.merge import plan as planning
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.code_location import build_definitions
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import current_sensor
 from neuralpile_dagster.records import Model, StoredFile
 from neuralpile_dagster.store import Store, put_file, read_record
 from neuralpile_dagster.tables.rows import RowReader

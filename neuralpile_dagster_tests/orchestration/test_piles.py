@@ -14,8 +14,8 @@ from neuralpile_dagster.ledger.analyses import ANNOTATIONS
 from neuralpile_dagster.ledger.due import pile_due
 from neuralpile_dagster.ledger.status import piles_status
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import current_sensor
 from neuralpile_dagster_tests.fixtures.house import MICE, House
 from neuralpile_dagster_tests.fixtures.kept import kept
 from neuralpile_dagster_tests.fixtures.merging import RATS, merge, require, rows_of, write_rats

@@ -8,15 +8,14 @@ import dagster as dg
 import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
-from neuralpile_dagster.orchestration.pools import (
+from neuralpile_dagster.orchestration.describe import (
     ARCHIVE_POOL,
     LARGE_LIMIT,
     LARGE_POOL,
     batch_size,
-    limit_pools,
     session_pool,
 )
-from neuralpile_dagster.orchestration.resources import open_instance
+from neuralpile_dagster.orchestration.resources import limit_pools, open_instance
 from neuralpile_dagster.settings import Settings
 
 LARGE = {"vbn", "shield", "vcn", "vcn-2", "v2h", "petersen", "oddball", "illusion"}

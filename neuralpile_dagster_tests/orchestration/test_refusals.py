@@ -11,10 +11,10 @@ from neuralpile_dagster.catalog.load import load_piles
 from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.ledger import piles
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import current_sensor
 from neuralpile_dagster.orchestration.checks import latest_event, refusals, target_of
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import current_sensor
 from neuralpile_dagster_tests.fixtures.house import MICE, PILE_HUB_DATASET, PILE_MANIFEST, PILE_SHARDS, House
 from neuralpile_dagster_tests.fixtures.merging import planned_shards
 

@@ -15,8 +15,8 @@ from neuralpile_dagster.ledger.documents import TRANSIENT_WAIT
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.ledger.status import pile_status
 from neuralpile_dagster.merge.plan import load_plan
-from neuralpile_dagster.orchestration.automation.current import TRIES, current_sensor, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import TRIES, current_sensor, version_sensor
 from neuralpile_dagster.session.build import trains_inputs
 from neuralpile_dagster.store import write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb

@@ -24,7 +24,7 @@ from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import PilePlan, PlanRecord, settings_of
 from neuralpile_dagster.merge.plan import load_plan, plan_pile
 from neuralpile_dagster.merge.splits import share_of
-from neuralpile_dagster.orchestration import build
+from neuralpile_dagster.orchestration import launch
 from neuralpile_dagster.orchestration.assets.pile import PileConfig
 from neuralpile_dagster.orchestration.checks import results
 from neuralpile_dagster.orchestration.launch import Launcher
@@ -246,7 +246,7 @@ def test_the_command_lines_choices_replace_those_of_the_last_pile_and_stay(made:
 
 def test_options_of_the_command_line_are_the_run_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr(build, "build", lambda *_, **options: given.update(options) or Outcome())
+    monkeypatch.setattr(launch, "build", lambda *_, **options: given.update(options) or Outcome())
     options = ("--seed", "0", "--split-by", "subjects", "--split-rule", "hash", "--test-size", "0.1")
     options += ("--hold-out", "benchmark:bwb_eval", "--hold-out", "dataset:x", "--held-out-go-to", "leave_out")
     ran = neuralpile("build", "li", "--merge", *options, "--order", "hash", NEURALPILE_HOME=tmp_path)

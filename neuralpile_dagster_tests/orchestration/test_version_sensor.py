@@ -15,8 +15,8 @@ import pytest
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.automation.current import TICK_BUDGET_S, TRIES, impatient, version_sensor
 from neuralpile_dagster.orchestration.resources import InstanceResource
+from neuralpile_dagster.orchestration.sensors import TICK_BUDGET_S, TRIES, impatient, version_sensor
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record
 from neuralpile_dagster.testing.nwb import write_units_nwb

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuralpile_dagster.orchestration.metadata.summaries import COMPONENT_CHARACTERS, SESSION_CHARACTERS, _pictures
+from neuralpile_dagster.orchestration.metadata import COMPONENT_CHARACTERS, SESSION_CHARACTERS, _pictures
 from neuralpile_dagster.plots import raster
 from neuralpile_dagster.plots.raster import as_markdown, raster_markdown, raster_png
 from neuralpile_dagster.plots.window import WINDOW_BINS, RasterSample, SegmentFacts, sample_window

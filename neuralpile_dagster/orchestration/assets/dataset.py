@@ -6,9 +6,10 @@ Wiring only: listing is in `archives`, the session rule in `recordings.manifest`
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -16,23 +17,32 @@ from pydantic import Field
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import capped
 from neuralpile_dagster.ledger import documents, kinds
-from neuralpile_dagster.ledger.analyses import Analysis, analyses_of, read_annotations, read_unit_orders
+from neuralpile_dagster.ledger.analyses import Analysis, read_annotations, read_unit_orders
 from neuralpile_dagster.ledger.due import publishable_records
+from neuralpile_dagster.ledger.kinds import AssetKind
 from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import checks, names
+from neuralpile_dagster.orchestration.batches import PartitionBatch
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
-from neuralpile_dagster.orchestration.describe import asset_facts, freshness_of_manifest, signed, spec_facts
+from neuralpile_dagster.orchestration.describe import (
+    ARCHIVE_POOL,
+    HUB_POOL,
+    asset_facts,
+    batch_size,
+    freshness_of_manifest,
+    pool_of,
+    session_pool,
+    signed,
+)
+from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.dataset import component_metadata, manifest_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters, plural
-from neuralpile_dagster.orchestration.names import register, session_partitions, unregister
-from neuralpile_dagster.orchestration.pools import ARCHIVE_POOL, HUB_POOL, batch_size, pool_of, session_pool
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.component import publishable, write_component
 from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
-from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.store import Store, read_record, write_record
+from neuralpile_dagster.store import read_record, write_record
 
 
 class AccessChoice(Enum):
@@ -91,7 +101,11 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
             recorded = partial(documents.recorded_ids, store, dataset, instance.settings)
             made = choose_sessions(dataset, listing, read_record(store, path, Manifest), recorded)
             write_record(store, path, made)
-            new, gone = _update_partitions(context.instance, store, dataset, instance.settings, made)
+            partitions = names.session_partitions(dataset)
+            keep = partitions_to_keep(store, dataset, instance.settings, made)
+            keys = [session.key for session in made.sessions if session.key in keep]
+            new = names.register(context.instance, partitions, keys)
+            gone = names.unregister(context.instance, partitions, keep)
             tell(f"{dataset.name}: {len(made.sessions)} sessions, {len(new)} of them new")
             if gone:
                 context.log.warning(
@@ -109,83 +123,52 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
     return manifest
 
 
-def _update_partitions(
-    instance: dg.DagsterInstance, store: Store, dataset: Dataset, settings: Settings, made: Manifest
-) -> tuple[list[str], list[str]]:
-    """Register the sessions of a manifest and remove partitions of none; return both lists of keys."""
-    partitions, keep = session_partitions(dataset), partitions_to_keep(store, dataset, settings, made)
-    new = register(instance, partitions, [session.key for session in made.sessions if session.key in keep])
-    return new, unregister(instance, partitions, keep)
-
-
 def sessions_asset(dataset: Dataset) -> dg.AssetsDefinition:
     """Multi-asset that reads, bins and stores a dataset's sessions."""
-    trains, counts = names.spike_trains_key(dataset), names.spike_counts_key(dataset)
-    partitions = session_partitions(dataset)
+    made_from = {kinds.SPIKE_TRAINS: names.manifest_key(dataset), kinds.SPIKE_COUNTS: names.spike_trains_key(dataset)}
+    pool, judged = session_pool(dataset), checks.specs(dataset, "spike_counts")
+    return _partitioned(dataset, "sessions", made_from, pool, sessions_asset, SessionBatch, judged)
+
+
+def analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition:
+    """Multi-asset that makes an analysis of a dataset's sessions."""
+    made_from: dict[AssetKind, dg.AssetKey] = {analysis: names.upstream_key(dataset, analysis)}
+    batch = partial(AnalysisBatch, analysis=analysis)
+    return _partitioned(dataset, analysis.name, made_from, pool_of(analysis, dataset), analysis_asset, batch)
+
+
+def _partitioned(
+    dataset: Dataset,
+    name: str,
+    made_from: Mapping[AssetKind, dg.AssetKey],
+    pool: str | None,
+    factory: Callable[..., Any],
+    batch: Callable[..., PartitionBatch],
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+) -> dg.AssetsDefinition:
+    """Multi-asset of kinds that are made session by session, in a ``batch``, each from what it maps to."""
 
     @dg.multi_asset(
-        name=f"{dataset.key}__sessions",
+        name=f"{dataset.key}__{name}",
         specs=[
             dg.AssetSpec(
-                trains,
-                deps=[names.manifest_key(dataset)],
-                skippable=True,
-                group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_TRAINS, sessions_asset),
-            ),
-            dg.AssetSpec(
-                counts,
-                deps=[trains],
-                skippable=True,
-                group_name=dataset.key,
-                **spec_facts(dataset, kinds.SPIKE_COUNTS, sessions_asset),
-            ),
+                names.asset_key(dataset, kind), deps=[source], skippable=True, **asset_facts(dataset, kind, factory)
+            )
+            for kind, source in made_from.items()
         ],
-        check_specs=checks.specs(dataset, "spike_counts"),
-        partitions_def=partitions,
-        can_subset=True,
+        check_specs=check_specs,
+        partitions_def=names.session_partitions(dataset),
+        can_subset=len(made_from) > 1,
         backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
-        pool=session_pool(dataset),
+        pool=pool,
     )
     @signed
     def sessions(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
         with failing_in_words():
-            SessionBatch(context, instance, dataset, config.access.value).run()
+            batch(context, instance, dataset=dataset, access=config.access.value).run()
         yield from ()  # every session's results are logged by then
-
-    return sessions
-
-
-def analysis_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
-    """The assets of all analyses of a dataset."""
-    return [_analysis_asset(dataset, analysis) for analysis in analyses_of(dataset)]
-
-
-def _analysis_asset(dataset: Dataset, analysis: Analysis) -> dg.AssetsDefinition:
-    spec = dg.AssetSpec(
-        names.asset_key(dataset, analysis),
-        deps=[names.upstream_key(dataset, analysis)],
-        skippable=True,
-        group_name=dataset.key,
-        **spec_facts(dataset, analysis, _analysis_asset),
-    )
-
-    @dg.multi_asset(
-        name=f"{dataset.key}__{analysis.name}",
-        specs=[spec],
-        partitions_def=session_partitions(dataset),
-        backfill_policy=dg.BackfillPolicy.multi_run(batch_size(dataset)),
-        pool=pool_of(analysis, dataset),
-    )
-    @signed
-    def sessions(
-        context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
-    ) -> Iterator[dg.MaterializeResult]:
-        with failing_in_words():
-            AnalysisBatch(context, instance, dataset, analysis, config.access.value).run()
-        yield from ()  # every session's result is logged by then
 
     return sessions
 

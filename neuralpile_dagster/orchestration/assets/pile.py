@@ -6,8 +6,9 @@ each row of `ledger.pile_analyses` that the pile's configuration asks for. The l
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -25,12 +26,11 @@ from neuralpile_dagster.ledger.splits import split_inputs
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
+from neuralpile_dagster.orchestration.batches import PartitionBatch
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN, PileAnalysisBatch, ShardBatch
-from neuralpile_dagster.orchestration.describe import pile_facts
+from neuralpile_dagster.orchestration.describe import HUB_POOL, pile_facts, pool_of
+from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.pile import pile_metadata, plan_metadata, split_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import folder_rasters
-from neuralpile_dagster.orchestration.names import analysis_partitions, register
-from neuralpile_dagster.orchestration.pools import HUB_POOL, pool_of
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.records import SplitRules
@@ -121,8 +121,7 @@ class PileConfig(dg.Config):
 
     def choices(self) -> dict[str, Any]:
         """Values as they appear in run configuration."""
-        values = self.model_dump()
-        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        return self.model_dump(mode="json")
 
     def rules(self) -> SplitRules:
         """Those of the fields that say how to split beyond ``split_by`` and ``test_size``."""
@@ -144,8 +143,9 @@ def config_of(pile: Pile) -> type[PileConfig]:
 
 
 def pile_assets(pile: Pile, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
-    """The three assets of a pile; ``datasets`` are its members."""
-    return [_manifest(pile, datasets), _shards(pile, datasets), _hub_dataset(pile, datasets)]
+    """The three assets of a pile, and those of everything made of it; ``datasets`` are its members."""
+    made = (_made_of_pile(pile, datasets, row) for row in pile_analyses_of(pile))
+    return [_manifest(pile, datasets), _shards(pile, datasets), _hub_dataset(pile, datasets), *made]
 
 
 def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
@@ -196,7 +196,7 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 splits_left_out=chosen.splits_left_out,
             )
             write_record(store, piles.current_path(pile, settings), current)
-            register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
+            names.register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
             progress_of(context)(
                 f"{pile.name} {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards"
             )
@@ -214,25 +214,55 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
 
 
 def _shards(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
-    @dg.multi_asset(
-        name=f"{pile.key}__shards",
-        specs=[
-            dg.AssetSpec(
-                names.pile_shards_key(pile),
-                deps=[names.manifest_key(pile)],
-                skippable=True,
-                **pile_facts(pile, kinds.PILE_SHARDS, datasets, _shards),
-            )
-        ],
-        partitions_def=names.shard_partitions(pile),
-        backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
-    )
-    def pile_shards(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
-        with failing_in_words():
-            ShardBatch(context, instance, pile).run()
-        yield from ()  # every shard is recorded by then
+    deps = [dg.AssetDep(names.manifest_key(pile))]
+    batch = partial(ShardBatch, pile=pile)
+    facts = pile_facts(pile, kinds.PILE_SHARDS, datasets, _shards)
+    return _partitioned(pile, kinds.PILE_SHARDS, facts, deps, names.shard_partitions(pile), SHARDS_PER_RUN, batch)
 
-    return pile_shards
+
+def _made_of_pile(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetsDefinition:
+    deps = [_dep_of_upstream(pile, upstream, row) for upstream in row.upstream]
+    members = names.member_keys(datasets, row)
+    deps += [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in members]
+    batch = partial(PileAnalysisBatch, pile=pile, datasets=datasets, analysis=row)
+    facts = pile_facts(pile, row, datasets, _made_of_pile)
+    return _partitioned(pile, row, facts, deps, names.analysis_partitions(pile, row), row.per_run, batch)
+
+
+def _dep_of_upstream(pile: Pile, upstream: AssetKind, row: PileAnalysis) -> dg.AssetDep:
+    """What is made of a pile needs all partitions of what has others than it."""
+    partitions = "shards" if upstream is kinds.PILE_SHARDS else "none"
+    if isinstance(upstream, PileAnalysis):
+        partitions = upstream.partitions
+    every = partitions not in ("none", row.partitions)
+    return dg.AssetDep(names.asset_key(pile, upstream), partition_mapping=dg.AllPartitionMapping() if every else None)
+
+
+def _partitioned(
+    pile: Pile,
+    kind: AssetKind,
+    facts: Mapping[str, Any],
+    deps: Sequence[dg.AssetDep],
+    partitions: dg.PartitionsDefinition[str] | None,
+    per_run: int,
+    batch: Callable[..., PartitionBatch],
+) -> dg.AssetsDefinition:
+    """Multi-asset of a kind that is made of a pile in a ``batch``, of ``per_run`` partitions where it has some."""
+
+    @dg.multi_asset(
+        name=f"{pile.key}__{kind.name}",
+        specs=[dg.AssetSpec(names.asset_key(pile, kind), deps=deps, skippable=True, **facts)],
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.multi_run(per_run) if partitions else None,
+        pool=pool_of(kind, None),
+    )
+    def made(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
+        with failing_in_words():
+            run = batch(context, instance)
+            run.run()
+        yield from run.results  # every partition is recorded by then
+
+    return made
 
 
 def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
@@ -267,50 +297,3 @@ def _hub_dataset(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition
             )
 
     return pile_hub_dataset
-
-
-def pile_analysis_assets(pile: Pile, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
-    """The assets of everything made of a pile; ``datasets`` are its members."""
-    return [_analysis_asset(pile, datasets, row) for row in pile_analyses_of(pile)]
-
-
-def _analysis_asset(pile: Pile, datasets: Sequence[Dataset], row: PileAnalysis) -> dg.AssetsDefinition:
-    @dg.multi_asset(
-        name=f"{pile.key}__{row.name}",
-        specs=[
-            dg.AssetSpec(
-                names.asset_key(pile, row),
-                deps=[*_deps_of_pile(pile, row), *_deps_of_members(datasets, row)],
-                skippable=True,
-                **pile_facts(pile, row, datasets, _analysis_asset),
-            )
-        ],
-        partitions_def=analysis_partitions(pile, row),
-        backfill_policy=dg.BackfillPolicy.multi_run(row.per_run) if row.partitions != "none" else None,
-        pool=pool_of(row, None),
-    )
-    def partitions(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
-        with failing_in_words():
-            batch = PileAnalysisBatch(context, instance, pile, datasets, row)
-            batch.run()
-        yield from batch.results  # every partition is recorded by then
-
-    return partitions
-
-
-def _deps_of_pile(pile: Pile, row: PileAnalysis) -> Iterator[dg.AssetDep]:
-    for upstream in row.upstream:
-        every = _partitions_of(upstream) not in ("none", row.partitions)
-        mapping = dg.AllPartitionMapping() if every else None
-        yield dg.AssetDep(names.asset_key(pile, upstream), partition_mapping=mapping)
-
-
-def _deps_of_members(datasets: Sequence[Dataset], row: PileAnalysis) -> Iterator[dg.AssetDep]:
-    for key in names.member_keys(datasets, row):
-        yield dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-
-
-def _partitions_of(kind: AssetKind) -> str:
-    if isinstance(kind, PileAnalysis):
-        return kind.partitions
-    return "shards" if kind is kinds.PILE_SHARDS else "none"

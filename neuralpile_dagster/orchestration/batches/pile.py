@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -33,7 +33,7 @@ from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import DATA_VERSION, PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.batches import DATA_VERSION, PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata, shard_metadata
 from neuralpile_dagster.store import write_record
@@ -92,7 +92,7 @@ class ShardBatch(PartitionBatch):
         uri = self.store.uri(shard.file.key)
         facts = shard_metadata(plan, shard, uri, seconds)
         source = names.manifest_key(self.pile)
-        tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, source, plan.record.digest, None)
+        tags = version_tags(shard.file.sha256[:32], PILE_SHARDS.version, source, plan.record.digest)
         self.log_materialization(names.pile_shards_key(self.pile), shard.name, facts, tags)
 
 
@@ -103,8 +103,6 @@ class PileAnalysisBatch(PartitionBatch):
     pile: Pile
     datasets: Sequence[Dataset]
     analysis: PileAnalysis
-    results: list[dg.MaterializeResult] = field(default_factory=list, init=False)
-    """For the asset's function to give to Dagster: of the part without partition, whose checks run after its output."""
     thing = "partition"
 
     @property
@@ -154,19 +152,8 @@ class PileAnalysisBatch(PartitionBatch):
 
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure of a partition of the current plan, for `neuralpile status` and automation."""
-        if (inputs := self._inputs(key)) is None:
-            return
-        documents.record_failure(
-            self.store,
-            self.pile,
-            self.settings,
-            key,
-            error,
-            inputs,
-            self.context.run.run_id,
-            self.analysis.name,
-            stopped_batch=self.stopped,
-        )
+        if (inputs := self._inputs(key)) is not None:
+            self.store_failure(self.pile, key, error, inputs, self.analysis.name)
 
     def make(self, key: str) -> None:
         """Make one partition unless it is up to date; what is published is compared with the hub in any case."""
@@ -214,15 +201,15 @@ class PileAnalysisBatch(PartitionBatch):
         return self.store.uri(record.files[0].key) if record.files else None
 
     @cached_property
-    def _sources(self) -> list[tuple[dg.AssetKey, str, int | None]]:
-        """The assets that partitions are made from, the version of each, and the id of the event that says so."""
+    def _sources(self) -> list[tuple[dg.AssetKey, str, dg.EventLogRecord | None]]:
+        """The assets that partitions are made from, the version of each, and the event that says so."""
         of_pile = [names.asset_key(self.pile, upstream) for upstream in self.analysis.upstream]
         found = []
         for source in [*of_pile, *names.member_keys(self.datasets, self.analysis)]:
             event = latest_event(self.context.instance, source)
             stated = event.asset_materialization.tags or {} if event and event.asset_materialization else {}
             version = stated.get(DATA_VERSION, self.of.plan.digest)
-            found.append((source, version, event.storage_id if event else None))
+            found.append((source, version, event))
         return found
 
     def _tags(self, record: MadeRecord) -> dict[str, str]:

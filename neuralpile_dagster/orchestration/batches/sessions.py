@@ -15,7 +15,7 @@ from functools import cached_property
 
 import dagster as dg
 
-from neuralpile_dagster.archives.model import Access
+from neuralpile_dagster.archives.model import Access, Archive
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.session import SessionEvidence, file_is_as_recorded
 from neuralpile_dagster.errors import ConfigurationError
@@ -24,10 +24,10 @@ from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_inputs, is_current, read_analysis
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.batches import PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
+from neuralpile_dagster.orchestration.metadata import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
-from neuralpile_dagster.orchestration.metadata.summaries import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording
@@ -38,17 +38,54 @@ from neuralpile_dagster.store import write_record
 
 
 @dataclass
-class SessionBatch(PartitionBatch):
-    """The sessions of one run of a dataset's multi-asset: spike trains, then counts, then the next session."""
+class _DatasetBatch(PartitionBatch):
+    """Sessions of one dataset, and how their files are opened."""
 
     dataset: Dataset
     access: Access
     thing = "session"
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest, read once at the start of the run."""
+        return documents.read_manifest(self.store, self.dataset)
+
+    def session(self, key: str) -> Session:
+        """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
+        try:
+            return self.manifest.session(key)
+        except KeyError:
+            raise ConfigurationError(
+                f"{key} is not a session of {self.manifest.dataset}",
+                found=f"a manifest of {len(self.manifest.sessions)} sessions without it",
+                remedy="materialize the manifest again: it removes partitions of sessions that are gone",
+            ) from None
+
+    def counts_of(self, key: str) -> CountsRecord | None:
+        """The stored spike counts of a session."""
+        return documents.read_counts_record(self.store, self.dataset, self.settings, key)
+
+    @cached_property
+    def archive(self) -> Archive:
+        """The archive of the dataset's recordings."""
+        return self.instance.open_archive(self.dataset.source)
+
+    @contextmanager
+    def open_files(self, session: Session) -> Iterator[Sequence[OpenFile]]:
+        """Open the files of a session."""
+        with ExitStack() as stack:
+            opened = (self.archive.open(self.dataset.source, file, self.access) for file in session.files)
+            yield [stack.enter_context(file) for file in opened]
+
+
+@dataclass
+class SessionBatch(_DatasetBatch):
+    """The sessions of one run of a dataset's multi-asset: spike trains, then counts, then the next session."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.judge = SessionJudge(self.context, self.dataset, self.store, self.settings)
-        self.archive = self.instance.open_archive(self.dataset.source)
+        _ = self.archive  # without one the run fails as a whole, not session by session
         every = [names.spike_trains_key(self.dataset), names.spike_counts_key(self.dataset)]
         selected = every if isinstance(self.context, dg.OpExecutionContext) else self.context.selected_asset_keys
         self.wants_trains, self.wants_counts = (asset in selected for asset in every)
@@ -65,11 +102,6 @@ class SessionBatch(PartitionBatch):
         """Spike trains, spike counts or both, as the run asks; of a run of checks alone, the counts that they judge."""
         trains = [names.spike_trains_key(self.dataset)] if self.wants_trains else []
         return [*trains, *([names.spike_counts_key(self.dataset)] if self.wants_counts or not trains else [])]
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """The dataset's manifest, read once at the start of the run."""
-        return documents.read_manifest(self.store, self.dataset)
 
     def keys(self) -> Sequence[str]:
         """Partitions of this run; without any ("Execute all" on the Checks page), all finished sessions."""
@@ -89,10 +121,7 @@ class SessionBatch(PartitionBatch):
         """Store the failure, for `neuralpile status` and automation."""
         known = {session.key: session for session in self.manifest.sessions}
         inputs = build.session_inputs(known[key], self.dataset) if key in known else ""
-        run_id = self.context.run.run_id
-        documents.record_failure(
-            self.store, self.dataset, self.settings, key, error, inputs, run_id, stopped_batch=self.stopped
-        )
+        self.store_failure(self.dataset, key, error, inputs)
         self.judge.note_failure(key)
 
     def make(self, key: str) -> None:
@@ -103,22 +132,18 @@ class SessionBatch(PartitionBatch):
             self._read = None
 
     def _make(self, key: str) -> None:
-        manifest = self.manifest
-        session = _session_of(manifest, key)
+        session = self.session(key)
         if not (self.wants_trains or self.wants_counts):  # checks alone
             self._check_again(session)
         else:
             trains = None if self.wants_trains else self._current_trains(session)
             if trains is None:  # counts alone were requested, but the files were never read: make both
-                trains = self._trains(manifest, session)
+                trains = self._trains(session)
             if self.wants_counts:
-                self._counts(session, trains, manifest.synthetic)
-        if self.wants_counts or not self.wants_trains or not self._has_counts(session):
+                self._counts(session, trains)
+        if self.wants_counts or not self.wants_trains or self.counts_of(key) is None:
             # materializing spike trains does not affect counts that failed a check
             documents.forget_failure(self.store, self.dataset, self.settings, session.key)
-
-    def _has_counts(self, session: Session) -> bool:
-        return documents.read_counts_record(self.store, self.dataset, self.settings, session.key) is not None
 
     def _current_trains(self, session: Session) -> TrainsRecord | None:
         """The stored spike trains, if made from the files that the manifest lists now.
@@ -131,26 +156,23 @@ class SessionBatch(PartitionBatch):
         inputs = build.session_inputs(session, self.dataset)
         return record if record is not None and build.is_current(self.store, record, inputs) else None
 
-    def _trains(self, manifest: Manifest, session: Session) -> TrainsRecord:
+    def _trains(self, session: Session) -> TrainsRecord:
         """Read and store the session's spike trains unless they are up to date; log the materialization either way."""
         started = time.monotonic()
         record, cost = self._current_trains(session), None
         if record is None:
-            record, cost = self._read_and_store(manifest, session)
+            record, cost = self._read_and_store(session)
         uri, seconds = self.store.uri(record.file.key), time.monotonic() - started
-        facts = trains_metadata(record, uri, seconds, cost, manifest.synthetic)
-        source, version = names.manifest_key(self.dataset), documents.manifest_digest(manifest)
-        tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version, None)
+        facts = trains_metadata(record, uri, seconds, cost, self.manifest.synthetic)
+        source, version = names.manifest_key(self.dataset), documents.manifest_digest(self.manifest)
+        tags = version_tags(record.file.sha256[:32], build.TRAINS_VERSION, source, version)
         self.log_materialization(names.spike_trains_key(self.dataset), session.key, facts, tags)
         return record
 
-    def _read_and_store(self, manifest: Manifest, session: Session) -> tuple[TrainsRecord, ReadCost]:
+    def _read_and_store(self, session: Session) -> tuple[TrainsRecord, ReadCost]:
         # logs nothing: Dagster's errors in storing an event outlive it, with the local variables of all its callers
         cost = ReadCost()
-        with ExitStack() as stack:
-            files = [
-                stack.enter_context(self.archive.open(self.dataset.source, file, self.access)) for file in session.files
-            ]
+        with self.open_files(session) as files:
             recording = read_session(self.dataset.reader, files, self.dataset.reader_options)
             for file in files:
                 cost.add(file.cost)
@@ -160,18 +182,18 @@ class SessionBatch(PartitionBatch):
             documents.trains_folder(self.dataset, self.settings),
             session,
             recording,
-            manifest.version,
+            self.manifest.version,
             build.session_inputs(session, self.dataset),
             unverified,
         )
         self._read = recording
         return record, cost
 
-    def _counts(self, session: Session, trains: TrainsRecord, synthetic: bool) -> None:
+    def _counts(self, session: Session, trains: TrainsRecord) -> None:
         """Bin and store the session unless it is up to date; log materialization and checks either way."""
-        started = time.monotonic()
+        started, synthetic = time.monotonic(), self.manifest.synthetic
         inputs = build.counts_inputs(trains, self.settings)
-        record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        record = self.counts_of(session.key)
         reused = record is not None and build.is_current(self.store, record, inputs) and self._is_undamaged(record)
         if record is None or not reused:
             record = build.build_spike_counts(
@@ -192,8 +214,8 @@ class SessionBatch(PartitionBatch):
         facts = counts_metadata(record, uri, seconds, reused, synthetic, pictures)
         source = names.spike_trains_key(self.dataset)
         event = latest_event(self.context.instance, source, session.key)
-        made_from = source, trains.file.sha256[:32], event.storage_id if event else None
-        tags = version_tags(record.file.sha256[:32], build.BINNING_VERSION, *made_from)
+        version, made_from = record.file.sha256[:32], trains.file.sha256[:32]
+        tags = version_tags(version, build.BINNING_VERSION, source, made_from, event)
         self.log_materialization(names.spike_counts_key(self.dataset), session.key, facts, tags)
         self.log.info(
             f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
@@ -213,7 +235,7 @@ class SessionBatch(PartitionBatch):
 
     def _check_again(self, session: Session) -> None:
         trains = documents.read_trains_record(self.store, self.dataset, self.settings, session.key)
-        record = documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        record = self.counts_of(session.key)
         if trains is None or record is None:
             raise ConfigurationError(
                 f"{session.key} has no spike counts to check yet",
@@ -231,13 +253,10 @@ class SessionBatch(PartitionBatch):
 
 
 @dataclass
-class AnalysisBatch(PartitionBatch):
+class AnalysisBatch(_DatasetBatch):
     """The sessions of one run of an analysis."""
 
-    dataset: Dataset
     analysis: Analysis
-    access: Access
-    thing = "session"
 
     @property
     def whole(self) -> str:
@@ -249,31 +268,15 @@ class AnalysisBatch(PartitionBatch):
         """The asset of the analysis."""
         return [names.asset_key(self.dataset, self.analysis)]
 
-    @cached_property
-    def manifest(self) -> Manifest:
-        """The dataset's manifest, read once at the start of the run."""
-        return documents.read_manifest(self.store, self.dataset)
-
     def record_failure(self, key: str, error: Exception) -> None:
         """Store the failure beside those of other kinds of asset."""
         session = next((session for session in self.manifest.sessions if session.key == key), None)
         inputs = self._inputs(session, self._counts(session)) if session else None
-        run_id = self.context.run.run_id
-        documents.record_failure(
-            self.store,
-            self.dataset,
-            self.settings,
-            key,
-            error,
-            inputs or "",
-            run_id,
-            self.analysis.name,
-            stopped_batch=self.stopped,
-        )
+        self.store_failure(self.dataset, key, error, inputs or "", self.analysis.name)
 
     def make(self, key: str) -> None:
         """Make one session's record unless it is current."""
-        started, session = time.monotonic(), _session_of(self.manifest, key)
+        started, session = time.monotonic(), self.session(key)
         counts = self._counts(session)
         inputs = self._inputs(session, counts)
         if inputs is None:
@@ -289,9 +292,7 @@ class AnalysisBatch(PartitionBatch):
         asset, source = names.asset_key(self.dataset, self.analysis), names.upstream_key(self.dataset, self.analysis)
         event = latest_event(self.context.instance, source, key) if counts else None
         source_version = counts.file.sha256[:32] if counts else documents.manifest_digest(self.manifest)
-        tags = version_tags(
-            inputs[:32], self.analysis.version, source, source_version, event.storage_id if event else None
-        )
+        tags = version_tags(inputs[:32], self.analysis.version, source, source_version, event)
         seconds = {"seconds": round(time.monotonic() - started, 3), "reused": reused}
         pictures = analysis_rasters(self.analysis.samples(task, record), session.session_id)
         self.log_materialization(asset, key, {**pictures, **self.analysis.numbers(record), **seconds}, tags)
@@ -306,34 +307,13 @@ class AnalysisBatch(PartitionBatch):
             folder=self.analysis.folder(self.dataset, self.settings),
             inputs=inputs,
             counts=counts,
-            open_files=lambda: self._open(session),
+            open_files=lambda: self.open_files(session),
             progress=self.log.info,
             synthetic=self.manifest.synthetic,
         )
 
     def _counts(self, session: Session) -> CountsRecord | None:
-        if self.analysis.made_from == "manifest":
-            return None
-        return documents.read_counts_record(self.store, self.dataset, self.settings, session.key)
+        return None if self.analysis.made_from == "manifest" else self.counts_of(session.key)
 
     def _inputs(self, session: Session, counts: CountsRecord | None) -> str | None:
         return analysis_inputs(self.analysis, self.dataset, session, counts)
-
-    @contextmanager
-    def _open(self, session: Session) -> Iterator[Sequence[OpenFile]]:
-        archive = self.instance.open_archive(self.dataset.source)
-        with ExitStack() as stack:
-            yield [stack.enter_context(archive.open(self.dataset.source, file, self.access)) for file in session.files]
-
-
-def _session_of(manifest: Manifest, key: str) -> Session:
-    """Session of a partition key; raises `ConfigurationError` when the manifest has none."""
-    try:
-        session = manifest.session(key)
-    except KeyError:
-        raise ConfigurationError(
-            f"{key} is not a session of {manifest.dataset}",
-            found=f"a manifest of {len(manifest.sessions)} sessions without it",
-            remedy="materialize the manifest again: it removes partitions of sessions that are gone",
-        ) from None
-    return session

@@ -1,103 +1,38 @@
-"""Dagster metadata of a dataset's records: numbers and tables for the UI. Formats only, computes nothing.
-
-The forms that all metadata share (tables, places, what is plotted) are here too; one-sentence summaries and pictures
-are in `summaries`, the metadata of piles in `pile`.
-"""
+"""Dagster metadata of a dataset's records: manifest, spike trains, spike counts, publication."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from neuralpile_dagster.catalog.describe import rule_in_words
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hub import Publication
-from neuralpile_dagster.markdown import url
-from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.publish.token_counts import (
-    TokenStatistics,
-    component_token_counts,
-    counts_by_split,
-    statistics_rows,
+from neuralpile_dagster.markdown import link, plural, text
+from neuralpile_dagster.orchestration.metadata import (
+    annotation_metadata,
+    column_schema,
+    counted,
+    few_plots,
+    place,
+    publication_metadata,
+    summary,
+    table,
+    token_metadata,
 )
+from neuralpile_dagster.publish.token_counts import component_token_counts
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, TokenCounts, TrainsRecord
-from neuralpile_dagster.tables.schemas import ROW_SCHEMA
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
 from neuralpile_dagster.tables.spike_trains import BINNED_SCHEMA, TRAINS_SCHEMA
 
-TABLE_ROWS = 400
-"""Maximum rows shown in a table; the largest dataset has 349 sessions."""
-PLOTTED = frozenset(
-    {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
-)
-"""Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
-_REASONS_SHOWN = 10
 
-
-def few_plots(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata in which all numbers but those `PLOTTED` are texts, which Dagster shows and does not plot."""
-    return {
-        name: f"{value:,}" if type(value) in (int, float) and name not in PLOTTED and "/" not in name else value
-        for name, value in metadata.items()
-    }
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Table for the UI; all rows need the same columns. A longer table ends with the number of rows left out.
-
-    At 1,400 pixels the UI has 430 for it, which hold four or five short columns; the rest would be cut off.
-    """
-    shown = [dg.TableRecord(dict(row)) for row in rows[:TABLE_ROWS]]
-    if len(rows) > TABLE_ROWS:
-        first = next(iter(rows[0]))
-        note = {name: ("" if isinstance(value, str) else 0) for name, value in rows[0].items()}
-        shown.append(dg.TableRecord({**note, first: f"(and {len(rows) - TABLE_ROWS} more)"}))
-    columns = []
-    for name, value in (rows[0] if rows else {"empty": ""}).items():
-        kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
-        columns.append(dg.TableColumn(name, "float" if isinstance(value, float) else kind))
-    return dg.MetadataValue.table(shown, schema=dg.TableSchema(columns))
-
-
-def column_schema(schema: pa.Schema = ROW_SCHEMA) -> dg.TableSchema:
-    """Arrow schema for the UI's column view."""
-    descriptions = {
-        "spike_counts": "units x bins, spikes per bin (saturating at 255)",
-        "subject_id": "nearest `sub-*` folder of the archive file, else its parent folder",
-        "session_id": "name of the archive file without extension (or of the group of files)",
-        "segment_id": "consecutive bins of the session, numbered from 0",
-        "source_dataset": "repository that the row comes from",
-        "ticks": "spike times: ticks / ticks_per_s are seconds; without ticks_per_s, bit patterns of float64 seconds",
-        "counts": "spikes per bin, as the file has them",
-    }
-    columns = [dg.TableColumn(f.name, _plain(f.type), description=descriptions.get(f.name)) for f in schema]
-    return dg.TableSchema(columns)
-
-
-def _plain(kind: pa.DataType) -> str:
-    return f"list<{_plain(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
-
-
-def place(address: str) -> dg.MetadataValue:
-    """Metadata value of an address: a link for a URL, else a path or store address to copy."""
-    return dg.MetadataValue.url(address) if url(address) else dg.MetadataValue.path(address)
-
-
-def counted(reasons: Mapping[str, str]) -> str:
-    """Capped Markdown list of items and their reasons, with the total."""
-    if not reasons:
-        return "none"
-    kinds = Counter(reasons.values())
-    lines = [f"- `{key}`: {reason}" for key, reason in list(reasons.items())[:_REASONS_SHOWN]]
-    if len(reasons) > _REASONS_SHOWN:
-        lines.append(f"- and {len(reasons) - _REASONS_SHOWN} more, of {len(kinds)} kinds")
-    return "\n".join(lines)
+def _size(number: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def manifest_metadata(
@@ -108,18 +43,24 @@ def manifest_metadata(
     "session_rule" and "reader" hold for all sessions and are shown once.
     """
     present = [session for session in manifest.sessions if not session.vanished]
+    subjects = len({session.subject_id for session in present})
+    size = sum(session.size for session in present)
+    words = f"**{plural(len(present), 'session')}** of {plural(subjects, 'subject')}"
+    words += f" in {plural(sum(len(session.files) for session in present), 'file')}, {_size(size)}"
+    words += f"; {new_keys:,} new" if new_keys else ""
+    words += f"; {len(manifest.vanished):,} no longer in the archive" if manifest.vanished else ""
     metadata: dict[str, Any] = {
-        "summary": summaries.manifest_summary(manifest, new_keys),
+        "summary": summary(f"{words}. Version {text(manifest.version)}.", manifest.synthetic),
         "sessions": len(present),
         "sessions_new": new_keys,
         "sessions_vanished": len(manifest.vanished),
-        "subjects": len({session.subject_id for session in present}),
+        "subjects": subjects,
         "files_considered": manifest.considered,
         "files_dropped": dict(sorted(manifest.dropped.items())),
         "session_rule": dg.MetadataValue.md("\n".join(f"- {line}" for line in rule_in_words(dataset.sessions))),
         "reader": dg.MetadataValue.md(get_reader(dataset.reader).markdown),
-        "bytes": sum(session.size for session in present),
-        "gigabytes": round(sum(session.size for session in present) / 1e9, 3),
+        "bytes": size,
+        "gigabytes": round(size / 1e9, 3),
         "seconds": round(seconds, 3),
         "source": place(dataset.source.url) if dataset.source.url else dataset.source.label,
         "source_version": manifest.version,
@@ -154,8 +95,12 @@ def trains_metadata(
     record: TrainsRecord, uri: str, seconds: float, cost: ReadCost | None, synthetic: bool
 ) -> dict[str, Any]:
     """Metadata of a session's spike trains; ``cost`` is None when they were up to date."""
+    spikes = "" if record.n_spikes is None else f", {plural(record.n_spikes, 'spike')}"
+    how = "up to date in the store; nothing was read"
+    if cost is not None:
+        how = f"{_size(cost.bytes_read)} read in {plural(cost.requests, 'request')}"
     metadata: dict[str, Any] = {
-        "summary": summaries.trains_summary(record, cost, synthetic),
+        "summary": summary(f"**{plural(record.n_units, 'unit')}**{spikes}; {how}.", synthetic),
         "units": record.n_units,
         "source_version": record.source_version,
         "bytes": record.file.size,
@@ -179,9 +124,17 @@ def counts_metadata(
 ) -> dict[str, Any]:
     """Metadata of a session's spike counts."""
     stats = record.stats
+    minutes, observed = (f"{seconds / 60:,.1f} min" for seconds in (stats.duration_s, stats.observed_s))
+    minutes += f", {observed} of them observed" if observed != minutes else ""
+    dropped = f", {stats.dropped:,} dropped" if stats.dropped else ""
+    words = (
+        f"**{plural(stats.tokens, 'token')}** = {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of "
+        f"{stats.bin_width_s * 1000:g} ms ({minutes}) in {plural(len(record.rows), 'segment')}; "
+        f"{plural(stats.spikes_kept, 'spike')}{dropped}, {stats.mean_rate_hz:.2f} per unit and second."
+    )
     return few_plots(
         {
-            "summary": summaries.counts_summary(record, synthetic),
+            "summary": summary(words, synthetic),
             **pictures,
             "tokens": stats.tokens,
             "units": stats.n_units,
@@ -206,52 +159,6 @@ def counts_metadata(
     )
 
 
-def publication_metadata(publication: Publication, seconds: float) -> dict[str, Any]:
-    """Metadata of a publication."""
-    return {
-        "repository": publication.repository,
-        "published_at": place(publication.url),
-        "version": publication.version,
-        "changed": publication.changed,
-        "files": len(publication.files),
-        "bytes": sum(file.size for file in publication.files),
-        "bytes_sent": publication.bytes_sent,
-        "seconds": round(seconds, 3),
-        "dagster/uri": publication.url,
-    }
-
-
-def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
-    """Metadata on the values of tokens; nothing where they were not counted."""
-    if not parts:
-        return {}
-    overall, by_split = TokenStatistics.of(parts), counts_by_split(parts)
-    return {
-        "token_statistics": table(statistics_rows(parts)),
-        "token_counts": dg.MetadataValue.json({split: counts.tolist() for split, counts in by_split.items()}),
-        "share_of_zeros": round(overall.bands["0"], 6),
-        "spikes_per_token": round(overall.mean, 6),
-        "bits_per_token": round(overall.entropy, 6),
-        **({} if overall.tokens_per_hour is None else {"tokens_per_hour": round(overall.tokens_per_hour)}),
-    }
-
-
-def annotation_metadata(components: Sequence[ComponentRecord]) -> dict[str, Any]:
-    """Metadata on how much of some components is annotated, and ordered."""
-    sessions = sum(component.totals.sessions for component in components)
-    found = [component.annotations for component in components if component.annotations]
-    ordered = sum(component.unit_order.sessions for component in components if component.unit_order)
-    rows: Counter[str] = Counter()
-    for one in found:
-        rows.update(one.tables)
-    return {
-        "annotated_sessions": f"{sum(one.sessions for one in found):,} of {sessions:,}",
-        "intervals": ", ".join(f"{name} ({number:,})" for name, number in sorted(rows.items())) or "none",
-        "unit_metrics": ", ".join(sorted({name for one in found for name in one.metrics})) or "none",
-        **({"sessions_with_unit_order": f"{ordered:,} of {sessions:,}"} if ordered else {}),
-    }
-
-
 def component_metadata(
     component: ComponentRecord,
     publication: Publication,
@@ -261,7 +168,13 @@ def component_metadata(
     spikes: Publication | None = None,
 ) -> dict[str, Any]:
     """Metadata of a published component, and of its spike times; missing sessions come first in its table."""
-    totals = component.totals
+    totals, missing = component.totals, len(component.missing)
+    words = (
+        f"**{plural(totals.tokens, 'token')}** in {plural(totals.sessions, 'session')} of "
+        f"{plural(totals.subjects, 'subject')}: {plural(totals.units, 'unit')}, {plural(totals.spikes, 'spike')}, "
+        f"{totals.minutes:,.1f} min. Published as {link(publication.repository, publication.url)}"
+    )
+    words += f" **without {plural(missing, 'session')}** that failed or were left out." if missing else "."
     published = [records[session.key] for session in component.sessions]
     stats = [record.stats for record in published]
     rows: list[dict[str, Any]] = [
@@ -278,7 +191,7 @@ def component_metadata(
     ]
     return few_plots(
         {
-            "summary": summaries.component_summary(component, publication),
+            "summary": summary(words, component.synthetic),
             **pictures,
             "tokens": totals.tokens,
             "sessions": totals.sessions,

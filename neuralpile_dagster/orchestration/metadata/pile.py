@@ -1,4 +1,4 @@
-"""Dagster metadata of the pile's records: plan, shards, publication. Formats only, computes nothing."""
+"""Dagster metadata of a pile's records: plan, shards, publication, and what is made of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import dagster as dg
 
 from neuralpile_dagster.hub import Publication
 from neuralpile_dagster.ledger.pile_analyses import MadeRecord, PileAnalysis, PlannedPile
+from neuralpile_dagster.markdown import plural, text
 from neuralpile_dagster.merge.model import PilePlan, PlannedSource, PlanRecord
 from neuralpile_dagster.merge.shards import PileShard
-from neuralpile_dagster.orchestration.metadata import summaries
-from neuralpile_dagster.orchestration.metadata.dataset import (
+from neuralpile_dagster.orchestration.metadata import (
     annotation_metadata,
     column_schema,
     counted,
     few_plots,
     place,
     publication_metadata,
+    summary,
     table,
     token_metadata,
 )
@@ -33,9 +34,18 @@ def plan_metadata(
 
     ``published`` are our publications by the repository's name.
     """
+    sizes = "; ".join(
+        f"{split}: {plural(part.rows, 'row')}, {plural(part.tokens, 'token')}" for split, part in plan.splits.items()
+    )
+    by_hash = " (hash of each)" if plan.rules.split_rule == "hash" else ""
+    words = (
+        f"**{plural(plan.totals.tokens, 'token')}** in {plural(plan.totals.rows, 'row')} of "
+        f"{plural(plan.totals.sessions, 'session')} from {plural(len(plan.sources), 'component')}. "
+        f"{sizes}. Split by {plan.split_by}{by_hash}, seed {plan.seed}."
+    )
     return few_plots(
         {
-            "summary": summaries.plan_summary(plan, synthetic),
+            "summary": summary(words, synthetic),
             "tokens": plan.totals.tokens,
             "sessions": plan.totals.sessions,
             "rows": plan.totals.rows,
@@ -155,9 +165,14 @@ def analysis_metadata(
 ) -> dict[str, Any]:
     """Metadata of a partition of something made of a pile: pictures, then numbers, then tables."""
     numbers = row.numbers(record)
+    first, *more = [
+        f"{value:,} {name.replace('_', ' ')}" if isinstance(value, int | float) else text(value)
+        for name, value in numbers.items()
+    ][:3]
+    words = ", ".join([f"**{first}**", *more])
     return few_plots(
         {
-            "summary": summaries.made_summary(numbers, of.current.synthetic),
+            "summary": summary(f"{words}.", of.current.synthetic),
             **{name: dg.MetadataValue.md(markdown) for name, markdown in row.pictures(of, record).items()},
             **{name: place(str(value)) if name == "published_at" else value for name, value in numbers.items()},
             **{name: table(rows) for name, rows in row.tables(record).items()},

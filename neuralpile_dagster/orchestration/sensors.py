@@ -1,7 +1,8 @@
-"""Sensors that request runs for what is out of date: of assets, and of the manifests of sources that changed.
+"""Sensors that request runs for what is out of date, and that tell people about runs that failed.
 
 ``keep_the_pile_current`` turns into run requests what `ledger.due` decides; ``new_dandiset_versions`` asks the archives
-(`archives.model.source_state`). Both are off until turned on in the UI.
+(`archives.model.source_state`) whether sources changed. Both are off until turned on in the UI. ``alert_on_failure`` is
+on where the environment names a webhook or mailbox; how an alert is sent belongs in `net.alerts`.
 """
 
 from __future__ import annotations
@@ -20,32 +21,25 @@ from neuralpile_dagster.archives.model import source_state
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import NEURAL_PILE, Pile
 from neuralpile_dagster.errors import ArchiveUnavailable, NeuralPileError
-from neuralpile_dagster.ledger import documents, piles
+from neuralpile_dagster.ledger import documents, kinds, piles
 from neuralpile_dagster.ledger.analyses import Analysis, analyses_of
 from neuralpile_dagster.ledger.due import PileDue, dataset_due, pile_due
-from neuralpile_dagster.ledger.kinds import PILE_KINDS
 from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.ledger.status import PileAnalysisStanding, pile_standings
+from neuralpile_dagster.markdown import plural
+from neuralpile_dagster.net.alerts import is_configured, send_alert
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN
 from neuralpile_dagster.orchestration.checks import refusals, refusals_of_made, waiting_for
-from neuralpile_dagster.orchestration.describe import FRESH_FOR
-from neuralpile_dagster.orchestration.metadata.summaries import plural
-from neuralpile_dagster.orchestration.names import (
-    analysis_partitions,
-    contiguous_batches,
-    partition_keys,
-    range_tags,
-    session_partitions,
-)
-from neuralpile_dagster.orchestration.pools import batch_size
+from neuralpile_dagster.orchestration.describe import FRESH_FOR, batch_size
+from neuralpile_dagster.orchestration.launch import PART_OF
 from neuralpile_dagster.orchestration.resources import Instance, InstanceResource
 from neuralpile_dagster.recordings.manifest import Manifest
+from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import read_record
 
 if TYPE_CHECKING:
     from neuralpile_dagster.net.retry import RetryPolicy
-
 
 RUNS_PER_TICK = 20
 """Run requests per tick; the rest follows at the next ticks, so that the queue stays short."""
@@ -53,28 +47,24 @@ TRIES = 3
 """Run requests for the same partitions with the same inputs, if runs die."""
 TICK_BUDGET_S = 30.0
 """No source is checked later than this in a tick, of Dagster's 60 s; the next tick resumes where this one ended."""
+MOST_CHARACTERS = 2000
+"""Of a reason in an alert; chats cut longer texts, and the run's log has all of it."""
 _ASKED = "neuralpile/asked"
 _A_DAY = timedelta(days=1)
 
 
 def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.SensorDefinition:
     """Sensor that requests sessions, publications and piles as soon as their input hashes are out of date."""
-    everything = [
-        key
+    of_datasets = [
+        names.asset_key(row, kind)
         for row in datasets
-        for key in (
-            names.spike_trains_key(row),
-            names.spike_counts_key(row),
-            *(names.asset_key(row, analysis) for analysis in analyses_of(row)),
-            names.hub_dataset_key(row),
-        )
+        for kind in (kinds.SPIKE_TRAINS, kinds.SPIKE_COUNTS, *analyses_of(row), kinds.HUB_DATASET)
     ]
-
-    everything += [names.asset_key(pile, kind) for pile in some for kind in (*PILE_KINDS, *pile_analyses_of(pile))]
+    of_piles = [names.asset_key(row, kind) for row in some for kind in (*kinds.PILE_KINDS, *pile_analyses_of(row))]
 
     @dg.sensor(
         name="keep_the_pile_current",
-        asset_selection=dg.AssetSelection.assets(*everything),
+        asset_selection=dg.AssetSelection.assets(*of_datasets, *of_piles),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="The one switch of automation. Builds sessions of the manifests that are missing or out of date, "
@@ -94,7 +84,7 @@ def current_sensor(datasets: Sequence[Dataset], some: Sequence[Pile]) -> dg.Sens
             whys.append(f"{dataset.name}: {due.why}")
             for analysis in analyses_of(dataset):
                 if lacking := due.analyses.get(analysis.name):
-                    requests += _analysis_requests(context.instance, dataset, analysis, lacking)
+                    requests += _session_requests(context.instance, dataset, lacking, analysis)
             if due.sessions:
                 requests += _session_requests(context.instance, dataset, due.sessions)
             elif due.publish:
@@ -130,17 +120,14 @@ def _nothing_to_do(whys: Sequence[str], requested: bool) -> str:
     return "; ".join(line.rstrip(".") for line in lines) + "."
 
 
-def _session_requests(instance: dg.DagsterInstance, dataset: Dataset, due: dict[str, str]) -> Iterator[dg.RunRequest]:
-    assets = [names.spike_trains_key(dataset), names.spike_counts_key(dataset)]
-    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, dataset.name)
-
-
-def _analysis_requests(
-    instance: dg.DagsterInstance, dataset: Dataset, analysis: Analysis, due: dict[str, str]
+def _session_requests(
+    instance: dg.DagsterInstance, dataset: Dataset, due: Mapping[str, str], analysis: Analysis | None = None
 ) -> Iterator[dg.RunRequest]:
-    what = f"{dataset.name}-{analysis.name}"
-    assets = [names.asset_key(dataset, analysis)]
-    return _batches(instance, session_partitions(dataset), due, batch_size(dataset), assets, what)
+    """Run requests for the due sessions of a dataset, or of an analysis of it."""
+    made = [kinds.SPIKE_TRAINS, kinds.SPIKE_COUNTS] if analysis is None else [analysis]
+    what = dataset.name if analysis is None else f"{dataset.name}-{analysis.name}"
+    assets = [names.asset_key(dataset, kind) for kind in made]
+    return _batches(instance, names.session_partitions(dataset), due, batch_size(dataset), assets, what)
 
 
 def _batches(
@@ -152,10 +139,10 @@ def _batches(
     what: str,
 ) -> Iterator[dg.RunRequest]:
     """Run requests for ranges of due partitions, with a hash of their inputs each."""
-    for batch in contiguous_batches(partition_keys(instance, partitions), set(due), size):
+    for batch in names.contiguous_batches(instance, partitions, due, size):
         # the same partitions with the same inputs are requested once
         digest = hashlib.sha256("\n".join(f"{key} {due[key]}" for key in batch).encode()).hexdigest()[:24]
-        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=range_tags(batch))
+        yield dg.RunRequest(run_key=f"{what}-{digest}", asset_selection=list(assets), tags=names.range_tags(batch))
 
 
 def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunRequest:
@@ -169,7 +156,7 @@ def _publish_request(dataset: Dataset, inputs: str, share: float) -> dg.RunReque
 def _pile_requests(
     instance: dg.DagsterInstance, pile: Pile, due: PileDue, plan_config: dict[str, Any]
 ) -> list[dg.RunRequest]:
-    manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in PILE_KINDS)
+    manifest, shards, hub_dataset = (names.asset_key(pile, kind) for kind in kinds.PILE_KINDS)
     # keys of runs of before, so that what is under way is not requested twice
     name = "pile" if pile.name == NEURAL_PILE.name else f"pile-{pile.name}"
     if due.plan:
@@ -188,7 +175,7 @@ def _made_of_pile_requests(
 ) -> Iterator[dg.RunRequest]:
     row, due = standing.analysis, standing.due
     assets, what = [names.asset_key(pile, row)], f"{pile.name}-{row.name}"
-    if (partitions := analysis_partitions(pile, row)) is not None:
+    if (partitions := names.analysis_partitions(pile, row)) is not None:
         yield from _batches(instance, partitions, due, row.per_run, assets, what)
     else:
         for inputs in due.values():
@@ -306,3 +293,53 @@ def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) ->
 def _manifest_request(dataset: Dataset, state: str) -> dg.RunRequest:
     digest = hashlib.sha256(f"{dataset.source.id} {state}".encode()).hexdigest()[:24]
     return dg.RunRequest(run_key=f"{dataset.name}-listed-{digest}", asset_selection=[names.manifest_key(dataset)])
+
+
+def alert_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Sensor that sends an alert for each failed run; it is on where the environment says where to send them."""
+    status = dg.DefaultSensorStatus.RUNNING if is_configured() else dg.DefaultSensorStatus.STOPPED
+
+    @dg.run_failure_sensor(
+        name="alert_on_failure",
+        minimum_interval_seconds=30,
+        monitor_all_code_locations=True,  # runs of the command line have no code location
+        default_status=status,
+        description="Sends the reason of each failed run to NEURALPILE_ALERT_WEBHOOK (of Slack, or any that takes JSON "
+        "with a text) and NEURALPILE_ALERT_MAIL (smtp://user:password@host:587/?from=...&to=...). It is on from "
+        "the start where one of them is set.",
+    )
+    def alert_on_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+        run = context.dagster_run
+        if PART_OF in run.tags:
+            return dg.SkipReason(f"The job that started the run {run.run_id} reports it.")
+        if not is_configured():
+            return dg.SkipReason("Neither NEURALPILE_ALERT_WEBHOOK nor NEURALPILE_ALERT_MAIL is set.")
+        where = send_alert(f"{what_ran(run)} failed", _text(context, settings))
+        context.log.info(f"sent to {' and '.join(where)}")
+        return None
+
+    return alert_on_failure
+
+
+def what_ran(run: dg.DagsterRun) -> str:
+    """Name of the job, or the assets of a run."""
+    if not run.asset_selection:
+        return run.job_name
+    return ", ".join(sorted(key.to_user_string() for key in run.asset_selection))
+
+
+def _text(context: dg.RunFailureSensorContext, settings: Settings) -> str:
+    # with psutil, which the code location does not need
+    from neuralpile_dagster.orchestration.serving import address_of
+
+    reasons = []
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        description = data.user_failure_data.description if data.user_failure_data else None
+        reasons.append(description or (data.error.message.strip() if data.error else ""))
+    reason = " | ".join(filter(None, reasons)) or context.failure_event.message or "see its log"
+    if len(reason) > MOST_CHARACTERS:
+        reason = f"{reason[:MOST_CHARACTERS]} ..."
+    address = address_of(settings.home)
+    run_id = context.dagster_run.run_id
+    return f"{reason}\n{f'{address}/runs/{run_id}' if address else f'run {run_id}'}"
