@@ -13,7 +13,7 @@ import dagster as dg
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.ledger.analyses import analyses_of
-from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
+from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.orchestration.assets.dataset import (
     analysis_asset,
     hub_dataset_asset,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from neuralpile_dagster.hub.model import Publication
+from neuralpile_dagster.hub import Publication
 from neuralpile_dagster.ledger.samples import session_sample
 from neuralpile_dagster.markdown import url
 from neuralpile_dagster.publish.samples import CARD_SAMPLES, CARD_SEED, folder_samples
@@ -172,8 +172,7 @@ def analysis_rasters(samples: Sequence[RasterSample], what: str) -> Pictures:
 
 
 def _pictures(samples: Sequence[RasterSample], name: str, alt: str, most_characters: int, glance: int = 0) -> Pictures:
-    from neuralpile_dagster.plots.raster import raster_markdown
-    from neuralpile_dagster.plots.small import INLINE_CHARACTERS, glance_markdown
+    from neuralpile_dagster.plots.raster import INLINE_CHARACTERS, glance_markdown, raster_markdown
 
     if not samples:
         return {}
