@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.errors import MergeError, TableError
 from neuralpile_dagster.merge.model import SourceFile
 from neuralpile_dagster.records import ComponentSession
+from neuralpile_dagster.tables.copying.copy import FileOpener
 from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN
 from neuralpile_dagster.tables.copying.footers import GroupSize, read_group_sizes
-from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
 

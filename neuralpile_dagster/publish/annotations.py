@@ -20,7 +20,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals
+from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderRecord, UnitOrderTotals
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
@@ -32,8 +32,7 @@ from neuralpile_dagster.tables.schemas import (
     UNIT_METRICS_SCHEMA,
     UNITS_SCHEMA,
 )
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
-from neuralpile_dagster.tables.units import read_units
+from neuralpile_dagster.tables.units import read_order, read_units
 
 TRIALS, INVALID_TIMES = "trials", "invalid_times"
 _NOTE = "electrodes.note"

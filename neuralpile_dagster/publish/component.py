@@ -38,6 +38,7 @@ from neuralpile_dagster.records import (
     PublishedTotals,
     ShardRecord,
     SpikesRecord,
+    UnitOrderRecord,
 )
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
@@ -48,7 +49,6 @@ from neuralpile_dagster.tables.schemas import (
     SEGMENTS_SCHEMA,
     UNIT_METRICS_SCHEMA,
 )
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""

@@ -35,6 +35,7 @@ from neuralpile_dagster.records.sessions import (
     RowRecord,
     StoredFile,
     TrainsRecord,
+    UnitOrderRecord,
 )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "StoredFile",
     "TokenCounts",
     "TrainsRecord",
+    "UnitOrderRecord",
     "UnitOrderTotals",
     "document",
     "read_document",

@@ -189,3 +189,16 @@ class AnalysisRecord(Model):
     def files(self) -> tuple[StoredFile, ...]:
         """Its files in the store."""
         return (self.file,) if self.file else ()
+
+
+class UnitOrderRecord(AnalysisRecord):
+    """Record of ``unit_order/<key>``; ``file`` holds the place of each unit.
+
+    ``counts_sha256`` is the digest of the spike counts that it was made from, ``scipy`` the version that clustered.
+    """
+
+    file: StoredFile
+    counts_sha256: str
+    n_units: int
+    silent_units: int
+    scipy: str

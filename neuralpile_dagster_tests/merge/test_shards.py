@@ -18,8 +18,7 @@ from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
 from neuralpile_dagster.merge.sources import PileSource, source_from_parquet
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
-from neuralpile_dagster.tables.copying.sources import FileOpener
+from neuralpile_dagster.tables.copying.copy import FileOpener, RowRef, copy_rows
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures import commands

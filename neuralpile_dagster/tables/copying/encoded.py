@@ -7,28 +7,24 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.tables.arrow_rows import Row, encoded_by_pyarrow, require_counts
+from neuralpile_dagster.tables.arrow_rows import EXAMPLE, Row, encoded_by_pyarrow, require_counts
 from neuralpile_dagster.tables.copying.footers import (
     ChunkFacts,
     ChunkPlace,
     ChunkStatistics,
-    SourceFooter,
-    decode_footer,
     encode,
     idl,
-    read_footer_bytes,
-    read_source_footer,
 )
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding, describe_chunk, dictionary_value, page_content
 from neuralpile_dagster.tables.packed import MAX_VALUES, PackedCounts, pack, recognize
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 SOURCE_COLUMN = "source_dataset"
 _LONGEST_STATISTIC = 4_096
@@ -41,7 +37,6 @@ _SMALL_ROW = 32_768
 """Tokens of a row that pyarrow encodes in no time."""
 _TOLERATED = 1.03
 """Size of packed counts by that of pyarrow's runs above which the runs are taken, which are slower to read."""
-_ONE = np.zeros((1, 1), np.uint8)
 
 
 class EncodedChunk(NamedTuple):
@@ -50,11 +45,6 @@ class EncodedChunk(NamedTuple):
     data: memoryview
     facts: ChunkFacts
     statistics: ChunkStatistics | None
-
-
-def read_footer_of_rows(file: pa.NativeFile) -> SourceFooter:
-    """Read a file's footer; raises `ValueError` when it is damaged."""
-    return read_source_footer(file, [_example_footer(schema) for schema in (ROW_SCHEMA, PILE_SCHEMA)])
 
 
 def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[EncodedChunk]:
@@ -168,7 +158,7 @@ def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
             expected=", ".join(schema.names),
         )
     small = row.counts.size <= _SMALL_ROW
-    by_pyarrow, *ids = _by_pyarrow(row if small else replace(row, counts=_ONE), schema)
+    by_pyarrow, *ids = _by_pyarrow(row if small else replace(row, counts=EXAMPLE.counts), schema)
     if not row.counts.size:
         return [by_pyarrow, *ids]
     packed = pack(row.counts)
@@ -243,19 +233,4 @@ def _by_pyarrow(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
     """Encode the ``source_dataset`` column chunk of a row."""
-    return _by_pyarrow(_example_row(source_dataset), PILE_SCHEMA)[-1]
-
-
-@functools.cache
-def example(schema: pa.Schema) -> bytes:
-    """Example file of one made-up row, whose footer shows how pyarrow describes files of this schema."""
-    return encoded_by_pyarrow(_example_row(""), schema)
-
-
-@functools.cache
-def _example_footer(schema: pa.Schema) -> Any:
-    return decode_footer(read_footer_bytes(pa.BufferReader(example(schema))))
-
-
-def _example_row(source_dataset: str) -> Row:
-    return Row(_ONE, "", "", "", source_dataset)
+    return _by_pyarrow(replace(EXAMPLE, source_dataset=source_dataset), PILE_SCHEMA)[-1]
