@@ -232,23 +232,20 @@ def check_rule(split_by: str, split_rule: str) -> None:
 def _planned_sources(
     sources: Sequence[PileSource], rows: _AllRows, parts: dict[str, np.ndarray]
 ) -> tuple[PlannedSource, ...]:
-    def of(split: np.ndarray) -> list[np.ndarray]:
-        by_dataset = split[np.argsort(rows.dataset[split], kind="stable")]
-        ends = np.cumsum(np.bincount(rows.dataset[split], minlength=len(rows.datasets)))
-        return np.split(by_dataset, ends[:-1])
+    def totals(number: int, part: np.ndarray) -> Totals:
+        return rows.totals(part[rows.dataset[part] == number])
 
-    chosen = {split: of(part) for split, part in parts.items()}
-    every = of(np.concatenate(list(parts.values())))
+    every = np.concatenate(list(parts.values()))
     digests = {name: source.digest for source in sources for name in source.datasets}
     return tuple(
         PlannedSource(
             name=name,
             digest=digests[name],
-            totals=rows.totals(every[number]),
-            splits={split: rows.totals(chosen[split][number]) for split in parts},
+            totals=totals(number, every),
+            splits={split: totals(number, part) for split, part in parts.items()},
         )
         for number, name in enumerate(rows.datasets)
-        if len(every[number])
+        if number in rows.dataset[every]
     )
 
 

@@ -359,8 +359,16 @@ def check_sizes(test_size: float, valid_size: float) -> None:
 
 
 def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:
+    """How many of ``n`` rows (sessions) become test and valid."""
     check_sizes(test_size, valid_size)
-    _require_enough(n, valid_size, units)
+    needed, words = (3, "three") if valid_size else (2, "two")
+    if n < needed:
+        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
+        raise MergeError(
+            f"split_by: {units} needs at least {words} {units}, {parts}",
+            found=f"{n} {units}",
+            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
+        )
     n_test, n_valid = math.ceil(test_size * n), math.ceil(valid_size * n)
     if n_test + n_valid >= n:
         raise MergeError(
@@ -370,14 +378,3 @@ def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int
             remedy="lower test_size",
         )
     return n_test, n_valid
-
-
-def _require_enough(n: int, valid_size: float, units: str) -> None:
-    needed, words = (3, "three") if valid_size else (2, "two")
-    if n < needed:
-        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
-        raise MergeError(
-            f"split_by: {units} needs at least {words} {units}, {parts}",
-            found=f"{n} {units}",
-            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
-        )

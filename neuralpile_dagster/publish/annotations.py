@@ -23,7 +23,8 @@ from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderRecord, UnitOrderTotals
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.store.fetching import open_verified
-from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
+from neuralpile_dagster.tables.annotations import AnnotationsRecord
+from neuralpile_dagster.tables.footer import read_table
 from neuralpile_dagster.tables.schemas import (
     INTERVALS_SCHEMA,
     PUBLISHED_UNITS_SCHEMA,
@@ -186,7 +187,7 @@ class AnnotatedSession:
 
     def _read(self, file: StoredFile, schema: pa.Schema) -> pa.Table:
         with open_verified(self.store, file) as opened:
-            return read_stored(opened, schema, file.key)
+            return read_table(opened, schema, file.key)
 
     def _invalid_times(self, probes: Sequence[str | None]) -> list[np.ndarray]:
         """Invalid times of each unit; those that name probes of the session in their columns are of these alone."""

@@ -53,3 +53,11 @@ def require_schema(found: pa.Schema, expected: pa.Schema, name: str, optional: S
             found=", ".join(f"{n}: {t}" for n, t in columns),
             expected=", ".join(f"{n}: {t}" for n, t in wanted),
         )
+
+
+def read_table(file: Path | str | pa.NativeFile, schema: pa.Schema, name: str) -> pa.Table:
+    """Read a whole table; raises `TableError` naming it when it is damaged or has other columns."""
+    parquet = open_parquet(file, name)
+    require_schema(parquet.schema_arrow, schema, name)
+    with damaged(name):
+        return parquet.read()

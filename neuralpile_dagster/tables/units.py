@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import Unit
-from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
+from neuralpile_dagster.tables.footer import damaged, read_table
 from neuralpile_dagster.tables.schemas import UNIT_ORDER_SCHEMA, UNITS_SCHEMA
 
 UNIT_FIELDS: list[pa.Field] = [UNITS_SCHEMA.field(field.name) for field in fields(Unit)]
@@ -69,10 +69,9 @@ def write_units(
 
 def read_units(file: Path | pa.NativeFile, name: str = "a units table") -> pa.Table:
     """Read a units table; raises `TableError` naming the file when it is damaged or another table."""
-    parquet = open_parquet(file, name)
-    require_schema(parquet.schema_arrow, UNITS_SCHEMA, name)
+    table = read_table(file, UNITS_SCHEMA, name)
     with damaged(name):
-        return parquet.read().cast(UNITS_SCHEMA)
+        return table.cast(UNITS_SCHEMA)
 
 
 def write_order(path: Path, order: np.ndarray) -> None:
@@ -100,10 +99,7 @@ def read_order(file: pa.NativeFile, name: str, n_units: int) -> np.ndarray:
     TableError
         The file is damaged, or not an order of ``n_units`` units; names it.
     """
-    parquet = open_parquet(file, name)
-    require_schema(parquet.schema_arrow, UNIT_ORDER_SCHEMA, name)
-    with damaged(name):
-        order: np.ndarray = parquet.read()["order"].to_numpy()
+    order: np.ndarray = read_table(file, UNIT_ORDER_SCHEMA, name)["order"].to_numpy()
     if not np.array_equal(np.sort(order), np.arange(n_units)):
         raise TableError(
             f"{name} is not an order of units",
