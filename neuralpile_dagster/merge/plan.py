@@ -146,27 +146,17 @@ def plan_pile(
     rows = _AllRows.of(sources)
     ids = [session for source in sources for session in source.session_ids]
     known = [(identities or {}).get(session) or identity_of_ids(session) for session in ids]
-    decided = decide(
-        ids,
-        known,
-        rows.session,
-        rows.segment,
-        seed=seed,
-        split_by=split_by,
-        test_size=test_size,
-        rules=rules,
-        held_out=held_out,
-        earlier=earlier,
-    )
+    settings = SplitSettings(seed=seed, split_by=split_by, test_size=test_size, rules=rules)
+    decided = decide(ids, known, rows.session, rows.segment, settings, held_out, earlier)
     row_hash = _row_hash(seed, rows, ids, known) if rules.order == "hash" else None
     order = permutation(len(rows.file), seed) if row_hash is None else np.argsort(row_hash, kind="stable")
     parts = arrange(decided.row_splits, order)
     n_shards = _n_shards(rows, parts, shard_bytes, seed, earlier) if row_hash is not None else {}
-    settings = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
+    made_of = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
     if rules != SplitRules():
         splits = hashlib.sha256(decided.row_splits.tobytes()).hexdigest()
-        settings += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits, json.dumps(n_shards)]
-    digest = hashlib.sha256("\n".join(map(str, settings)).encode()).hexdigest()
+        made_of += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits, json.dumps(n_shards)]
+    digest = hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()
     record = PlanRecord(
         plan_id=digest[:8],
         digest=digest,
@@ -185,22 +175,8 @@ def plan_pile(
         held_out=rows.totals(np.flatnonzero(decided.held_out)) if decided.held_out.any() else None,
         follows=decided.follows,
     )
-    table = splits_table(
-        ids,
-        known,
-        rows.session,
-        rows.tokens,
-        decided,
-        SplitSettings(
-            plan=digest,
-            seed=seed,
-            split_by=split_by,
-            test_size=test_size,
-            rules=rules,
-            promoted=decided.promoted,
-            n_shards=n_shards,
-        ),
-    )
+    memory = {"plan": digest, "promoted": decided.promoted, "n_shards": n_shards}
+    table = splits_table(ids, known, rows.session, rows.tokens, decided, settings.model_copy(update=memory))
     return PilePlan(record, _table(sources, record.files, rows, parts), table)
 
 

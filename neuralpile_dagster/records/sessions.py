@@ -153,8 +153,7 @@ class CountsStats(Model):
     @property
     def unaccounted(self) -> int:
         """Spikes read but neither kept nor counted as lost; 0 in a correct session."""
-        lost = self.lost_to_saturation + self.dropped_negative + self.dropped_nan + self.dropped_beyond
-        return self.spikes_read - self.spikes_kept - lost
+        return self.spikes_read - self.spikes_kept - self.lost_to_saturation - self.dropped
 
 
 class CountsRecord(Model):

@@ -21,8 +21,7 @@ from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matrix
 from neuralpile_dagster.tables.copying.copy import RowFile, Sources, damaged_row
-from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row, unpack
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding
+from neuralpile_dagster.tables.copying.encoded import EncodedChunk, ForeignEncoding, encode_row, unpack
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.packed import PackedCounts
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA, ROW_SCHEMA

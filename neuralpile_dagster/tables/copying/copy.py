@@ -24,6 +24,7 @@ from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matr
 from neuralpile_dagster.tables.copying.encoded import (
     SOURCE_COLUMN,
     EncodedChunk,
+    ForeignEncoding,
     encode_row,
     encode_source,
     read_encoded,
@@ -37,7 +38,6 @@ from neuralpile_dagster.tables.copying.footers import (
     SourceFooter,
     read_source_footer,
 )
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.footer import MAKE_AGAIN, damaged, open_parquet
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 
