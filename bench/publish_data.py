@@ -17,7 +17,7 @@ from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import build_shard
-from neuralpile_dagster.merge.sources import source_from_records
+from neuralpile_dagster.merge.sources import source_from_component
 from neuralpile_dagster.progress import silent
 from neuralpile_dagster.publish.card_parts import cite_repository
 from neuralpile_dagster.publish.component import write_component
@@ -25,7 +25,7 @@ from neuralpile_dagster.publish.pile import write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.recordings.model import Recording, SessionFacts, SpikeTrains, Unit
-from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord
 from neuralpile_dagster.session.build import build_spike_counts, store_recording
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
@@ -52,7 +52,7 @@ def _session(name: str) -> Session:
     return Session(key=name, subject_id="sub-1", session_id=name, files=(file,))
 
 
-def _write_component(folder: Path, store: LocalStore, name: str, records: Records, shard_bytes: int) -> None:
+def _write_component(folder: Path, store: LocalStore, name: str, records: Records, shard_bytes: int) -> ComponentRecord:
     sessions = tuple(_session(key) for key in records)
     manifest = Manifest(
         dataset=name,
@@ -67,7 +67,7 @@ def _write_component(folder: Path, store: LocalStore, name: str, records: Record
         sessions=sessions,
     )
     dataset = Dataset(name=name, title=f"Synthetic {name}", source=Source(id="990000"), synthetic=True)
-    write_component(
+    return write_component(
         folder,
         store,
         dataset,
@@ -80,8 +80,10 @@ def _write_component(folder: Path, store: LocalStore, name: str, records: Record
     )
 
 
-def _write_pile(folder: Path, store: LocalStore, components: Sequence[tuple[str, Records]], shard_bytes: int) -> None:
-    sources = [source_from_records(name, records.values()) for name, records in components]
+def _write_pile(
+    folder: Path, store: LocalStore, components: Sequence[tuple[ComponentRecord, Records]], shard_bytes: int
+) -> None:
+    sources = [source_from_component(component.dataset, component.sessions) for component, _ in components]
     plan = plan_pile(sources, seed=0, test_size=0.1, shard_bytes=shard_bytes)
     shards = [build_shard(store, "pile", plan, shard.name, store.open) for shard in plan.record.shards]
     described = [
@@ -112,9 +114,10 @@ def write_folders(folder: Path, size: Mapping[str, int]) -> None:
         first = dict(everything)
         if number == 0:  # the session to be added is in the middle
             del first[records[len(records) // 2].session_id]
-            _write_component(folder / "c0", store, name, everything, size["shard_bytes"])
-        _write_component(folder / f"a{number}", store, name, first, size["shard_bytes"])
-        components.append((name, everything))
+        component = _write_component(folder / f"a{number}", store, name, first, size["shard_bytes"])
+        if number == 0:
+            component = _write_component(folder / "c0", store, name, everything, size["shard_bytes"])
+        components.append((component, everything))
     _write_pile(folder / "pile", store, components, size["shard_bytes"])
 
 

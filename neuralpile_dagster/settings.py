@@ -41,7 +41,7 @@ class Setting:
         The value of a text; raises `ValueError` with what is expected instead.
     derive : callable, optional
         The value when the variable is not set, from those of the fields before; without it, the field's default.
-    default : str, optional
+    default_in_words : str, optional
         The default in words, where the value itself would not say it.
     """
 
@@ -49,7 +49,7 @@ class Setting:
     help: str
     parse: Callable[[str], Any] = str
     derive: Callable[[Mapping[str, Any]], Any] | None = None
-    default: str = ""
+    default_in_words: str = ""
 
     def value(self, text: str) -> Any:
         """The value of a text; raises `ConfigurationError` naming the variable."""
@@ -121,8 +121,16 @@ def _threads() -> int:
     return min(cores, 4)
 
 
-def _setting(*facts: Any, **more: Any) -> dict[str, Setting]:
-    return {_SETTING: Setting(*facts, **more)}
+def _setting(
+    variable: str,
+    help: str,
+    parse: Callable[[str], Any] = str,
+    derive: Callable[[Mapping[str, Any]], Any] | None = None,
+    default_in_words: str = "",
+    **default: Any,
+) -> Any:
+    """A field that is a `Setting`; ``default`` (or ``default_factory``) is the field's."""
+    return field(metadata={_SETTING: Setting(variable, help, parse, derive, default_in_words)}, **default)
 
 
 class _FromEnvironment:
@@ -149,75 +157,58 @@ class _FromEnvironment:
 class Settings(_FromEnvironment):
     """Where things are and how sessions are binned, for one instance."""
 
-    home: Path = field(
-        metadata=_setting(
-            "NEURALPILE_HOME",
-            "Dagster home, store, local hub, `catalog.yaml`",
-            _folder,
-            derive=lambda _: _folder("~/.neuralpile"),
-            default="`~/.neuralpile`",
-        )
+    home: Path = _setting(  # noqa: RUF009 (a field)
+        "NEURALPILE_HOME",
+        "Dagster home, store, local hub, `catalog.yaml`",
+        _folder,
+        derive=lambda _: _folder("~/.neuralpile"),
+        default_in_words="`~/.neuralpile`",
     )
-    store: str = field(
-        metadata=_setting(
-            "NEURALPILE_STORE",
-            "a folder, or `s3://bucket/prefix`",
-            derive=lambda before: str(before["home"] / "store"),
-            default="`<home>/store`",
-        )
+    store: str = _setting(
+        "NEURALPILE_STORE",
+        "a folder, or `s3://bucket/prefix`",
+        derive=lambda before: str(before["home"] / "store"),
+        default_in_words="`<home>/store`",
     )
-    archive: str = field(
+    archive: str = _setting(
+        "NEURALPILE_ARCHIVE",
+        "`dandi` (figshare datasets come from figshare), `sample` (synthetic), or a folder of dandisets",
+        _archive,
         default="dandi",
-        metadata=_setting(
-            "NEURALPILE_ARCHIVE",
-            "`dandi` (figshare datasets come from figshare), `sample` (synthetic), or a folder of dandisets",
-            _archive,
-        ),
     )
-    hub: str = field(
+    hub: str = _setting("NEURALPILE_HUB", "`local` (`<home>/hub`), or `hf`", _one_of("local", "hf"), default="local")
+    namespace: str = _setting(
+        "NEURALPILE_NAMESPACE",
+        "owner of the repositories; required for `hf`",
+        derive=_namespace,
+        default_in_words="`local`",
         default="local",
-        metadata=_setting("NEURALPILE_HUB", "`local` (`<home>/hub`), or `hf`", _one_of("local", "hf")),
     )
-    namespace: str = field(
-        default="local",
-        metadata=_setting(
-            "NEURALPILE_NAMESPACE", "owner of the repositories; required for `hf`", derive=_namespace, default="`local`"
-        ),
-    )
-    bin_width_s: float = field(
+    bin_width_s: float = _setting(
+        "NEURALPILE_BIN_WIDTH",
+        "seconds per bin: of the whole instance, part of store paths and hub names",
+        _number(1e-4, 3600.0),
         default=DEFAULT_BIN_WIDTH_S,
-        metadata=_setting(
-            "NEURALPILE_BIN_WIDTH",
-            "seconds per bin: of the whole instance, part of store paths and hub names",
-            _number(1e-4, 3600.0),
-        ),
     )
-    max_tokens: int = field(
+    max_tokens: int = _setting(
+        "NEURALPILE_MAX_TOKENS",
+        "nominal tokens per segment: of the whole instance, part of store paths and hub names",
+        _number(1, 1_000_000_000, whole=True),
         default=DEFAULT_MAX_TOKENS,
-        metadata=_setting(
-            "NEURALPILE_MAX_TOKENS",
-            "nominal tokens per segment: of the whole instance, part of store paths and hub names",
-            _number(1, 1_000_000_000, whole=True),
-        ),
     )
-    min_session_share: float = field(
+    min_session_share: float = _setting(
+        "NEURALPILE_MIN_SESSION_SHARE",
+        "share of a dataset's sessions from which automation publishes it",
+        _number(0.0, 1.0),
         default=1.0,
-        metadata=_setting(
-            "NEURALPILE_MIN_SESSION_SHARE",
-            "share of a dataset's sessions from which automation publishes it",
-            _number(0.0, 1.0),
-        ),
     )
-    pile_name: str = field(
-        default="neural-pile",
-        metadata=_setting("NEURALPILE_PILE_NAME", "name of the merged pile's repository", _repository),
+    pile_name: str = _setting(
+        "NEURALPILE_PILE_NAME", "name of the merged pile's repository", _repository, default="neural-pile"
     )
-    catalog: str = field(
+    catalog: str = _setting(
+        "NEURALPILE_CATALOG",
+        "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
         default="published",
-        metadata=_setting(
-            "NEURALPILE_CATALOG",
-            "`published`: the datasets of the published piles; `all`: further ones too, or name some: `claar,icms`",
-        ),
     )
 
     @property
@@ -235,32 +226,27 @@ class Settings(_FromEnvironment):
 class ProcessSettings(_FromEnvironment):
     """What one process may use, and how it publishes."""
 
-    threads: int = field(
+    threads: int = _setting(
+        "NEURALPILE_THREADS",
+        "threads per process; each takes up to 40 MB while it bins and encodes spike counts",
+        _number(1, 1024, whole=True),
+        default_in_words="one per core, at most 4",
         default_factory=_threads,
-        metadata=_setting(
-            "NEURALPILE_THREADS",
-            "threads per process; each takes up to 40 MB while it bins and encodes spike counts",
-            _number(1, 1024, whole=True),
-            default="one per core, at most 4",
-        ),
     )
-    connections: int = field(
+    connections: int = _setting(
+        "NEURALPILE_CONNECTIONS",
+        "requests to an archive at a time, per step",
+        _number(1, 64, whole=True),
         default=DEFAULT_CONNECTIONS,
-        metadata=_setting(
-            "NEURALPILE_CONNECTIONS", "requests to an archive at a time, per step", _number(1, 64, whole=True)
-        ),
     )
-    cache_bytes: int = field(
+    cache_bytes: int = _setting(
+        "NEURALPILE_CACHE_BYTES",
+        "limit of the cache of whole files (`access: download`)",
+        _number(0, 1 << 60, whole=True),
         default=DEFAULT_CACHE_BYTES,
-        metadata=_setting(
-            "NEURALPILE_CACHE_BYTES",
-            "limit of the cache of whole files (`access: download`)",
-            _number(0, 1 << 60, whole=True),
-        ),
     )
-    private: bool = field(
-        default=False,
-        metadata=_setting("NEURALPILE_PRIVATE", "1 makes new repositories on the Hugging Face Hub private", _switch),
+    private: bool = _setting(
+        "NEURALPILE_PRIVATE", "1 makes new repositories on the Hugging Face Hub private", _switch, default=False
     )
 
 
@@ -270,4 +256,4 @@ def documented() -> Iterator[tuple[str, str, str]]:
         setting: Setting = described.metadata[_SETTING]
         value = described.default
         shown = f"`{value}`" if isinstance(value, str) else f"{int(value) if isinstance(value, bool) else value}"
-        yield setting.variable, setting.default or shown, setting.help
+        yield setting.variable, setting.default_in_words or shown, setting.help

@@ -28,7 +28,7 @@ from neuralpile_dagster.publish.spikes import spikes_path
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, ComponentSession, CountsRecord, ShardRecord, SpikesRecord
 from neuralpile_dagster.settings import ProcessSettings
-from neuralpile_dagster.tables.footer import read_footer
+from neuralpile_dagster.tables.footer import open_parquet
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.spike_trains import read_recording
 
@@ -224,7 +224,8 @@ def _counted(hub: Hub, name: str) -> dict[str, int]:
         if file.path.startswith("data/"):
             split = file.path.removeprefix("data/").split("-")[0]
             with hub.open(name, file.path) as stream:
-                counted[split] = counted.get(split, 0) + read_footer(pa.PythonFile(stream, "r"), file.path).n_rows
+                rows = open_parquet(pa.PythonFile(stream, "r"), file.path).metadata.num_rows
+                counted[split] = counted.get(split, 0) + rows
     return counted
 
 

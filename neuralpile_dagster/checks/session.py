@@ -19,7 +19,7 @@ from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import CountsRecord, CountsStats, TrainsRecord
 from neuralpile_dagster.store import Store, digest_of
-from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer, require_schema
+from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN, RowReader
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 from neuralpile_dagster.tables.spike_trains import read_units_near
@@ -109,7 +109,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
     remedy = "delete the file and materialize the session again"
     try:
         stored = _stored_rows(evidence)
-        units = read_footer(evidence.store.open(record.units_file.key), record.units_file.key).n_rows
+        units = open_parquet(evidence.store.open(record.units_file.key), record.units_file.key).metadata.num_rows
         with RowReader(evidence.store.open(record.file.key), record.file.key) as reader:
             shapes = {position: reader.shape(position) for position in {0, reader.n_rows - 1}}
     except TableError as error:

@@ -24,14 +24,13 @@ from neuralpile_dagster.ledger.kinds import DATASET_KINDS, AssetKind
 from neuralpile_dagster.motifs.records import MOTIFS_VERSION, HistogramRecord, MotifShape
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.records import AnalysisRecord, CountsRecord, json_hash
+from neuralpile_dagster.records import AnalysisRecord, CountsRecord, UnitOrderRecord, json_hash
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.unit_order import ORDER_VERSION, store_unit_order
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord, write_intervals, write_metrics
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 if TYPE_CHECKING:
     from neuralpile_dagster.ledger.pile_analyses import MadeRecord

@@ -42,7 +42,7 @@ from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.records import CountsRecord, json_hash
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
-from neuralpile_dagster.tables.copying.sources import FileOpener
+from neuralpile_dagster.tables.copying.copy import FileOpener
 from neuralpile_dagster.tables.rows import read_counts
 
 TRAIN = "train"

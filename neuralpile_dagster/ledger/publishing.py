@@ -35,11 +35,11 @@ from neuralpile_dagster.records import (
     PileRecord,
     SpikesRecord,
     TrainsRecord,
+    UnitOrderRecord,
 )
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 
 @dataclass(frozen=True)

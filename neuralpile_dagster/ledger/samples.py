@@ -26,10 +26,10 @@ from neuralpile_dagster.publish.samples import (
     row_in_orders,
     rows_of_files,
 )
-from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.records import CountsRecord, UnitOrderRecord
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, open_store
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
+from neuralpile_dagster.tables.units import read_order
 
 _BUILD = "build or publish it first, e.g. neuralpile build steinmetz"
 

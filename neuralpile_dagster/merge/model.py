@@ -149,9 +149,9 @@ class PileShard(Model):
 
 
 class SplitSettings(Model):
-    """Settings and memory of a ``splits`` table, kept in its Parquet metadata."""
+    """Settings and memory of a ``splits`` table, kept in its Parquet metadata; ``plan`` is empty while it is made."""
 
-    plan: str
+    plan: str = ""
     seed: int
     split_by: str
     test_size: float
@@ -159,9 +159,10 @@ class SplitSettings(Model):
     promoted: dict[str, str] = Field(default_factory=dict)
     n_shards: dict[str, int] = Field(default_factory=dict)
 
-    def same_rule(self, seed: int, split_by: str, rules: SplitRules) -> bool:
-        """Whether its ``u`` are comparable: of the same seed, by hash, of the same things."""
-        return (self.seed, self.split_by) == (seed, split_by) and self.rules.split_rule == rules.split_rule == "hash"
+    def same_rule(self, other: SplitSettings) -> bool:
+        """Whether their ``u`` are comparable: of the same seed, by hash, of the same things."""
+        rules = {self.rules.split_rule, other.rules.split_rule}
+        return (self.seed, self.split_by) == (other.seed, other.split_by) and rules == {"hash"}
 
 
 def settings_of(splits: pa.Table) -> SplitSettings | None:

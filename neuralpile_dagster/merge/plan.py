@@ -145,27 +145,17 @@ def plan_pile(
     rows = _AllRows.of(sources)
     ids = [session for source in sources for session in source.session_ids]
     known = [(identities or {}).get(session) or identity_of_ids(session) for session in ids]
-    decided = decide(
-        ids,
-        known,
-        rows.session,
-        rows.segment,
-        seed=seed,
-        split_by=split_by,
-        test_size=test_size,
-        rules=rules,
-        held_out=held_out,
-        earlier=earlier,
-    )
+    settings = SplitSettings(seed=seed, split_by=split_by, test_size=test_size, rules=rules)
+    decided = decide(ids, known, rows.session, rows.segment, settings, held_out, earlier)
     row_hash = _row_hash(seed, rows, ids, known) if rules.order == "hash" else None
     order = permutation(len(rows.file), seed) if row_hash is None else np.argsort(row_hash, kind="stable")
     parts = arrange(decided.row_splits, order)
     n_shards = _n_shards(rows, parts, shard_bytes, seed, earlier) if row_hash is not None else {}
-    settings = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
+    made_of = [CODE_VERSION, seed, split_by, float(test_size), shard_bytes, *(source.digest for source in sources)]
     if rules != SplitRules():
         splits = hashlib.sha256(decided.row_splits.tobytes()).hexdigest()
-        settings += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits, json.dumps(n_shards)]
-    digest = hashlib.sha256("\n".join(map(str, settings)).encode()).hexdigest()
+        made_of += [json.dumps(rules.model_dump(mode="json"), sort_keys=True), splits, json.dumps(n_shards)]
+    digest = hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()
     record = PlanRecord(
         plan_id=digest[:8],
         digest=digest,
@@ -184,22 +174,8 @@ def plan_pile(
         held_out=rows.totals(np.flatnonzero(decided.held_out)) if decided.held_out.any() else None,
         follows=decided.follows,
     )
-    table = splits_table(
-        ids,
-        known,
-        rows.session,
-        rows.tokens,
-        decided,
-        SplitSettings(
-            plan=digest,
-            seed=seed,
-            split_by=split_by,
-            test_size=test_size,
-            rules=rules,
-            promoted=decided.promoted,
-            n_shards=n_shards,
-        ),
-    )
+    memory = {"plan": digest, "promoted": decided.promoted, "n_shards": n_shards}
+    table = splits_table(ids, known, rows.session, rows.tokens, decided, settings.model_copy(update=memory))
     return PilePlan(record, _table(sources, record.files, rows, parts), table)
 
 
@@ -231,23 +207,20 @@ def check_rule(split_by: str, split_rule: str) -> None:
 def _planned_sources(
     sources: Sequence[PileSource], rows: _AllRows, parts: dict[str, np.ndarray]
 ) -> tuple[PlannedSource, ...]:
-    def of(split: np.ndarray) -> list[np.ndarray]:
-        by_dataset = split[np.argsort(rows.dataset[split], kind="stable")]
-        ends = np.cumsum(np.bincount(rows.dataset[split], minlength=len(rows.datasets)))
-        return np.split(by_dataset, ends[:-1])
+    def totals(number: int, part: np.ndarray) -> Totals:
+        return rows.totals(part[rows.dataset[part] == number])
 
-    chosen = {split: of(part) for split, part in parts.items()}
-    every = of(np.concatenate(list(parts.values())))
+    every = np.concatenate(list(parts.values()))
     digests = {name: source.digest for source in sources for name in source.datasets}
     return tuple(
         PlannedSource(
             name=name,
             digest=digests[name],
-            totals=rows.totals(every[number]),
-            splits={split: rows.totals(chosen[split][number]) for split in parts},
+            totals=totals(number, every),
+            splits={split: totals(number, part) for split, part in parts.items()},
         )
         for number, name in enumerate(rows.datasets)
-        if len(every[number])
+        if number in rows.dataset[every]
     )
 
 

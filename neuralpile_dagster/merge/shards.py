@@ -16,8 +16,7 @@ from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.files import atomic_write, require_free
 from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.store import Store, is_intact, put_file, read_record, write_record
-from neuralpile_dagster.tables.copying.copy import CopyReport, copy_rows
-from neuralpile_dagster.tables.copying.sources import FileOpener
+from neuralpile_dagster.tables.copying.copy import CopyReport, FileOpener, copy_rows
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import MergeError, TableError
 from neuralpile_dagster.merge.model import SourceFile
-from neuralpile_dagster.records import ComponentSession, CountsRecord, RowRecord, StoredFile
+from neuralpile_dagster.records import ComponentSession
+from neuralpile_dagster.tables.copying.copy import FileOpener
 from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN
 from neuralpile_dagster.tables.copying.footers import GroupSize, read_group_sizes
-from neuralpile_dagster.tables.copying.sources import FileOpener
 from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import COUNTS_COLUMN
 
@@ -88,34 +88,18 @@ class _Rows:
     bytes: Sequence[int]
 
 
-def source_from_records(repository: str, records: Iterable[CountsRecord]) -> PileSource:
-    """A component whose rows are read from the store's session files, in the order of the records."""
-    return _from_sessions(
-        repository,
-        ((r.file, (r.subject_id, r.session_id), r.stats.n_units, r.rows) for r in records),
-    )
-
-
 def source_from_component(repository: str, sessions: Iterable[ComponentSession]) -> PileSource:
     """A component whose rows are read from the store's session files, as `ComponentRecord.sessions` lists them."""
-    return _from_sessions(
-        repository,
-        ((s.counts, (s.subject_id, s.session_id), s.n_units, s.rows) for s in sessions),
-    )
-
-
-def _from_sessions(
-    repository: str, sessions: Iterable[tuple[StoredFile, tuple[str, str], int, tuple[RowRecord, ...]]]
-) -> PileSource:
     name = _name(repository)
-    files = []
-    rows = []
-    for number, (file, session, n_units, records) in enumerate(sessions):
-        files.append(SourceFile(name=file.key, size=file.size, sha256=file.sha256))
-        tokens = [n_units * row.n_bins for row in records]
-        segments = [row.segment_id for row in records]
-        if records:
-            rows.append(_Rows(number, name, session, segments, tokens, [row.bytes for row in records]))
+    files, rows = [], []
+    for number, session in enumerate(sessions):
+        stored = session.counts
+        files.append(SourceFile(name=stored.key, size=stored.size, sha256=stored.sha256))
+        ids = (session.subject_id, session.session_id)
+        segments = [row.segment_id for row in session.rows]
+        tokens = [session.n_units * row.n_bins for row in session.rows]
+        if session.rows:
+            rows.append(_Rows(number, name, ids, segments, tokens, [row.bytes for row in session.rows]))
     return _source(name, files, rows)
 
 

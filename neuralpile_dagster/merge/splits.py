@@ -17,8 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import MergeError
-from neuralpile_dagster.merge.model import LEFT_OUT, SPLITS, TEST, TRAIN, VALID, EarlierSplits, settings_of
-from neuralpile_dagster.records import SplitBy, SplitRules
+from neuralpile_dagster.merge.model import (
+    LEFT_OUT,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALID,
+    EarlierSplits,
+    SplitSettings,
+    settings_of,
+)
 
 SessionId = tuple[str, str, str]
 """source_dataset, subject_id, session_id."""
@@ -93,11 +101,7 @@ def decide(
     identities: Sequence[SessionIdentity],
     row_session: np.ndarray,
     row_segment: Sequence[str],
-    *,
-    seed: int,
-    split_by: SplitBy,
-    test_size: float,
-    rules: SplitRules,
+    settings: SplitSettings,
     held_out: Collection[SessionId] = (),
     earlier: EarlierSplits | None = None,
 ) -> Decision:
@@ -113,6 +117,8 @@ def decide(
     row_session : numpy.ndarray, integer, shape (n_rows,)
         Number of each row's session.
     row_segment : sequence of str
+    settings : SplitSettings
+        Seed, shares and rules.
     held_out : collection of SessionId
         What is held out; with it the twins, and what else belongs to the same key (subject, dataset).
     earlier : EarlierSplits, optional
@@ -123,9 +129,10 @@ def decide(
     MergeError
         A setting is invalid, or there are too few sessions (rows, ...); names it.
     """
+    seed, split_by, test_size, rules = settings.seed, settings.split_by, settings.test_size, settings.rules
     check_sizes(test_size, rules.valid_size)
-    settings = settings_of(earlier.table) if earlier else None
-    used = earlier if settings and settings.same_rule(seed, split_by, rules) else None
+    before = settings_of(earlier.table) if earlier else None
+    used = earlier if before and before.same_rule(settings) else None
     keys = [_key(split_by, session, known) for session, known in zip(sessions, identities, strict=True)]
     group = _groups(keys, identities)
     u = _followed(keys, group, seed, _earlier_u(used.table, split_by, sessions, identities) if used else {})
@@ -146,7 +153,7 @@ def decide(
             groups = _numbered(zip(groups.tolist(), row_segment, strict=True))
         wanted = [TEST] if not (held.any() and goes_to == TEST) else []
         wanted += [VALID, TRAIN] if rules.valid_size else [TRAIN]
-        kept = settings.promoted if used and settings else {}
+        kept = before.promoted if used and before else {}
         sizes = (test_size, rules.valid_size)
         splits, promoted = _by_hash(names, shares, groups, free, sizes, wanted, kept, split_by)
     row_splits = splits if split_by == "rows" else splits[row_session]
@@ -169,7 +176,7 @@ def session_hashes(
     return _followed(keys, _groups(keys, identities), seed, {}), _twins(sessions, identities, None)
 
 
-def _key(split_by: SplitBy, session: SessionId, identity: SessionIdentity) -> tuple[str, ...]:
+def _key(split_by: str, session: SessionId, identity: SessionIdentity) -> tuple[str, ...]:
     if split_by == "datasets":
         return (identity.dataset,)
     return (identity.dataset, identity.subject if split_by == "subjects" else session[2])
@@ -198,7 +205,7 @@ def _numbered(items: Iterable[Hashable]) -> np.ndarray:
 
 
 def _earlier_u(
-    table: pa.Table, split_by: SplitBy, sessions: Sequence[SessionId], identities: Sequence[SessionIdentity]
+    table: pa.Table, split_by: str, sessions: Sequence[SessionId], identities: Sequence[SessionIdentity]
 ) -> dict[tuple[str, ...], float]:
     """Published hashes by key."""
     names = {session[0]: known.dataset for session, known in zip(sessions, identities, strict=True)}
@@ -359,8 +366,16 @@ def check_sizes(test_size: float, valid_size: float) -> None:
 
 
 def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:
+    """How many of ``n`` rows (sessions) become test and valid."""
     check_sizes(test_size, valid_size)
-    _require_enough(n, valid_size, units)
+    needed, words = (3, "three") if valid_size else (2, "two")
+    if n < needed:
+        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
+        raise MergeError(
+            f"split_by: {units} needs at least {words} {units}, {parts}",
+            found=f"{n} {units}",
+            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
+        )
     n_test, n_valid = math.ceil(test_size * n), math.ceil(valid_size * n)
     if n_test + n_valid >= n:
         raise MergeError(
@@ -370,14 +385,3 @@ def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int
             remedy="lower test_size",
         )
     return n_test, n_valid
-
-
-def _require_enough(n: int, valid_size: float, units: str) -> None:
-    needed, words = (3, "three") if valid_size else (2, "two")
-    if n < needed:
-        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
-        raise MergeError(
-            f"split_by: {units} needs at least {words} {units}, {parts}",
-            found=f"{n} {units}",
-            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
-        )

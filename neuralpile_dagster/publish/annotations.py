@@ -19,9 +19,17 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.readers import get_reader
 from neuralpile_dagster.catalog.unit_rules import parse_rule
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.records import AnnotationTotals, CountsRecord, StoredFile, UnitOrderTotals, json_hash
+from neuralpile_dagster.records import (
+    AnnotationTotals,
+    CountsRecord,
+    StoredFile,
+    UnitOrderRecord,
+    UnitOrderTotals,
+    json_hash,
+)
 from neuralpile_dagster.store import Store, open_verified
-from neuralpile_dagster.tables.annotations import AnnotationsRecord, read_stored
+from neuralpile_dagster.tables.annotations import AnnotationsRecord
+from neuralpile_dagster.tables.footer import read_table
 from neuralpile_dagster.tables.schemas import (
     INTERVALS_SCHEMA,
     PUBLISHED_UNITS_SCHEMA,
@@ -30,8 +38,7 @@ from neuralpile_dagster.tables.schemas import (
     UNIT_METRICS_SCHEMA,
     UNITS_SCHEMA,
 )
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order
-from neuralpile_dagster.tables.units import read_units
+from neuralpile_dagster.tables.units import read_order, read_units
 
 TRIALS, INVALID_TIMES = "trials", "invalid_times"
 _NOTE = "electrodes.note"
@@ -184,7 +191,7 @@ class AnnotatedSession:
 
     def _read(self, file: StoredFile, schema: pa.Schema) -> pa.Table:
         with open_verified(self.store, file) as opened:
-            return read_stored(opened, schema, file.key)
+            return read_table(opened, schema, file.key)
 
     def _invalid_times(self, probes: Sequence[str | None]) -> list[np.ndarray]:
         """Invalid times of each unit; those that name probes of the session in their columns are of these alone."""

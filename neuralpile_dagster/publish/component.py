@@ -36,6 +36,7 @@ from neuralpile_dagster.records import (
     PublishedTotals,
     ShardRecord,
     SpikesRecord,
+    UnitOrderRecord,
     json_hash,
 )
 from neuralpile_dagster.store import Store
@@ -47,7 +48,6 @@ from neuralpile_dagster.tables.schemas import (
     SEGMENTS_SCHEMA,
     UNIT_METRICS_SCHEMA,
 )
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 FORMAT = 1
 """Code version; raise it when the same inputs give other files, so that everything is published again."""

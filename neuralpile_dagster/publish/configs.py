@@ -25,7 +25,7 @@ from neuralpile_dagster.publish.card_parts import Config, Split, row_arrow_bytes
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.records import CountsRecord, StoredFile
 from neuralpile_dagster.store import Store, open_verified
-from neuralpile_dagster.tables.footer import damaged, open_parquet, read_footer
+from neuralpile_dagster.tables.footer import damaged, open_parquet
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
 from neuralpile_dagster.tables.schemas import (
     ANNOTATED_UNITS_SCHEMA,
@@ -209,7 +209,8 @@ def published_sessions(hub: Hub, repository: str) -> int:
     path = config_path("sessions")
     if path not in {file.path for file in hub.files(repository)}:
         return 0
-    return read_footer(open_published(hub, repository, path), f"{repository}/{path}").n_rows
+    parquet = open_parquet(open_published(hub, repository, path), f"{repository}/{path}")
+    return int(parquet.metadata.num_rows)
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:

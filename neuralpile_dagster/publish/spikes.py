@@ -28,12 +28,11 @@ from neuralpile_dagster.publish.card_parts import CONFIG_TEXTS, Config, card_tex
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
 from neuralpile_dagster.recordings.manifest import Manifest
-from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord, UnitOrderRecord
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.annotations import AnnotationsRecord
 from neuralpile_dagster.tables.schemas import SPIKE_SEGMENTS_SCHEMA
 from neuralpile_dagster.tables.spike_trains import read_bin_rule
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord
 
 TAGS = ("neuroscience", "electrophysiology", "spike-times", "neural-population-activity")
 

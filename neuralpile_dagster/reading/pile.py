@@ -25,9 +25,8 @@ from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, numbers, session_keys, texts
 from neuralpile_dagster.reading.sources import Repository, open_repository
 from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix
-from neuralpile_dagster.tables.copying.encoded import unpack_counts
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.sources import damaged_row
+from neuralpile_dagster.tables.copying.copy import damaged_row
+from neuralpile_dagster.tables.copying.encoded import ForeignEncoding, unpack_counts
 from neuralpile_dagster.tables.footer import GET_AGAIN, damaged, open_parquet
 from neuralpile_dagster.tables.packed import PackedCounts, pack
 from neuralpile_dagster.tables.schemas import SESSIONS_SCHEMA, UNITS_SCHEMA

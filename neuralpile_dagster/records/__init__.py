@@ -41,6 +41,7 @@ from neuralpile_dagster.records.sessions import (
     RowRecord,
     StoredFile,
     TrainsRecord,
+    UnitOrderRecord,
 )
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "StoredFile",
     "TokenCounts",
     "TrainsRecord",
+    "UnitOrderRecord",
     "UnitOrderTotals",
     "document",
     "json_hash",

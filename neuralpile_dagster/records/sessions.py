@@ -153,8 +153,7 @@ class CountsStats(Model):
     @property
     def unaccounted(self) -> int:
         """Spikes read but neither kept nor counted as lost; 0 in a correct session."""
-        lost = self.lost_to_saturation + self.dropped_negative + self.dropped_nan + self.dropped_beyond
-        return self.spikes_read - self.spikes_kept - lost
+        return self.spikes_read - self.spikes_kept - self.lost_to_saturation - self.dropped
 
 
 class CountsRecord(Model):
@@ -189,3 +188,16 @@ class AnalysisRecord(Model):
     def files(self) -> tuple[StoredFile, ...]:
         """Its files in the store."""
         return (self.file,) if self.file else ()
+
+
+class UnitOrderRecord(AnalysisRecord):
+    """Record of ``unit_order/<key>``; ``file`` holds the place of each unit.
+
+    ``counts_sha256`` is the digest of the spike counts that it was made from, ``scipy`` the version that clustered.
+    """
+
+    file: StoredFile
+    counts_sha256: str
+    n_units: int
+    silent_units: int
+    scipy: str

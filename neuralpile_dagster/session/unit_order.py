@@ -9,11 +9,11 @@ from importlib.metadata import version
 
 from neuralpile_dagster.errors import OutOfMemory
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.records import CountsRecord
+from neuralpile_dagster.records import CountsRecord, UnitOrderRecord
 from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.store import Store, open_verified, put_file
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, write_order
+from neuralpile_dagster.tables.units import write_order
 
 ORDER_VERSION = f"unit-order-1-scipy-{version('scipy')}"
 """Code version of the order; another scipy may break ties in another way."""

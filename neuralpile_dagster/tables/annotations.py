@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.records import AnalysisRecord, StoredFile
-from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import STORED_INTERVALS_SCHEMA, STORED_METRICS_SCHEMA
 
 if TYPE_CHECKING:
@@ -118,11 +117,3 @@ def write_metrics(path: Path, metrics: Iterable[tuple[int, Metric]]) -> tuple[st
                 names.add(metric.name)
                 writer.write_table(pa.table(columns, STORED_METRICS_SCHEMA))
     return tuple(sorted(names))
-
-
-def read_stored(file: pa.NativeFile, schema: pa.Schema, name: str) -> pa.Table:
-    """Read a file of `write_intervals` or `write_metrics`; raises `TableError` naming it when it is damaged."""
-    parquet = open_parquet(file, name)
-    require_schema(parquet.schema_arrow, schema, name)
-    with damaged(name):
-        return parquet.read()

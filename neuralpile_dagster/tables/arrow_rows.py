@@ -31,6 +31,10 @@ class Row:
     source_dataset: str | None = None
 
 
+EXAMPLE = Row(np.zeros((1, 1), np.uint8), "", "", "", "")
+"""A made-up row: how pyarrow encodes it shows how it describes files of rows."""
+
+
 def writer_settings(schema: pa.Schema) -> dict[str, Any]:
     """Arguments with which pyarrow's ``ParquetWriter`` encodes rows: one dictionary and one data page per column."""
     # statistics of counts are useless and cost a pass; the page index makes pages end at rows

@@ -1,25 +1,15 @@
-"""Open Parquet files with checksums verified, errors that name the file, and sizes and columns from the footer."""
+"""Open Parquet files with checksums verified, errors that name the file, and columns as expected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-
-
-@dataclass(frozen=True)
-class Footer:
-    """Sizes of one file; ``group_bytes`` are the compressed bytes of each row group."""
-
-    n_rows: int
-    group_bytes: tuple[int, ...]
-
 
 MAKE_AGAIN = "delete it and materialize the asset that makes it"
 GET_AGAIN = "get the file again: download or copy it anew; in a local hub of yours, publish again, which repairs it"
@@ -52,18 +42,6 @@ def open_parquet(
         return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=pre_buffer)
 
 
-def read_footer(file: Path | str | pa.NativeFile, name: str) -> Footer:
-    """Read the number of rows and the compressed bytes of each row group; raises `TableError` naming the file."""
-    parquet = open_parquet(file, name)
-    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
-    return Footer(
-        n_rows=parquet.metadata.num_rows,
-        group_bytes=tuple(
-            sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups
-        ),
-    )
-
-
 def require_schema(found: pa.Schema, expected: pa.Schema, name: str, optional: Sequence[str] = ()) -> None:
     """Raise `TableError` unless the columns are those expected, in order, and then any of ``optional`` (text)."""
     wanted = list(zip(expected.names, expected.types, strict=True))
@@ -75,3 +53,11 @@ def require_schema(found: pa.Schema, expected: pa.Schema, name: str, optional: S
             found=", ".join(f"{n}: {t}" for n, t in columns),
             expected=", ".join(f"{n}: {t}" for n, t in wanted),
         )
+
+
+def read_table(file: Path | str | pa.NativeFile, schema: pa.Schema, name: str) -> pa.Table:
+    """Read a whole table; raises `TableError` naming it when it is damaged or has other columns."""
+    parquet = open_parquet(file, name)
+    require_schema(parquet.schema_arrow, schema, name)
+    with damaged(name):
+        return parquet.read()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -20,26 +19,12 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
-from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_array, counts_matrix
-from neuralpile_dagster.tables.copying.copy import RowFile
-from neuralpile_dagster.tables.copying.encoded import EncodedChunk, encode_row, unpack
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.sources import Sources, damaged_row
+from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matrix
+from neuralpile_dagster.tables.copying.copy import RowFile, Sources, damaged_row
+from neuralpile_dagster.tables.copying.encoded import EncodedChunk, ForeignEncoding, encode_row, unpack
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.packed import PackedCounts
 from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA, ROW_SCHEMA
-
-__all__ = [
-    "COUNTS_COLUMN",
-    "Row",
-    "RowReader",
-    "RowWriter",
-    "counts_array",
-    "counts_matrix",
-    "read_counts",
-    "write_rows",
-    "write_rows_to",
-]
 
 
 class RowWriter:
@@ -81,9 +66,7 @@ class RowWriter:
     def __enter__(self) -> RowWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.close()
         self._stream.close()
@@ -235,9 +218,7 @@ class RowReader:
     def __enter__(self) -> RowReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

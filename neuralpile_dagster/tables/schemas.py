@@ -87,6 +87,14 @@ SPLITS_SCHEMA = pa.schema(
     ]
 )
 
+SESSION_FILE = pa.struct(
+    [
+        ("path", pa.string()),
+        ("file_id", pa.string()),
+        ("size", pa.int64()),
+        ("digest", pa.string()),
+    ]
+)
 SESSIONS_SCHEMA = pa.schema(
     [
         ("subject_id", pa.string()),
@@ -105,19 +113,7 @@ SESSIONS_SCHEMA = pa.schema(
         ("n_spikes", pa.int64()),
         ("tokens", pa.int64()),
         ("source_version", pa.string()),
-        (
-            "files",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("path", pa.string()),
-                        ("file_id", pa.string()),
-                        ("size", pa.int64()),
-                        ("digest", pa.string()),
-                    ]
-                )
-            ),
-        ),
+        ("files", pa.list_(SESSION_FILE)),
     ]
 )
 CLOCKED_SESSIONS_SCHEMA = pa.schema(

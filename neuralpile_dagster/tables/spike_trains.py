@@ -6,7 +6,7 @@ Lossless to the last bit. Why spike times are stored as they are is measured in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -138,7 +138,9 @@ def read_recording(file: Path | pa.NativeFile, name: str = "") -> Recording:
     name = name or (str(file) if isinstance(file, Path) else "a stored recording")
     with _understood(name):
         parquet, facts, session, notes = _open(file, name)
-        units, data = (_read_trains if "bin_rule" in facts else _read_binned)(parquet, facts, name)
+        due = facts["n_spikes"] if "bin_rule" in facts else parquet.metadata.num_rows * facts["n_bins"]
+        _require_values(parquet, due, name)
+        units, data = _data_of(_row_groups(parquet, name), due, facts, name)
     return Recording(data, units, session, notes)
 
 
@@ -171,16 +173,9 @@ def read_units_near(file: Path | pa.NativeFile, name: str, unit: int, most: int)
         parquet, facts, session, notes = _open(file, name)
         first, batch = _rows_near(parquet, unit % parquet.metadata.num_rows, most, name)
         table = pa.Table.from_batches([batch])
-        lists = table.column(table.num_columns - 1).chunk(0)
-        values = lists.flatten().to_numpy()
-        data: SpikeTrains | BinnedCounts
-        if "bin_rule" in facts:
-            times, sizes = np.empty(len(values)), np.diff(np.asarray(lists.offsets))
-            _times_of(table, values, sizes, times)
-            data = SpikeTrains(times, np.cumsum(sizes, dtype=np.int64), facts["bin_rule"])
-        else:
-            data = BinnedCounts(values.reshape(len(table), facts.pop("n_bins")), **facts)
-    return first, Recording(data, units_of(table), session, notes)
+        due = len(table.column(table.num_columns - 1).chunk(0).flatten())
+        units, data = _data_of([table], due, facts, name)
+    return first, Recording(data, units, session, notes)
 
 
 def read_bin_rule(file: Path, name: str) -> BinRule:
@@ -232,23 +227,6 @@ def _open(
     return parquet, facts, session, notes
 
 
-def _row_groups(parquet: pq.ParquetFile, name: str, due: int) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
-    """Each row group, the values of its last column, and how many each unit has; ``due`` values in all, or an error."""
-    total = 0
-    for group in range(parquet.num_row_groups):
-        with damaged(name):
-            table = parquet.read_row_group(group)
-        column = table.column(table.num_columns - 1)
-        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        values = lists.flatten().to_numpy()
-        total += len(values)
-        if total > due:
-            break
-        yield table, values, np.diff(np.asarray(lists.offsets))
-    if total != due:
-        raise TableError(f"{name} is damaged", found=f"{total:,} values", expected=f"{due:,} values")
-
-
 def _require_values(parquet: pq.ParquetFile, due: int, name: str) -> None:
     """Raise when the file cannot hold so many values, before memory is allocated for them."""
     groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
@@ -257,19 +235,40 @@ def _require_values(parquet: pq.ParquetFile, due: int, name: str) -> None:
         raise TableError(f"{name} is damaged", found=f"at most {held:,} values", expected=f"{due:,} values")
 
 
-def _read_trains(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> tuple[tuple[Unit, ...], SpikeTrains]:
-    _require_values(parquet, facts["n_spikes"], name)
-    times = np.empty(facts["n_spikes"], np.float64)
+def _row_groups(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Table]:
+    for group in range(parquet.num_row_groups):
+        with damaged(name):
+            table = parquet.read_row_group(group)
+        yield table
+
+
+def _data_of(
+    tables: Iterable[pa.Table], due: int, facts: dict[str, Any], name: str
+) -> tuple[tuple[Unit, ...], SpikeTrains | BinnedCounts]:
+    """Units, and the ``due`` values of the last column of tables with them; an error where there are more or fewer."""
+    are_spikes = "bin_rule" in facts
+    held = np.empty(due, np.float64 if are_spikes else np.uint8)
     units: list[Unit] = []
-    all_sizes = []
-    position = 0
-    for table, ticks, sizes in _row_groups(parquet, name, len(times)):
+    ends = [np.zeros(0, np.int64)]
+    stop = 0
+    for table in tables:
+        column = table.column(table.num_columns - 1)
+        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        values, sizes = lists.flatten().to_numpy(), np.diff(np.asarray(lists.offsets))
+        start, stop = stop, stop + len(values)
+        if stop > due:
+            break
         units += units_of(table)
-        all_sizes.append(sizes)
-        _times_of(table, ticks, sizes, times[position : position + len(ticks)])
-        position += len(ticks)
-    ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *all_sizes]), dtype=np.int64)
-    return tuple(units), SpikeTrains(times, ends, facts["bin_rule"])
+        ends.append(start + np.cumsum(sizes, dtype=np.int64))
+        if are_spikes:
+            _times_of(table, values, sizes, held[start:stop])
+        else:
+            held[start:stop] = values
+    if stop != due:
+        raise TableError(f"{name} is damaged", found=f"{stop:,} values", expected=f"{due:,} values")
+    if are_spikes:
+        return tuple(units), SpikeTrains(held, np.concatenate(ends), facts["bin_rule"])
+    return tuple(units), BinnedCounts(held.reshape(len(units), facts.pop("n_bins")), **facts)
 
 
 def _times_of(table: pa.Table, ticks: np.ndarray, sizes: np.ndarray, times: np.ndarray) -> None:
@@ -278,19 +277,6 @@ def _times_of(table: pa.Table, ticks: np.ndarray, sizes: np.ndarray, times: np.n
     for rate, size in zip(table["ticks_per_s"].to_pylist(), sizes.tolist(), strict=True):
         start, stop = stop, stop + size
         from_ticks(ticks[start:stop], rate, times[start:stop])
-
-
-def _read_binned(parquet: pq.ParquetFile, facts: dict[str, Any], name: str) -> tuple[tuple[Unit, ...], BinnedCounts]:
-    n_units, n_bins = parquet.metadata.num_rows, facts.pop("n_bins")
-    _require_values(parquet, n_units * n_bins, name)
-    counts = np.empty(n_units * n_bins, np.uint8)
-    units: list[Unit] = []
-    position = 0
-    for table, values, _ in _row_groups(parquet, name, len(counts)):
-        units += units_of(table)
-        counts[position : position + len(values)] = values
-        position += len(values)
-    return tuple(units), BinnedCounts(counts.reshape(n_units, n_bins), **facts)
 
 
 def to_ticks(times: np.ndarray, likely: float | None = None) -> tuple[np.ndarray, float | None]:

@@ -1,4 +1,4 @@
-"""The units table: one row per unit of a session, in the row order of ``spike_counts``."""
+"""Tables with one row per unit of a session, in the row order of ``spike_counts``: the units, and their order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.recordings.model import Unit
-from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
-from neuralpile_dagster.tables.schemas import UNITS_SCHEMA
+from neuralpile_dagster.tables.footer import damaged, read_table
+from neuralpile_dagster.tables.schemas import UNIT_ORDER_SCHEMA, UNITS_SCHEMA
 
 UNIT_FIELDS: list[pa.Field] = [UNITS_SCHEMA.field(field.name) for field in fields(Unit)]
 """Columns for the fields of `Unit`, in its order."""
@@ -68,7 +69,42 @@ def write_units(
 
 def read_units(file: Path | pa.NativeFile, name: str = "a units table") -> pa.Table:
     """Read a units table; raises `TableError` naming the file when it is damaged or another table."""
-    parquet = open_parquet(file, name)
-    require_schema(parquet.schema_arrow, UNITS_SCHEMA, name)
+    table = read_table(file, UNITS_SCHEMA, name)
     with damaged(name):
-        return parquet.read().cast(UNITS_SCHEMA)
+        return table.cast(UNITS_SCHEMA)
+
+
+def write_order(path: Path, order: np.ndarray) -> None:
+    """Write a table of `UNIT_ORDER_SCHEMA`.
+
+    Parameters
+    ----------
+    path : Path
+    order : numpy.ndarray, int32, shape (n_units,)
+        Place of each unit, in the row order of the counts.
+    """
+    table = pa.table([np.arange(len(order), dtype=np.int32), order], schema=UNIT_ORDER_SCHEMA)
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def read_order(file: pa.NativeFile, name: str, n_units: int) -> np.ndarray:
+    """Read what `write_order` wrote.
+
+    Returns
+    -------
+    numpy.ndarray, int32, shape (n_units,)
+
+    Raises
+    ------
+    TableError
+        The file is damaged, or not an order of ``n_units`` units; names it.
+    """
+    order: np.ndarray = read_table(file, UNIT_ORDER_SCHEMA, name)["order"].to_numpy()
+    if not np.array_equal(np.sort(order), np.arange(n_units)):
+        raise TableError(
+            f"{name} is not an order of units",
+            found=f"{len(order):,} places",
+            expected=f"each place from 0 to {n_units - 1:,} once",
+            remedy="materialize the session's unit_order again",
+        )
+    return order

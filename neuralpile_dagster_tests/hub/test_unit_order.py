@@ -19,11 +19,11 @@ from neuralpile_dagster.ledger.piles import annotations_digest
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.publish.configs import hub_tables
 from neuralpile_dagster.reading import Pile as PublishedPile
-from neuralpile_dagster.records import ComponentRecord, CountsRecord
+from neuralpile_dagster.records import ComponentRecord, CountsRecord, UnitOrderRecord
 from neuralpile_dagster.session.unit_order import announcement, store_unit_order
 from neuralpile_dagster.store import LocalStore, put_file
 from neuralpile_dagster.tables.schemas import ANNOTATED_UNITS_SCHEMA, UNIT_ORDER_SCHEMA
-from neuralpile_dagster.tables.unit_order import UnitOrderRecord, read_order, write_order
+from neuralpile_dagster.tables.units import read_order, write_order
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
 from neuralpile_dagster_tests.fixtures.piles import Pile
 from neuralpile_dagster_tests.fixtures.sessions import DATASET, counts_of, manifest_of, write

@@ -24,7 +24,7 @@ from neuralpile_dagster.ledger.analyses import AnalysisTask, analysis_inputs, mo
 from neuralpile_dagster.ledger.motifs import MotifTask, make_bucket, make_table, trained_numbers
 from neuralpile_dagster.merge.model import PilePlan, SourceFile
 from neuralpile_dagster.merge.plan import plan_pile
-from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
+from neuralpile_dagster.merge.sources import PileSource, source_from_parquet
 from neuralpile_dagster.motifs.counts import bucket_of_keys, bucket_of_patches, keys_of
 from neuralpile_dagster.motifs.histogram import count_silent
 from neuralpile_dagster.motifs.records import BUCKETS, MotifShape, TableRecord
@@ -34,7 +34,7 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record
 from neuralpile_dagster.tables.rows import Row, read_counts
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA
-from neuralpile_dagster_tests.fixtures.components import hash_of, store_session
+from neuralpile_dagster_tests.fixtures.components import hash_of, source_from_records, store_session
 from neuralpile_dagster_tests.fixtures.motifs import as_counter, oracle
 from neuralpile_dagster_tests.fixtures.row_files import synthetic_rows, write_foreign
 from neuralpile_dagster_tests.fixtures.sessions import DATASET, manifest_of

@@ -11,10 +11,9 @@ import pytest
 from neuralpile_dagster.errors import MergeError
 from neuralpile_dagster.merge.plan import plan_pile
 from neuralpile_dagster.merge.shards import PileShard, build_shard, write_shard
-from neuralpile_dagster.merge.sources import source_from_records
 from neuralpile_dagster.store import read_record, write_record
 from neuralpile_dagster.tables.rows import Row
-from neuralpile_dagster_tests.fixtures.components import store_session, stored, three_components
+from neuralpile_dagster_tests.fixtures.components import source_from_records, store_session, stored, three_components
 
 
 def rows_of(lengths: list[int], seed: int = 0) -> list[Row]:

@@ -16,14 +16,19 @@ from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.merge.model import PilePlan, SourceFile
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard, write_shard
-from neuralpile_dagster.merge.sources import PileSource, source_from_parquet, source_from_records
+from neuralpile_dagster.merge.sources import PileSource, source_from_parquet
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
-from neuralpile_dagster.tables.copying.sources import FileOpener
+from neuralpile_dagster.tables.copying.copy import FileOpener, RowRef, copy_rows
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 from neuralpile_dagster_tests.fixtures import commands
-from neuralpile_dagster_tests.fixtures.components import store_component, store_session, stored, three_components
+from neuralpile_dagster_tests.fixtures.components import (
+    source_from_records,
+    store_component,
+    store_session,
+    stored,
+    three_components,
+)
 from neuralpile_dagster_tests.fixtures.row_files import comparable, open_path, read_rows, synthetic_rows, write_foreign
 
 SMALL = {"test_size": 0.2, "shard_bytes": 60_000}  # a few rows a shard

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.tables.copying import sources
+from neuralpile_dagster.tables.copying import copy
 from neuralpile_dagster.tables.copying.copy import RowRef, copy_rows
 from neuralpile_dagster.tables.copying.footers import decode, decode_footer, idl, read_footer_bytes
 from neuralpile_dagster.tables.rows import Row, RowWriter
@@ -197,8 +197,8 @@ def test_a_large_row_of_incompressible_counts_is_copied(tmp_path: Path):
 
 
 def test_few_sources_are_open_at_a_time_and_none_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sources, "MAX_OPEN", 3)
-    monkeypatch.setattr(sources, "MAX_KNOWN_ROWS", 5)
+    monkeypatch.setattr(copy, "MAX_OPEN", 3)
+    monkeypatch.setattr(copy, "MAX_KNOWN_ROWS", 5)
     files = [write_rows(tmp_path / f"{n}.parquet", synthetic_rows(2, seed=n, session=f"ses-{n}")) for n in range(8)]
     refs = [RowRef(str(path), row, "x") for row in (1, 0) for path in files]
     opened: list[pa.NativeFile] = []

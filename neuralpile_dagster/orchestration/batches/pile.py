@@ -37,7 +37,7 @@ from neuralpile_dagster.orchestration.batches import DATA_VERSION, PartitionBatc
 from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata, shard_metadata
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster.tables.copying.sources import FileOpener
+from neuralpile_dagster.tables.copying.copy import FileOpener
 
 SHARDS_PER_RUN = 10
 """Shards per run of a backfill; each takes seconds to a minute."""

@@ -8,21 +8,43 @@ decoded and encoded (`encoded`), and counted with the reason.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.files import atomic_write
-from neuralpile_dagster.tables.copying.encoded import SOURCE_COLUMN, EncodedChunk, encode_row, encode_source, example
-from neuralpile_dagster.tables.copying.footers import MAGIC, FooterWriter, PlacedRow
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding
-from neuralpile_dagster.tables.copying.sources import FileOpener, Sources
+from neuralpile_dagster.tables.arrow_rows import COUNTS_COLUMN, Row, counts_matrix
+from neuralpile_dagster.tables.copying.encoded import (
+    SOURCE_COLUMN,
+    EncodedChunk,
+    ForeignEncoding,
+    encode_row,
+    encode_source,
+    read_encoded,
+)
+from neuralpile_dagster.tables.copying.footers import (
+    MAGIC,
+    MAX_KNOWN_ROWS,
+    Footers,
+    FooterWriter,
+    PlacedRow,
+    SourceFooter,
+    read_source_footer,
+)
+from neuralpile_dagster.tables.footer import MAKE_AGAIN, damaged, open_parquet
+from neuralpile_dagster.tables.schemas import COUNTS, PILE_SCHEMA
 
+FileOpener = Callable[[str], pa.NativeFile]
+
+MAX_OPEN = 64
+"""Source files open at a time."""
 _CUT = bytes.fromhex(
     "3957a3488c770d4af48ba33c776a0306934ee35c3eeb992c5b9dc47ef218765a"
     "54e38c95305ece90d74db4b45cd9ec94248570634ccbd5bb8468d01bf4129e66"
@@ -131,7 +153,7 @@ class RowFile:
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._stream = stream
-        self._footer = FooterWriter(example(schema))
+        self._footer = FooterWriter(schema)
         self._placed: list[PlacedRow] = []
         stream.write(MAGIC)
 
@@ -148,3 +170,103 @@ class RowFile:
         """Write page index and footer; returns the compressed bytes of each row."""
         self._footer.write(self._placed, self._stream)
         return tuple(sum(facts.compressed for facts, _ in row.chunks) for row in self._placed)
+
+
+@contextmanager
+def damaged_row(name: str, row: int, remedy: str = MAKE_AGAIN) -> Iterator[None]:
+    """Turn a `ValueError` about a row's bytes into a `TableError` that names its file."""
+    try:
+        yield
+    except ValueError as error:
+        raise TableError(
+            f"{name} is damaged: row {row} cannot be read",
+            found=str(error),
+            remedy=remedy,
+        ) from error
+
+
+class Sources:
+    """Random access to rows of many Parquet files; a context manager.
+
+    Parameters
+    ----------
+    open_file : callable
+        Opens a file by its name for random access. Files opened here are
+        closed here.
+    """
+
+    def __init__(self, open_file: FileOpener) -> None:
+        self._open_file = open_file
+        self._open: OrderedDict[str, pa.NativeFile] = OrderedDict()
+        self._known = Footers(MAX_KNOWN_ROWS)
+
+    def encoded(self, name: str, row: int, columns: Sequence[str]) -> list[EncodedChunk]:
+        """Read column chunks of one row, checksums verified.
+
+        Raises
+        ------
+        ForeignEncoding
+            The file or the row is not encoded as `RowWriter` does.
+        TableError
+            The file is damaged, or has no such row or columns.
+        """
+        with damaged_row(name, row):
+            footer = self._footer(name)
+            n_rows = sum(footer.group_rows)
+            if not 0 <= row < n_rows:
+                raise TableError(f"{name} has no row {row}", found=f"{n_rows:,} rows")
+            if footer.foreign:
+                raise ForeignEncoding(footer.foreign)
+            places = footer.rows[row]
+            _require_columns(columns, PILE_SCHEMA.names[: len(places)], name)
+            return read_encoded(self._file(name), [places[PILE_SCHEMA.names.index(column)] for column in columns])
+
+    def decoded(self, name: str, row: int, columns: Sequence[str]) -> Row:
+        """Decode a row for which `encoded` raised `ForeignEncoding`.
+
+        Raises `TableError` when the file is damaged, or the row is not one of spike counts.
+        """
+        ends = np.cumsum(self._footer(name).group_rows)
+        group = int(np.searchsorted(ends, row, side="right"))
+        offset = row - int(ends[group - 1]) if group else row
+        with damaged(name):
+            file = open_parquet(self._file(name), name)
+            _require_columns(columns, file.schema_arrow.names, name)
+            # row by row: a row group of many rows may not fit into memory
+            batches = file.iter_batches(1, row_groups=[group], columns=list(columns), use_threads=False)
+            for number, batch in enumerate(batches):
+                if number == offset:
+                    return _as_row(batch, name)
+        raise TableError(f"{name} is damaged: it has fewer rows than its footer says", found=f"no row {row}")
+
+    def _footer(self, name: str) -> SourceFooter:
+        return self._known.get(name, lambda: read_source_footer(self._file(name)))
+
+    def _file(self, name: str) -> pa.NativeFile:
+        if name not in self._open:
+            self._open[name] = self._open_file(name)
+            if len(self._open) > MAX_OPEN:
+                _, oldest = self._open.popitem(last=False)
+                oldest.close()
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _require_columns(wanted: Sequence[str], found: Sequence[str], name: str) -> None:
+    if not set(wanted) <= set(found):
+        raise TableError(f"{name} lacks columns", found=", ".join(found), expected=", ".join(wanted))
+
+
+def _as_row(batch: pa.RecordBatch, name: str) -> Row:
+    texts = {column: batch[column][0].as_py() for column in batch.schema.names if column != COUNTS_COLUMN}
+    unusual = {column: value for column, value in texts.items() if not isinstance(value, str)}
+    if unusual:
+        raise TableError(f"{name} has a row without text in a column of ids", found=str(unusual))
+    return Row(counts=counts_matrix(batch[COUNTS_COLUMN].cast(COUNTS), name), **texts)

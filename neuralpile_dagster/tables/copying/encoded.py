@@ -1,4 +1,7 @@
-"""One encoded row: read from a file, or encoded in memory. The one place that decides how rows are encoded."""
+"""One encoded row: read from a file, its pages parsed and their checksums verified, or encoded in memory.
+
+The one place that decides how rows are encoded.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
-from neuralpile_dagster.tables.arrow_rows import Row, encoded_by_pyarrow, require_counts
+from neuralpile_dagster.tables.arrow_rows import EXAMPLE, Row, encoded_by_pyarrow, require_counts
 from neuralpile_dagster.tables.copying.footers import (
     ChunkFacts,
     ChunkPlace,
     ChunkStatistics,
-    SourceFooter,
-    decode_footer,
+    decode,
     encode,
     idl,
-    read_footer_bytes,
-    read_source_footer,
 )
-from neuralpile_dagster.tables.copying.pages import ForeignEncoding, describe_chunk, dictionary_value, page_content
 from neuralpile_dagster.tables.packed import MAX_VALUES, PackedCounts, pack, recognize
-from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA
 
 SOURCE_COLUMN = "source_dataset"
+_ZSTD = b"\x28\xb5\x2f\xfd"  # begins every zstd frame (RFC 8878); no other page of ours would
+_LONGEST_HEADER = 65_536  # bytes; ours have ~30, a header with statistics of long strings some thousand
+_OTHER_PAGES = "pages other than one dictionary and one data page"
+_SMALL = 4_096  # bytes; chunks of ids repeat in thousands of rows
 _LONGEST_STATISTIC = 4_096
 """Bytes of a value that parquet-cpp (``max_statistics_size``) states as a minimum and maximum."""
 _LEVEL = 1
@@ -41,7 +44,10 @@ _SMALL_ROW = 32_768
 """Tokens of a row that pyarrow encodes in no time."""
 _TOLERATED = 1.03
 """Size of packed counts by that of pyarrow's runs above which the runs are taken, which are slower to read."""
-_ONE = np.zeros((1, 1), np.uint8)
+
+
+class ForeignEncoding(Exception):
+    """A row is not encoded as `RowWriter` does, so it cannot be copied; the message names the difference."""
 
 
 class EncodedChunk(NamedTuple):
@@ -50,11 +56,6 @@ class EncodedChunk(NamedTuple):
     data: memoryview
     facts: ChunkFacts
     statistics: ChunkStatistics | None
-
-
-def read_footer_of_rows(file: pa.NativeFile) -> SourceFooter:
-    """Read a file's footer; raises `ValueError` when it is damaged."""
-    return read_source_footer(file, [_example_footer(schema) for schema in (ROW_SCHEMA, PILE_SCHEMA)])
 
 
 def read_encoded(file: pa.NativeFile, places: Sequence[ChunkPlace]) -> list[EncodedChunk]:
@@ -168,7 +169,7 @@ def encode_row(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
             expected=", ".join(schema.names),
         )
     small = row.counts.size <= _SMALL_ROW
-    by_pyarrow, *ids = _by_pyarrow(row if small else replace(row, counts=_ONE), schema)
+    by_pyarrow, *ids = _by_pyarrow(row if small else replace(row, counts=EXAMPLE.counts), schema)
     if not row.counts.size:
         return [by_pyarrow, *ids]
     packed = pack(row.counts)
@@ -243,19 +244,122 @@ def _by_pyarrow(row: Row, schema: pa.Schema) -> list[EncodedChunk]:
 @functools.lru_cache(maxsize=1_024)
 def encode_source(source_dataset: str) -> EncodedChunk:
     """Encode the ``source_dataset`` column chunk of a row."""
-    return _by_pyarrow(_example_row(source_dataset), PILE_SCHEMA)[-1]
+    return _by_pyarrow(replace(EXAMPLE, source_dataset=source_dataset), PILE_SCHEMA)[-1]
 
 
-@functools.cache
-def example(schema: pa.Schema) -> bytes:
-    """Example file of one made-up row, whose footer shows how pyarrow describes files of this schema."""
-    return encoded_by_pyarrow(_example_row(""), schema)
+def describe_chunk(chunk: memoryview) -> ChunkFacts:
+    """Walk the pages of a column chunk of one row and verify their checksums.
+
+    Raises
+    ------
+    ForeignEncoding
+        The chunk is valid, as far as was read, but not one dictionary page and one data page with checksums.
+    ValueError
+        The chunk is damaged.
+    """
+    return _describe_small(bytes(chunk)) if len(chunk) <= _SMALL else _describe(chunk)
 
 
-@functools.cache
-def _example_footer(schema: pa.Schema) -> Any:
-    return decode_footer(read_footer_bytes(pa.BufferReader(example(schema))))
+def _describe(chunk: memoryview) -> ChunkFacts:
+    types = idl().PageType
+    position = uncompressed = 0
+    headers: list[Any] = []
+    ends = []
+    while position < len(chunk):
+        stream = io.BytesIO(chunk[position : position + _LONGEST_HEADER])
+        header = decode("PageHeader", stream)
+        start = position + stream.tell()
+        _require_canonical(header, chunk[position:start])
+        position = _page_end(chunk, start, header)
+        headers.append(header)
+        ends.append(position)
+        if [h.type for h in headers] != [types.DICTIONARY_PAGE, types.DATA_PAGE][: len(headers)]:
+            raise ForeignEncoding(_OTHER_PAGES)
+        _verify(chunk[start:position], header.crc)
+        uncompressed += stream.tell() + header.uncompressed_page_size
+    if len(headers) != 2:
+        raise ForeignEncoding(_OTHER_PAGES)
+    dictionary, data = headers[0].dictionary_page_header, headers[1].data_page_header
+    if dictionary is None or data is None:
+        raise ValueError("a page header lacks its own part")
+    values = (dictionary.num_values, data.num_values)
+    encodings = {dictionary.encoding, data.encoding, data.definition_level_encoding, data.repetition_level_encoding}
+    if None in values or None in encodings:
+        raise ValueError("a page header lacks its encodings or number of values")
+    levels = {data.definition_level_encoding, data.repetition_level_encoding}
+    if levels != {idl().Encoding.RLE} or not encodings <= _encodings_of_ours():
+        raise ForeignEncoding("encodings other than those of the row writer")
+    return ChunkFacts(
+        num_values=data.num_values,
+        dictionary_values=dictionary.num_values,
+        dictionary_content=headers[0].uncompressed_page_size,
+        uncompressed=uncompressed,
+        compressed=position,
+        dictionary=ends[0],
+        encodings=tuple(sorted(encodings)),
+        encoding_stats=((types.DICTIONARY_PAGE, dictionary.encoding, 1), (types.DATA_PAGE, data.encoding, 1)),
+    )
 
 
-def _example_row(source_dataset: str) -> Row:
-    return Row(_ONE, "", "", "", source_dataset)
+def page_content(page: memoryview) -> bytes:
+    """Decompress a page (header included) that `describe_chunk` has seen; `ValueError` when that fails."""
+    stream = io.BytesIO(page[:_LONGEST_HEADER])
+    header = decode("PageHeader", stream)
+    if header.uncompressed_page_size == 0:
+        return b""
+    try:
+        # raises as well when there is less content than the header says
+        content: bytes = pa.Codec("zstd").decompress(
+            page[stream.tell() :], max(header.uncompressed_page_size, 0), asbytes=True
+        )
+    except OSError as error:
+        raise ValueError(f"a page that cannot be decompressed: {error}") from error
+    return content
+
+
+def dictionary_value(page: bytes) -> bytes | None:
+    """The one text of a dictionary page (header included), None for a null; `ValueError` when it has another form."""
+    content = page_content(memoryview(page))
+    if not content:
+        return None
+    length = int.from_bytes(content[:4], "little")
+    if len(content) != 4 + length:
+        raise ValueError(f"a dictionary page of {len(content)} bytes for one text of {length} bytes")
+    return content[4:]
+
+
+def _encodings_of_ours() -> set[int]:
+    """Encodings that pyarrow writes for dictionary-encoded columns, in either version of the format."""
+    known = idl().Encoding
+    return {known.PLAIN, known.PLAIN_DICTIONARY, known.RLE, known.RLE_DICTIONARY}
+
+
+@functools.lru_cache(maxsize=8_192)
+def _describe_small(chunk: bytes) -> ChunkFacts:
+    return _describe(memoryview(chunk))
+
+
+def _verify(page: memoryview, crc: int | None) -> None:
+    if crc is None:
+        raise ForeignEncoding("pages without checksums")
+    if zlib.crc32(page) != crc & 0xFFFFFFFF:
+        raise ValueError("a page's checksum is wrong")
+    if page[: len(_ZSTD)] != _ZSTD:
+        raise ForeignEncoding("another compression than zstd")
+
+
+def _require_canonical(header: object, found: memoryview) -> None:
+    """Require that a header re-encodes to the same bytes: it has no checksum, and thriftpy2 skips unknown fields."""
+    written = io.BytesIO()
+    encode(header, written)
+    if written.getvalue() != found:
+        raise ForeignEncoding("page headers of an unknown form")
+
+
+def _page_end(chunk: memoryview, start: int, header: object) -> int:
+    length = getattr(header, "compressed_page_size", None)
+    if length is None or not 0 <= length <= len(chunk) - start:
+        raise ValueError("a page reaches beyond its column chunk")
+    if getattr(header, "uncompressed_page_size", None) is None or getattr(header, "type", None) is None:
+        raise ValueError("a page header lacks its size or type")
+    return start + length

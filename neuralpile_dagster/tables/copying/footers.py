@@ -17,12 +17,15 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.tables.arrow_rows import EXAMPLE, encoded_by_pyarrow
+from neuralpile_dagster.tables.schemas import PILE_SCHEMA, ROW_SCHEMA
 
 MAX_KNOWN_ROWS = 100_000
 """Row groups whose places are cached (~1 kB each)."""
@@ -110,28 +113,22 @@ class Footers:
 _DECODED = Footers(MAX_KNOWN_ROWS)  # by digest: every shard reads the same files
 
 
-def read_source_footer(file: pa.NativeFile, examples: Sequence[Any]) -> SourceFooter:
-    """Read the parts of a file's footer needed to copy rows.
-
-    Parameters
-    ----------
-    file : pyarrow.NativeFile
-    examples : sequence of FileMetaData
-        Footers of `RowWriter`; a file can be copied from when its schema is that of one of them.
-
-    Raises
-    ------
-    ValueError
-        The footer is damaged.
-    """
+def read_source_footer(file: pa.NativeFile) -> SourceFooter:
+    """Read the parts of a file's footer needed to copy rows; raises `ValueError` when it is damaged."""
     content = read_footer_bytes(file)
-    return _DECODED.get(hashlib.sha256(content).digest(), lambda: _source_footer(decode_footer(content), examples))
+    return _DECODED.get(hashlib.sha256(content).digest(), lambda: _source_footer(decode_footer(content)))
 
 
-def _source_footer(footer: Any, examples: Sequence[Any]) -> SourceFooter:
+@functools.cache
+def _example_footer(schema: pa.Schema) -> Any:
+    """Footer of an example file of one row, which shows how pyarrow describes files of this schema."""
+    return decode_footer(read_footer_bytes(pa.BufferReader(encoded_by_pyarrow(EXAMPLE, schema))))
+
+
+def _source_footer(footer: Any) -> SourceFooter:
     try:
         group_rows = tuple(int(group.num_rows) for group in footer.row_groups)
-        foreign = _why_foreign(footer, group_rows, examples)
+        foreign = _why_foreign(footer, group_rows)
         rows = () if foreign else tuple(tuple(map(_place, group.columns)) for group in footer.row_groups)
     except (TypeError, AttributeError) as error:  # a field that the IDL requires is missing
         raise ValueError(f"its footer is incomplete ({error})") from error
@@ -140,13 +137,11 @@ def _source_footer(footer: Any, examples: Sequence[Any]) -> SourceFooter:
     return SourceFooter(foreign, group_rows, rows)
 
 
-def _why_foreign(footer: Any, group_rows: Sequence[int], examples: Sequence[Any]) -> str | None:
+def _why_foreign(footer: Any, group_rows: Sequence[int]) -> str | None:
     if not (footer.created_by or "").startswith(_WRITER):
         return "written by another program"
-    if not any(
-        footer.schema == example.schema and footer.key_value_metadata == example.key_value_metadata
-        for example in examples
-    ):
+    examples = (_example_footer(ROW_SCHEMA), _example_footer(PILE_SCHEMA))
+    if (footer.schema, footer.key_value_metadata) not in [(each.schema, each.key_value_metadata) for each in examples]:
         return "other columns or types"
     if any(rows != 1 for rows in group_rows):
         return "several rows in a row group"
@@ -218,13 +213,12 @@ class FooterWriter:
 
     Parameters
     ----------
-    example : bytes
-        A file of one row as `RowWriter` makes it: schema, Arrow schema, codec
-        and the writer's name are taken from its footer.
+    schema : pyarrow.Schema
+        Of the rows. Arrow schema, codec and the writer's name are taken from the footer of an example.
     """
 
-    def __init__(self, example: bytes) -> None:
-        self._file: Any = decode_footer(read_footer_bytes(pa.BufferReader(example)))
+    def __init__(self, schema: pa.Schema) -> None:
+        self._file = copy(_example_footer(schema))
         self._columns = [column.meta_data for column in self._file.row_groups[0].columns]
 
     def write(self, rows: Sequence[PlacedRow], stream: BinaryIO) -> None:
