@@ -22,7 +22,7 @@ from neuralpile_dagster.checks.registry import (
 )
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.errors import CatalogError, did_you_mean
-from neuralpile_dagster.hub import LoadableHub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis, PlannedPile
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.settings import Settings
@@ -50,13 +50,13 @@ def judge_component(evidence: ComponentEvidence) -> dict[str, Verdict]:
     return {check.name: check.run(evidence) for check in COMPONENT_CHECKS}
 
 
-def judge_pile(store: Store, of: Pile, settings: Settings, hub: LoadableHub) -> dict[str, Verdict]:
+def judge_pile(store: Store, of: Pile, settings: Settings, hub: Hub) -> dict[str, Verdict]:
     """All verdicts on a published pile, by the name of the check."""
     evidence = pile.read_evidence(store, of, settings, hub)
     return {check.name: check.run(evidence) for check in PILE_CHECKS}
 
 
-def judge_made(of: PlannedPile, row: PileAnalysis, hub: LoadableHub) -> dict[str, Verdict]:
+def judge_made(of: PlannedPile, row: PileAnalysis, hub: Hub) -> dict[str, Verdict]:
     """All verdicts on something made of a pile, by the name of the check."""
     evidence = motifs.read_evidence(of, row, hub)
     return {check.name: check.run(evidence) for check in MOTIF_CHECKS if check.layer == row.checks}

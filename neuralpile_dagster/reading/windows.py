@@ -115,9 +115,9 @@ class Windows:
         if data := _torch_data():
             data.IterableDataset.register(Windows)
         self.pile = pile
-        chosen = select(pile, split, units, datasets, exclude, hold_out, held_out)
-        lengths = pile.segments["n_bins"].to_numpy()[chosen.rows]
-        self._rows = chosen.rows[lengths >= n_bins]
+        rows, self._units = select(pile, split, units, datasets, exclude, hold_out, held_out)
+        lengths = pile.segments["n_bins"].to_numpy()[rows]
+        self._rows = rows[lengths >= n_bins]
         self.n_rows, self.n_too_short = len(self._rows), int(np.sum(lengths < n_bins))
         if not self.n_rows:
             found = f"the longest has {lengths.max():,} bins" if len(lengths) else "no row is chosen"
@@ -127,7 +127,6 @@ class Windows:
                 expected=f"rows of {split or 'any split'} that have such units, of such datasets and sessions",
                 remedy="check units, datasets, exclude and hold_out; split=None reads the rows of all splits",
             )
-        self._units = chosen.units
         self._rules = Rules(n_bins, batch_size, batch_by == "session", lanes, buffer_rows // lanes, shuffle)
         self._start_s = _seconds(pile.segments["start_s"].to_pylist())
         self._sessions = pile.segments["session"].to_numpy()

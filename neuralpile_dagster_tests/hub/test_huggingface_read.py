@@ -147,9 +147,7 @@ def test_a_file_that_is_not_there_is_an_error(server: HubServer):
 def test_a_private_repository_is_not_read_without_its_token(tmp_path: Path, folder: Path):
     with HubServer(tmp_path / "server") as server:
         hub_for(server, private=True).publish("x", folder, quiet)
-        assert list(hub_for(server).repositories()) == ["x"]
         assert hub_for(server).files("x") == list_folder(folder)
-        assert list(hub_for(server, token="hf_other").repositories()) == []
         assert hub_for(server, token="hf_other").files("x") == ()
 
 
@@ -163,13 +161,6 @@ def test_what_is_open_stays_the_version_that_was_opened(tmp_path: Path):
             (folder / SHARD).write_bytes(random.Random(5).randbytes(SIZE))
             hub_for(server).publish("x", folder, quiet)
             assert head + file.read() == before
-
-
-def test_repositories_of_the_namespace_are_listed(tmp_path: Path):
-    with HubServer(tmp_path / "server") as server:
-        for name in ("lab/b", "lab/a", "other/c"):
-            server.store.create(name, private=False)
-        assert list(hub_for(server).repositories()) == ["a", "b"]
 
 
 def test_parquet_is_read_through_it_row_by_row(tmp_path: Path):

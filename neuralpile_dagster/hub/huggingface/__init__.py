@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder
 from neuralpile_dagster.hub.huggingface.client import FAILURES, HUB_POLICY, Secrets, explain, install
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
-from neuralpile_dagster.hub.huggingface.read import PinnedRepository, buffered, dataset_names, remote_files
+from neuralpile_dagster.hub.huggingface.read import PinnedRepository, buffered, remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.retry import RetryPolicy
@@ -94,7 +93,6 @@ class HuggingFaceHub:
 
         Raises `HubError` when the token is missing or may not write.
         """
-        started = time.monotonic()
         self.require_credentials()
         repository = self.path(name)
         progress(f"{repository}: reading {folder}")
@@ -112,7 +110,6 @@ class HuggingFaceHub:
             changed=publishing.committing,
             files=files,
             bytes_sent=publishing.bytes_sent,
-            seconds=time.monotonic() - started,
         )
 
     def account(self) -> dict[str, Any]:
@@ -169,12 +166,6 @@ class HuggingFaceHub:
     def page(self, name: str) -> str:
         """See `Hub.page`."""
         return f"{self.endpoint}/datasets/{self.path(name)}"
-
-    def repositories(self) -> Iterator[str]:
-        """See `Hub.repositories`; sorted. Private ones are seen only with a token that may."""
-        with self._explained(self.namespace, "listing its repositories"):
-            names = dataset_names(self._api, self.namespace)
-        yield from names
 
     @contextmanager
     def _explained(self, repository: str, doing: str) -> Iterator[None]:
