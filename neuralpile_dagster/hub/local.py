@@ -38,6 +38,7 @@ from neuralpile_dagster.files import (
 from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import Model, document, read_document
+from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.store import NO_LINKS
 
 _ATTEMPTS = 5
@@ -82,6 +83,8 @@ class LocalHub:
         and `HubError` when the place is taken by something that is not ours.
         """
         versions = Versions(self.root / self.namespace / check_repository_name(name))
+        if ProcessSettings.from_environment().private:
+            progress(f"{name}: NEURALPILE_PRIVATE has no effect here: whoever may read {self.root} reads it")
         with explained(versions.link), versions.locked(progress):
             progress(f"{name}: reading {folder}")
             files = list_folder(folder)
@@ -111,7 +114,7 @@ class LocalHub:
             if current is None:
                 return list_folder(versions.link) if versions.link.is_dir() else ()
             try:
-                return versions.listing(current)
+                return listing(current)
             except FileNotFoundError:
                 if versions.current() == current:  # not replaced meanwhile, but a listing that is lost
                     return list_folder(current)
@@ -164,6 +167,24 @@ class _Version(Model):
     files: _Listing
 
 
+def listing(version: Path) -> _Listing:
+    """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
+    path = _listing_path(version)
+    text = path.read_bytes()
+    try:
+        if text.startswith(b"["):  # form 0
+            return _OLD_LISTING.validate_json(text)
+        return read_document(text, _Version, str(path)).files
+    except NewerDocument:
+        raise
+    except (DocumentError, ValueError) as error:  # what it says can be told from the files again
+        raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
+
+
+def _listing_path(version: Path) -> Path:
+    return version.with_name(f"{version.name}.json")
+
+
 @dataclass(frozen=True)
 class Versions:
     """The versions of the repository that readers find at ``link``."""
@@ -182,24 +203,11 @@ class Versions:
         target = self.link.parent / self.link.readlink()
         return target if target.is_dir() else None
 
-    def listing(self, version: Path) -> _Listing:
-        """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
-        path = self._listing_path(version)
-        text = path.read_bytes()
-        try:
-            if text.startswith(b"["):  # form 0
-                return _OLD_LISTING.validate_json(text)
-            return read_document(text, _Version, str(path)).files
-        except NewerDocument:
-            raise
-        except (DocumentError, ValueError) as error:  # what it says can be told from the files again
-            raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
-
     def published(self) -> _Listing:
         """What readers see was published with; empty when there is none, or its listing is unreadable."""
         current = self.current()
         try:
-            return self.listing(current) if current is not None else ()
+            return listing(current) if current is not None else ()
         except FileNotFoundError:
             return ()
 
@@ -250,7 +258,7 @@ class Versions:
         except FileNotFoundError as error:
             raise _changed(source, f"{error.filename} is missing") from error
         final = self._free_name(version)
-        write_bytes(self._listing_path(final), document(_Version(files=files)).encode())
+        write_bytes(_listing_path(final), document(_Version(files=files)).encode())
         temporary.rename(final)
         sync(self.folder)
         pointer = self.folder / temporary_name()
@@ -262,7 +270,7 @@ class Versions:
     def remove_others(self) -> None:
         """Remove all but the current version, and what interrupted publications left. Only under the lock."""
         current = self.current()
-        kept = {"lock"} if current is None else {"lock", current.name, self._listing_path(current).name}
+        kept = {"lock"} if current is None else {"lock", current.name, _listing_path(current).name}
         for path in self.folder.iterdir():
             if path.name in kept:
                 continue
@@ -270,9 +278,6 @@ class Versions:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    def _listing_path(self, version: Path) -> Path:
-        return version.with_name(f"{version.name}.json")
 
     def _free_name(self, version: str) -> Path:
         # the name is taken when the current version was damaged and is published again

@@ -337,7 +337,12 @@ class Pile:
         else:
             footers = [self._footer(path) for path in paths]
         files = [(path, _DATA.fullmatch(path)["split"], footer) for path, footer in zip(paths, footers, strict=True)]  # type: ignore[index]
-        return index_of(files, self._published_sessions, self.name, self.place, self._units_of)
+
+        def units_of(path: str, group: int) -> int:
+            """Units of a row whose session is in no table: its counts have to be read."""
+            return len(self._by_pyarrow(path, group))
+
+        return index_of(files, self._published_sessions, self.name, self.place, units_of)
 
     def _require_whole_splits(self, paths: Sequence[str]) -> None:
         """Raise `TableError` where files of a split are there, but not all that the table of segments names."""
@@ -365,10 +370,6 @@ class Pile:
             if guess < length <= file.size:
                 tail = read(file, file.size - length, length, name)
             return pq.read_metadata(pa.BufferReader(b"PAR1" + bytes(tail[-length:])))
-
-    def _units_of(self, path: str, group: int) -> int:
-        """Units of a row whose session is in no table: its counts have to be read."""
-        return len(self._by_pyarrow(path, group))
 
 
 def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) -> pa.Table:

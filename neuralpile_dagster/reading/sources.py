@@ -7,13 +7,16 @@ when one is opened: it needs numba.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from neuralpile_dagster.errors import HubError, TableError
+from neuralpile_dagster.errors import ConfigurationError, DocumentError, HubError, TableError
 from neuralpile_dagster.net.range_file import RangeFile
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.tables.footer import GET_AGAIN
 
 if TYPE_CHECKING:
     from neuralpile_dagster.motifs.tokens import Tokenizer
@@ -83,9 +86,22 @@ def open_repository(source: str | Path, revision: str | None = None, cache: bool
             f"{text} is not a published dataset",
             found="a file" if folder.is_file() else "no such folder",
             expected="a folder, owner/name on the Hugging Face Hub, or s3://bucket/prefix",
-            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else "",
+            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else _local_names(),
         )
     return _OnTheHub(found["name"], revision or found["revision"], cache)
+
+
+def _local_names() -> str:
+    """What this machine's local hub holds; empty where it has none."""
+    from neuralpile_dagster.hub.local import LocalHub
+
+    try:
+        settings = Settings.from_environment()
+        hub = LocalHub(settings.home / "hub", settings.namespace)
+    except (ConfigurationError, HubError):  # which are not what is wrong here
+        return ""
+    names = ", ".join(hub.repositories())
+    return f"choose one of {hub.root / hub.namespace}: {names}" if names else ""
 
 
 class _LocalFile(RangeFile):
@@ -137,6 +153,20 @@ class _Folder:
                 found="no such file, or the folder was replaced or removed while it was read",
                 remedy="open the pile again; to keep a version while others are published, read a copy of the folder",
             ) from error
+
+    def require_published(self, path: str, content: bytes) -> None:
+        """Raise `DocumentError` where a local hub lists another digest of a file; a copy of its folder has no list."""
+        from neuralpile_dagster.hub.local import listing
+
+        try:
+            stated = {file.path: file.sha256 for file in listing(self._folder)} if self.revision else {}
+        except FileNotFoundError:
+            return
+        found = hashlib.sha256(content).hexdigest()
+        if stated.get(path, found) != found:
+            raise DocumentError(
+                f"{self.place}/{path} is damaged", found=f"sha256 {found}", expected=stated[path], remedy=GET_AGAIN
+            )
 
 
 class _OnTheHub:
@@ -246,6 +276,8 @@ def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer
     for path in (TOKENIZER_FILE, VOCABULARY_FILE):
         with repository.open(path, whole=True) as file:
             contents.append(file.readall())
+        if isinstance(repository, _Folder):
+            repository.require_published(path, contents[-1])
     return Tokenizer(parse_files(repository.place, *contents))
 
 

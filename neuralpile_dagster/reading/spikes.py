@@ -1,8 +1,6 @@
-"""What is published beside spike counts: a session's spike times, and the tokenizer of a dataset of tokens.
+"""A session's spike times, which are published beside its spike counts: as arrays, and in the form of torch_brain.
 
-Bins of another width start from spike times; binning as the pile does it is in `binning`. Tokens themselves are read by
-any Parquet reader; what a tokenizer does belongs in `motifs`, which is imported only when one is opened: it needs
-numba.
+Bins of another width start from them; binning as the pile does it is in `binning`.
 """
 
 from __future__ import annotations
@@ -37,10 +35,13 @@ def spike_times(file: str | Path) -> list[np.ndarray]:
 
     Raises
     ------
+    ConfigurationError
+        There is no such file.
     TableError
         The file is damaged, is of another kind, or holds the counts of a session that was published without times.
     """
-    return _times(_trains(Path(file))[1])
+    trains = _trains(Path(file))[1]
+    return np.split(trains.spike_times, trains.ends[:-1]) if trains.n_units else []
 
 
 def to_brainset(file: str | Path, target: str | Path) -> None:
@@ -60,7 +61,7 @@ def to_brainset(file: str | Path, target: str | Path) -> None:
     Raises
     ------
     ConfigurationError
-        The package temporaldata is not installed.
+        There is no such file, or the package temporaldata is not installed.
     TableError
         See `spike_times`; or there is no spike.
     """
@@ -95,11 +96,14 @@ def to_brainset(file: str | Path, target: str | Path) -> None:
 
 
 def _trains(file: Path) -> tuple[Recording, SpikeTrains]:
+    if not file.is_file():
+        raise ConfigurationError(
+            f"the spike times {file} cannot be read",
+            found="a folder" if file.is_dir() else "no such file",
+            expected="spike_trains/<session>.parquet of a store, or spikes/<session>.parquet of a published repository",
+            remedy="correct the path, or copy the file to this machine first",
+        )
     recording = read_recording(file)
     if not isinstance(recording.data, SpikeTrains):
         raise TableError(f"{file} holds ready-made counts", expected="spike times, which the lab did not publish")
     return recording, recording.data
-
-
-def _times(trains: SpikeTrains) -> list[np.ndarray]:
-    return np.split(trains.spike_times, trains.ends[:-1]) if trains.n_units else []

@@ -222,8 +222,15 @@ class Windows:
         Raises
         ------
         ConfigurationError
-            The state is of another pile, version or order.
+            It is no state, or one of another pile, version or order.
         """
+        if not isinstance(state, dict) or not state.keys() >= {"format", "seed", "epoch", "samples", "selection"}:
+            raise ConfigurationError(
+                "this is not a state of Windows",
+                found=f"{state!r:.60}",
+                expected="what state_dict gives: a dict of format, seed, epoch, samples and selection",
+                remedy="where a checkpoint holds more than that, give its part",
+            )
         if state.get("format") != FORMAT or state.get("selection") != self._digest:
             raise ConfigurationError(
                 "this state is of another pile, or of windows in another order",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder
-from neuralpile_dagster.hub.huggingface.client import FAILURES, HUB_POLICY, Secrets, explain, install
+from neuralpile_dagster.hub.huggingface.client import HUB_POLICY, Secrets, explained, install
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
 from neuralpile_dagster.hub.huggingface.read import PinnedRepository, buffered, remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits
@@ -167,15 +167,9 @@ class HuggingFaceHub:
         """See `Hub.page`."""
         return f"{self.endpoint}/datasets/{self.path(name)}"
 
-    @contextmanager
-    def _explained(self, repository: str, doing: str) -> Iterator[None]:
+    def _explained(self, repository: str, doing: str) -> AbstractContextManager[None]:
         install(self.endpoint, self._policy)
-        try:
-            yield
-            return
-        except FAILURES as error:
-            problem = explain(error, repository, doing, self._secrets)
-        raise problem.error from problem.cause
+        return explained(repository, doing, self._secrets)
 
 
 def _described(pinned: PinnedRepository, row: RepoFile) -> RepositoryFile:

@@ -20,7 +20,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.client import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
+from neuralpile_dagster.hub.huggingface.client import HubGaveUp, Secrets, asked_wait_s, explain, explained, install
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, worth_retrying
 
@@ -166,7 +166,7 @@ class PinnedRepository:
     def download(self, path: str) -> Path:
         """The file in huggingface_hub's cache (``HF_HOME``), fetched if it is not there; raises as `Hub.open`."""
         install(self.endpoint, self.policy)
-        try:
+        with explained(self.name, f"downloading {path}", self.secrets):
             found = hf_hub_download(
                 self.name,
                 path,
@@ -175,7 +175,4 @@ class PinnedRepository:
                 endpoint=self.endpoint,
                 token=self.secrets.token,
             )
-            return Path(found)
-        except FAILURES as error:
-            problem = explain(error, self.name, f"downloading {path}", self.secrets)
-        raise problem.error from problem.cause
+        return Path(found)
