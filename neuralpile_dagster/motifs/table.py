@@ -124,12 +124,9 @@ def read_top(store: Store, record: TableRecord, n: int) -> tuple[np.ndarray, np.
     with store.open(record.file.key) as opened:
         parquet = open_parquet(opened, name)
         require_schema(parquet.schema_arrow, MOTIF_TABLE_SCHEMA, name)
-        parts, rows = [MOTIF_TABLE_SCHEMA.empty_table()], 0
+        groups = range(min(parquet.num_row_groups, -(-n // _GROUP_ROWS)))
         with damaged(name):
-            while rows < n and len(parts) <= parquet.num_row_groups:
-                parts.append(parquet.read_row_group(len(parts) - 1, use_threads=False))
-                rows += parts[-1].num_rows
-    table = pa.concat_tables(parts).slice(0, n).combine_chunks()
+            table = parquet.read_row_groups(groups, use_threads=False).slice(0, n)
     patches = np.asarray(table["patch"].combine_chunks().flatten()).astype(np.uint8, copy=False)
     return (
         patches.reshape(table.num_rows, *record.shape),
@@ -238,15 +235,13 @@ class _Tail:
 
 
 def _write_table(path: Path, patches: np.ndarray, frequencies: np.ndarray, total: int) -> None:
-    with pq.ParquetWriter(path, MOTIF_TABLE_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-        for start in range(0, max(len(frequencies), 1), _GROUP_ROWS):
-            part = slice(start, start + _GROUP_ROWS)
-            columns = [
-                lists_array(patches[part], MOTIF_TABLE_SCHEMA.field("patch").type),
-                shared_array(frequencies[part]),
-                shared_array(frequencies[part] / total),
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA))
+    columns = [
+        lists_array(patches, MOTIF_TABLE_SCHEMA.field("patch").type),
+        shared_array(frequencies),
+        shared_array(frequencies / total),
+    ]
+    table = pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA)
+    pq.write_table(table, path, row_group_size=_GROUP_ROWS, compression="zstd", write_page_checksum=True)
 
 
 def build_bucket(
