@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -67,8 +66,8 @@ class Hub(Protocol):
         """The files of the repository's current version, in path order; empty when there is none."""
         ...
 
-    def open(self, name: str, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open one file of the current version for seekable reading."""
+    def open(self, name: str, path: str) -> BinaryIO:
+        """Open one file of the current version for seekable reading; the caller closes it."""
         ...
 
     def page(self, name: str) -> str | None:

@@ -120,13 +120,9 @@ class LocalHub:
                     return list_folder(current)
         raise _restless(versions.link)
 
-    @contextmanager
-    def open(self, name: str, path: str) -> Iterator[BinaryIO]:
+    def open(self, name: str, path: str) -> BinaryIO:
         """See `Hub.open`. Raises `HubError` when the repository has no such file."""
-        with self._open(self.path(name), path) as file:
-            yield file
-
-    def _open(self, link: Path, path: str) -> BinaryIO:
+        link = self.path(name)
         for _ in range(_ATTEMPTS):
             folder = link.resolve()
             target = (folder / path).resolve()

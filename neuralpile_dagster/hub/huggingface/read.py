@@ -7,7 +7,6 @@ and `hub`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ _KEPT = (".gitattributes",)
 """Files that the Hub itself adds to a repository: neither published, nor listed, nor deleted."""
 _REQUEST_BYTES = 1 << 24
 """Most bytes asked for at once: what a broken connection can cost."""
-_BUFFER_BYTES = 1 << 18
 
 
 def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
@@ -140,11 +138,6 @@ class HubFile(RangeFile):
             reason = f"status {response.status_code} and {len(response.content):,} bytes"
             raise AttemptFailed(reason, asked_wait_s(response.headers))
         return response.content
-
-
-def buffered(file: HubFile) -> io.BufferedReader:
-    """The file with a small read-ahead; large reads go past it."""
-    return io.BufferedReader(file, _BUFFER_BYTES)
 
 
 @dataclass(frozen=True)
