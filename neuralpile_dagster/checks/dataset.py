@@ -20,7 +20,7 @@ from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
-from neuralpile_dagster.hub import Hub, LoadableHub, card_metadata, list_folder
+from neuralpile_dagster.hub import Hub, card_metadata, list_folder
 from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.publish.configs import open_published
@@ -56,7 +56,7 @@ class ComponentEvidence:
     records: Mapping[str, CountsRecord]
     failed: Mapping[str, str]
     published: ComponentRecord
-    hub: LoadableHub
+    hub: Hub
     repository_name: str
     folder: Path
 
@@ -254,7 +254,7 @@ def _digests(hub: Hub, name: str) -> dict[str, str]:
     return {file.path: file.sha256 for file in list_folder(folder.resolve())} if folder.is_dir() else {}
 
 
-def users_read_what_was_made(hub: LoadableHub, name: str, folder: Path) -> Verdict:
+def users_read_what_was_made(hub: Hub, name: str, folder: Path) -> Verdict:
     """`datasets.load_dataset` gives the first row of every split as it is in ``folder``; files and card agree too.
 
     ``folder`` is where the publication was laid out; on another machine there

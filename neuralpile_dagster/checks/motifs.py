@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.hub import LoadableHub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.motifs import MotifTask
 from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PlannedPile
@@ -36,7 +36,7 @@ class MadeEvidence:
     of: PlannedPile
     row: PileAnalysis
     record: Any
-    hub: LoadableHub
+    hub: Hub
 
     @property
     def repository_name(self) -> str:
@@ -59,7 +59,7 @@ def _upstream(row: PileAnalysis) -> Iterator[PileAnalysis]:
         yield from _upstream(upstream)
 
 
-def read_evidence(of: PlannedPile, row: PileAnalysis, hub: LoadableHub) -> MadeEvidence:
+def read_evidence(of: PlannedPile, row: PileAnalysis, hub: Hub) -> MadeEvidence:
     """Something made of a pile as it is recorded now; raises `ConfigurationError` when it is not made yet."""
     record = of.record(row)
     if record is None:

@@ -17,7 +17,7 @@ from neuralpile_dagster.catalog.benchmarks import Benchmark, load_benchmarks
 from neuralpile_dagster.catalog.piles import PUBLISHED_BIN_WIDTH_S, PUBLISHED_TOKEN_SHARES, Pile
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.checks.model import Verdict, capped
-from neuralpile_dagster.hub import LoadableHub
+from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
 from neuralpile_dagster.merge.model import SPLITS, PilePlan, settings_of
@@ -35,7 +35,7 @@ class PileEvidence:
 
     published: PileRecord
     plan: PilePlan
-    hub: LoadableHub
+    hub: Hub
     repository_name: str
     folder: Path
     settings: Settings
@@ -43,7 +43,7 @@ class PileEvidence:
     benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
 
 
-def read_evidence(store: Store, pile: Pile, settings: Settings, hub: LoadableHub) -> PileEvidence:
+def read_evidence(store: Store, pile: Pile, settings: Settings, hub: Hub) -> PileEvidence:
     """A pile as it is published now, and its plan."""
     published = piles.require_published(store, pile, settings)
     plan = load_plan(store, piles.plan_path(pile, settings, published.plan[:8]))

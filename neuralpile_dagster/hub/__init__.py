@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -46,7 +45,6 @@ class Publication:
     changed: bool
     files: tuple[RepositoryFile, ...]
     bytes_sent: int
-    seconds: float
 
 
 class Hub(Protocol):
@@ -68,28 +66,20 @@ class Hub(Protocol):
         """The files of the repository's current version, in path order; empty when there is none."""
         ...
 
-    def open(self, name: str, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open one file of the current version for seekable reading."""
+    def open(self, name: str, path: str) -> BinaryIO:
+        """Open one file of the current version for seekable reading; the caller closes it."""
         ...
 
     def page(self, name: str) -> str | None:
         """Web page of a repository, for links on cards; None where a hub has none."""
         ...
 
-    def repositories(self) -> Iterator[str]:
-        """Names of the namespace's repositories."""
-        ...
-
-
-class LoadableHub(Hub, Protocol):
-    """A hub whose repositories `datasets.load_dataset` finds."""
-
     def path(self, name: str) -> Path | str:
         """What to give to `datasets.load_dataset`."""
         ...
 
 
-def open_hub(settings: Settings) -> LoadableHub:
+def open_hub(settings: Settings) -> Hub:
     """The instance's hub: a folder ``hub`` in its home, or the Hugging Face Hub."""
     if settings.hub == "hf":
         from neuralpile_dagster.hub.huggingface import HuggingFaceHub
@@ -134,24 +124,20 @@ def list_folder(folder: Path) -> tuple[RepositoryFile, ...]:
 
     Raises `HubError` when there is none. Files still being written are not listed.
     """
-    paths = sorted(path.relative_to(folder).as_posix() for path in _walk(folder))
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX))
+    paths = sorted(path.relative_to(folder).as_posix() for path in found)
     if not paths:
         raise HubError(
             f"{folder} has nothing to publish",
             found="no files" if folder.is_dir() else "no such folder",
             remedy="materialize the asset that makes the folder, then publish again",
         )
+
+    def describe(path: str) -> RepositoryFile:
+        return RepositoryFile(path=path, size=(folder / path).stat().st_size, sha256=sha256_once(folder / path))
+
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # hashing releases the GIL
-        return tuple(pool.map(lambda path: describe(folder, path), paths))
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX))
-
-
-def describe(folder: Path, path: str) -> RepositoryFile:
-    """One file of a folder, its digest read from the disk."""
-    return RepositoryFile(path=path, size=(folder / path).stat().st_size, sha256=sha256_once(folder / path))
+        return tuple(pool.map(describe, paths))
 
 
 def version_digest(files: Iterable[RepositoryFile]) -> str:

@@ -14,10 +14,8 @@ so the writers of such folders replace files by renaming, never in place.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +25,20 @@ from typing import BinaryIO
 from pydantic import TypeAdapter
 
 from neuralpile_dagster.errors import DocumentError, HubConflict, HubError, NewerDocument
-from neuralpile_dagster.files import explained, locked, require_free, sha256_once, sync, temporary_name, write_bytes
+from neuralpile_dagster.files import (
+    DigestWriter,
+    explained,
+    locked,
+    require_free,
+    sha256_once,
+    sync,
+    temporary_name,
+    write_bytes,
+)
 from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder, version_digest
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import Model, document, read_document
+from neuralpile_dagster.settings import ProcessSettings
 from neuralpile_dagster.store import NO_LINKS
 
 _ATTEMPTS = 5
@@ -74,14 +82,15 @@ class LocalHub:
         Raises `DiskFull` before anything is copied to a disk that is too small,
         and `HubError` when the place is taken by something that is not ours.
         """
-        started = time.monotonic()
         versions = Versions(self.root / self.namespace / check_repository_name(name))
+        if ProcessSettings.from_environment().private:
+            progress(f"{name}: NEURALPILE_PRIVATE has no effect here: whoever may read {self.root} reads it")
         with explained(versions.link), versions.locked(progress):
             progress(f"{name}: reading {folder}")
             files = list_folder(folder)
             version = version_digest(files)
             damaged = versions.damaged(folder, files)
-            changed = bool(damaged) or not versions.holds(files)
+            changed = bool(damaged) or versions.published() != files
             versions.remove_others()
             copied = versions.add(version, files, folder, progress) if changed else 0
             versions.remove_others()
@@ -95,7 +104,6 @@ class LocalHub:
             changed=changed,
             files=files,
             bytes_sent=copied,
-            seconds=time.monotonic() - started,
         )
 
     def files(self, name: str) -> tuple[RepositoryFile, ...]:
@@ -106,19 +114,15 @@ class LocalHub:
             if current is None:
                 return list_folder(versions.link) if versions.link.is_dir() else ()
             try:
-                return versions.listing(current)
+                return listing(current)
             except FileNotFoundError:
                 if versions.current() == current:  # not replaced meanwhile, but a listing that is lost
                     return list_folder(current)
         raise _restless(versions.link)
 
-    @contextmanager
-    def open(self, name: str, path: str) -> Iterator[BinaryIO]:
+    def open(self, name: str, path: str) -> BinaryIO:
         """See `Hub.open`. Raises `HubError` when the repository has no such file."""
-        with self._open(self.path(name), path) as file:
-            yield file
-
-    def _open(self, link: Path, path: str) -> BinaryIO:
+        link = self.path(name)
         for _ in range(_ATTEMPTS):
             folder = link.resolve()
             target = (folder / path).resolve()
@@ -139,7 +143,7 @@ class LocalHub:
         """See `Hub.page`: a folder has none."""
 
     def repositories(self) -> Iterator[str]:
-        """See `Hub.repositories`; sorted."""
+        """Names of the namespace's repositories, sorted."""
         folder = self.root / self.namespace
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_dir() and not path.name.startswith("."):
@@ -157,6 +161,24 @@ class _Version(Model):
     """What a version was published with."""
 
     files: _Listing
+
+
+def listing(version: Path) -> _Listing:
+    """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
+    path = _listing_path(version)
+    text = path.read_bytes()
+    try:
+        if text.startswith(b"["):  # form 0
+            return _OLD_LISTING.validate_json(text)
+        return read_document(text, _Version, str(path)).files
+    except NewerDocument:
+        raise
+    except (DocumentError, ValueError) as error:  # what it says can be told from the files again
+        raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
+
+
+def _listing_path(version: Path) -> Path:
+    return version.with_name(f"{version.name}.json")
 
 
 @dataclass(frozen=True)
@@ -177,41 +199,24 @@ class Versions:
         target = self.link.parent / self.link.readlink()
         return target if target.is_dir() else None
 
-    def listing(self, version: Path) -> _Listing:
-        """What a version was published with; raises `FileNotFoundError` when it is gone or unreadable."""
-        path = self._listing_path(version)
-        text = path.read_bytes()
-        try:
-            if text.startswith(b"["):  # form 0
-                return _OLD_LISTING.validate_json(text)
-            return read_document(text, _Version, str(path)).files
-        except NewerDocument:
-            raise
-        except (DocumentError, ValueError) as error:  # what it says can be told from the files again
-            raise FileNotFoundError(errno.ENOENT, f"unreadable: {error}", str(path)) from error
-
-    def _published(self) -> _Listing:
-        """What the current version was published with; empty when there is none, or its listing is unreadable."""
+    def published(self) -> _Listing:
+        """What readers see was published with; empty when there is none, or its listing is unreadable."""
         current = self.current()
         try:
-            return self.listing(current) if current is not None else ()
+            return listing(current) if current is not None else ()
         except FileNotFoundError:
             return ()
-
-    def holds(self, files: _Listing) -> bool:
-        """Whether readers see exactly these files; `damaged` says whether they are what they were."""
-        return self._published() == files
 
     def damaged(self, source: Path, files: _Listing) -> dict[str, str]:
         """Files of the current version that are not what was published, each with what was found instead.
 
         ``files`` are those of ``source``, just read: what is a link to one of them is not read again.
         """
-        current = self.current()
+        current = self.current() or self.link
         known = {file.path: file.sha256 for file in files}
         found = {}
-        for file in self._published():
-            path = (current or self.link) / file.path
+        for file in self.published():
+            path = current / file.path
             if _size(path) != file.size:
                 found[file.path] = f"{size:,} bytes" if (size := _size(path)) is not None else "missing"
                 continue
@@ -249,7 +254,7 @@ class Versions:
         except FileNotFoundError as error:
             raise _changed(source, f"{error.filename} is missing") from error
         final = self._free_name(version)
-        write_bytes(self._listing_path(final), document(_Version(files=files)).encode())
+        write_bytes(_listing_path(final), document(_Version(files=files)).encode())
         temporary.rename(final)
         sync(self.folder)
         pointer = self.folder / temporary_name()
@@ -261,7 +266,7 @@ class Versions:
     def remove_others(self) -> None:
         """Remove all but the current version, and what interrupted publications left. Only under the lock."""
         current = self.current()
-        kept = {"lock"} if current is None else {"lock", current.name, self._listing_path(current).name}
+        kept = {"lock"} if current is None else {"lock", current.name, _listing_path(current).name}
         for path in self.folder.iterdir():
             if path.name in kept:
                 continue
@@ -269,9 +274,6 @@ class Versions:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    def _listing_path(self, version: Path) -> Path:
-        return version.with_name(f"{version.name}.json")
 
     def _free_name(self, version: str) -> Path:
         # the name is taken when the current version was damaged and is published again
@@ -305,10 +307,8 @@ class Versions:
 
     def _kept(self, wanted: set[str]) -> dict[str, Path]:
         """Undamaged files of the current version, by digest, of those that are wanted."""
-        current = self.current()
-        if current is None:
-            return {}
-        paths = {file.sha256: current / file.path for file in self._published() if file.sha256 in wanted}
+        current = self.current() or self.link
+        paths = {file.sha256: current / file.path for file in self.published() if file.sha256 in wanted}
         return {digest: path for digest, path in paths.items() if path.is_file() and sha256_once(path) == digest}
 
 
@@ -330,13 +330,10 @@ def _linkable(files: Sequence[RepositoryFile], source: Path, folder: Path) -> bo
 
 
 def _copy(source: Path, target: Path, file: RepositoryFile) -> None:
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while block := reader.read(_BLOCK):
-            digest.update(block)
-            writer.write(block)
-    if digest.hexdigest() != file.sha256:
-        raise _changed(source, f"sha256 {digest.hexdigest()}, was {file.sha256}")
+    with source.open("rb") as reader, DigestWriter(target) as writer:
+        shutil.copyfileobj(reader, writer, _BLOCK)
+    if (digest := writer.hexdigest()) != file.sha256:
+        raise _changed(source, f"sha256 {digest}, was {file.sha256}")
 
 
 def _changed(source: Path, found: str) -> HubConflict:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import HubUnavailable
-from neuralpile_dagster.hub import Hub, LoadableHub, RepositoryFile, card_metadata, list_folder
+from neuralpile_dagster.hub import Hub, RepositoryFile, card_metadata, list_folder
 
 CARD = "README.md"
 _ROWS_AT_A_TIME = 1000
@@ -29,7 +29,7 @@ class _Split:
     num_examples: int | None
 
 
-def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
+def verify_publication(hub: Hub, name: str, folder: Path) -> list[str]:
     """Compare repository ``name`` with the folder that it was published from.
 
     Looked at are the files and their digests, the card's counts beside the
@@ -38,7 +38,7 @@ def verify_publication(hub: LoadableHub, name: str, folder: Path) -> list[str]:
 
     Parameters
     ----------
-    hub : LoadableHub
+    hub : Hub
         `local.LocalHub` or `huggingface.HuggingFaceHub`. `datasets` finds a
         Hugging Face Hub by HF_ENDPOINT, as it was when `datasets` was imported.
     name : str

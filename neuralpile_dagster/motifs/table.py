@@ -29,7 +29,7 @@ from neuralpile_dagster.motifs.counts import MotifCounts, as_texts, total_of
 from neuralpile_dagster.motifs.histogram import motif_writer, open_motifs, write_group
 from neuralpile_dagster.motifs.records import TOP, BucketRecord, MotifShape, TableRecord, Trained
 from neuralpile_dagster.records import StoredFile
-from neuralpile_dagster.store import Store, is_intact, map_items, put_file, read_record, write_record
+from neuralpile_dagster.store import Store, map_items, put_file, write_record
 from neuralpile_dagster.tables.arrow_rows import lists_array, shared_array
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA, MOTIF_TAIL_SCHEMA
@@ -54,7 +54,7 @@ def build_table(
     trained: Trained,
     top: int = TOP,
 ) -> TableRecord:
-    """Write the most frequent motifs of all buckets in order, unless that is done; the record is written last.
+    """Write the most frequent motifs of all buckets in order; the record is written last.
 
     Frequency descending, then the patch's bytes ascending. Silence is a motif like others. The same buckets give the
     same bytes. Memory: a part of a bucket (50 MB), and about 200 bytes for each of ``top``.
@@ -78,9 +78,6 @@ def build_table(
     StoreError, TableError
         The file of a bucket is missing or damaged.
     """
-    present = read_record(store, f"{prefix}.json", TableRecord)
-    if present is not None and present.inputs == inputs and all(is_intact(store, file) for file in present.files):
-        return present
     tail, best = _Tail(), MotifCounts.none(shape)
     silence = replace(best, patches=np.zeros((1, shape.cells), np.uint8), patch_counts=np.array([trained.silent]))
     motifs = (part for bucket in buckets for part in read_bucket(store, bucket.file, shape))
@@ -127,12 +124,9 @@ def read_top(store: Store, record: TableRecord, n: int) -> tuple[np.ndarray, np.
     with store.open(record.file.key) as opened:
         parquet = open_parquet(opened, name)
         require_schema(parquet.schema_arrow, MOTIF_TABLE_SCHEMA, name)
-        parts, rows = [MOTIF_TABLE_SCHEMA.empty_table()], 0
+        groups = range(min(parquet.num_row_groups, -(-n // _GROUP_ROWS)))
         with damaged(name):
-            while rows < n and len(parts) <= parquet.num_row_groups:
-                parts.append(parquet.read_row_group(len(parts) - 1, use_threads=False))
-                rows += parts[-1].num_rows
-    table = pa.concat_tables(parts).slice(0, n).combine_chunks()
+            table = parquet.read_row_groups(groups, use_threads=False).slice(0, n)
     patches = np.asarray(table["patch"].combine_chunks().flatten()).astype(np.uint8, copy=False)
     return (
         patches.reshape(table.num_rows, *record.shape),
@@ -241,15 +235,13 @@ class _Tail:
 
 
 def _write_table(path: Path, patches: np.ndarray, frequencies: np.ndarray, total: int) -> None:
-    with pq.ParquetWriter(path, MOTIF_TABLE_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-        for start in range(0, max(len(frequencies), 1), _GROUP_ROWS):
-            part = slice(start, start + _GROUP_ROWS)
-            columns = [
-                lists_array(patches[part], MOTIF_TABLE_SCHEMA.field("patch").type),
-                shared_array(frequencies[part]),
-                shared_array(frequencies[part] / total),
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA))
+    columns = [
+        lists_array(patches, MOTIF_TABLE_SCHEMA.field("patch").type),
+        shared_array(frequencies),
+        shared_array(frequencies / total),
+    ]
+    table = pa.Table.from_arrays(columns, schema=MOTIF_TABLE_SCHEMA)
+    pq.write_table(table, path, row_group_size=_GROUP_ROWS, compression="zstd", write_page_checksum=True)
 
 
 def build_bucket(
@@ -262,7 +254,7 @@ def build_bucket(
     whole: Sequence[StoredFile],
     left_out: Sequence[StoredFile] = (),
 ) -> BucketRecord:
-    """Sum a bucket of histograms and subtract that of others, unless that is done; the record is written last.
+    """Sum a bucket of histograms and subtract that of others; the record is written last.
 
     Memory: 40 bytes for each motif of the bucket.
 
@@ -283,9 +275,6 @@ def build_bucket(
     StoreError, TableError
         A file is missing, damaged, or counts what the others do not have.
     """
-    present = read_record(store, f"{prefix}.json", BucketRecord)
-    if present is not None and present.inputs == inputs and is_intact(store, present.file):
-        return present
     motifs = _total(store, whole, shape, bucket)
     try:
         motifs = motifs.minus(_total(store, left_out, shape, bucket)) if left_out else motifs

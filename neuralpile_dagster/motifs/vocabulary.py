@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import ConfigurationError, DocumentError, TableError
-from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs.counts import keys_of
 from neuralpile_dagster.motifs.given import given_motifs
 from neuralpile_dagster.motifs.nearest import MAX_NEAREST_CELLS, Lookup, References
@@ -317,9 +317,14 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
             found=f"no {missing[0].name}",
             expected=f"{TOKENIZER_FILE} and {VOCABULARY_FILE}",
         )
-    document = parse_document(document_path.read_bytes(), str(document_path))
-    with pa.OSFile(str(path), "rb") as source:
-        return parse_vocabulary(document, source, str(path), sha256_of(path))
+    return parse_files(str(found), document_path.read_bytes(), path.read_bytes())
+
+
+def parse_files(place: str, tokenizer: bytes, vocabulary: bytes) -> Vocabulary:
+    """Parse both files of a folder or repository, ``place``; raises as `load_vocabulary`."""
+    document = parse_document(tokenizer, f"{place}/{TOKENIZER_FILE}")
+    digest = hashlib.sha256(vocabulary).hexdigest()
+    return parse_vocabulary(document, pa.BufferReader(vocabulary), f"{place}/{VOCABULARY_FILE}", digest)
 
 
 def parse_vocabulary(document: TokenizerDocument, file: pa.NativeFile, name: str, sha256: str) -> Vocabulary:

@@ -31,7 +31,7 @@ from neuralpile_dagster.store import Store, open_store
 if TYPE_CHECKING:
     from neuralpile_dagster.archives.model import Archive
     from neuralpile_dagster.catalog.model import Source
-    from neuralpile_dagster.hub import LoadableHub
+    from neuralpile_dagster.hub import Hub
     from neuralpile_dagster.net.retry import RetryPolicy
 
 _LOCKS = "runs"
@@ -52,7 +52,7 @@ class InstanceResource:
         """The archive that serves a source."""
         return open_archive(self.settings, source, limits)
 
-    def open_hub(self) -> LoadableHub:
+    def open_hub(self) -> Hub:
         """The hub to publish to."""
         return open_hub(self.settings)
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,25 +181,9 @@ def first_rows(store: Store, files: Iterable[StoredFile]) -> Iterator[Row]:
             yield read_preview(reader, 0)
 
 
-class _Held:
-    """An open file together with what it was opened with, so that closing one closes the other."""
-
-    def __init__(self, opened: AbstractContextManager[BinaryIO]) -> None:
-        self._opened = opened
-        self._file = opened.__enter__()
-
-    def close(self) -> None:
-        """Close the file and what it was opened with; a second call does nothing."""
-        if not self._file.closed:
-            self._opened.__exit__(None, None, None)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
 def open_published(hub: Hub, repository: str, path: str) -> pa.NativeFile:
     """Open a published file for random access; the caller closes it. Raises as `Hub.open` does."""
-    return pa.PythonFile(_Held(hub.open(repository, path)), "r")
+    return pa.PythonFile(hub.open(repository, path), "r")
 
 
 def published_sessions(hub: Hub, repository: str) -> int:

@@ -142,7 +142,7 @@ def _blocks(pile: Pile, row: int, layout: Layout) -> Iterator[np.ndarray]:
 
 
 def _rows(pile: Pile, split: str | None, exclude: Sequence[str], max_rows: int | None, seed: int) -> np.ndarray:
-    rows = select(pile, split, None, None, exclude, (), held_out=False).rows
+    rows, _ = select(pile, split, None, None, exclude, (), held_out=False)
     if max_rows is not None and max_rows < len(rows):
         random = np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(rows))
         rows = rows[np.sort(np.argsort(random, kind="stable")[:max_rows])]

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, numbers, session_keys, texts
-from neuralpile_dagster.reading.sources import Repository, open_repository
+from neuralpile_dagster.reading.sources import Repository, open_repository, read
 from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix
 from neuralpile_dagster.tables.copying.copy import damaged_row
 from neuralpile_dagster.tables.copying.encoded import ForeignEncoding, unpack_counts
@@ -106,8 +106,7 @@ class Pile:
             return None
         table = f"{self.place}/{path}"
         with self._repository.open(path) as file, damaged(table, GET_AGAIN):
-            content = bytearray(file.size)
-            _fill(file, 0, memoryview(content), table)
+            content = read(file, 0, file.size, table)
             # by no thread of pyarrow's: one that holds a Python object while Python exits aborts the process
             parquet = open_parquet(pa.BufferReader(content), table, pre_buffer=False, remedy=GET_AGAIN)
             return parquet.read(use_threads=False)
@@ -262,7 +261,6 @@ class Pile:
         path, group, start, length = self._index.place(segment)
         name = f"{self.place}/{path}"
         file = self._file(path)
-        chunk = bytearray(length)
         if start < 0 or length < 0 or start + length > file.size:
             raise TableError(
                 f"{name} is damaged: row {group} lies outside of it",
@@ -270,7 +268,7 @@ class Pile:
                 expected=f"bytes {start:,} to {start + length:,}, as its footer says",
                 remedy=GET_AGAIN,
             )
-        _fill(file, start, memoryview(chunk), name)
+        chunk = read(file, start, length, name)
         with damaged_row(name, group, GET_AGAIN):
             try:
                 found = unpack_counts(memoryview(chunk))
@@ -338,7 +336,12 @@ class Pile:
         else:
             footers = [self._footer(path) for path in paths]
         files = [(path, _DATA.fullmatch(path)["split"], footer) for path, footer in zip(paths, footers, strict=True)]  # type: ignore[index]
-        return index_of(files, self._published_sessions, self.name, self.place, self._units_of)
+
+        def units_of(path: str, group: int) -> int:
+            """Units of a row whose session is in no table: its counts have to be read."""
+            return len(self._by_pyarrow(path, group))
+
+        return index_of(files, self._published_sessions, self.name, self.place, units_of)
 
     def _require_whole_splits(self, paths: Sequence[str]) -> None:
         """Raise `TableError` where files of a split are there, but not all that the table of segments names."""
@@ -360,26 +363,12 @@ class Pile:
         """The footer alone is given to pyarrow, which otherwise reads more."""
         name = f"{self.place}/{path}"
         with self._repository.open(path) as file, damaged(name, GET_AGAIN):
-            tail = bytearray(min(1 << 16, file.size))
-            _fill(file, file.size - len(tail), memoryview(tail), name)
+            guess = min(1 << 16, file.size)
+            tail = read(file, file.size - guess, guess, name)
             length = int.from_bytes(tail[-8:-4], "little") + 8
-            if len(tail) < length <= file.size:
-                tail = bytearray(length)
-                _fill(file, file.size - length, memoryview(tail), name)
+            if guess < length <= file.size:
+                tail = read(file, file.size - length, length, name)
             return pq.read_metadata(pa.BufferReader(b"PAR1" + bytes(tail[-length:])))
-
-    def _units_of(self, path: str, group: int) -> int:
-        """Units of a row whose session is in no table: its counts have to be read."""
-        return len(self._by_pyarrow(path, group))
-
-
-def _fill(file: RangeFile, start: int, target: memoryview, name: str) -> None:
-    done = 0
-    while done < len(target):
-        try:
-            done += file.fill(start + done, target[done:])
-        except OSError as error:
-            raise TableError(f"{name} cannot be read", found=str(error)) from error
 
 
 def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) -> pa.Table:

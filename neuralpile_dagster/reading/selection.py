@@ -6,7 +6,6 @@ Names that match nothing are errors: a held-out session that is misspelled would
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
 KINDS = ("dataset", "session", "subject", "benchmark")
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Rows and units of a pile.
-
-    Attributes
-    ----------
-    rows : numpy.ndarray, int64, shape (n_rows,)
-        Row numbers in `Pile.segments`.
-    units : dict of int to numpy.ndarray
-        By session: rows of its counts, int64, shape (n_chosen,), at least one; a session without is not chosen.
-    """
-
-    rows: np.ndarray
-    units: dict[int, np.ndarray]
-
-
 def select(
     pile: Pile,
     split: str | None,
@@ -47,8 +30,16 @@ def select(
     exclude: Sequence[str],
     hold_out: Sequence[str],
     held_out: bool,
-) -> Selection:
-    """Apply arguments of a job: see `windows.Windows`; raises `ConfigurationError` as it does."""
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Apply arguments of a job: see `windows.Windows`; raises `ConfigurationError` as it does.
+
+    Returns
+    -------
+    rows : numpy.ndarray, int64, shape (n_rows,)
+        Row numbers in `Pile.segments`.
+    units : dict of int to numpy.ndarray
+        By session: rows of its counts, int64, shape (n_chosen,), at least one; a session without is not chosen.
+    """
     keys = session_keys(pile.sessions, pile.name)
     known = sorted({source for source, *_ in keys})
     for name in datasets or ():
@@ -66,7 +57,7 @@ def select(
         if split not in splits:
             raise _unknown("split", split, sorted(set(splits)))
         chosen &= np.array([each == split for each in splits])
-    return Selection(np.flatnonzero(chosen).astype(np.int64), by_session)
+    return np.flatnonzero(chosen).astype(np.int64), by_session
 
 
 def matches(pile: Pile, selectors: Sequence[str], keys: Sequence[Key]) -> np.ndarray:

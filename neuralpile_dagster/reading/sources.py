@@ -1,22 +1,25 @@
-"""Where a published dataset is read from: a folder, the Hugging Face Hub, or S3, at one version of it.
+"""Where what is published is read from: a folder, the Hugging Face Hub, or S3, at one version of it.
 
-Lists the files of that version and opens them for reading by ranges. What is in the files belongs to `pile`.
+Lists the files of that version and opens them for reading by ranges, and opens the tokenizer of a dataset of tokens,
+two small files. What is in the other files belongs to `pile`, what a tokenizer does to `motifs`, which is imported only
+when one is opened: it needs numba.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from neuralpile_dagster.errors import HubError
+from neuralpile_dagster.errors import ConfigurationError, DocumentError, HubError, TableError
 from neuralpile_dagster.net.range_file import RangeFile
+from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.tables.footer import GET_AGAIN
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.hub.huggingface.read import PinnedRepository
+    from neuralpile_dagster.motifs.tokens import Tokenizer
     from neuralpile_dagster.store.s3 import S3Store
 
 FOLDERS = (
@@ -52,20 +55,11 @@ class Repository(Protocol):
         Whether reading costs a round trip over a network.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def place(self) -> str: ...  # noqa: D102
-
-    @property
-    def revision(self) -> str | None: ...  # noqa: D102
-
-    @property
-    def paths(self) -> frozenset[str]: ...  # noqa: D102
-
-    @property
-    def is_remote(self) -> bool: ...  # noqa: D102
+    name: str
+    place: str
+    revision: str | None
+    paths: frozenset[str]
+    is_remote: bool
 
     def has(self, path: str) -> bool:
         """Whether there is such a file, listed in ``paths`` or not."""
@@ -92,9 +86,22 @@ def open_repository(source: str | Path, revision: str | None = None, cache: bool
             f"{text} is not a published dataset",
             found="a file" if folder.is_file() else "no such folder",
             expected="a folder, owner/name on the Hugging Face Hub, or s3://bucket/prefix",
-            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else "",
+            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else _local_names(),
         )
     return _OnTheHub(found["name"], revision or found["revision"], cache)
+
+
+def _local_names() -> str:
+    """What this machine's local hub holds; empty where it has none."""
+    from neuralpile_dagster.hub.local import LocalHub
+
+    try:
+        settings = Settings.from_environment()
+        hub = LocalHub(settings.home / "hub", settings.namespace)
+    except (ConfigurationError, HubError):  # which are not what is wrong here
+        return ""
+    names = ", ".join(hub.repositories())
+    return f"choose one of {hub.root / hub.namespace}: {names}" if names else ""
 
 
 class _LocalFile(RangeFile):
@@ -147,37 +154,35 @@ class _Folder:
                 remedy="open the pile again; to keep a version while others are published, read a copy of the folder",
             ) from error
 
+    def require_published(self, path: str, content: bytes) -> None:
+        """Raise `DocumentError` where a local hub lists another digest of a file; a copy of its folder has no list."""
+        from neuralpile_dagster.hub.local import listing
 
-@dataclass(frozen=True)
+        try:
+            stated = {file.path: file.sha256 for file in listing(self._folder)} if self.revision else {}
+        except FileNotFoundError:
+            return
+        found = hashlib.sha256(content).hexdigest()
+        if stated.get(path, found) != found:
+            raise DocumentError(
+                f"{self.place}/{path} is damaged", found=f"sha256 {found}", expected=stated[path], remedy=GET_AGAIN
+            )
+
+
 class _OnTheHub:
     """A repository of the Hugging Face Hub at one commit."""
 
-    full_name: str
-    asked: str | None
-    cache: bool
     is_remote = True
 
-    @cached_property
-    def _pinned(self) -> PinnedRepository:
+    def __init__(self, full_name: str, revision: str | None, cache: bool) -> None:
         from neuralpile_dagster.hub.huggingface import HuggingFaceHub
 
-        return HuggingFaceHub.from_environment(self.full_name.partition("/")[0]).pin(self.full_name, self.asked)
-
-    @property
-    def name(self) -> str:
-        return self.full_name.partition("/")[2]
-
-    @property
-    def place(self) -> str:
-        return f"hf://datasets/{self.full_name}@{self.revision}"
-
-    @property
-    def revision(self) -> str:
-        return self._pinned.commit
-
-    @property
-    def paths(self) -> frozenset[str]:
-        return frozenset(path for path in self._pinned.sizes if _is_read(path))
+        owner, _, self.name = full_name.partition("/")
+        self._pinned = HuggingFaceHub.from_environment(owner).pin(full_name, revision)
+        self._cache = cache
+        self.revision: str | None = self._pinned.commit
+        self.place = f"hf://datasets/{full_name}@{self.revision}"
+        self.paths = frozenset(filter(_is_read, self._pinned.sizes))
 
     def has(self, path: str) -> bool:
         return path in self._pinned.sizes
@@ -185,20 +190,19 @@ class _OnTheHub:
     def open(self, path: str, *, whole: bool = False) -> RangeFile:
         if path not in self._pinned.sizes:
             raise HubError(f"{self.place}/{path} is missing", found="no such file in this repository")
-        return _LocalFile(self._pinned.download(path)) if self.cache and whole else self._pinned.open(path)
+        return _LocalFile(self._pinned.download(path)) if self._cache and whole else self._pinned.open(path)
 
 
 class _Bucket:
     """A copy of a published folder on S3."""
 
     is_remote = True
-    revision = None
+    revision: str | None = None
 
     def __init__(self, location: str) -> None:
         self.place, self.name = location, location.rpartition("/")[2]
         self._stores: dict[int, S3Store] = {}
-        paths = [key for name in FOLDERS for key in self._store.keys(name)]
-        self.paths = frozenset(filter(_is_read, paths))
+        self.paths = frozenset(key for name in FOLDERS for key in self._store.keys(name) if _is_read(key))
 
     @property
     def _store(self) -> S3Store:
@@ -220,4 +224,67 @@ class _Bucket:
 
 
 def _is_read(path: str) -> bool:
-    return path.endswith(".parquet") and path.count("/") == 1 and path.startswith(tuple(f"{name}/" for name in FOLDERS))
+    folder, _, name = path.partition("/")
+    return folder in FOLDERS and "/" not in name and name.endswith(".parquet")
+
+
+def read(file: RangeFile, start: int, length: int, name: str) -> bytearray:
+    """Bytes of an opened file, all of them; raises `TableError` with its ``name`` where it ends before."""
+    content, done = bytearray(length), 0
+    while done < length:
+        try:
+            done += file.fill(start + done, memoryview(content)[done:])
+        except OSError as error:
+            raise TableError(f"{name} cannot be read", found=str(error)) from error
+    return content
+
+
+def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer:
+    """Open the tokenizer that a dataset of tokens was made with; reads two small files.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder of a local hub or a copy of one, ``owner/name`` on the Hugging Face Hub (HF_TOKEN and HF_ENDPOINT are
+        heeded), or ``s3://bucket/prefix`` (``AWS_*`` are heeded).
+    revision : str, optional
+        Branch, tag or commit on the Hugging Face Hub, main when not given.
+
+    Returns
+    -------
+    neuralpile_dagster.motifs.Tokenizer
+
+    Raises
+    ------
+    HubError, StoreError
+        There is no such dataset, or it has no tokenizer.
+    DocumentError, TableError
+        The files are damaged, or of a newer version.
+    TransientError
+        The hub or S3 cannot be reached now.
+    """
+    from neuralpile_dagster.motifs.records import TOKENIZER_FILE, VOCABULARY_FILE
+    from neuralpile_dagster.motifs.tokens import Tokenizer
+    from neuralpile_dagster.motifs.vocabulary import parse_files
+
+    if Path(source).expanduser().is_file():
+        raise _no_tokenizer(str(source), "a file")
+    repository = open_repository(source, revision)
+    if not repository.has(TOKENIZER_FILE):
+        raise _no_tokenizer(repository.place, f"no {TOKENIZER_FILE}")
+    contents = []
+    for path in (TOKENIZER_FILE, VOCABULARY_FILE):
+        with repository.open(path, whole=True) as file:
+            contents.append(file.readall())
+        if isinstance(repository, _Folder):
+            repository.require_published(path, contents[-1])
+    return Tokenizer(parse_files(repository.place, *contents))
+
+
+def _no_tokenizer(place: str, found: str) -> HubError:
+    return HubError(
+        f"{place} is no tokenized pile",
+        found=found,
+        expected="a folder or repository with tokenizer.json and vocabulary.parquet",
+        remedy="name that of a pile's tokens, <pile>-1x15-32k or with another shape or size",
+    )

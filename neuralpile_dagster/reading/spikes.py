@@ -1,27 +1,22 @@
-"""What is published beside spike counts: a session's spike times, and the tokenizer of a dataset of tokens.
+"""A session's spike times, which are published beside its spike counts: as arrays, and in the form of torch_brain.
 
-Bins of another width start from spike times; binning as the pile does it is in `binning`. Tokens themselves are read by
-any Parquet reader; what a tokenizer does belongs in `motifs`, which is imported only when one is opened: it needs
-numba.
+Bins of another width start from them; binning as the pile does it is in `binning`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
-from neuralpile_dagster.errors import ConfigurationError, HubError, TableError
+from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.files import atomic_write
-from neuralpile_dagster.reading.sources import Repository, open_repository
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.tables.spike_trains import read_recording
 
 if TYPE_CHECKING:
-    from neuralpile_dagster.motifs.tokens import Tokenizer
+    pass
 
 
 def spike_times(file: str | Path) -> list[np.ndarray]:
@@ -40,10 +35,13 @@ def spike_times(file: str | Path) -> list[np.ndarray]:
 
     Raises
     ------
+    ConfigurationError
+        There is no such file.
     TableError
         The file is damaged, is of another kind, or holds the counts of a session that was published without times.
     """
-    return _times(_trains(Path(file))[1])
+    trains = _trains(Path(file))[1]
+    return np.split(trains.spike_times, trains.ends[:-1]) if trains.n_units else []
 
 
 def to_brainset(file: str | Path, target: str | Path) -> None:
@@ -63,7 +61,7 @@ def to_brainset(file: str | Path, target: str | Path) -> None:
     Raises
     ------
     ConfigurationError
-        The package temporaldata is not installed.
+        There is no such file, or the package temporaldata is not installed.
     TableError
         See `spike_times`; or there is no spike.
     """
@@ -98,69 +96,14 @@ def to_brainset(file: str | Path, target: str | Path) -> None:
 
 
 def _trains(file: Path) -> tuple[Recording, SpikeTrains]:
+    if not file.is_file():
+        raise ConfigurationError(
+            f"the spike times {file} cannot be read",
+            found="a folder" if file.is_dir() else "no such file",
+            expected="spike_trains/<session>.parquet of a store, or spikes/<session>.parquet of a published repository",
+            remedy="correct the path, or copy the file to this machine first",
+        )
     recording = read_recording(file)
     if not isinstance(recording.data, SpikeTrains):
         raise TableError(f"{file} holds ready-made counts", expected="spike times, which the lab did not publish")
     return recording, recording.data
-
-
-def _times(trains: SpikeTrains) -> list[np.ndarray]:
-    return np.split(trains.spike_times, trains.ends[:-1]) if trains.n_units else []
-
-
-def open_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer:
-    """Open the tokenizer that a dataset of tokens was made with; reads two small files.
-
-    Parameters
-    ----------
-    source : str or Path
-        A folder of a local hub or a copy of one, ``owner/name`` on the Hugging Face Hub (HF_TOKEN and HF_ENDPOINT are
-        heeded), or ``s3://bucket/prefix`` (``AWS_*`` are heeded).
-    revision : str, optional
-        Branch, tag or commit on the Hugging Face Hub, main when not given.
-
-    Returns
-    -------
-    neuralpile_dagster.motifs.Tokenizer
-
-    Raises
-    ------
-    HubError, StoreError
-        There is no such dataset, or it has no tokenizer.
-    DocumentError, TableError
-        The files are damaged, or of a newer version.
-    TransientError
-        The hub or S3 cannot be reached now.
-    """
-    from neuralpile_dagster.motifs.records import TOKENIZER_FILE, VOCABULARY_FILE, parse_document
-    from neuralpile_dagster.motifs.tokens import Tokenizer
-    from neuralpile_dagster.motifs.vocabulary import parse_vocabulary
-
-    if Path(source).expanduser().is_file():
-        raise _no_tokenizer(str(source), "a file")
-    repository = open_repository(source, revision)
-    if not repository.has(TOKENIZER_FILE):
-        raise _no_tokenizer(repository.place, f"no {TOKENIZER_FILE}")
-    document, vocabulary = (_content(repository, path) for path in (TOKENIZER_FILE, VOCABULARY_FILE))
-    found = parse_vocabulary(
-        parse_document(document, f"{repository.place}/{TOKENIZER_FILE}"),
-        pa.BufferReader(vocabulary),
-        f"{repository.place}/{VOCABULARY_FILE}",
-        hashlib.sha256(vocabulary).hexdigest(),
-    )
-    return Tokenizer(found)
-
-
-def _no_tokenizer(place: str, found: str) -> HubError:
-    return HubError(
-        f"{place} is no tokenized pile",
-        found=found,
-        expected="a folder or repository with tokenizer.json and vocabulary.parquet",
-        remedy="name that of a pile's tokens, <pile>-1x15-32k or with another shape or size",
-    )
-
-
-def _content(repository: Repository, path: str) -> bytes:
-    """A small file, whole."""
-    with repository.open(path, whole=True) as file:
-        return bytes(file.readall())

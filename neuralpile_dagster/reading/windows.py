@@ -115,9 +115,9 @@ class Windows:
         if data := _torch_data():
             data.IterableDataset.register(Windows)
         self.pile = pile
-        chosen = select(pile, split, units, datasets, exclude, hold_out, held_out)
-        lengths = pile.segments["n_bins"].to_numpy()[chosen.rows]
-        self._rows = chosen.rows[lengths >= n_bins]
+        rows, self._units = select(pile, split, units, datasets, exclude, hold_out, held_out)
+        lengths = pile.segments["n_bins"].to_numpy()[rows]
+        self._rows = rows[lengths >= n_bins]
         self.n_rows, self.n_too_short = len(self._rows), int(np.sum(lengths < n_bins))
         if not self.n_rows:
             found = f"the longest has {lengths.max():,} bins" if len(lengths) else "no row is chosen"
@@ -127,7 +127,6 @@ class Windows:
                 expected=f"rows of {split or 'any split'} that have such units, of such datasets and sessions",
                 remedy="check units, datasets, exclude and hold_out; split=None reads the rows of all splits",
             )
-        self._units = chosen.units
         self._rules = Rules(n_bins, batch_size, batch_by == "session", lanes, buffer_rows // lanes, shuffle)
         self._start_s = _seconds(pile.segments["start_s"].to_pylist())
         self._sessions = pile.segments["session"].to_numpy()
@@ -223,8 +222,15 @@ class Windows:
         Raises
         ------
         ConfigurationError
-            The state is of another pile, version or order.
+            It is no state, or one of another pile, version or order.
         """
+        if not isinstance(state, dict) or not state.keys() >= {"format", "seed", "epoch", "samples", "selection"}:
+            raise ConfigurationError(
+                "this is not a state of Windows",
+                found=f"{state!r:.60}",
+                expected="what state_dict gives: a dict of format, seed, epoch, samples and selection",
+                remedy="where a checkpoint holds more than that, give its part",
+            )
         if state.get("format") != FORMAT or state.get("selection") != self._digest:
             raise ConfigurationError(
                 "this state is of another pile, or of windows in another order",

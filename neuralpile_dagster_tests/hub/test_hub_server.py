@@ -42,7 +42,6 @@ def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[Exchange]:
             with HubServer(folder / f"server-{xet}", xet=xet, part_bytes=15_000, page=2) as server:
                 hub_for(server, files_per_commit=3).publish("x", folder_of(folder / "x", shards=5), quiet)
                 hub_for(server).files("x")
-                list(hub_for(server).repositories())
                 with hub_for(server).open("x", "README.md") as file:
                     file.read()
     return [each for each in seen if each[1].headers.get("Content-Type") == "application/json"]

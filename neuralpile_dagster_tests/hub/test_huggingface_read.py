@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from neuralpile_dagster.errors import HubError, HubUnavailable
 from neuralpile_dagster.hub import list_folder
 from neuralpile_dagster.hub.huggingface import HuggingFaceHub
+from neuralpile_dagster.hub.huggingface.read import HubFile
 from neuralpile_dagster.tables.rows import RowWriter
 from neuralpile_dagster_tests.fixtures.huggingface import CARD, contents, folder_of, hub_for, quiet
 from neuralpile_dagster_tests.servers.faults import Fault, status
@@ -147,10 +149,22 @@ def test_a_file_that_is_not_there_is_an_error(server: HubServer):
 def test_a_private_repository_is_not_read_without_its_token(tmp_path: Path, folder: Path):
     with HubServer(tmp_path / "server") as server:
         hub_for(server, private=True).publish("x", folder, quiet)
-        assert list(hub_for(server).repositories()) == ["x"]
         assert hub_for(server).files("x") == list_folder(folder)
-        assert list(hub_for(server, token="hf_other").repositories()) == []
         assert hub_for(server, token="hf_other").files("x") == ()
+
+
+def test_a_file_is_read_whole_by_one_request(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges: list[tuple[int, int]] = []
+
+    def noted(self: HubFile, start: int, target: memoryview, fill: Any = HubFile.fill) -> int:
+        ranges.append((start, len(target)))
+        return int(fill(self, start, target))
+
+    monkeypatch.setattr(HubFile, "fill", noted)
+    with hub_for(server).open("x", SHARD) as file:
+        file.seek(10)
+        assert file.read() == contents(folder)[SHARD][10:]
+    assert ranges == [(10, SIZE - 10)]
 
 
 def test_what_is_open_stays_the_version_that_was_opened(tmp_path: Path):
@@ -163,13 +177,6 @@ def test_what_is_open_stays_the_version_that_was_opened(tmp_path: Path):
             (folder / SHARD).write_bytes(random.Random(5).randbytes(SIZE))
             hub_for(server).publish("x", folder, quiet)
             assert head + file.read() == before
-
-
-def test_repositories_of_the_namespace_are_listed(tmp_path: Path):
-    with HubServer(tmp_path / "server") as server:
-        for name in ("lab/b", "lab/a", "other/c"):
-            server.store.create(name, private=False)
-        assert list(hub_for(server).repositories()) == ["a", "b"]
 
 
 def test_parquet_is_read_through_it_row_by_row(tmp_path: Path):

@@ -34,6 +34,16 @@ def test_a_repository_holds_exactly_the_files_of_the_published_folder(hub: Local
     assert list(hub.repositories()) == ["mice"]
 
 
+@pytest.mark.parametrize("private", ["1", "0"])
+def test_that_a_folder_is_as_private_as_it_is_anyway_is_said(
+    hub: LocalHub, tmp_path: Path, private: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALPILE_PRIVATE", private)
+    lines: list[str] = []
+    hub.publish("mice", make_folder(tmp_path / "staging", FIRST), lines.append)
+    assert [line for line in lines if "NEURALPILE_PRIVATE has no effect" in line] == lines[: int(private)]
+
+
 def test_publishing_again_unchanged_is_not_a_new_version(hub: LocalHub, tmp_path: Path):
     first = publish(hub, tmp_path / "staging", FIRST)
     before = hub.path("mice").resolve()

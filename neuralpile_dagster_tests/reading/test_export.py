@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from neuralpile_dagster.cli import main
-from neuralpile_dagster.errors import ConfigurationError, DiskFull
+from neuralpile_dagster.errors import ConfigurationError, DiskFull, HubError
 from neuralpile_dagster.reading import Pile
 from neuralpile_dagster.reading import export as exporting
 from neuralpile_dagster.reading.export import export_pile
@@ -59,6 +59,22 @@ def test_a_pile_of_the_local_hub_is_known_by_its_name(
     (tmp_path / "home" / "hub" / "local" / "mine").symlink_to(pile.place)
     done = CliRunner().invoke(main, ["export", name, str(tmp_path / "out"), "--layout", "time-major"])
     assert done.exit_code == 0, done.output
+
+
+def test_an_unknown_name_is_refused_with_the_names_of_the_local_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURALPILE_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "hub" / "local"
+    command = ["export", "nope", str(tmp_path / "out"), "--layout", "time-major"]
+    assert "what to do" not in CliRunner().invoke(main, command).output
+    for name in ("mice", "neural-pile", ".versions"):
+        (folder / name).mkdir(parents=True)
+    expected = f"choose one of {folder}: mice, neural-pile"
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 1 and expected in " ".join(refused.output.split())
+    with pytest.raises(HubError, match=expected):
+        Pile.open("nope")
 
 
 def test_a_split_without_some_datasets_and_a_sample_are_what_was_asked_for(pile: Pile, tmp_path: Path):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuralpile_dagster.errors import HubError, HubUnavailable, StoreError
+from neuralpile_dagster.errors import DocumentError, HubError, HubUnavailable, StoreError
 from neuralpile_dagster.hub.huggingface.client import HUB_POLICY
+from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.motifs.records import MotifShape
 from neuralpile_dagster.progress import _Warner
 from neuralpile_dagster.reading import Pile, Windows, open_tokenizer
@@ -186,6 +187,20 @@ def test_a_tokenizer_is_opened_wherever_it_is_published(
         opened = open_tokenizer(place)
         assert opened.vocabulary.document == local.vocabulary.document
         np.testing.assert_array_equal(opened.motifs, local.motifs)
+
+
+def test_a_damaged_tokenizer_of_a_local_hub_is_noticed(tokens: Path, tmp_path: Path) -> None:
+    hub = LocalHub(tmp_path, "local")
+    hub.publish("tokens", tokens, quiet)
+    assert open_tokenizer(hub.path("tokens")).size == 40
+    document = hub.path("tokens").resolve() / "tokenizer.json"
+    text = document.read_text()
+    document.write_text(text.replace('"plan_id":"', '"plan_id":"x').replace('"plan_id": "', '"plan_id": "x'))
+    assert document.read_text() != text
+    with pytest.raises(DocumentError, match=r"tokenizer\.json is damaged; found: sha256 .*; expected: "):
+        open_tokenizer(hub.path("tokens"))
+    (document.parent.with_name(f"{document.parent.name}.json")).unlink()
+    assert open_tokenizer(hub.path("tokens")).size == 40, "where the hub lost its list, nothing is known"
 
 
 def test_a_dataset_without_a_tokenizer_says_so(folder: Path, server: HubServer, in_bucket: str):

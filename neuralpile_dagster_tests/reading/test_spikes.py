@@ -36,6 +36,13 @@ def test_a_session_of_ready_made_counts_has_no_times(tmp_path: Path):
         spike_times(tmp_path / "s.parquet")
 
 
+def test_a_file_that_is_not_there_is_named_with_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nope\.parquet cannot be read; found: no such file; .*spikes/<ses"):
+        spike_times(tmp_path / "nope.parquet")
+    with pytest.raises(ConfigurationError, match="found: a folder"):
+        spike_times(tmp_path)
+
+
 def test_a_brainset_has_sorted_times_and_labels(tmp_path: Path):
     temporaldata = pytest.importorskip("temporaldata", reason="temporaldata is not installed")
     to_brainset(store(tmp_path / "s.parquet", TIMES), tmp_path / "s.h5")

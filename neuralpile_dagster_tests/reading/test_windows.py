@@ -138,6 +138,14 @@ def test_a_state_of_other_windows_is_refused(pile: Pile):
             other.load_state_dict(state)
 
 
+@pytest.mark.parametrize("state", ["x", None, {}, {"format": 1}, {"model": 1, "data": {"format": 1}}])
+def test_what_is_no_state_of_windows_is_refused_in_words(pile: Pile, state: Any) -> None:
+    made = windows(pile)
+    with pytest.raises(ConfigurationError, match=r"not a state of Windows; found: .*; expected: what state_dict gives"):
+        made.load_state_dict(state)
+    assert made.state_dict() == windows(pile).state_dict()
+
+
 def test_epochs_and_seeds_give_other_windows(pile: Pile):
     made = windows(pile, epochs=2)
     both = seen(made)

@@ -21,7 +21,6 @@ from neuralpile_dagster_tests.servers.hf_hub_card import card_errors
 from neuralpile_dagster_tests.servers.hf_hub_checks import Misfit, check_response
 from neuralpile_dagster_tests.servers.hf_hub_forms import (
     info,
-    listed,
     paths_info,
     preupload,
     refs,
@@ -128,8 +127,6 @@ class HubServer(Server):
                 return validate_yaml(json.loads(request.body)["content"])
             case "POST", ["api", "repos", "create"]:
                 return self._create(request)
-            case "GET", ["api", "datasets"]:
-                return self._list(request)
             case _, ["api", "datasets", owner, name, *rest]:
                 repository = self._open(request, f"{owner}/{name}")
                 return self._api(request, repository, rest)
@@ -173,12 +170,6 @@ class HubServer(Server):
         except Refused as refusal:
             return json_response({"error": str(refusal), "url": url}, refusal.status)
         return json_response({"url": url, "name": name, "id": name})
-
-    def _list(self, request: Request) -> Response:
-        author = request.query.get("author", "")
-        found = [repo for repo in self.store.repositories.values() if repo.name.startswith(f"{author}/")]
-        allowed = request.headers.get("authorization") == f"Bearer {self.token}"
-        return json_response([listed(repo, repo.commit_at("main")) for repo in found if allowed or not repo.private])
 
     def _api(self, request: Request, repository: Repository, rest: list[str]) -> Response:
         revision = rest[1] if len(rest) > 1 else "main"

@@ -132,18 +132,13 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(hint)
 
 
-def _check_info(document: Any, url: str, siblings: str = "siblings") -> None:
-    _require_fields(document, f"{_INFO} {siblings}", "usedStorage cardData description citation trendingScore")
+def _check_info(document: Any, url: str) -> None:
+    _require_fields(document, f"{_INFO} siblings", "usedStorage cardData description citation trendingScore")
     _require_oid(document["_id"], 24)
     _require_oid(document["sha"])
     for each in document.get("siblings", ()):
         _require_fields(each, "rfilename")
     _require_types(DatasetInfo(**document))
-
-
-def _check_infos(document: Any, url: str) -> None:
-    for each in document:
-        _check_info(each, url, siblings="")
 
 
 def _check_tree(document: Any, url: str) -> None:
@@ -296,7 +291,6 @@ def _check_xet_token(document: Any, url: str) -> None:
 _API = "/api/datasets/[^/]+/[^/]+"
 FORMS: Mapping[str, Callable[[Any, str], None]] = {
     f"GET {_API}(/revision/[^/]+)?": _check_info,
-    "GET /api/datasets": _check_infos,
     "GET /api/whoami-v2": _check_account,
     f"GET {_API}/tree/[^/]+(/.*)?": _check_tree,
     f"POST {_API}/paths-info/[^/]+": _check_tree,

@@ -6,10 +6,10 @@ How is in the modules beside this one: `publishing` and `upload` send, `read` re
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,14 +18,16 @@ from huggingface_hub.hf_api import RepoFile
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.hub import Publication, RepositoryFile, check_repository_name, list_folder
-from neuralpile_dagster.hub.huggingface.client import FAILURES, HUB_POLICY, Secrets, explain, install
+from neuralpile_dagster.hub.huggingface.client import HUB_POLICY, Secrets, explained, install
 from neuralpile_dagster.hub.huggingface.publishing import Publishing, repository_info
-from neuralpile_dagster.hub.huggingface.read import PinnedRepository, buffered, dataset_names, remote_files
+from neuralpile_dagster.hub.huggingface.read import PinnedRepository, remote_files
 from neuralpile_dagster.hub.huggingface.upload import Limits
 from neuralpile_dagster.net.http import USER_AGENT
 from neuralpile_dagster.net.retry import RetryPolicy
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.settings import ProcessSettings
+
+_BUFFER_BYTES = 1 << 18
 
 
 class HuggingFaceHub:
@@ -94,7 +96,6 @@ class HuggingFaceHub:
 
         Raises `HubError` when the token is missing or may not write.
         """
-        started = time.monotonic()
         self.require_credentials()
         repository = self.path(name)
         progress(f"{repository}: reading {folder}")
@@ -112,7 +113,6 @@ class HuggingFaceHub:
             changed=publishing.committing,
             files=files,
             bytes_sent=publishing.bytes_sent,
-            seconds=time.monotonic() - started,
         )
 
     def account(self) -> dict[str, Any]:
@@ -136,8 +136,7 @@ class HuggingFaceHub:
             pinned = self._pinned(repository, head, rows.values())
             return tuple(_described(pinned, row) for _, row in sorted(rows.items()))
 
-    @contextmanager
-    def open(self, name: str, path: str) -> Iterator[BinaryIO]:
+    def open(self, name: str, path: str) -> BinaryIO:
         """See `Hub.open`. Raises `HubError` when the repository has no such file.
 
         All reads see the commit that was current when the file was opened.
@@ -149,8 +148,8 @@ class HuggingFaceHub:
         pinned = self._pinned(repository, head, [row for row in rows if isinstance(row, RepoFile)])
         if path not in pinned.sizes:
             raise HubError(f"{repository} has no file {path}", remedy="correct the name, or publish the dataset first")
-        with buffered(pinned.open(path)) as file:
-            yield cast("BinaryIO", file)
+        # with a small read-ahead; large reads go past it
+        return cast("BinaryIO", io.BufferedReader(pinned.open(path), _BUFFER_BYTES))
 
     def pin(self, name: str, revision: str | None = None) -> PinnedRepository:
         """The files of one commit: that of ``revision`` (a branch, tag or commit), or of main.
@@ -170,21 +169,9 @@ class HuggingFaceHub:
         """See `Hub.page`."""
         return f"{self.endpoint}/datasets/{self.path(name)}"
 
-    def repositories(self) -> Iterator[str]:
-        """See `Hub.repositories`; sorted. Private ones are seen only with a token that may."""
-        with self._explained(self.namespace, "listing its repositories"):
-            names = dataset_names(self._api, self.namespace)
-        yield from names
-
-    @contextmanager
-    def _explained(self, repository: str, doing: str) -> Iterator[None]:
+    def _explained(self, repository: str, doing: str) -> AbstractContextManager[None]:
         install(self.endpoint, self._policy)
-        try:
-            yield
-            return
-        except FAILURES as error:
-            problem = explain(error, repository, doing, self._secrets)
-        raise problem.error from problem.cause
+        return explained(repository, doing, self._secrets)
 
 
 def _described(pinned: PinnedRepository, row: RepoFile) -> RepositoryFile:

@@ -25,6 +25,7 @@ import threading
 import traceback
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx2
@@ -131,6 +132,17 @@ def explain(error: BaseException, repository: str, doing: str, secrets: Secrets)
     if any(isinstance(link, ValueError) and not isinstance(link, json.JSONDecodeError) for link in chain):
         return Problem(HubError(what, found=found, remedy="correct what is named, or report it"), {}, cause)
     return Problem(HubUnavailable(what, found=found, remedy=_REMEDY), {}, cause)
+
+
+@contextmanager
+def explained(repository: str, doing: str, secrets: Secrets) -> Iterator[None]:
+    """Raise what `explain` makes of an exception of calls to the Hub."""
+    try:
+        yield
+        return
+    except FAILURES as error:
+        problem = explain(error, repository, doing, secrets)
+    raise problem.error from problem.cause
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Read repositories of the Hub: the lists of their files and datasets, and single files by ranges.
+"""Read repositories of the Hub: the lists of their files, and single files by ranges.
 
 huggingface_hub follows links to further pages without limit, and raises a bare `TypeError` for an invalid page: lists
 are read here with a limit of pages and an error for invalid entries. What they are used for belongs in `publishing`
@@ -7,12 +7,10 @@ and `hub`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx2
 from huggingface_hub import HfApi, get_session, hf_hub_download, hf_hub_url, hf_raise_for_status
@@ -21,17 +19,16 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers
 
 from neuralpile_dagster.errors import HubError, HubUnavailable
-from neuralpile_dagster.hub.huggingface.client import FAILURES, HubGaveUp, Secrets, asked_wait_s, explain, install
+from neuralpile_dagster.hub.huggingface.client import HubGaveUp, Secrets, asked_wait_s, explain, explained, install
 from neuralpile_dagster.net.range_file import RangeFile
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy, retry_call, worth_retrying
 
 MAX_PAGES = 1000
-"""Pages of one list; the Hub gives a thousand files or datasets a page."""
+"""Pages of one list; the Hub gives a thousand files a page."""
 _KEPT = (".gitattributes",)
 """Files that the Hub itself adds to a repository: neither published, nor listed, nor deleted."""
 _REQUEST_BYTES = 1 << 24
 """Most bytes asked for at once: what a broken connection can cost."""
-_BUFFER_BYTES = 1 << 18
 
 
 def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFile]:
@@ -39,9 +36,8 @@ def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFi
 
     Raises `HubError` for a list that does not end or is not understood, and what huggingface_hub raises.
     """
-    what = f"the files of {repository}"
     files: dict[str, RepoFile] = {}
-    for row in _rows(api, f"datasets/{repository}/tree/{revision}", {"recursive": "true"}, what):
+    for row in _rows(api, repository, revision):
         try:
             if row["type"] != "file":
                 continue
@@ -50,54 +46,44 @@ def remote_files(api: HfApi, repository: str, revision: str) -> dict[str, RepoFi
         except (LookupError, TypeError, AttributeError, ValueError):
             is_valid = False
         if not is_valid:
-            raise _not_understood(what, f"the entry {str(row)[:200]}")
+            raise _not_understood(repository, f"the entry {str(row)[:200]}")
         if file.path in files:
-            raise _endless(what, f"{file.path} twice")
+            raise _endless(repository, f"{file.path} twice")
         files[file.path] = file
     return {path: file for path, file in files.items() if path not in _KEPT}
 
 
-def dataset_names(api: HfApi, owner: str) -> list[str]:
-    """Names, without owner, of an owner's datasets, sorted; errors as `remote_files`."""
-    what = f"the datasets of {owner}"
-    ids = [row.get("id") for row in _rows(api, "datasets", {"author": owner}, what)]
-    texts = [each for each in ids if isinstance(each, str)]
-    if len(texts) < len(ids):
-        raise _not_understood(what, "an entry without id")
-    return sorted({each.rpartition("/")[2] for each in texts})
-
-
-def _rows(api: HfApi, path: str, query: dict[str, str], what: str) -> Iterator[dict[str, Any]]:
-    """The entries of all pages of a list."""
-    url, seen = f"{api.endpoint}/api/{path}?{urlencode(query)}", set()
+def _rows(api: HfApi, repository: str, revision: str) -> Iterator[dict[str, Any]]:
+    """The entries of all pages of the list."""
+    url, seen = f"{api.endpoint}/api/datasets/{repository}/tree/{revision}?recursive=true", set()
     for _ in range(MAX_PAGES):
         seen.add(url)
         response = get_session().get(url, headers=build_hf_headers(token=api.token))
         hf_raise_for_status(response)
         page = response.json()
         if not isinstance(page, list) or not all(isinstance(row, dict) for row in page):
-            raise _not_understood(what, f"{type(page).__name__} {str(page)[:200]}")
+            raise _not_understood(repository, f"{type(page).__name__} {str(page)[:200]}")
         yield from page
         url = response.links.get("next", {}).get("url", "")
         if not url:
             return
         if url in seen:
-            raise _endless(what, "a link to a page that was read before")
-    raise _endless(what, f"more than {MAX_PAGES:,} pages")
+            raise _endless(repository, "a link to a page that was read before")
+    raise _endless(repository, f"more than {MAX_PAGES:,} pages")
 
 
-def _endless(what: str, found: str) -> HubError:
+def _endless(repository: str, found: str) -> HubError:
     return HubError(
-        f"the list of {what} does not end",
+        f"the list of the files of {repository} does not end",
         found=found,
         expected="every entry once, on a limited number of pages",
         remedy="check HF_ENDPOINT; report it to the hub's administrators if it is theirs",
     )
 
 
-def _not_understood(what: str, found: str) -> HubError:
+def _not_understood(repository: str, found: str) -> HubError:
     return HubError(
-        f"the list of {what} was not understood",
+        f"the list of the files of {repository} was not understood",
         found=found,
         expected="a JSON list of objects, as the Hugging Face Hub gives it",
         remedy="check HF_ENDPOINT; upgrade neuralpile-dagster if the hub is newer",
@@ -154,11 +140,6 @@ class HubFile(RangeFile):
         return response.content
 
 
-def buffered(file: HubFile) -> io.BufferedReader:
-    """The file with a small read-ahead; large reads go past it."""
-    return io.BufferedReader(file, _BUFFER_BYTES)
-
-
 @dataclass(frozen=True)
 class PinnedRepository:
     """The files of one commit of a repository, ``owner/name``; ``sizes`` are their bytes by path. May be pickled."""
@@ -178,7 +159,7 @@ class PinnedRepository:
     def download(self, path: str) -> Path:
         """The file in huggingface_hub's cache (``HF_HOME``), fetched if it is not there; raises as `Hub.open`."""
         install(self.endpoint, self.policy)
-        try:
+        with explained(self.name, f"downloading {path}", self.secrets):
             found = hf_hub_download(
                 self.name,
                 path,
@@ -187,7 +168,4 @@ class PinnedRepository:
                 endpoint=self.endpoint,
                 token=self.secrets.token,
             )
-            return Path(found)
-        except FAILURES as error:
-            problem = explain(error, self.name, f"downloading {path}", self.secrets)
-        raise problem.error from problem.cause
+        return Path(found)
