@@ -188,6 +188,6 @@ def _require_enough(n: int, valid_size: float, units: str) -> None:
         parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
         raise MergeError(
             f"split_by: {units} needs at least {words} {units}, {parts}",
-            found=f"{n} {units}",
+            found=f"{n} {units if n != 1 else units.removesuffix('s')}",
             remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
         )

@@ -169,6 +169,8 @@ def decide(
     session_group = group[unit_of]
     held = np.isin(session_group, session_group[[session in held_out for session in sessions]])
     goes_to = TEST if rules.held_out_go_to == "test" else LEFT_OUT
+    twin_of = _twins(sessions, identities, used)
+    twins = _across(sessions, twin_of, unit_of)
     promoted: dict[str, str] = {}
     if rules.split_rule == "permutation":
         if split_by == "rows":
@@ -190,25 +192,25 @@ def decide(
                 share_of(seed, repr(u[unit]), part)
                 for unit, part in zip(unit_of[row_session], row_segment, strict=True)
             ]
-            twins: dict[tuple[int, str], int] = {}
+            numbers: dict[tuple[int, str], int] = {}
             row_group = [
-                twins.setdefault((number, part), len(twins))
+                numbers.setdefault((number, part), len(numbers))
                 for number, part in zip(group[unit_of[row_session]].tolist(), row_segment, strict=True)
             ]
             row_splits, promoted = _by_hash(
-                names, row_u, np.array(row_group), ~held[row_session], sizes, wanted, kept, split_by
+                names, row_u, np.array(row_group), ~held[row_session], sizes, wanted, kept, split_by, twins
             )
         else:
             free = np.ones(len(units), bool)
             free[unit_of[held]] = False
-            unit_splits, promoted = _by_hash(units, u, group, free, sizes, wanted, kept, split_by)
+            unit_splits, promoted = _by_hash(units, u, group, free, sizes, wanted, kept, split_by, twins)
             row_splits = unit_splits[unit_of][row_session]
     row_splits[held[row_session]] = goes_to
     return Decision(
         row_splits=row_splits,
         held_out=held[row_session],
         u=[u[unit] for unit in unit_of],
-        twin_of=_twins(sessions, identities, used),
+        twin_of=twin_of,
         promoted=promoted,
         follows=used.where if used else "",
     )
@@ -303,7 +305,8 @@ def _by_hash(
     sizes: tuple[float, float],
     wanted: Sequence[int],
     kept: Mapping[str, str],
-    split_by: str,
+    split_by: SplitBy,
+    twins: Sequence[str],
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Split of each unit, and by name those promoted, so that every split ``wanted`` has a free one."""
     test_size, valid_size = sizes
@@ -330,15 +333,41 @@ def _by_hash(
         spare |= set(wanted[place + 1 :])  # they are filled later
         candidates = [n for n in np.flatnonzero(free).tolist() if splits[n] in spare and int(group[n]) not in filled]
         if not candidates:
-            raise MergeError(
-                f"split_by: {split_by} leaves the split {SPLITS[split]} empty",
-                found=f"{len(set(group[free].tolist()))} different {split_by}",
-                remedy="merge more components or sessions",
-            )
+            raise _too_few(split_by, split, wanted, group, free, twins)
         # the nearest one: the smallest hash, of train the largest
         nearest = min if split != TRAIN else max
         promote(nearest(candidates, key=lambda number: (shares[number], units[number])), split)
     return splits, promoted
+
+
+def _across(sessions: Sequence[SessionId], twin_of: Sequence[str | None], unit_of: np.ndarray) -> list[str]:
+    """Pairs of twins that keep two units together, in words."""
+    names = [f"{dataset}/{session}" for dataset, _, session in sessions]
+    units = dict(zip(names, unit_of.tolist(), strict=True))
+    every = zip(names, twin_of, unit_of.tolist(), strict=True)
+    return [f"{name} = {leader}" for name, leader, unit in every if leader is not None and units[leader] != unit]
+
+
+def _too_few(
+    split_by: SplitBy, empty: int, wanted: Sequence[int], group: np.ndarray, free: np.ndarray, twins: Sequence[str]
+) -> MergeError:
+    """Why a split stays empty; ``twins`` are pairs of sessions, in words."""
+    count, apart = int(free.sum()), len(np.unique(group[free]))
+    found = f"{count:,} {split_by if count != 1 else split_by.removesuffix('s')}"
+    if count < len(free):
+        found += f" besides {len(free) - count:,} held out"
+    smaller = {"datasets": "sessions or rows", "subjects": "sessions or rows", "sessions": "rows"}.get(split_by)
+    choices = ["merge more components or sessions", *([f"set split_by: {smaller}"] if smaller else [])]
+    if apart < count:
+        example = f", e.g. {twins[0]}" if twins else ""
+        found += f", of which twins (sessions with the same spikes{example}) leave {apart:,} that can be apart"
+        choices.insert(0, "leave out one of each pair of twins (`exclude` in `sessions` of its dataset's row)")
+    return MergeError(
+        f"split_by: {split_by} leaves the split {SPLITS[empty]} empty",
+        found=found,
+        expected=f"at least {len(wanted)}, for {', '.join(SPLITS[split] for split in sorted(wanted))}",
+        remedy=", or ".join(choices),
+    )
 
 
 def _twins(
