@@ -79,18 +79,6 @@ class AnalysisTask:
     synthetic: bool = False
 
 
-def _every_dataset(dataset: Dataset) -> bool:
-    return True
-
-
-def _no_options(dataset: Dataset) -> Any:
-    return None
-
-
-def _no_samples(task: AnalysisTask, record: Any) -> Sequence[RasterSample]:
-    return ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Analysis(AssetKind):
     """A per-session asset as a row.
@@ -118,9 +106,9 @@ class Analysis(AssetKind):
     record: type[AnalysisRecord]
     make: Callable[[AnalysisTask], AnalysisRecord]
     numbers: Callable[[Any], Mapping[str, int | float | str]]
-    wanted: Callable[[Dataset], bool] = _every_dataset
-    options: Callable[[Dataset], Any] = _no_options
-    samples: Callable[[AnalysisTask, Any], Sequence[RasterSample]] = _no_samples
+    wanted: Callable[[Dataset], bool] = lambda dataset: True
+    options: Callable[[Dataset], Any] = lambda dataset: None
+    samples: Callable[[AnalysisTask, Any], Sequence[RasterSample]] = lambda task, record: ()
     on_request: bool = False
 
     def record_key(self, dataset: Dataset, settings: Settings, key: str) -> str:

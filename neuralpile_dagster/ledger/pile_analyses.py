@@ -171,18 +171,6 @@ class PileTask:
         return f"{self.folder}/{self.key}"
 
 
-def _ready(of: PlannedPile) -> str:
-    return ""
-
-
-def _silent(record: Any) -> str:
-    return ""
-
-
-def _nothing(*_: Any) -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class PileAnalysis(AssetKind):
     """An asset made of a planned pile, as a row.
@@ -222,10 +210,10 @@ class PileAnalysis(AssetKind):
     inputs: Callable[[PlannedPile, str], str | None]
     make: Callable[[PileTask], MadeRecord]
     numbers: Callable[[Any], Mapping[str, Number]]
-    tables: Callable[[Any], Mapping[str, Rows]] = _nothing
-    pictures: Callable[[PlannedPile, Any], Mapping[str, str]] = _nothing
-    waits: Callable[[PlannedPile], str] = _ready
-    says: Callable[[Any], str] = _silent
+    tables: Callable[[Any], Mapping[str, Rows]] = lambda record: {}
+    pictures: Callable[[PlannedPile, Any], Mapping[str, str]] = lambda of, record: {}
+    waits: Callable[[PlannedPile], str] = lambda of: ""
+    says: Callable[[Any], str] = lambda record: ""
     checks: str = ""
     per_run: int = 10
 

@@ -1,4 +1,4 @@
-"""Publish the current plan's pile, and a component's spike times where somebody asks for them.
+"""Publish the current plan's pile, and find the spike times that are to be published with a component.
 
 Gathers the inputs of `publish` and calls the hub. The layout of a repository belongs in `publish`, the upload in `hub`.
 """
@@ -24,7 +24,6 @@ from neuralpile_dagster.publish.card_parts import cite_dataset, cite_repository
 from neuralpile_dagster.publish.configs import STREAMED, hub_tables
 from neuralpile_dagster.publish.pile import write_pile
 from neuralpile_dagster.publish.pile_card import PileComponent
-from neuralpile_dagster.publish.spikes import write_spikes
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import (
     Citation,
@@ -35,11 +34,9 @@ from neuralpile_dagster.records import (
     PileRecord,
     SpikesRecord,
     TrainsRecord,
-    UnitOrderRecord,
 )
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import Store, map_items, read_record, write_record
-from neuralpile_dagster.tables.annotations import AnnotationsRecord
 
 
 @dataclass(frozen=True)
@@ -232,34 +229,3 @@ def spike_times_wanted(
         bin_width_s=records[next(iter(with_times))].stats.bin_width_s,
     )
     return SpikeTimes(record, with_times)
-
-
-def publish_spike_times(
-    store: Store,
-    dataset: Dataset,
-    settings: Settings,
-    hub: Hub,
-    manifest: Manifest,
-    component: ComponentRecord,
-    records: Mapping[str, CountsRecord],
-    spike_times: SpikeTimes,
-    annotations: Mapping[str, AnnotationsRecord],
-    orders: Mapping[str, UnitOrderRecord],
-    progress: Progress,
-) -> Publication:
-    """Lay out and publish a component's spike times; raises as `write_spikes` and `Hub.publish` do."""
-    name = documents.spikes_name(dataset, settings)
-    folder = documents.staging_folder(settings, name)
-    write_spikes(
-        folder,
-        store,
-        dataset,
-        manifest,
-        component,
-        records,
-        spike_times.trains,
-        annotations=annotations,
-        orders=orders,
-        progress=progress,
-    )
-    return hub.publish(name, folder, progress)

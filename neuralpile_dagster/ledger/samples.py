@@ -16,15 +16,12 @@ import pyarrow as pa
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.ledger import documents
-from neuralpile_dagster.plots.window import NO_FACTS, Ordering, RasterSample
+from neuralpile_dagster.plots.window import Ordering, RasterSample
 from neuralpile_dagster.publish.samples import (
     SYNTHETIC_PREFIX,
-    Describe,
-    every_row,
+    RowFiles,
     published_facts,
     recorded_facts,
-    row_in_orders,
-    rows_of_files,
 )
 from neuralpile_dagster.records import CountsRecord, UnitOrderRecord
 from neuralpile_dagster.settings import Settings
@@ -36,8 +33,7 @@ _BUILD = "build or publish it first, e.g. neuralpile build steinmetz"
 
 def session_sample(store: Store, record: CountsRecord, synthetic: bool) -> list[RasterSample]:
     """A window of one random segment of a session."""
-    seed = int(record.file.sha256[:8], 16)
-    return rows_of_files([record.file.key], store.open, 1, seed, synthetic, recorded_facts(store, [record]))
+    return _of_session(store, record, synthetic).random(1, _seed(record))
 
 
 def order_samples(store: Store, record: CountsRecord, order: UnitOrderRecord, synthetic: bool) -> list[RasterSample]:
@@ -45,19 +41,21 @@ def order_samples(store: Store, record: CountsRecord, order: UnitOrderRecord, sy
     with store.open(order.file.key) as file:
         places = read_order(file, order.file.key, order.n_units)
     orderings = [Ordering(np.arange(order.n_units), "as in rows"), Ordering(np.argsort(places), "in unit order")]
-    seed, describe = int(record.file.sha256[:8], 16), recorded_facts(store, [record])
-    with store.open(record.file.key) as file:
-        return row_in_orders(file, record.file.key, orderings, seed, synthetic, describe)
+    return _of_session(store, record, synthetic).in_orders(orderings, _seed(record))
+
+
+def _of_session(store: Store, record: CountsRecord, synthetic: bool) -> RowFiles:
+    return RowFiles([record.file.key], store.open, synthetic, recorded_facts(store, [record]))
+
+
+def _seed(record: CountsRecord) -> int:
+    return int(record.file.sha256[:8], 16)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Found(RowFiles):
     """Files of rows that a person named; ``where`` and ``remedy`` are for the error when they have no rows."""
 
-    names: Sequence[str]
-    open_file: Callable[[str], pa.NativeFile]
-    synthetic: bool = False
-    describe: Describe = lambda _: NO_FACTS
     where: str = ""
     remedy: str = _BUILD
 
@@ -69,7 +67,7 @@ def random_rows(settings: Settings, source: str, count: int, seed: int) -> list[
     """
     found = _find(settings, source)
     with _explained(source):
-        samples = rows_of_files(found.names, found.open_file, count, seed, found.synthetic, found.describe)
+        samples = found.random(count, seed)
     if not samples:
         raise _nothing(source, found)
     return samples
@@ -80,7 +78,7 @@ def all_rows(settings: Settings, source: str, seed: int) -> Iterator[RasterSampl
     found = _find(settings, source)
     drawn = False
     with _explained(source):
-        for sample in every_row(found.names, found.open_file, seed, found.synthetic, found.describe):
+        for sample in found.every(seed):
             yield sample
             drawn = True
     if not drawn:

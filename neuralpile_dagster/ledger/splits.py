@@ -31,9 +31,10 @@ from neuralpile_dagster.errors import (
 from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.merge.model import EarlierSplits, PilePlan, PlanRecord, settings_of
+from neuralpile_dagster.merge.order import check_sizes
 from neuralpile_dagster.merge.plan import check_rule
 from neuralpile_dagster.merge.split_table import describe_plan, splits_of_rows
-from neuralpile_dagster.merge.splits import SessionId, SessionIdentity, check_sizes
+from neuralpile_dagster.merge.splits import SessionId, SessionIdentity
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.publish.configs import config_path, hub_tables, open_config
 from neuralpile_dagster.publish.pile import PileSplits

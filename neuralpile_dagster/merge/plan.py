@@ -30,6 +30,7 @@ from neuralpile_dagster.merge.model import (
     Totals,
     settings_of,
 )
+from neuralpile_dagster.merge.order import permutation
 from neuralpile_dagster.merge.shards import (
     FILE_OVERHEAD,
     MAX_SHARD_ROWS,
@@ -46,7 +47,6 @@ from neuralpile_dagster.merge.splits import (
     SessionIdentity,
     decide,
     identity_of_ids,
-    permutation,
     share_of,
 )
 from neuralpile_dagster.records import SplitBy, SplitRules, StoredFile

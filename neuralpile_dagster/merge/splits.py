@@ -1,14 +1,12 @@
-"""Which split each row of a pile is in: drawn from a permutation, or by hash; held-out sessions, twins, promotions.
+"""Which split each row of a pile is in: drawn (`order`), or by hash; held-out sessions, twins, promotions.
 
-Pure functions of numbers, ids, fingerprints and what was published last. The permutation is that of ``datasets``'
-``Dataset.train_test_split`` (docs/merge.md). A session's split by hash depends on nothing but its own key, so that
-other sessions come and go without moving it. The ``splits`` table belongs in `split_table`.
+Pure functions of numbers, ids, fingerprints and what was published last. A session's split by hash depends on nothing
+but its own key, so that other sessions come and go without moving it. The ``splits`` table belongs in `split_table`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from neuralpile_dagster.merge.model import (
     SplitSettings,
     settings_of,
 )
+from neuralpile_dagster.merge.order import check_sizes, draw_splits
 
 SessionId = tuple[str, str, str]
 """source_dataset, subject_id, session_id."""
@@ -141,6 +140,7 @@ def decide(
     # what is split: rows, or sessions; of each the number of its session
     session_of = row_session if split_by == "rows" else np.arange(len(sessions))
     free = ~held[session_of]
+    twin_of = _twins(sessions, identities, used)
     promoted: dict[str, str] = {}
     if rules.split_rule == "permutation":
         splits = draw_splits(len(session_of), seed, test_size, rules.valid_size, free, units=split_by)
@@ -155,14 +155,15 @@ def decide(
         wanted += [VALID, TRAIN] if rules.valid_size else [TRAIN]
         kept = before.promoted if used and before else {}
         sizes = (test_size, rules.valid_size)
-        splits, promoted = _by_hash(names, shares, groups, free, sizes, wanted, kept, split_by)
+        twins = _across(sessions, twin_of, _numbered(keys))
+        splits, promoted = _by_hash(names, shares, groups, free, sizes, wanted, kept, split_by, twins)
     row_splits = splits if split_by == "rows" else splits[row_session]
     row_splits[held[row_session]] = goes_to
     return Decision(
         row_splits=row_splits,
         held_out=held[row_session],
         u=u,
-        twin_of=_twins(sessions, identities, used),
+        twin_of=twin_of,
         promoted=promoted,
         follows=used.where if used else "",
     )
@@ -242,6 +243,7 @@ def _by_hash(
     wanted: Sequence[int],
     kept: Mapping[str, str],
     split_by: str,
+    twins: Sequence[str],
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Split of each unit, and by name those promoted, so that every split ``wanted`` has a free one."""
     test_size, valid_size = sizes
@@ -268,15 +270,48 @@ def _by_hash(
         spare |= set(wanted[place + 1 :])  # they are filled later
         candidates = [n for n in np.flatnonzero(free).tolist() if splits[n] in spare and int(group[n]) not in filled]
         if not candidates:
-            raise MergeError(
-                f"split_by: {split_by} leaves the split {SPLITS[split]} empty",
-                found=f"{len(set(group[free].tolist()))} different {split_by}",
-                remedy="merge more components or sessions",
-            )
+            raise _too_few(split_by, split, wanted, units, group, free, twins)
         # the nearest one: the smallest hash, of train the largest
         nearest = min if split != TRAIN else max
         promote(nearest(candidates, key=lambda number: (shares[number], units[number])), split)
     return splits, promoted
+
+
+def _across(sessions: Sequence[SessionId], twin_of: Sequence[str | None], unit_of: np.ndarray) -> list[str]:
+    """Pairs of twins that keep two units together, in words."""
+    names = [f"{dataset}/{session}" for dataset, _, session in sessions]
+    units = dict(zip(names, unit_of.tolist(), strict=True))
+    every = zip(names, twin_of, unit_of.tolist(), strict=True)
+    return [f"{name} = {leader}" for name, leader, unit in every if leader is not None and units[leader] != unit]
+
+
+def _too_few(
+    split_by: str,
+    empty: int,
+    wanted: Sequence[int],
+    units: Sequence[tuple[str, ...]],
+    group: np.ndarray,
+    free: np.ndarray,
+    twins: Sequence[str],
+) -> MergeError:
+    """Why a split stays empty; ``twins`` are pairs of sessions, in words."""
+    count = len({unit for unit, is_free in zip(units, free, strict=True) if is_free})
+    held, apart = len(set(units)) - count, len(np.unique(group[free]))
+    found = f"{count:,} {split_by if count != 1 else split_by.removesuffix('s')}"
+    if held:
+        found += f" besides {held:,} held out"
+    smaller = {"datasets": "sessions or rows", "subjects": "sessions or rows", "sessions": "rows"}.get(split_by)
+    choices = ["merge more components or sessions", *([f"set split_by: {smaller}"] if smaller else [])]
+    if apart < count:
+        example = f", e.g. {twins[0]}" if twins else ""
+        found += f", of which twins (sessions with the same spikes{example}) leave {apart:,} that can be apart"
+        choices.insert(0, "leave out one of each pair of twins (`exclude` in `sessions` of its dataset's row)")
+    return MergeError(
+        f"split_by: {split_by} leaves the split {SPLITS[empty]} empty",
+        found=found,
+        expected=f"at least {len(wanted)}, for {', '.join(SPLITS[split] for split in sorted(wanted))}",
+        remedy=", or ".join(choices),
+    )
 
 
 def _twins(
@@ -295,93 +330,3 @@ def _twins(
         leader = min((twin for twin in same if twin in known), default=min(same))
         found.append(None if leader == session else f"{leader[0]}/{leader[2]}")
     return found
-
-
-def draw_splits(
-    n: int,
-    seed: int,
-    test_size: float,
-    valid_size: float = 0.0,
-    free: np.ndarray | None = None,
-    *,
-    units: str = "rows",
-) -> np.ndarray:
-    """Draw the split of each row (session) from one permutation of all.
-
-    Without ``valid_size`` and ``free``, rows are drawn as `datasets.Dataset.train_test_split(test_size, seed=seed)`
-    draws them.
-
-    Parameters
-    ----------
-    n : int
-        Rows (sessions).
-    seed : int
-        At least 0.
-    test_size, valid_size : float
-        Shares, together below 1; ``ceil(test_size * n)`` become test, and as many more ``valid``.
-    free : numpy.ndarray, bool, shape (n,), optional
-        False for what is held out: it is not drawn, and counts in no share.
-    units : str
-        ``rows`` or ``sessions``, for errors.
-
-    Returns
-    -------
-    numpy.ndarray, int8, shape (n,)
-        `TRAIN`, `VALID` or `TEST`; what is held out is `TRAIN`.
-
-    Raises
-    ------
-    MergeError
-        A setting is invalid; names it.
-    """
-    order = permutation(n, seed)
-    if free is not None:
-        order = order[free[order]]
-    n_test, n_valid = _sizes(len(order), test_size, valid_size, units)
-    splits = np.full(n, TRAIN, np.int8)
-    splits[order[:n_test]] = TEST
-    splits[order[n_test : n_test + n_valid]] = VALID
-    return splits
-
-
-def permutation(n: int, seed: int) -> np.ndarray:
-    """Seeded permutation of ``range(n)``, int64, shape (n,); raises `MergeError` when the seed is negative."""
-    if seed < 0:
-        raise MergeError("seed is invalid", found=str(seed), expected="an integer of at least 0")
-    return np.random.default_rng(seed).permutation(n)
-
-
-def check_sizes(test_size: float, valid_size: float) -> None:
-    """Raise `MergeError` unless the shares leave something to train on."""
-    if not 0 < test_size < 1:  # also refuses NaN
-        raise MergeError("test_size is invalid", found=f"{test_size}", expected="a share above 0 and below 1")
-    if not 0 <= valid_size < 1:
-        raise MergeError("valid_size is invalid", found=f"{valid_size}", expected="a share of at least 0 and below 1")
-    if test_size + valid_size >= 1:
-        raise MergeError(
-            "test_size and valid_size leave nothing to train on",
-            found=f"{test_size:g} + {valid_size:g}",
-            expected="together less than 1",
-        )
-
-
-def _sizes(n: int, test_size: float, valid_size: float, units: str) -> tuple[int, int]:
-    """How many of ``n`` rows (sessions) become test and valid."""
-    check_sizes(test_size, valid_size)
-    needed, words = (3, "three") if valid_size else (2, "two")
-    if n < needed:
-        parts = "one to train, one to validate and one to test" if valid_size else "one to train and one to test"
-        raise MergeError(
-            f"split_by: {units} needs at least {words} {units}, {parts}",
-            found=f"{n} {units}",
-            remedy="merge more components or sessions" + ("" if units == "rows" else ", or set split_by: rows"),
-        )
-    n_test, n_valid = math.ceil(test_size * n), math.ceil(valid_size * n)
-    if n_test + n_valid >= n:
-        raise MergeError(
-            f"test_size {test_size:g}{f' and valid_size {valid_size:g}' if valid_size else ''} leaves nothing to train "
-            "on",
-            found=f"all {n} {units} would be test{' or valid' if valid_size else ''}",
-            remedy="lower test_size",
-        )
-    return n_test, n_valid

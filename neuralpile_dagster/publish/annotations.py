@@ -107,6 +107,14 @@ def order_totals(orders: Mapping[str, UnitOrderRecord]) -> UnitOrderTotals | Non
     return UnitOrderTotals(digest=json_hash(files), sessions=len(orders))
 
 
+def origin_of(dataset: Dataset, record: CountsRecord) -> float | None:
+    """Time at which bin 0 of a session begins; None where its counts have no clock."""
+    clock = record.stats.clock
+    if clock is not None:
+        return clock.start_s
+    return 0.0 if get_reader(dataset.reader).annotations == "units" else None
+
+
 @dataclass(frozen=True)
 class AnnotatedFacts:
     """What a session's tables say beyond its records.
@@ -142,10 +150,7 @@ class AnnotatedSession:
     @property
     def origin_s(self) -> float | None:
         """Time at which bin 0 begins; None where the counts have no clock."""
-        clock = self.record.stats.clock
-        if clock is not None:
-            return clock.start_s
-        return 0.0 if get_reader(self.dataset.reader).annotations == "units" else None
+        return origin_of(self.dataset, self.record)
 
     def intervals(self) -> pa.Table:
         """Its rows of the ``intervals`` config; empty without annotations."""

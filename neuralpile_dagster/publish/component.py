@@ -12,8 +12,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from neuralpile_dagster.catalog.describe import hashed_row
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.errors import HubError
@@ -156,10 +154,12 @@ def write_component(
     ordered = annotated.matching_orders(orders or {}, records)
     with explained(folder), locked(folder.parent / f".{folder.name}.lock", progress, f"{folder.name} is being made"):
         shards = ShardWriter(folder, store, sessions, progress).write(max_shard_bytes)
+        clocks = (clock_of(dataset, record) for _, record in pairs)
+        segments = component_segments(zip(sessions.values(), clocks, strict=True), shards)
         configs = [
             _default_config(sessions.values(), shards),
             *session_configs(folder, store, dataset, manifest, pairs, used, ordered),
-            write_config(folder, "segments", SEGMENTS_SCHEMA, [_segments(store, dataset, pairs, sessions, shards)]),
+            write_config(folder, "segments", SEGMENTS_SCHEMA, [segments]),
             write_token_counts(folder, [component_token_counts(repository, sessions.values(), totals)]),
             write_preview(folder, first_rows(store, (s.counts for s in sessions.values())), ROW_SCHEMA),
         ]
@@ -186,15 +186,8 @@ def write_component(
         card = component_card(dataset, manifest, component, [record for _, record in pairs], configs)
         write_bytes(folder / "README.md", card.encode())
         write_card_picture(folder, (shard.path for shard in shards), component.synthetic)
-        keep_only(
-            folder,
-            [
-                "README.md",
-                CARD_PICTURE,
-                *(s.path for s in shards),
-                *(s.path for c in configs for s in c.splits.values()),
-            ],
-        )
+        extra = [split.path for config in configs for split in config.splits.values()]
+        keep_only(folder, ["README.md", CARD_PICTURE, *(shard.path for shard in shards), *extra])
     return component
 
 
@@ -224,20 +217,9 @@ def session_configs(
         yield write_config(folder, "unit_metrics", UNIT_METRICS_SCHEMA, metrics)
 
 
-def _segments(
-    store: Store,
-    dataset: Dataset,
-    pairs: Pairs,
-    sessions: Mapping[str, ComponentSession],
-    shards: Sequence[ShardRecord],
-) -> pa.Table:
-    clocks = [clock_of(store, dataset, record) for _, record in pairs]
-    return component_segments(zip(sessions.values(), clocks, strict=True), shards)
-
-
-def clock_of(store: Store, dataset: Dataset, record: CountsRecord) -> Clock:
+def clock_of(dataset: Dataset, record: CountsRecord) -> Clock:
     """When the bins of a session are."""
-    return Clock(AnnotatedSession(store, dataset, record, None).origin_s, record.stats.bin_width_s)
+    return Clock(annotated.origin_of(dataset, record), record.stats.bin_width_s)
 
 
 def _require_same_settings(dataset: Dataset, pairs: Pairs) -> None:

@@ -17,7 +17,7 @@ from neuralpile_dagster.publish.card import PROGRAM, warning
 from neuralpile_dagster.publish.card_parts import Config, Split, card_text
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import config_of_file, config_path
-from neuralpile_dagster.records import ShardRecord, StoredFile
+from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.schemas import MOTIF_TABLE_SCHEMA
 
@@ -158,11 +158,8 @@ def write_motif_table(
         patches, _, probabilities = read_top(store, record, N_MOTIFS)
         write_bytes(folder / PICTURE, motifs_png(patches, probabilities.tolist(), of.bin_width_s))
         keep_only(folder, ["README.md", PICTURE, path, tail_path])
-    return (_shard(path, record.rows, record.file),)
-
-
-def _shard(path: str, rows: int, file: StoredFile) -> ShardRecord:
-    return ShardRecord(path=path, rows=rows, tokens=0, bytes=file.size, sha256=file.sha256)
+    file = record.file
+    return (ShardRecord(path=path, rows=record.rows, tokens=0, bytes=file.size, sha256=file.sha256),)
 
 
 _PICTURE_TEXT = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -31,70 +32,68 @@ SYNTHETIC_PREFIX = "sample-"
 """Prefix of synthetic datasets' names, reserved for them by `catalog.model.Dataset`."""
 
 
-def rows_of_files(
-    names: Sequence[str],
-    open_file: Callable[[str], pa.NativeFile],
-    count: int,
-    seed: int,
-    synthetic: bool = False,
-    describe: Describe = lambda _: NO_FACTS,
-) -> list[RasterSample]:
-    """Windows of randomly chosen rows of randomly chosen files; same seed, same windows.
+@dataclass(frozen=True)
+class RowFiles:
+    """Files of rows to draw, and what is known of their rows.
 
-    Rows of a file are chosen in proportion to their compressed bytes: silent ones have next to none.
+    Attributes
+    ----------
+    names : sequence of str
+    open_file : callable
+        Opens one of them by its name.
+    synthetic : bool
+        Whether titles must say so.
+    describe : callable
     """
-    rng = np.random.default_rng(seed)
-    chosen = sorted(rng.choice(len(names), size=min(count, len(names)), replace=False)) if len(names) else []
-    samples: list[RasterSample] = []
-    with ExitStack() as stack:
-        readers = [stack.enter_context(RowReader(open_file(names[i]), names[i])) for i in chosen]
-        for reader, wanted in zip(readers, _shares([reader.n_rows for reader in readers], count), strict=True):
-            for number in _random_rows(reader, wanted, rng):
-                samples.append(_sample(reader.row(number), rng, synthetic, describe))
-    return samples
 
+    names: Sequence[str]
+    open_file: Callable[[str], pa.NativeFile]
+    synthetic: bool = False
+    describe: Describe = lambda _: NO_FACTS
 
-def row_in_orders(
-    file: pa.NativeFile,
-    name: str,
-    orderings: Iterable[Ordering],
-    seed: int,
-    synthetic: bool = False,
-    describe: Describe = lambda _: NO_FACTS,
-) -> list[RasterSample]:
-    """One window of one random row of a file, drawn in several orders of its units; same seed, same window."""
-    with RowReader(file, name) as reader:
-        row = reader.row(int(_random_rows(reader, 1, np.random.default_rng(seed))[0]))
-    return [_sample(row, np.random.default_rng(seed), synthetic, describe, ordering) for ordering in orderings]
+    def random(self, count: int, seed: int) -> list[RasterSample]:
+        """Windows of randomly chosen rows of randomly chosen files; same seed, same windows.
 
+        Rows of a file are chosen in proportion to their compressed bytes: silent ones have next to none.
+        """
+        rng = np.random.default_rng(seed)
+        n_files = len(self.names)
+        chosen = sorted(rng.choice(n_files, size=min(count, n_files), replace=False)) if n_files else []
+        samples: list[RasterSample] = []
+        with ExitStack() as stack:
+            readers = [stack.enter_context(self._reader(self.names[i])) for i in chosen]
+            for reader, wanted in zip(readers, _shares([reader.n_rows for reader in readers], count), strict=True):
+                for number in _random_rows(reader, wanted, rng):
+                    samples.append(self._sample(reader.row(number), rng))
+        return samples
 
-def every_row(
-    names: Iterable[str],
-    open_file: Callable[[str], pa.NativeFile],
-    seed: int,
-    synthetic: bool = False,
-    describe: Describe = lambda _: NO_FACTS,
-) -> Iterator[RasterSample]:
-    """A window of every row of the files, in order, one row in memory; same seed, same windows."""
-    rng = np.random.default_rng(seed)
-    for name in names:
-        with RowReader(open_file(name), name) as reader:
-            for number in range(reader.n_rows):
-                yield _sample(reader.row(number), rng, synthetic, describe)
+    def in_orders(self, orderings: Iterable[Ordering], seed: int) -> list[RasterSample]:
+        """One window of one random row of the first file, in several orders of its units; same seed, same window."""
+        with self._reader(self.names[0]) as reader:
+            row = reader.row(_random_rows(reader, 1, np.random.default_rng(seed))[0])
+        return [self._sample(row, np.random.default_rng(seed), ordering) for ordering in orderings]
+
+    def every(self, seed: int) -> Iterator[RasterSample]:
+        """A window of every row, in order, one row in memory; same seed, same windows."""
+        rng = np.random.default_rng(seed)
+        for name in self.names:
+            with self._reader(name) as reader:
+                for number in range(reader.n_rows):
+                    yield self._sample(reader.row(number), rng)
+
+    def _reader(self, name: str) -> RowReader:
+        return RowReader(self.open_file(name), name)
+
+    def _sample(self, row: Row, rng: np.random.Generator, ordering: Ordering | None = None) -> RasterSample:
+        label = f"{row.source_dataset} · " if row.source_dataset else ""
+        made_up = self.synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
+        title = f"{label}{row.session_id} · {row.segment_id}"
+        return sample_window(row.counts, title, rng, made_up, self.describe(row), ordering)
 
 
 def _random_rows(reader: RowReader, count: int, rng: np.random.Generator) -> list[int]:
     weights = np.array(reader.group_bytes, float) + 1
     return sorted(rng.choice(reader.n_rows, count, False, weights / weights.sum()).tolist()) if count else []
-
-
-def _sample(
-    row: Row, rng: np.random.Generator, synthetic: bool, describe: Describe, ordering: Ordering | None = None
-) -> RasterSample:
-    label = f"{row.source_dataset} · " if row.source_dataset else ""
-    made_up = synthetic or (row.source_dataset or "").startswith(SYNTHETIC_PREFIX)
-    title = f"{label}{row.session_id} · {row.segment_id}"
-    return sample_window(row.counts, title, rng, made_up, describe(row), ordering)
 
 
 def _shares(available: Sequence[int], count: int) -> list[int]:
@@ -193,7 +192,7 @@ def folder_samples(
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet"))
     files = shards or [path for path in paths if path.startswith("data/")]
     made_up = synthetic or folder.absolute().name.startswith(SYNTHETIC_PREFIX)
-    return rows_of_files(files, open_file, count, seed, made_up, published_facts(open_file, paths))
+    return RowFiles(files, open_file, made_up, published_facts(open_file, paths)).random(count, seed)
 
 
 def write_card_picture(folder: Path, shards: Iterable[str], synthetic: bool) -> None:

@@ -6,16 +6,17 @@ from its shards (`scan_shard`): from footers and ids, without decoding them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.publish.card_parts import row_arrow_bytes
 from neuralpile_dagster.publish.configs import SOURCE
-from neuralpile_dagster.records import ComponentSession, ShardRecord
+from neuralpile_dagster.records import ComponentSession, RowRecord, ShardRecord
 from neuralpile_dagster.tables.footer import damaged, open_parquet, require_schema
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.schemas import PILE_SCHEMA, SEGMENTS_SCHEMA
@@ -37,21 +38,27 @@ class Clock:
         return None if self.origin_s is None or bin_ is None else self.origin_s + bin_ * self.bin_width_s
 
 
+def bins_of_rows(rows: Iterable[RowRecord], clock: Clock) -> Iterator[tuple[RowRecord, dict[str, Any]]]:
+    """Rows of a session in order of time, each with its id, its bins, and when it begins."""
+    start = 0
+    for row in rows:
+        stop = start + row.n_bins
+        bins = {"segment_id": row.segment_id, "start_bin": start, "stop_bin": stop, "start_s": clock.at(start)}
+        yield row, bins
+        start = stop
+
+
 def component_segments(sessions: Iterable[tuple[ComponentSession, Clock]], shards: Iterable[ShardRecord]) -> pa.Table:
     """Segments of a component, whose shards hold the rows of all sessions in their order."""
     places = ((shard.path, group) for shard in shards for group in range(shard.rows))
     rows = []
     for session, clock in sessions:
-        start = 0
-        for row in session.rows:
+        for row, bins in bins_of_rows(session.rows, clock):
             path, group = next(places)
             rows.append(
                 {
+                    **bins,
                     "session_id": session.session_id,
-                    "segment_id": row.segment_id,
-                    "start_bin": start,
-                    "stop_bin": start + row.n_bins,
-                    "start_s": clock.at(start),
                     "split": "train",
                     "file": path,
                     "row_group": group,
@@ -60,7 +67,6 @@ def component_segments(sessions: Iterable[tuple[ComponentSession, Clock]], shard
                     "bytes": row.bytes,
                 }
             )
-            start += row.n_bins
     return pa.Table.from_pylist(rows, SEGMENTS_SCHEMA)
 
 

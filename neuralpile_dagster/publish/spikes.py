@@ -27,6 +27,7 @@ from neuralpile_dagster.publish.card import (
 from neuralpile_dagster.publish.card_parts import CONFIG_TEXTS, Config, card_text, hub_licenses
 from neuralpile_dagster.publish.component import Pairs, clock_of, keep_only, session_configs
 from neuralpile_dagster.publish.configs import write_config
+from neuralpile_dagster.publish.segments import bins_of_rows
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TrainsRecord, UnitOrderRecord
 from neuralpile_dagster.store import Store, fetch
@@ -92,7 +93,7 @@ def write_spikes(
             fetch(store, record.file, folder / spikes_path(key))
         published = {session.key: record for session, record in pairs}
         used, ordered = annotated.matching(annotations, published), annotated.matching_orders(orders, published)
-        segments = [_segments(folder, store, dataset, session.key, record) for session, record in pairs]
+        segments = [_segments(folder, dataset, session.key, record) for session, record in pairs]
         configs = [
             *session_configs(folder, store, dataset, manifest, pairs, used, ordered),
             write_config(folder, "segments", SPIKE_SEGMENTS_SCHEMA, segments),
@@ -102,25 +103,17 @@ def write_spikes(
         keep_only(folder, ["README.md", *map(spikes_path, trains), *paths])
 
 
-def _segments(folder: Path, store: Store, dataset: Dataset, key: str, record: CountsRecord) -> pa.Table:
+def _segments(folder: Path, dataset: Dataset, key: str, record: CountsRecord) -> pa.Table:
     path = spikes_path(key)
-    rule, clock = read_bin_rule(folder / path, path), clock_of(store, dataset, record)
-    rows, start = [], 0
-    for row in record.rows:
-        rows.append(
-            {
-                "session_id": record.session_id,
-                "file": path,
-                "segment_id": row.segment_id,
-                "start_bin": start,
-                "stop_bin": start + row.n_bins,
-                "start_s": clock.at(start),
-                "origin_s": clock.origin_s,
-                "bin_width_s": clock.bin_width_s,
-                "bin_rule": rule,
-            }
-        )
-        start += row.n_bins
+    rule, clock = read_bin_rule(folder / path, path), clock_of(dataset, record)
+    of_session = {
+        "session_id": record.session_id,
+        "file": path,
+        "origin_s": clock.origin_s,
+        "bin_width_s": clock.bin_width_s,
+        "bin_rule": rule,
+    }
+    rows = [{**of_session, **bins} for _, bins in bins_of_rows(record.rows, clock)]
     return pa.Table.from_pylist(rows, SPIKE_SEGMENTS_SCHEMA)
 
 

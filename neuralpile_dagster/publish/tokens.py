@@ -83,13 +83,19 @@ def write_tokens(
         placed = {split: [_place(folder, store, split, shard) for shard in some] for split, some in shards.items()}
         configs = [*_configs(folder, placed, shape)]
         document = parse_document((folder / TOKENIZER_FILE).read_bytes(), TOKENIZER_FILE)
+        bin_width_s = document.bin_width_s or of.bin_width_s  # a pile may have other bins than the instance
         lines = [
             *opening(of, f"tokens of {vocabulary.shape} motifs, vocabulary of {vocabulary.size:,}"),
             *_what(of, vocabulary, motif_table),
             *["", *_splits(shards), ""],
             *["## Loss", "", *_loss(vocabulary, shards, maps), ""],
             *["## Tokens", "", *_tokens(document, shape), ""],
-            *["## Use", "", *_use(of.repository, next(iter(placed)), shape), ""],
+            *[
+                "## Use",
+                "",
+                *_use(of.repository, next(iter(placed)), shape, bin_width_s),
+                "",
+            ],
             *cite_section(of),
         ]
         every = tuple(shard for some in placed.values() for shard in some)
@@ -209,7 +215,7 @@ def _without_key(shape: MotifShape) -> str:
     return f"a count is above {MAX_KEY_COUNT}" if shape.has_keys else f"it has more than {KEY_CELLS} counts, as here"
 
 
-def _use(repository: str, split: str, shape: MotifShape) -> list[str]:
+def _use(repository: str, split: str, shape: MotifShape, bin_width_s: float) -> list[str]:
     sizes, rows, unit = 'row["n_bins"][0].as_py()', "units", "unit"
     cut = ':, : row["n_bins"][0].as_py()'
     if shape.n_units > 1:
@@ -242,7 +248,8 @@ for row in read_rows("{split}"):
     counts = decode(tokens, tokenizer, {sizes})  # uint8, units x bins
     break
 
-mine = encode(np.zeros((3, 100), np.uint8), tokenizer)  # tokens of counts of your own, uint8, units x bins
+mine = np.zeros((3, 100), np.uint8)  # counts of your own, units x bins, in bins of as many seconds as the pile's
+tokens_of_mine = encode(mine, tokenizer, bin_width_s={bin_width_s!r})
 ```
 
 Without neuralpile-dagster, decoding is a look-up:

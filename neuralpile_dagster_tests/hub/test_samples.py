@@ -10,7 +10,7 @@ import pytest
 
 from neuralpile_dagster.plots.raster import raster_png
 from neuralpile_dagster.plots.window import SegmentFacts
-from neuralpile_dagster.publish.samples import folder_samples, published_facts, recorded_facts, rows_of_files
+from neuralpile_dagster.publish.samples import RowFiles, folder_samples, published_facts, recorded_facts
 from neuralpile_dagster.records import ClockRecord
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import Row, RowReader, RowWriter
@@ -76,6 +76,6 @@ def test_silent_rows_are_hardly_ever_chosen(tmp_path: Path, seed: int) -> None:
             if number == 7:
                 counts = rng.poisson(0.3, counts.shape).astype(np.uint8)
             writer.write(counts, "sub-1", "s1", f"segment_{number}")
-    (sample,) = rows_of_files([str(path)], lambda name: pa.OSFile(name, "rb"), 1, seed)
+    (sample,) = RowFiles([str(path)], lambda name: pa.OSFile(name, "rb")).random(1, seed)
     assert "segment_7" in sample.title
     assert sample.counts.any()

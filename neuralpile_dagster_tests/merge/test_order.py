@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from neuralpile_dagster.errors import MergeError
+from neuralpile_dagster.merge.order import draw_splits, permutation
 from neuralpile_dagster.merge.plan import arrange
 from neuralpile_dagster.merge.shards import cut
-from neuralpile_dagster.merge.splits import draw_splits, permutation
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.floats(0.001, 0.999)

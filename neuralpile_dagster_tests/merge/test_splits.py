@@ -393,6 +393,42 @@ def test_settings_that_leave_nothing_to_train_on_are_refused(changes: dict[str, 
         by_hash(mice(*NUMBERED), **changes)
 
 
+def test_datasets_that_twins_keep_together_are_named_with_what_can_be_done():
+    sources = pile_of({("mice", 0): 1, ("mice", 1): 1, ("rats", 2): 1, ("voles", 3): 1})
+    same = ("mice", "sub-0", "ses-0"), ("mice", "sub-0", "ses-1"), ("rats", "sub-0", "ses-2")
+    twins = known(sources, fingerprint=dict.fromkeys(same, "same"))
+    with pytest.raises(MergeError) as caught:
+        by_hash(sources, split_by="datasets", rules=HASH.model_copy(update={"valid_size": 0.2}), identities=twins)
+    error = caught.value
+    assert error.what == "split_by: datasets leaves the split train empty"
+    assert error.found == (
+        "3 datasets, of which twins (sessions with the same spikes, e.g. rats/ses-2 = mice/ses-0) leave 2 that can be "
+        "apart"
+    )
+    assert error.expected == "at least 3, for train, valid, test"
+    assert "`exclude`" in error.remedy and "set split_by: sessions or rows" in error.remedy
+
+
+@pytest.mark.parametrize(("split_by", "instead"), [("datasets", "sessions or rows"), ("sessions", "rows")])
+def test_a_pile_of_one_session_that_must_be_split_says_by_what_it_can_be(split_by: Any, instead: str):
+    with pytest.raises(MergeError) as caught:
+        by_hash(mice(NUMBERED[0]), split_by=split_by)
+    error = caught.value
+    assert (error.found, error.expected) == (f"1 {split_by[:-1]}", "at least 2, for train, test")
+    assert error.remedy == f"merge more components or sessions, or set split_by: {instead}"
+
+
+def test_what_is_held_out_does_not_fill_the_splits_of_what_is_not():
+    with pytest.raises(MergeError) as caught:
+        by_hash(
+            [source(name, [1]) for name in ("mice", "rats")],
+            split_by="datasets",
+            rules=HASH.model_copy(update={"held_out_go_to": "leave_out"}),
+            held_out={("mice", *source("mice", [1]).sessions[0])},
+        )
+    assert caught.value.found == "1 dataset besides 1 held out"
+
+
 def test_every_rule_changes_the_name_of_the_plan():
     sources = mice(*NUMBERED)
     rules = [

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.errors import StoreError, TableError
+from neuralpile_dagster.errors import InvalidArray, StoreError, TableError
 from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.motifs import Tokenizer, decode, encode
 from neuralpile_dagster.motifs.records import MotifShape
@@ -131,6 +131,23 @@ def test_a_card_says_that_some_sessions_have_other_bins() -> None:
     )
 
 
+def test_the_code_on_a_card_encodes_counts_in_the_bins_of_the_pile_where_the_instance_has_others(
+    tmp_path: Path,
+) -> None:
+    shape, store = MotifShape(1, 15), LocalStore(tmp_path / "store")
+    vocabulary, opened = put_vocabulary(store, counted([row.counts for row in ROWS], shape), shape, 30, 1 / 60)
+    shard = build(tmp_path / "store", Tokenizer(opened), rows=ROWS[:4])
+    of = OfPile("local/pile-1x15", "local/pile", "Pile", "plan", bin_width_s=0.02, other_bin_widths_s=(1 / 60,))
+    write_tokens(tmp_path / "pile-1x15", store, of, {"train": [shard]}, vocabulary, [], motif_table="local/pile-motifs")
+    code = re.findall(r"```python\n(.*?)```", (tmp_path / "pile-1x15" / "README.md").read_text(), re.DOTALL)[0]
+    assert f"bin_width_s={1 / 60!r})" in code
+    names: dict[str, np.ndarray] = {}
+    exec(code.replace("hf://datasets/local", str(tmp_path)), names)
+    assert names["tokens_of_mine"].shape == (3, 7)
+    with pytest.raises(InvalidArray, match="bins of different widths"):
+        exec(code.replace("hf://datasets/local", str(tmp_path)).replace(repr(1 / 60), "0.02"), {})
+
+
 @pytest.mark.parametrize("size", [30, 10_000])
 def test_the_card_of_motifs_of_several_units_has_code_that_runs(tmp_path: Path, size: int) -> None:
     shape, store = MotifShape(3, 6), LocalStore(tmp_path / "store")
@@ -148,6 +165,7 @@ def test_the_card_of_motifs_of_several_units_has_code_that_runs(tmp_path: Path, 
     assert found[1]["decoded"].shape == ROWS[0].counts.shape
     assert "# groups of 3 units x time steps" in card
     assert "A bin is 5 ms." in card
+    assert "encode(mine, tokenizer, bin_width_s=0.005)" in card
     assert "null where it has more than 16 counts" in card
     assert ("Each other patch" in card) == (size == 30)
     assert ("All patches are motifs of the vocabulary" in card) == (size > 30)

@@ -242,7 +242,9 @@ def test_the_code_on_a_card_runs(made: Made, ending: str, capsys: pytest.Capture
         assert names_of_code["patches"].shape[1:] == (1, 15)
     else:
         assert np.array_equal(names_of_code["decoded"], names_of_code["counts"])
-        assert (names_of_code["mine"] == names_of_code["tokenizer"].silent_id).all()
+        assert (names_of_code["tokens_of_mine"] == names_of_code["tokenizer"].silent_id).all()
+        assert names_of_code["tokenizer"].bin_width_s == 0.02, "so that the width on the card is compared"
+        assert "encode(mine, tokenizer, bin_width_s=0.02)" in blocks[0]
 
 
 @pytest.mark.parametrize("ending", ["1x15", "1x15-40"])

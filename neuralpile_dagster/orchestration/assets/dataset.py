@@ -20,7 +20,7 @@ from neuralpile_dagster.ledger import documents, kinds
 from neuralpile_dagster.ledger.analyses import Analysis, read_annotations, read_unit_orders
 from neuralpile_dagster.ledger.due import publishable_records
 from neuralpile_dagster.ledger.kinds import AssetKind
-from neuralpile_dagster.ledger.publishing import publish_spike_times, spike_times_wanted
+from neuralpile_dagster.ledger.publishing import spike_times_wanted
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import checks, names
@@ -41,6 +41,7 @@ from neuralpile_dagster.orchestration.metadata.dataset import component_metadata
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
 from neuralpile_dagster.publish.component import publishable, write_component
+from neuralpile_dagster.publish.spikes import write_spikes
 from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
 from neuralpile_dagster.store import read_record, write_record
 
@@ -215,9 +216,20 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
             )
             spikes_publication = None
             if spikes:  # before the card that links to them
-                spikes_publication = publish_spike_times(
-                    store, dataset, settings, hub, manifest, component, records, spikes, annotations, orders, tell
+                spikes_name = documents.spikes_name(dataset, settings)
+                write_spikes(
+                    documents.staging_folder(settings, spikes_name),
+                    store,
+                    dataset,
+                    manifest,
+                    component,
+                    records,
+                    spikes.trains,
+                    annotations=annotations,
+                    orders=orders,
+                    progress=tell,
                 )
+                spikes_publication = hub.publish(spikes_name, documents.staging_folder(settings, spikes_name), tell)
             publication = hub.publish(name, documents.staging_folder(settings, name), tell)
             write_record(store, documents.published_path(dataset, settings), component)
             tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
