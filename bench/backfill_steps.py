@@ -47,7 +47,7 @@ def direct(folder: Path, name: str) -> dict[str, Any]:
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.recordings.manifest import Session, choose_sessions
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
     from neuralpile_dagster.session.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store

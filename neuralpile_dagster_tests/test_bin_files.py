@@ -41,7 +41,7 @@ def test_real_recordings_are_binned_bit_for_bit(
 ):
     source = shared_data / "recordings" / "990001" / path
     result = bin_files([source], tmp_path / "rows.parquet", max_tokens=100_000)
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
 
     expected = histogram_counts(read_session("units", [LocalFile(source.name, source)]).data)
     np.testing.assert_array_equal(whole(tmp_path / "rows.parquet"), expected)

@@ -29,7 +29,7 @@ from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.publish.component import publishable, write_component
 from neuralpile_dagster.recordings.manifest import choose_sessions
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record

@@ -19,10 +19,9 @@ from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import FIRING_RATES, SeriesOptions, get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, read_session
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
-from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
 

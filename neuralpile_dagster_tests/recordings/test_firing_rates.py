@@ -17,10 +17,9 @@ from neuralpile_dagster.archives import synthetic_nwb
 from neuralpile_dagster.catalog.readers import FIRING_RATES
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, read_session
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
-from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"

@@ -10,10 +10,9 @@ import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import SessionFacts
+from neuralpile_dagster.recordings.model import SessionFacts, read_session
 from neuralpile_dagster.recordings.nwb import units
 from neuralpile_dagster.recordings.nwb.table import first_facts
-from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.testing.nwb import (
     Electrodes,
     remove,
