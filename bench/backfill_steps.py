@@ -24,7 +24,7 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
 
     from bench.common import synthetic_row
     from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S
-    from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+    from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
     paths = [folder / f"template{seed}.nwb" for seed in range(min(TEMPLATES, sessions[BATCHED]))]
     for seed, path in enumerate(paths):

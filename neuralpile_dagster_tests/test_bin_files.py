@@ -13,9 +13,9 @@ from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, Empt
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts
 from neuralpile_dagster_tests.fixtures.row_files import whole
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_nwb_without_units, write_units_nwb
 
 
 def test_local_files_are_binned_without_a_store(tmp_path: Path):

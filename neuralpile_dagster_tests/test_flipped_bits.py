@@ -33,9 +33,9 @@ from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
 from neuralpile_dagster_tests.fixtures.once import quick_folder
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 FLIPS = {"store": 2, "staging": 1, "hub": 1}
 """How many bits are flipped in each file: what is made is made from the store, and the other two are only repaired."""

@@ -12,11 +12,11 @@ import pytest
 
 from neuralpile_dagster.errors import DamagedRecording
 from neuralpile_dagster.recordings.model import read_session
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.bucket import Bucket, assert_same, dataset, ranged, write
 from neuralpile_dagster_tests.fixtures.reading import assert_same as assert_same_trains
 from neuralpile_dagster_tests.fixtures.reading import trains_of
 from neuralpile_dagster_tests.servers.http import Server
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 TRAINS = poisson_trains(20, 600)
 

@@ -20,7 +20,7 @@ from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.model import BinnedCounts, Recording, read_session
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
-from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
+from neuralpile_dagster_tests.servers.nwb_files import remove, rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
 

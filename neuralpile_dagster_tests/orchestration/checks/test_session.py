@@ -28,7 +28,7 @@ from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowWriter
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 SESSION = Session(
     key="ses-1",
