@@ -276,10 +276,7 @@ def _spikes(rng: np.random.Generator, rate_hz: np.ndarray, bursts: float) -> np.
 
 
 def units_table(
-    trains: Sequence[np.ndarray],
-    columns: Mapping[str, Sequence[Any]],
-    unit_ids: Sequence[int] | None = None,
-    more: Sequence[VectorData] = (),
+    trains: Sequence[np.ndarray], columns: Mapping[str, Sequence[Any]], unit_ids: Sequence[int] | None = None
 ) -> Units:
     """A units table.
 
@@ -291,11 +288,9 @@ def units_table(
         As of `flat_columns`.
     unit_ids : sequence of int, optional
         By default 0, 1, 2, ...
-    more : sequence of hdmf.common.VectorData
-        Columns of other forms.
     """
     ids = list(range(len(trains))) if unit_ids is None else list(unit_ids)
-    written = [*ragged("spike_times", trains, np.empty(0)), *flat_columns(columns), *more]
+    written = [*ragged("spike_times", trains, np.empty(0)), *flat_columns(columns)]
     return Units(name="units", description="synthetic units", columns=written, id=ids)
 
 
@@ -334,12 +329,11 @@ def ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorDa
     return data, VectorIndex(name=f"{name}_index", target=data, data=ends.astype(dtype))
 
 
-def save(nwb: NWBFile, path: Path, *, contiguous: bool = True) -> Path:
-    """Write the file, contiguous (as Allen's are) or in chunks; make its folder first."""
+def save(nwb: NWBFile, path: Path) -> None:
+    """Write the file, contiguous (as Allen's are); make its folder first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with NWBHDF5IO(path, "w") as io:
-        io.write(nwb, **({"expandable": []} if contiguous else {}))
-    return path
+        io.write(nwb, expandable=[])
 
 
 def rewrite(path: Path, dataset: str, values: Any = None, **create: Any) -> None:

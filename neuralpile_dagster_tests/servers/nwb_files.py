@@ -17,11 +17,12 @@ from typing import Any
 import h5py
 import numpy as np
 from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
-from pynwb import NWBFile
+from pynwb import NWBHDF5IO, NWBFile
 from pynwb.device import Device
 from pynwb.ecephys import ElectrodeGroup
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
+from pynwb.misc import Units
 
 from neuralpile_dagster.archives.synthetic import (
     START_TIME,
@@ -29,8 +30,6 @@ from neuralpile_dagster.archives.synthetic import (
     flat_columns,
     ragged,
     rewrite,
-    save,
-    units_table,
 )
 
 __all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "save", "write_nwb_without_units", "write_units_nwb"]
@@ -74,6 +73,14 @@ def new_file(
         session_id=session_id,
         subject=subject,
     )
+
+
+def save(nwb: NWBFile, path: Path, *, contiguous: bool = True) -> Path:
+    """Write the file, contiguous (as Allen's are) or in chunks; make its folder first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwb, **({"expandable": []} if contiguous else {}))
+    return path
 
 
 def _add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, ElectrodeGroup]:
@@ -137,7 +144,9 @@ def add_units(
         more.append(VectorData(name="electrode_group", description="synthetic electrode_group", data=named))
     if obs_intervals is not None:
         more += ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
-    nwb.units = units_table(trains, columns or {}, unit_ids, more)
+    written = [*ragged("spike_times", trains, np.empty(0)), *flat_columns(columns or {}), *more]
+    ids = list(range(len(trains))) if unit_ids is None else list(unit_ids)
+    nwb.units = Units(name="units", description="synthetic units", columns=written, id=ids)
 
 
 def add_intervals(
