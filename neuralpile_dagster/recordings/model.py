@@ -10,13 +10,14 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from neuralpile_dagster.catalog.readers import Options, get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
-from neuralpile_dagster.hdf5.opened import OpenFile
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.hdf5.opened import OpenFile
 
 BinRule = Literal["histogram", "from_first_spike"]
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -168,6 +169,8 @@ def read_session(reader: str, files: Sequence[OpenFile], options: Mapping[str, A
     RecordingError
         A file has nothing to read, or is damaged; the message names it.
     """
+    from neuralpile_dagster.catalog.readers import Options, get_reader  # pydantic, which who trains does not need
+
     row = get_reader(reader)
     if not files:
         raise ConfigurationError("a session without files cannot be read")
@@ -186,4 +189,6 @@ def read_session(reader: str, files: Sequence[OpenFile], options: Mapping[str, A
 
 def reader_version(reader: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
     """The reader's code version, with its options; raises `ConfigurationError` when there is no such reader."""
+    from neuralpile_dagster.catalog.readers import get_reader
+
     return get_reader(reader).version_of(options)
