@@ -203,6 +203,10 @@ class RemoteObject:
             except _UrlRefused as refusal:
                 raise refused(self.name, url, refusal.status, self._key) from refusal
 
+        self._retry(attempt)
+
+    def _retry(self, attempt: Callable[[], None]) -> None:
+        """Call ``attempt`` until it succeeds; raises `ArchiveUnavailable` after the last time, or when stopped."""
         try:
             retry_call(attempt, self.name, self._limits, sleep=self._stopping.wait, stop=self._stopping.is_set)
         except AttemptFailed as failure:
@@ -242,11 +246,8 @@ class RemoteObject:
                 if self._stopping.is_set() or done - before < _ADVANCE:
                     raise
 
-        try:
-            while done < len(target):
-                retry_call(read_on, self.name, self._limits, sleep=self._stopping.wait, stop=self._stopping.is_set)
-        except AttemptFailed as failure:
-            raise unavailable(self.name, self._url or "", failure.reason, self._limits.attempts) from failure
+        while done < len(target):
+            self._retry(read_on)
 
     def _hold_back(self, failure: AttemptFailed) -> None:
         """Let the threads of all reads wait as long as the server asks for."""
