@@ -24,7 +24,7 @@ def make(folder: Path, sessions: Mapping[str, int]) -> dict[str, Any]:
 
     from bench.common import synthetic_row
     from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S
-    from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+    from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
     paths = [folder / f"template{seed}.nwb" for seed in range(min(TEMPLATES, sessions[BATCHED]))]
     for seed, path in enumerate(paths):
@@ -47,7 +47,7 @@ def direct(folder: Path, name: str) -> dict[str, Any]:
     from neuralpile_dagster.archives import open_archive
     from neuralpile_dagster.catalog.load import load_catalog
     from neuralpile_dagster.recordings.manifest import Session, choose_sessions
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
     from neuralpile_dagster.session.build import build_spike_counts, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import open_store

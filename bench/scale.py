@@ -180,7 +180,7 @@ def manifests(sizes: Sequence[int], folder: Path, repeats: int) -> dict[str, Any
 
 
 def _listing(number: int) -> Any:
-    from neuralpile_dagster.testing.listings import made_up_file, make_listing
+    from neuralpile_dagster_tests.servers.listings import made_up_file, make_listing
 
     stems = [f"sub-{k % 81}/sub-{k % 81}_ses-{20_000_000 + k:08d}T000000" for k in range(number)]
     others = [f"{stem}_probe-{probe}_ecephys" for stem in stems for probe in range(10)]

@@ -23,7 +23,7 @@ def store(recording: str, folder: str) -> None:
     from neuralpile_dagster.hdf5.opened import LocalFile
     from neuralpile_dagster.ledger.samples import session_sample
     from neuralpile_dagster.recordings.manifest import Session
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
     from neuralpile_dagster.session.build import build_spike_counts, pack_recording, store_recording, trains_inputs
     from neuralpile_dagster.settings import Settings
     from neuralpile_dagster.store import LocalStore

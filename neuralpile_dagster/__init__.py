@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from neuralpile_dagster.catalog.load import load_catalog
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
     from neuralpile_dagster.session.own_files import bin_files
 
     __version__: str
@@ -21,7 +21,7 @@ __all__ = ["__version__", "bin_files", "load_catalog", "read_session"]
 _HOMES = {
     "bin_files": "neuralpile_dagster.session.own_files",
     "load_catalog": "neuralpile_dagster.catalog.load",
-    "read_session": "neuralpile_dagster.recordings.readers",
+    "read_session": "neuralpile_dagster.recordings.model",
 }
 
 

@@ -13,9 +13,9 @@ from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, Empt
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts
 from neuralpile_dagster_tests.fixtures.row_files import whole
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_nwb_without_units, write_units_nwb
 
 
 def test_local_files_are_binned_without_a_store(tmp_path: Path):
@@ -41,7 +41,7 @@ def test_real_recordings_are_binned_bit_for_bit(
 ):
     source = shared_data / "recordings" / "990001" / path
     result = bin_files([source], tmp_path / "rows.parquet", max_tokens=100_000)
-    from neuralpile_dagster.recordings.readers import read_session
+    from neuralpile_dagster.recordings.model import read_session
 
     expected = histogram_counts(read_session("units", [LocalFile(source.name, source)]).data)
     np.testing.assert_array_equal(whole(tmp_path / "rows.parquet"), expected)

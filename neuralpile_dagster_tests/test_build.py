@@ -30,9 +30,9 @@ from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, read_record
 from neuralpile_dagster.tables.rows import RowReader
 from neuralpile_dagster.tables.units import read_units
-from neuralpile_dagster.testing.nwb import poisson_trains
 from neuralpile_dagster_tests.fixtures.reference_binning import histogram_counts
 from neuralpile_dagster_tests.fixtures.row_files import whole
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains
 
 TRAINS, COUNTS = "sample/spike_trains", "sample/spike_counts"
 

@@ -13,8 +13,14 @@ import pytest
 from neuralpile_dagster.session import build
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.rows import RowReader
-from neuralpile_dagster.testing.nwb import poisson_trains, remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import Ran, cut, neuralpile
+from neuralpile_dagster_tests.servers.nwb_files import (
+    poisson_trains,
+    remove,
+    rewrite,
+    write_nwb_without_units,
+    write_units_nwb,
+)
 
 REAL = {
     "sub-A2929/sub-A2929_ses-200711_behavior+ecephys.nwb": (15, 59_999, 98_794),

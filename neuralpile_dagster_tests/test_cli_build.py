@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.building import Place, line_of, place_in, write
 from neuralpile_dagster_tests.fixtures.house import Ran, cut, quick_folder
+from neuralpile_dagster_tests.servers.nwb_files import remove, rewrite, write_nwb_without_units, write_units_nwb
 
 BAD = {
     "empty": "cannot be opened as HDF5; found: 0 bytes",

@@ -16,9 +16,9 @@ import pytest
 from filelock import FileLock
 
 from neuralpile_dagster.orchestration.describe import ARCHIVE_POOL, HUB_POOL
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, start
 from neuralpile_dagster_tests.fixtures.house import Ran, instance_of, neuralpile, quick_folder
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 pytestmark = pytest.mark.slow_first
 CATALOG = """\

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.servers.dandi_documents import person
 from neuralpile_dagster_tests.servers.dandi_server import dandi_server
 from neuralpile_dagster_tests.servers.faults import Fault
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 PATH = "sub-001/sub-001.nwb"
 VERSION = "0.240305.0945"

@@ -29,13 +29,13 @@ from neuralpile_dagster.merge.plan import load_plan, plan_pile, save_plan
 from neuralpile_dagster.merge.shards import build_shard
 from neuralpile_dagster.publish.component import publishable, write_component
 from neuralpile_dagster.recordings.manifest import choose_sessions
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore, write_record
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.hub_folders import silent
 from neuralpile_dagster_tests.fixtures.once import quick_folder
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 FLIPS = {"store": 2, "staging": 1, "hub": 1}
 """How many bits are flipped in each file: what is made is made from the store, and the other two are only repaired."""

@@ -21,8 +21,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.once import put_sample, quick_folder
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 pytestmark = pytest.mark.slow_first
 ROOT = Path(__file__).parents[1]

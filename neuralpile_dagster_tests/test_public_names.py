@@ -12,7 +12,7 @@ import pytest
 
 import neuralpile_dagster
 from neuralpile_dagster.catalog.load import load_catalog
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster.session.own_files import bin_files
 
 

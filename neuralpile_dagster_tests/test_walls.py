@@ -35,7 +35,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": set(),
     "motifs": {"store", "tables"},
     "reading": {"hub", "motifs", "net", "recordings", "store", "tables"},
-    "testing": {"archives", "catalog", "recordings"},
     "ledger": {
         "session",
         "catalog",
@@ -63,7 +62,6 @@ SMALLEST = 60
 """A file with fewer lines and one importer is a crumb: it belongs into the file that imports it."""
 CRUMBS = {
     "definitions.py": "Dagster's entry point, which makes definitions as it is imported",
-    "testing/listings.py": "imported by tests and benches, which are not read here",
     "orchestration/servers.py": "the module that `neuralpile ui` starts: what it imports, the UI waits for",
     "orchestration/worker_app.py": "the module that Celery's command line names",
     "orchestration/compute_logs.py": "imported by name from dagster.yaml",

@@ -9,8 +9,8 @@ field that is not read here, and licenses that this machine is not set up for. R
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
@@ -25,17 +25,8 @@ T = TypeVar("T")
 _AUTHOR_ROLE = "dcite:Author"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _LIST: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
-_SHORT = reprlib.Repr()
+_SHORT = reprlib.Repr()  # values of any size in a few words
 _SHORT.maxstring = _SHORT.maxother = 120
-
-
-@dataclass
-class _Invalid:
-    """The first document in which a field is invalid, what it has there, and how many such documents there are."""
-
-    where: str
-    found: str
-    documents: int = 0
 
 
 class FieldReader:
@@ -46,15 +37,16 @@ class FieldReader:
     """
 
     def __init__(self) -> None:
-        self._invalid: dict[str, _Invalid] = {}
+        self._first: dict[str, tuple[str, str]] = {}  # by field: the first such document, and what it has there
+        self._documents: Counter[str] = Counter()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """One sentence per field that is invalid somewhere."""
         notes = []
-        for field, invalid in sorted(self._invalid.items()):
-            others = f" (and {invalid.documents - 1:,} more)" if invalid.documents > 1 else ""
-            notes.append(f"invalid {field} of {invalid.where}{others}, not used: {invalid.found}")
+        for field, (where, found) in sorted(self._first.items()):
+            others = f" (and {self._documents[field] - 1:,} more)" if self._documents[field] > 1 else ""
+            notes.append(f"invalid {field} of {where}{others}, not used: {found}")
         return tuple(notes)
 
     def read(self, form: TypeAdapter[T], document: Mapping[str, Any], field: str, where: str) -> T | None:
@@ -80,19 +72,14 @@ class FieldReader:
 
     def note(self, field: str, where: str, found: object, expected: str) -> None:
         """Note that a field of a document is invalid."""
-        invalid = _Invalid(where, f"found {_short(found)}, expected {expected}")
-        self._invalid.setdefault(field, invalid).documents += 1
+        self._first.setdefault(field, (where, f"found {_SHORT.repr(found)}, expected {expected}"))
+        self._documents[field] += 1
 
     def _note(self, field: str, where: str, error: ValidationError) -> None:
         first = error.errors(include_url=False, include_context=False)[0]
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         place = ".".join(map(str, first["loc"]))
         self.note(field, where, first["input"], f"{expected} (at {place})" if place else expected)
-
-
-def _short(value: object) -> str:
-    """A value of any size in a few words."""
-    return _SHORT.repr(value)
 
 
 def _valid(form: TypeAdapter[T], value: object) -> T | None:
@@ -192,7 +179,7 @@ def archive_file(entry: object, fields: FieldReader) -> ArchiveFile | None:
     if not isinstance(entry, dict):
         fields.note("entry", "the listing", entry, "an object")
         return None
-    where = _short(entry.get("path"))
+    where = _SHORT.repr(entry.get("path"))
     metadata = fields.read(OBJECT, entry, "metadata", where)
     again = metadata or {}
     path = _first(fields.read(_PATH, entry, "path", where), _valid(_PATH, again.get("path")))

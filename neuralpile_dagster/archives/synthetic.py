@@ -1,18 +1,28 @@
-"""Contents of the sample archive: small synthetic recordings in every form that the readers accept."""
+"""Contents of the sample archive: small synthetic recordings in every form that the readers accept.
+
+Everything written says that it is synthetic. Columns of NWB files are written flat, so that a file takes milliseconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
-from pynwb import TimeSeries
+from hdmf.common import VectorData, VectorIndex
+from pynwb import NWBHDF5IO, NWBFile, TimeSeries
+from pynwb.device import Device
+from pynwb.ecephys import ElectrodeGroup
+from pynwb.epoch import TimeIntervals
+from pynwb.file import Subject
+from pynwb.misc import Units
 
-from neuralpile_dagster.archives import synthetic_nwb
-
+SYNTHETIC = "SYNTHETIC: made by a program, not recorded from an animal"
+START_TIME = datetime(2020, 1, 1, 12, 0, tzinfo=UTC)
 Trains = list[np.ndarray]
 SEED = 20200101
 STEP_S = 0.005
@@ -112,11 +122,11 @@ def write_units(folder: Path) -> None:
         trains, names = _populations(scene, areas)
         path = folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}T120000.nwb"
         file = _file(subject, day)
-        synthetic_nwb.add_units(file, trains, **_allen_columns(scene.rng, trains, names, duration_s))
-        synthetic_nwb.add_intervals(file, "trials", **_trials(scene.onsets))
-        synthetic_nwb.save(file, path)
-        synthetic_nwb.rewrite(path, "units/spike_times_index", dtype=index_dtype)
-    synthetic_nwb.save(_file("S2", 5), folder / "sub-S2" / "sub-S2_ses-20200105T120000_image.nwb")
+        _add_allen_units(file, scene.rng, trains, names, duration_s)
+        file.trials = _trials(scene.onsets)
+        save(file, path)
+        rewrite(path, "units/spike_times_index", dtype=index_dtype)
+    save(_file("S2", 5), folder / "sub-S2" / "sub-S2_ses-20200105T120000_image.nwb")
 
 
 def write_probes(folder: Path) -> None:
@@ -129,8 +139,8 @@ def write_probes(folder: Path) -> None:
             )
             session = f"{subject}-202001{day:02}-probe{probe}"
             file = _file(subject, day)
-            synthetic_nwb.add_units(file, trains, columns={"location": names, "quality": ["good"] * len(trains)})
-            synthetic_nwb.save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-{session}_behavior+ecephys.nwb")
+            file.units = units_table(trains, {"location": names, "quality": ["good"] * len(trains)})
+            save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-{session}_behavior+ecephys.nwb")
 
 
 def write_rates(folder: Path) -> None:
@@ -146,10 +156,8 @@ def write_rates(folder: Path) -> None:
         rates[rng.uniform(size=rates.shape) < 1e-4] = np.nan
         rates[:3, 0] = (25.0, 75.0, 125.0)  # halves: 0, 2 and 2
         file = _file(subject, day)
-        file.add_acquisition(
-            TimeSeries(name="firing_rates", data=rates, unit="Hz", rate=50.0, description=synthetic_nwb.SYNTHETIC)
-        )
-        synthetic_nwb.save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}_behavior+ecephys.nwb")
+        file.add_acquisition(TimeSeries(name="firing_rates", data=rates, unit="Hz", rate=50.0, description=SYNTHETIC))
+        save(file, folder / f"sub-{subject}" / f"sub-{subject}_ses-202001{day:02}_behavior+ecephys.nwb")
 
 
 def write_eight_probe(folder: Path) -> None:
@@ -171,7 +179,7 @@ def write_eight_probe(folder: Path) -> None:
             spks["st"][0, probe] = (times[order] + 5.0)[:, None]
             spks["clu"][0, probe] = clusters[order].astype(float)[:, None]
             spks["Wheights"][0, probe] = rng.uniform(0, 3840, (ids.max(), 1))
-        contents = {"spks": spks, "note": synthetic_nwb.SYNTHETIC}
+        contents = {"spks": spks, "note": SYNTHETIC}
         savemat(folder / f"spksSample{letter}_Feb18.mat", contents, do_compression=True)
 
 
@@ -183,9 +191,15 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def _file(subject: str, day: int) -> Any:
-    start = synthetic_nwb.START_TIME + timedelta(days=day - 1)
-    return synthetic_nwb.new_file(subject, session_id=str(day), start_time=start, species="none (synthetic)")
+def _file(subject_id: str, day: int) -> NWBFile:
+    """An NWB file in memory without any data; the identifier is fixed by subject and day, so files repeat."""
+    return NWBFile(
+        session_description=SYNTHETIC,
+        identifier=f"synthetic-{subject_id}-{day}",
+        session_start_time=START_TIME + timedelta(days=day - 1),
+        session_id=str(day),
+        subject=Subject(subject_id=subject_id, sex="U", species="none (synthetic)", description=SYNTHETIC),
+    )
 
 
 def _populations(scene: Scene, areas: Sequence[tuple[Population, int]]) -> tuple[Trains, list[str]]:
@@ -195,17 +209,23 @@ def _populations(scene: Scene, areas: Sequence[tuple[Population, int]]) -> tuple
     return [*trains[:-1], np.empty(0)], names
 
 
-def _allen_columns(rng: np.random.Generator, trains: Trains, names: list[str], duration_s: float) -> dict[str, Any]:
-    """Keywords of `synthetic_nwb.add_units`: the columns of an Allen file, with areas by each unit's peak channel."""
+def _add_allen_units(
+    file: NWBFile, rng: np.random.Generator, trains: Trains, names: list[str], duration_s: float
+) -> None:
+    """Add units with the columns of an Allen file, and the electrodes of their peak channels, one an area."""
     n_units = len(trains)
     areas = list(dict.fromkeys(names))
     channels = {area: 850_000_000 + 2 * number for number, area in enumerate(areas)}
-    electrodes = synthetic_nwb.Electrodes(
-        ids=list(channels.values()),
-        locations=areas,
-        group_names=["probeA" if number < 2 else "probeB" for number in range(len(areas))],
-        positions=[(8_000.0 + 20 * number, 1_500.0 + 400 * number, 7_500.0) for number in range(len(areas))],
-    )
+    device = Device(name="synthetic probe", description=SYNTHETIC)
+    file.add_device(device)
+    groups = [
+        ElectrodeGroup(name=name, description=SYNTHETIC, location="unknown", device=device)
+        for name in ("probeA", "probeB")
+    ]
+    file.add_electrode_group(groups)
+    for number, (area, channel) in enumerate(channels.items()):
+        place = {"x": 8_000.0 + 20 * number, "y": 1_500.0 + 400 * number, "z": 7_500.0}
+        file.add_electrode(id=channel, location=area, group=groups[number >= 2], **place)
     sizes = [len(train) for train in trains]
     columns = {
         "quality": ["good" if good else "noise" for good in rng.uniform(size=n_units) < 0.8],
@@ -220,22 +240,20 @@ def _allen_columns(rng: np.random.Generator, trains: Trains, names: list[str], d
         "spike_amplitudes": [rng.lognormal(-9, 0.2, size) for size in sizes],
         "waveform_mean": list(rng.normal(0, 1e-5, (n_units, 20, 4))),
     }
-    unit_ids = (950_000_000 + 3 * np.arange(n_units)).tolist()
-    return {"unit_ids": unit_ids, "columns": columns, "electrodes": electrodes}
+    file.units = units_table(trains, columns, (950_000_000 + 3 * np.arange(n_units)).tolist())
 
 
-def _trials(onsets: np.ndarray) -> dict[str, Any]:
-    """Keywords of `synthetic_nwb.add_intervals`: a trial of 1 s from each stimulus on (``onsets``: (n_trials,))."""
+def _trials(onsets: np.ndarray) -> TimeIntervals:
+    """Trials of 1 s from each stimulus on; ``onsets`` are seconds, float64, shape (n_trials,)."""
     numbers = np.arange(len(onsets))
-    return {
+    columns = {
         "start_time": onsets.tolist(),
         "stop_time": (onsets + 1.0).tolist(),
-        "columns": {
-            "orientation": (45.0 * (numbers * 7 % 8)).tolist(),
-            "rewarded": (numbers % 3 > 0).tolist(),
-            "stimulus_name": ["drifting_gratings"] * len(onsets),
-        },
+        "orientation": (45.0 * (numbers * 7 % 8)).tolist(),
+        "rewarded": (numbers % 3 > 0).tolist(),
+        "stimulus_name": ["drifting_gratings"] * len(onsets),
     }
+    return TimeIntervals(name="trials", description=SYNTHETIC, columns=flat_columns(columns), id=numbers.tolist())
 
 
 def _slow_noise(rng: np.random.Generator, n_steps: int, time_constant_s: float) -> np.ndarray:
@@ -255,3 +273,90 @@ def _spikes(rng: np.random.Generator, rate_hz: np.ndarray, bursts: float) -> np.
     followers = [first + rng.uniform(0.003, 0.006, len(first)) * n for n in (1, 2)]
     times = np.concatenate([times, *followers])
     return np.unique(np.rint(times[times < len(counts) * STEP_S] * CLOCK_HZ)) / CLOCK_HZ
+
+
+def units_table(
+    trains: Sequence[np.ndarray], columns: Mapping[str, Sequence[Any]], unit_ids: Sequence[int] | None = None
+) -> Units:
+    """A units table.
+
+    Parameters
+    ----------
+    trains : sequence of numpy.ndarray, float, shape (n_spikes,)
+        Spike times of each unit, seconds; stored as float64.
+    columns : mapping
+        As of `flat_columns`.
+    unit_ids : sequence of int, optional
+        By default 0, 1, 2, ...
+    """
+    ids = list(range(len(trains))) if unit_ids is None else list(unit_ids)
+    written = [*ragged("spike_times", trains, np.empty(0)), *flat_columns(columns)]
+    return Units(name="units", description="synthetic units", columns=written, id=ids)
+
+
+def flat_columns(columns: Mapping[str, Sequence[Any]]) -> list[VectorData]:
+    """Columns of one value per row, or ragged ones of one float array per row."""
+    written: list[VectorData] = []
+    for name, values in columns.items():
+        if len(values) and isinstance(values[0], np.ndarray) and name != "waveform_mean":
+            written.extend(ragged(name, values, np.empty(0)))
+        else:
+            data = np.stack(values) if name == "waveform_mean" else list(values)
+            written.append(VectorData(name=name, description=f"synthetic {name}", data=data))
+    return written
+
+
+def ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorData, VectorIndex]:
+    """A column that holds several values per unit, and its index.
+
+    Parameters
+    ----------
+    name : str
+    parts : sequence of array_like, shape (n_values, ...)
+        The values of each unit.
+    empty : numpy.ndarray, shape (0, ...)
+        Of the column's dtype; its further dimensions are those of one value.
+
+    Returns
+    -------
+    VectorData, VectorIndex
+        The flat values, and where each unit's values end.
+    """
+    flat = np.concatenate([empty, *[np.asarray(part, empty.dtype).reshape(-1, *empty.shape[1:]) for part in parts]])
+    data = VectorData(name=name, description=f"synthetic {name}", data=flat)
+    ends = np.cumsum([len(part) for part in parts], dtype=np.uint64)
+    dtype = np.min_scalar_type(int(ends[-1]) if len(ends) else 0)  # as pynwb chooses it
+    return data, VectorIndex(name=f"{name}_index", target=data, data=ends.astype(dtype))
+
+
+def save(nwb: NWBFile, path: Path) -> None:
+    """Write the file, contiguous (as Allen's are); make its folder first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwb, expandable=[])
+
+
+def rewrite(path: Path, dataset: str, values: Any = None, **create: Any) -> None:
+    """Replace a dataset of an HDF5 file, where pynwb fixes its form; attributes and references to it are kept.
+
+    Parameters
+    ----------
+    dataset : str
+        Path inside the file, e.g. ``"units/spike_times_index"``.
+    values : array, optional
+        The new values; by default the old ones.
+    **create
+        For `h5py.Group.create_dataset`: ``dtype``, ``chunks``, ``compression``, ``shuffle``, ...
+    """
+    with h5py.File(path, "r+") as file:
+        old = file[dataset]
+        attributes = dict(old.attrs)
+        values = old[()] if values is None else values
+        if "dtype" in create:
+            values = np.asarray(values).astype(create["dtype"])
+        del file[dataset]
+        new = file.create_dataset(dataset, data=values, **create)
+        new.attrs.update(attributes)
+        index = file.get(f"{dataset}_index")
+        if index is not None:
+            index.attrs["target"] = new.ref

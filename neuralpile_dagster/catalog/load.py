@@ -62,8 +62,7 @@ def load_catalog(settings: Settings) -> dict[str, Dataset]:
     `CatalogError` when the user's ``catalog.yaml`` is invalid; without that file
     there are no rows of the user. Raises `ConfigurationError` when the pile has the name of a dataset.
     """
-    own = read_user_catalog(path := user_catalog_path(settings))
-    _raise(path, own.problems)
+    own = _valid(user_catalog_path(settings))
     if settings.archive == "sample":
         rows: Sequence[Dataset] = SAMPLE
     else:
@@ -140,8 +139,7 @@ def load_piles(settings: Settings, datasets: Iterable[Dataset]) -> list[Pile]:
 
     Raises `CatalogError` when the user's ``catalog.yaml`` is invalid.
     """
-    own = read_user_catalog(user_catalog_path(settings))
-    _raise(user_catalog_path(settings), own.problems)
+    own = _valid(user_catalog_path(settings))
     rows, (first, *others) = list(datasets), _all_piles(own)
     made = {settings.pile_name, *(f"{settings.pile_name}-{ending}" for ending in first.endings)}
     if made & {*(row.name for row in rows), *(pile.name for pile in others)}:
@@ -183,17 +181,17 @@ def check_user_catalog(path: Path) -> list[Dataset]:
 
     Raises one `CatalogError` with all errors found.
     """
-    result = read_user_catalog(path)
-    _raise(path, result.problems)
-    return result.datasets
+    return _valid(path).datasets
 
 
-def _raise(path: Path, problems: Sequence[CatalogError]) -> None:
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        listed = "".join(f"\n({number}) {problem}" for number, problem in enumerate(problems, 1))
-        raise CatalogError(f"{path} has {len(problems)} problems:{listed}")
+def _valid(path: Path) -> UserCatalog:
+    found = read_user_catalog(path)
+    if len(found.problems) == 1:
+        raise found.problems[0]
+    if found.problems:
+        listed = "".join(f"\n({number}) {problem}" for number, problem in enumerate(found.problems, 1))
+        raise CatalogError(f"{path} has {len(found.problems)} problems:{listed}")
+    return found
 
 
 def read_user_catalog(path: Path) -> UserCatalog:

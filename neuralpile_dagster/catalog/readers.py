@@ -1,6 +1,6 @@
 """Readers as rows: what each reads, its version, and the function that does it.
 
-What a catalog row may name, pages, the command line and `recordings.readers` derive from these rows: another
+What a catalog row may name, pages, the command line and `recordings.model` derive from these rows: another
 reader is one module and one row. Rows of this package are in `BUILT_IN`; other packages add theirs through the entry
 point group ``neuralpile.readers``. What a catalog row may state as ``reader_options`` is a reader's `Options`. How a
 file is read belongs in the module that the row names.

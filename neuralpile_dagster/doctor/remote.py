@@ -118,8 +118,7 @@ class _Listed:
 
     def read_whole(self, session: Session) -> Finding:
         """Read a session as a build does."""
-        from neuralpile_dagster.recordings.model import BinnedCounts
-        from neuralpile_dagster.recordings.readers import read_session
+        from neuralpile_dagster.recordings.model import BinnedCounts, read_session
 
         if not self.row.source.facts.has_ranges and self._settings.archive == "dandi":
             archive = self.row.source.archive

@@ -29,20 +29,18 @@ class RangedFile:
     """One remote file, open for reading; see `open_ranged`."""
 
     def __init__(
-        self,
-        remote: RemoteObject,
-        blocks: Blocks,
-        reader: _RangeReader,
-        download: Callable[[], Path],
+        self, remote: RemoteObject, fetchers: ThreadPoolExecutor, download: Callable[[], Path], connections: int
     ) -> None:
         self.name = remote.name
         self.cost = remote.cost
-        self._remote = remote
-        self._blocks = blocks
-        self._reader = reader
-        self._download = download
-        self._views: list[tuple[h5py.File, BlockFile]] = []
         self.unverified = False
+        self._remote = remote
+        self._fetchers = fetchers
+        self._download = download
+        self._connections = connections
+        self._blocks = Blocks(remote, fetchers, capacity_bytes=_BLOCK_MEMORY, ahead=connections + 2)
+        self._decoders = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)), "decode")
+        self._views: list[tuple[h5py.File, BlockFile]] = []
 
     @property
     def etag(self) -> str | None:
@@ -75,8 +73,25 @@ class RangedFile:
             values: np.ndarray = dataset[()]
             self.check()
             return values
+        values = np.empty(dataset.shape, dataset.dtype)
         with self._remote.waiting():
-            return self._reader.read(dataset, layout)
+            self._read_into(values, dataset, layout)
+        return values
+
+    def _read_into(self, values: np.ndarray, dataset: h5py.Dataset, layout: Contiguous | Chunked) -> None:
+        """Fill ``values``, of the dataset's own shape and dtype."""
+        if isinstance(layout, Chunked):
+            room = self._connections + 2  # pieces being fetched or waiting for a decoder
+            Chunks(self._remote, self._blocks, self._fetchers, self._decoders, room).read(dataset, layout, values)
+            return
+        target = values.reshape(-1).view(np.uint8).data
+        require_inside(self._remote, layout.offset, layout.offset + len(target), dataset)
+        step = piece_bytes(len(target), self._connections)
+        reads = [
+            self._fetchers.submit(self._remote.read_into, layout.offset + at, target[at : at + step])
+            for at in range(0, len(target), step)
+        ]
+        finish(reads)
 
     def read_part(self, dataset: h5py.Dataset, place: tuple[slice, ...]) -> np.ndarray:
         """Read some values through blocks; see `OpenFile.read_part`."""
@@ -96,9 +111,11 @@ class RangedFile:
                 raise view.failure
 
     def close(self) -> None:
-        """Close the files returned by `hdf5`: one that outlives its source crashes the interpreter at exit."""
+        """Stop decoding, close the files of `hdf5` (one that outlives its source crashes the interpreter at exit)."""
+        self._decoders.shutdown(wait=True, cancel_futures=True)
         for file, _ in self._views:
             file.close()
+        self._blocks.clear()
 
 
 @contextmanager
@@ -110,9 +127,7 @@ def open_ranged(remote: RemoteObject, download: Callable[[], Path], *, connectio
     """
     remote.fall_back_to(download)
     with _collection_paused(), ThreadPoolExecutor(connections, "fetch") as fetchers:
-        blocks = Blocks(remote, fetchers, capacity_bytes=_BLOCK_MEMORY, ahead=connections + 2)
-        reader = _RangeReader(remote, blocks, fetchers, connections)
-        file = RangedFile(remote, blocks, reader, download)
+        file = RangedFile(remote, fetchers, download, connections)
         try:
             yield file
         except Exception:
@@ -123,9 +138,7 @@ def open_ranged(remote: RemoteObject, download: Callable[[], Path], *, connectio
         finally:
             remote.stop()
             fetchers.shutdown(wait=True, cancel_futures=True)
-            reader.close()
             file.close()
-            blocks.clear()
             remote.close()
 
 
@@ -149,35 +162,3 @@ def _collection_paused() -> Iterator[None]:
             _gc_holders.pop()
             if not _gc_holders and was_on:
                 gc.enable()
-
-
-class _RangeReader:
-    """Reader of one object's datasets with ``connections`` threads for requests and more for decoding."""
-
-    def __init__(self, remote: RemoteObject, blocks: Blocks, fetchers: ThreadPoolExecutor, connections: int) -> None:
-        self._remote = remote
-        self._blocks = blocks
-        self._connections = connections
-        self._fetchers = fetchers
-        self._decoders = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 1)), "decode")
-
-    def close(self) -> None:
-        """Stop the decoding threads; pending work is canceled."""
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-
-    def read(self, dataset: h5py.Dataset, layout: Contiguous | Chunked) -> np.ndarray:
-        """All values of the dataset, in its own shape and dtype."""
-        values: np.ndarray = np.empty(dataset.shape, dataset.dtype)
-        if isinstance(layout, Chunked):
-            room = self._connections + 2  # pieces being fetched or waiting for a decoder
-            Chunks(self._remote, self._blocks, self._fetchers, self._decoders, room).read(dataset, layout, values)
-            return values
-        target = values.reshape(-1).view(np.uint8).data
-        require_inside(self._remote, layout.offset, layout.offset + len(target), dataset)
-        step = piece_bytes(len(target), self._connections)
-        reads = [
-            self._fetchers.submit(self._remote.read_into, layout.offset + at, target[at : at + step])
-            for at in range(0, len(target), step)
-        ]
-        finish(reads)
-        return values

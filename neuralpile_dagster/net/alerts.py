@@ -20,9 +20,9 @@ WEBHOOK, MAIL = "NEURALPILE_ALERT_WEBHOOK", "NEURALPILE_ALERT_MAIL"
 TIMEOUT_S = 10.0
 
 
-def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
+def is_configured() -> bool:
     """Whether alerts go anywhere."""
-    return bool(environment.get(WEBHOOK) or environment.get(MAIL))
+    return bool(os.environ.get(WEBHOOK) or os.environ.get(MAIL))
 
 
 def send_alert(subject: str, text: str, environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -76,7 +76,7 @@ def get(
 
     urllib3 could follow them, but its errors would then show the whole URL, which may be a signed one.
     """
-    sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
+    sent = {**pool.headers, **(headers or {})}
     for _ in range(_MAX_REDIRECTS):
         require_url(what, url)
         response = pool.request("GET", url, headers=sent, preload_content=False, redirect=False)

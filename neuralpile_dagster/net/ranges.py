@@ -21,7 +21,6 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.net.http import Connections, get
 from neuralpile_dagster.net.retry import (
     AttemptFailed,
-    Pause,
     network_errors,
     refused,
     require_url,
@@ -107,7 +106,7 @@ class RemoteObject:
         self._renewing = threading.Lock()
         self._stopping = threading.Event()
         self._waiting = False
-        self._pause = Pause()
+        self._next_request = 0.0  # when the server, which has asked to wait, wants it at the earliest
         self._url = url
         self._pin: str | None = None
         self._make_copy: Callable[[], Path] | None = None
@@ -204,6 +203,10 @@ class RemoteObject:
             except _UrlRefused as refusal:
                 raise refused(self.name, url, refusal.status, self._key) from refusal
 
+        self._retry(attempt)
+
+    def _retry(self, attempt: Callable[[], None]) -> None:
+        """Call ``attempt`` until it succeeds; raises `ArchiveUnavailable` after the last time, or when stopped."""
         try:
             retry_call(attempt, self.name, self._limits, sleep=self._stopping.wait, stop=self._stopping.is_set)
         except AttemptFailed as failure:
@@ -215,7 +218,7 @@ class RemoteObject:
         def read_on() -> None:
             """Read what is missing; returns early where the next attempt may begin at once, with all its retries."""
             nonlocal done, attempts, new_urls, changes, ignored
-            self._stopping.wait(self._pause.left())
+            self._stopping.wait(self._next_request - time.monotonic())
             url, before = self._where(), done
             self._count(retries=1 if attempts else 0)
             attempts += 1
@@ -238,22 +241,19 @@ class RemoteObject:
                 if ignored >= min(_MAX_IGNORED, self._limits.attempts):
                     raise
                 raise AttemptFailed(refusal.found) from refusal
-            except AttemptFailed:
+            except AttemptFailed as failure:
+                self._hold_back(failure)
                 if self._stopping.is_set() or done - before < _ADVANCE:
                     raise
 
-        try:
-            while done < len(target):
-                retry_call(
-                    read_on,
-                    self.name,
-                    self._limits,
-                    sleep=self._stopping.wait,
-                    pause=self._pause,
-                    stop=self._stopping.is_set,
-                )
-        except AttemptFailed as failure:
-            raise unavailable(self.name, self._url or "", failure.reason, self._limits.attempts) from failure
+        while done < len(target):
+            self._retry(read_on)
+
+    def _hold_back(self, failure: AttemptFailed) -> None:
+        """Let the threads of all reads wait as long as the server asks for."""
+        seconds = min(failure.retry_after_s, self._limits.retry_after_max_s)
+        with self._lock:
+            self._next_request = max(self._next_request, time.monotonic() + seconds)
 
     def _where(self) -> str:
         """The URL, found out when it is first needed."""

@@ -11,7 +11,6 @@ import errno
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -118,30 +117,12 @@ def _failure(state: RetryCallState) -> AttemptFailed:
     return error
 
 
-class Pause:
-    """Until when a server asked for no requests; shared by all threads that read the same object."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-
-    def extend(self, seconds: float) -> None:
-        """Send nothing for at least ``seconds`` from now."""
-        with self._lock:
-            self._until = max(self._until, time.monotonic() + seconds)
-
-    def left(self) -> float:
-        """Seconds until requests may be sent again."""
-        return max(0.0, self._until - time.monotonic())
-
-
 def retry_call(
     attempt: Callable[[], Result],
     what: str,
     policy: RetryPolicy,
     *,
     sleep: Callable[[float], Any] = time.sleep,
-    pause: Pause | None = None,
     stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str, str, float, float, str], None] = warn_of_retry,
 ) -> Result:
@@ -156,8 +137,6 @@ def retry_call(
     policy : RetryPolicy
     sleep : callable
         Waits some seconds.
-    pause : Pause, optional
-        Extended by every Retry-After.
     stop : callable
         Whether to give up now.
     warn : callable
@@ -177,8 +156,6 @@ def retry_call(
 
     def before_sleep(state: RetryCallState) -> None:
         failure, seconds = _failure(state), state.upcoming_sleep
-        if pause is not None and failure.retry_after_s:
-            pause.extend(seconds)
         following = f"attempt {state.attempt_number + 1} of {policy.attempts}"
         warn(what, failure.reason, seconds, time.monotonic() - began, following)
 

@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePath, PurePosixPath
+from typing import TYPE_CHECKING
 
 from neuralpile_dagster.archives.model import ArchiveFile, Listing, listing_token
-from neuralpile_dagster.catalog.model import Dataset, SessionRule
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.records import Citation, Model
+
+if TYPE_CHECKING:
+    from neuralpile_dagster.catalog.model import Dataset, SessionRule
 
 MAX_KEY = 200
 _DIGEST = 16  # hex digits that distinguish ids of which a key cannot hold all

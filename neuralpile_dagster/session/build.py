@@ -23,8 +23,7 @@ from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import DigestWriter, require_free
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.recordings.model import Recording, SpikeTrains, Unit
-from neuralpile_dagster.recordings.readers import NO_OPTIONS, reader_version
+from neuralpile_dagster.recordings.model import NO_OPTIONS, Recording, SpikeTrains, Unit, reader_version
 from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
 from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
@@ -89,7 +88,7 @@ def store_recording(
         Folder of the dataset's spike trains, ``<dataset>/spike_trains``.
     session : Session
     recording : Recording
-        Contents of its files (`recordings.readers.read_session`).
+        Contents of its files (`recordings.model.read_session`).
     source_version : str
         Version of the source that listed the files.
     inputs : str

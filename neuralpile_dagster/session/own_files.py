@@ -15,7 +15,7 @@ from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.progress import Progress, silent
-from neuralpile_dagster.recordings.readers import NO_OPTIONS, read_session
+from neuralpile_dagster.recordings.model import NO_OPTIONS, read_session
 from neuralpile_dagster.session.build import PackedRecording, WrittenRows, write_session_rows
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, ProcessSettings
 

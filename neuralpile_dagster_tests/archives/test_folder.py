@@ -14,8 +14,8 @@ from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.errors import ArchiveError, DamagedRecording
 from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.testing.nwb import poisson_trains, remove, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archive_folders import SOURCE, listing, touch
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, remove, write_nwb_without_units, write_units_nwb
 
 
 def paths(root: Path) -> list[str]:

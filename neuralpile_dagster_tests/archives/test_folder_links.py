@@ -15,8 +15,8 @@ from neuralpile_dagster.archives.folder import FolderArchive
 from neuralpile_dagster.archives.model import ArchiveFile
 from neuralpile_dagster.catalog.model import Source
 from neuralpile_dagster.errors import ArchiveError
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archive_folders import SOURCE, listing, touch
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 
 def test_a_link_that_leads_out_of_the_archive_is_listed_but_not_opened(root: Path, folder: Path, tmp_path: Path):

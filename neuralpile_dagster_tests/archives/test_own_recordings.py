@@ -17,10 +17,10 @@ from neuralpile_dagster.errors import CatalogError
 from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.records import Citation
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.testing.listings import listing_of
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archive_folders import touch
 from neuralpile_dagster_tests.fixtures.house import neuralpile
+from neuralpile_dagster_tests.servers.listings import listing_of
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 ROW: dict[str, Any] = {
     "name": "my-mice",

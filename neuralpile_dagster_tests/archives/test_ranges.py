@@ -20,11 +20,11 @@ from neuralpile_dagster.net.http import Connections
 from neuralpile_dagster.net.ranges import NoRanges, RemoteObject, require_bytes, require_whole
 from neuralpile_dagster.net.retry import AttemptFailed, RetryPolicy
 from neuralpile_dagster.recordings.nwb.annotations import open_annotations
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import QUICK
 from neuralpile_dagster_tests.fixtures.bucket import TIMES, Bucket, assert_same, dataset, ranged, read, write
 from neuralpile_dagster_tests.servers.faults import Fault, status
 from neuralpile_dagster_tests.servers.http import Request, Response, Server
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 
 def test_only_the_bytes_of_the_dataset_are_fetched_besides_a_little_metadata(bucket_server: Server, bucket: Bucket):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.errors import DamagedRecording
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster_tests.fixtures.bucket import Bucket, assert_same, dataset, ranged, write
 from neuralpile_dagster_tests.fixtures.reading import assert_same as assert_same_trains
 from neuralpile_dagster_tests.fixtures.reading import trains_of
 from neuralpile_dagster_tests.servers.http import Server
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 TRAINS = poisson_trains(20, 600)
 
@@ -50,7 +50,7 @@ import neuralpile_dagster.cli
 assert "h5py" not in sys.modules
 from pathlib import Path
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import read_session
 read_session("units", [LocalFile("plain", Path({str(plain)!r}))])
 assert "hdf5plugin" not in sys.modules
 print(read_session("units", [LocalFile("packed", Path({str(packed)!r}))]).data.spike_times.sum())

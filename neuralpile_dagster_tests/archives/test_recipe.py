@@ -19,8 +19,8 @@ from neuralpile_dagster.catalog.pages import dataset_page
 from neuralpile_dagster.catalog.sources import ARCHIVES, ArchiveRow
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.net.retry import RetryPolicy
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import neuralpile
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 CATALOG = """\
 datasets:

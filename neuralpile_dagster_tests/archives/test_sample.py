@@ -18,8 +18,7 @@ from neuralpile_dagster.catalog.model import Dataset, Source
 from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import ArchiveError, StoreError
 from neuralpile_dagster.recordings.manifest import choose_sessions
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SpikeTrains, read_session
 from neuralpile_dagster_tests.fixtures.once import put_sample
 
 DATASETS = {dataset.name: dataset for dataset in SAMPLE}

@@ -26,7 +26,7 @@ from neuralpile_dagster.catalog.sample import SAMPLE
 from neuralpile_dagster.errors import CatalogError, ConfigurationError
 from neuralpile_dagster.recordings.manifest import choose_sessions
 from neuralpile_dagster.settings import Settings
-from neuralpile_dagster.testing.listings import listing_of
+from neuralpile_dagster_tests.servers.listings import listing_of
 
 GOOD = """\
 datasets:

@@ -14,6 +14,7 @@ from neuralpile_dagster.doctor.machine import broker, postgres
 from neuralpile_dagster.doctor.probes import Finding, Probe, Redaction, examine, ok
 from neuralpile_dagster.doctor.remote import judge
 from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.hub.huggingface.client import Secrets
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.servers.hf_hub_account import whoami
 
@@ -108,6 +109,11 @@ def test_redaction_removes_named_values_passwords_in_urls_and_queries() -> None:
     redact = Redaction({"A_TOKEN": "abcdefgh", "BROKER": "redis://:p%40ssword@host/0", "EMPTY_KEY": "", "B_KEY": "on"})
     assert redact("abcdefgh p%40ssword p@ssword on") == "*** *** *** on"
     assert redact("https://user:other@host/path?X-Amz-Signature=1 x") == "https://***@host/path?... x"
+
+
+def test_a_signed_url_is_cut_at_its_query_in_the_report_and_in_errors_of_the_hub() -> None:
+    signed = "https://host/a?X-Amz-Signature=1 and http://host/b c"
+    assert Redaction({})(signed) == Secrets(None).redact(signed) == "https://host/a?... and http://host/b c"
 
 
 def test_versions_outside_their_bounds_and_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from neuralpile_dagster.doctor.probes import Finding
 from neuralpile_dagster.doctor.remote import compare_with_storage
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import choose_sessions
-from neuralpile_dagster.testing.nwb import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.archives import archive_of
 from neuralpile_dagster_tests.fixtures.once import put_sample
 from neuralpile_dagster_tests.fixtures.visit import NETWORK, ROOT, Visit, doctor, dripping
@@ -26,6 +25,7 @@ from neuralpile_dagster_tests.servers.faults import Fault
 from neuralpile_dagster_tests.servers.figshare_server import FigshareServer, figshare_server
 from neuralpile_dagster_tests.servers.hf_hub import HubServer
 from neuralpile_dagster_tests.servers.hf_hub_account import whoami
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.servers.postgres import postgres_server
 from neuralpile_dagster_tests.servers.s3 import S3Server
 

@@ -21,8 +21,8 @@ from neuralpile_dagster.ledger.due import AnalysisStanding, analysis_standing
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.sensors import current_sensor
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import MICE, House, failure_of, neuralpile, trains_of
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 PACKAGE = '''
 """Spikes of the busiest unit of each session, as somebody else's package would add it."""

@@ -13,7 +13,6 @@ from neuralpile_dagster.ledger.analyses import ANNOTATIONS, read_annotations
 from neuralpile_dagster.ledger.due import PileDue, analysis_standing, dataset_due, pile_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster.testing.nwb import rewrite, write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import (
     FILES,
     MICE,
@@ -26,6 +25,7 @@ from neuralpile_dagster_tests.fixtures.house import (
     trains_of,
 )
 from neuralpile_dagster_tests.orchestration.checks.test_pile import merge
+from neuralpile_dagster_tests.servers.nwb_files import rewrite, write_units_nwb
 
 KEY = names.asset_key(MICE, ANNOTATIONS)
 

@@ -12,8 +12,8 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, copy_of, failure_of, trains_of
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 TRAINS, COUNTS = names.spike_trains_key(MICE), names.spike_counts_key(MICE)
 HUB_DATASET = names.hub_dataset_key(MICE)

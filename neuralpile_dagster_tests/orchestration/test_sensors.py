@@ -19,9 +19,9 @@ from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.sensors import TRIES, current_sensor, version_sensor
 from neuralpile_dagster.session.build import trains_inputs
 from neuralpile_dagster.store import write_record
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, PILE_MANIFEST, SESSIONS, House, trains_of
 from neuralpile_dagster_tests.fixtures.kept import kept
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 FIRST = "sub-A/sub-A_ses-1.nwb"
 

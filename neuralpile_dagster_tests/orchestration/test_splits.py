@@ -30,7 +30,6 @@ from neuralpile_dagster.orchestration.checks import results
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.runs import Outcome
 from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import (
     MICE,
     PILE_HUB_DATASET,
@@ -44,6 +43,7 @@ from neuralpile_dagster_tests.fixtures.house import (
 )
 from neuralpile_dagster_tests.fixtures.merging import planned_shards
 from neuralpile_dagster_tests.merge.test_plan import source
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 RULES = {"split_by": "sessions", "split_rule": "hash", "test_size": 0.3, "valid_size": 0.2}
 

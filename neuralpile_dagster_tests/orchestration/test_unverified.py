@@ -10,10 +10,10 @@ import pytest
 
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, House, trains_of
 from neuralpile_dagster_tests.fixtures.served import served
 from neuralpile_dagster_tests.servers.dandi_server import dandi_server
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 SAID = "of 2 sessions were read by byte ranges (`access: ranges`)"
 

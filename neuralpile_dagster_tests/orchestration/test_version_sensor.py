@@ -19,10 +19,10 @@ from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster.orchestration.sensors import TICK_BUDGET_S, TRIES, impatient, version_sensor
 from neuralpile_dagster.recordings.manifest import Manifest
 from neuralpile_dagster.store import read_record, write_record
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.house import MICE, House, house, trains_of
 from neuralpile_dagster_tests.servers.dandi_server import DandiServer, dandi_server
 from neuralpile_dagster_tests.servers.faults import status
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 ALWAYS = 10_000
 PINNED = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralpile_dagster.testing.nwb import write_units_nwb
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from neuralpile_dagster.errors import DamagedRecording, RecordingError
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.nwb.annotations import MAX_PER_ROW, MAX_TEXT_BYTES, open_annotations
 from neuralpile_dagster.tables.annotations import write_intervals, write_metrics
-from neuralpile_dagster.testing.nwb import Electrodes, remove, rewrite, write_units_nwb
 from neuralpile_dagster_tests.fixtures.reading import TRAINS
+from neuralpile_dagster_tests.servers.nwb_files import Electrodes, remove, rewrite, write_units_nwb
 
 RECORDINGS = Path(os.environ.get("NEURALPILE_SHARED", "../shared"), "data", "recordings", "990001")
 TRIALS: dict[str, Any] = {

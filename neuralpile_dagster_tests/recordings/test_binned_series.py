@@ -13,18 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynwb import TimeSeries
 
-from neuralpile_dagster.archives import synthetic_nwb
 from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.readers import FIRING_RATES, SeriesOptions, get_reader
 from neuralpile_dagster.errors import CatalogError, ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, read_session
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
-from neuralpile_dagster.recordings.readers import read_session
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.tables.spike_trains import read_recording, write_recording
+from neuralpile_dagster_tests.servers import nwb_files
 
 PATH = "/acquisition/binned"
 MS = {"path": PATH, "bin_width_s": 0.001, "sum_bins": 20}
@@ -33,9 +32,9 @@ MS = {"path": PATH, "bin_width_s": 0.001, "sum_bins": 20}
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of pynwb with a series, which tests give other values."""
-    file = synthetic_nwb.new_file("B1", sex="M")
+    file = nwb_files.new_file("B1", sex="M")
     file.add_acquisition(TimeSeries(name="binned", data=np.zeros((2, 1)), unit="n.a.", rate=1000.0))
-    return synthetic_nwb.save(file, tmp_path_factory.mktemp("binned") / "template.nwb")
+    return nwb_files.save(file, tmp_path_factory.mktemp("binned") / "template.nwb")
 
 
 @pytest.fixture

@@ -13,23 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pynwb import TimeSeries
 
-from neuralpile_dagster.archives import synthetic_nwb
 from neuralpile_dagster.catalog.readers import FIRING_RATES
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, read_session
 from neuralpile_dagster.recordings.nwb import binned_series
 from neuralpile_dagster.recordings.nwb.binned_series import counts_of
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units
+from neuralpile_dagster_tests.servers import nwb_files
+from neuralpile_dagster_tests.servers.nwb_files import remove, rewrite, write_nwb_without_units
 
 DATA = "acquisition/firing_rates/data"
 
 
 def write_rates(path: Path, rates: Any, rate: float = 50.0) -> Path:
-    file = synthetic_nwb.new_file("R1", sex="M")
+    file = nwb_files.new_file("R1", sex="M")
     file.add_acquisition(TimeSeries(name="firing_rates", data=np.asarray(rates, float), unit="Hz", rate=rate))
-    return synthetic_nwb.save(file, path)
+    return nwb_files.save(file, path)
 
 
 def read(*paths: Path) -> Recording:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from neuralpile_dagster.recordings.nwb.table import broken_index_rule
-from neuralpile_dagster.testing.nwb import remove, rewrite, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
+from neuralpile_dagster_tests.servers.nwb_files import remove, rewrite, write_units_nwb
 
 
 def test_the_unit_s_own_area_comes_before_its_electrodes(tmp_path: Path):

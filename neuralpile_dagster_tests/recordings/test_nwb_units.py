@@ -15,10 +15,10 @@ from pynwb import NWBHDF5IO
 
 from neuralpile_dagster.errors import NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import write_units_nwb
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.reading import TRAINS, TWO_PROBES, assert_same, read, trains_of
+from neuralpile_dagster_tests.servers.nwb_files import write_units_nwb
 
 INDEX_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", ">u4")
 

@@ -10,18 +10,17 @@ import pytest
 
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import SessionFacts
+from neuralpile_dagster.recordings.model import SessionFacts, read_session
 from neuralpile_dagster.recordings.nwb import units
 from neuralpile_dagster.recordings.nwb.table import first_facts
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import (
+from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
+from neuralpile_dagster_tests.servers.nwb_files import (
     Electrodes,
     remove,
     rewrite,
     write_nwb_without_units,
     write_units_nwb,
 )
-from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
 
 N_SPIKES = sum(map(len, TRAINS))
 

@@ -14,12 +14,12 @@ from neuralpile_dagster.binning.source import count_source
 from neuralpile_dagster.errors import DamagedRecording, NeuralPileError, NoUnits, UnknownFilter
 from neuralpile_dagster.hdf5 import careful
 from neuralpile_dagster.hdf5.opened import LocalFile
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster.recordings.nwb import units
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import remove, rewrite, write_nwb_without_units, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read
 from neuralpile_dagster_tests.fixtures.reading import assert_same, trains_of
+from neuralpile_dagster_tests.servers.nwb_files import remove, rewrite, write_nwb_without_units, write_units_nwb
 
 N_SPIKES = sum(map(len, TRAINS))
 

@@ -13,9 +13,9 @@ import pytest
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.hdf5.careful import LARGE_BYTES, require_plausible
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.readers import read_session
-from neuralpile_dagster.testing.nwb import Electrodes, remove, write_units_nwb
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster_tests.fixtures.damaging import TRAINS, create, read, within
+from neuralpile_dagster_tests.servers.nwb_files import Electrodes, remove, write_units_nwb
 
 LONG = "x" * (1 << 20)
 

@@ -15,8 +15,7 @@ from scipy.io import savemat
 
 from neuralpile_dagster.errors import ConfigurationError, DamagedRecording, EmptyRecording
 from neuralpile_dagster.hdf5.opened import LocalFile
-from neuralpile_dagster.recordings.model import Recording, SpikeTrains
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import Recording, SpikeTrains, read_session
 
 Probe = tuple[Any, Any]
 

@@ -12,7 +12,7 @@ import pytest
 from neuralpile_dagster.errors import DamagedRecording, OutOfMemory
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings import mat
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import read_session
 from neuralpile_dagster_tests.fixtures.damaging import within
 from neuralpile_dagster_tests.recordings.test_probes_mat import read, trains_of, write_mat
 

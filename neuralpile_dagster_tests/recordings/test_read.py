@@ -10,7 +10,7 @@ import pytest
 
 from neuralpile_dagster.catalog.readers import all_readers
 from neuralpile_dagster.errors import ConfigurationError
-from neuralpile_dagster.recordings.readers import read_session, reader_version
+from neuralpile_dagster.recordings.model import read_session, reader_version
 
 
 def test_versions_of_readers_stay_so_that_stored_spike_trains_do():
@@ -42,7 +42,7 @@ def test_an_unknown_reader_and_a_session_without_files_are_refused():
 
 def test_importing_the_readers_and_archives_loads_no_heavy_library():
     code = (
-        "import sys, neuralpile_dagster.recordings.readers, neuralpile_dagster.archives, "
+        "import sys, neuralpile_dagster.recordings.model, neuralpile_dagster.archives, "
         "neuralpile_dagster.archives.folder; "
         "print(sorted({'h5py', 'scipy', 'pynwb', 'numba', 'dagster', 'yaml'} & set(sys.modules)))"
     )

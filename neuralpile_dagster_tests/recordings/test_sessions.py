@@ -13,7 +13,7 @@ from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import choose_sessions, partition_key
 from neuralpile_dagster.store import check_key
-from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing
+from neuralpile_dagster_tests.servers.listings import listing_of, made_up_file, make_listing
 
 KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=+-]{0,199}\Z")
 ANY_TEXT = st.text(max_size=300) | st.text(alphabet="ab./\\ _-é\n", max_size=300)

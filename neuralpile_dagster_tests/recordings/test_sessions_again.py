@@ -8,7 +8,7 @@ from neuralpile_dagster.catalog.model import Dataset, SessionRule, Source
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.errors import ArchiveError
 from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions, partition_key
-from neuralpile_dagster.testing.listings import listing_of
+from neuralpile_dagster_tests.servers.listings import listing_of
 
 IBL = next(dataset for dataset in RODENT if dataset.name == "ibl")
 UUIDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4)]

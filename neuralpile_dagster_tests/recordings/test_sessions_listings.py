@@ -10,7 +10,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.primate import PRIMATE
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions, partition_key
-from neuralpile_dagster.testing.listings import listing_of, made_up_file, make_listing, real_paths
+from neuralpile_dagster_tests.servers.listings import listing_of, made_up_file, make_listing, real_paths
 
 BY_NAME = {dataset.name: dataset for dataset in RODENT}
 

@@ -16,8 +16,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.commands import run
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 CATALOG = """\
 datasets:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, expect
 
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.browser import browser_page, chromium
 from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.fixtures.house import Ran, cut, quick_folder
 from neuralpile_dagster_tests.fixtures.ui import Served, ask, environment, served
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 SESSIONS = ("sub-A_ses-1", "sub-A_ses-2", "sub-B_ses-3")
 GOOD, DAMAGED = SESSIONS[0], SESSIONS[1]

@@ -30,8 +30,7 @@ from neuralpile_dagster.orchestration.metadata import analysis_rasters, session_
 from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
 from neuralpile_dagster.orchestration.verdicts import SessionJudge
 from neuralpile_dagster.recordings.manifest import Manifest, Session
-from neuralpile_dagster.recordings.model import Recording
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import Recording, read_session
 from neuralpile_dagster.records import CountsRecord, TrainsRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.store import write_record

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import h5py
@@ -106,8 +106,38 @@ class Annotations:
     units: str = "/units"
 
     def intervals(self) -> Iterator[IntervalTable]:
-        """Every table of intervals; see `_read_intervals`."""
-        return _read_intervals(self.files, self.notes)
+        """Read the tables of intervals, one after the other; memory is that of one table.
+
+        A table that several files hold with the same contents is read once; one of other contents has the file's name
+        behind its own.
+
+        Raises
+        ------
+        DamagedRecording
+            A table lacks its times, or cannot be read.
+        RecordingError
+            There are more tables, rows, columns or text than any session has.
+        """
+        known: dict[str, str] = {}
+        n_rows = 0
+        for opened, file in self.files:
+            for name, path in _interval_paths(file, opened.name):
+                table = open_table(opened, file, path, MAX_INTERVALS)
+                if table is None:
+                    self.notes.append(f"{opened.name}: {path} is not used: it has no column id")
+                    continue
+                found = _read_table(table, name)
+                self.notes.extend(f"{opened.name}: {note}" for note in table.notes)
+                digest = _digest_of(found)
+                if known.get(name) == digest:
+                    continue
+                if name in known:
+                    name = f"{name} ({PurePosixPath(opened.name).name})"
+                known[name] = digest
+                n_rows += table.n_rows
+                _require_at_most(len(known), MAX_TABLES, f"{opened.name} has too many tables of intervals")
+                _require_at_most(n_rows, MAX_INTERVALS, f"{opened.name} has too many intervals")
+                yield replace(found, name=name)
 
     def unit_metrics(self) -> Iterator[tuple[int, Metric]]:
         """What each file's units table states, with the row in ``spike_counts`` of the file's first unit.
@@ -130,47 +160,6 @@ def open_annotations(files: Sequence[OpenFile], units: str = "/units") -> Iterat
     """Open a session's NWB files, in the order in which its recording is read; ``units`` is their units table."""
     with ExitStack() as stack:
         yield Annotations([(opened, stack.enter_context(opened.hdf5())) for opened in files], units=units)
-
-
-def _read_intervals(files: Sequence[tuple[OpenFile, h5py.File]], notes: list[str]) -> Iterator[IntervalTable]:
-    """Read the tables of a session's files, one after the other; memory is that of one table.
-
-    A table that several files hold with the same contents is read once; one of other contents has the file's name
-    behind its own.
-
-    Parameters
-    ----------
-    files : sequence of (OpenFile, h5py.File)
-    notes : list of str
-        Gains a line for every column that is not used.
-
-    Raises
-    ------
-    DamagedRecording
-        A table lacks its times, or cannot be read.
-    RecordingError
-        There are more tables, rows, columns or text than any session has.
-    """
-    known: dict[str, str] = {}
-    n_rows = 0
-    for opened, file in files:
-        for name, path in _interval_paths(file, opened.name):
-            table = open_table(opened, file, path, MAX_INTERVALS)
-            if table is None:
-                notes.append(f"{opened.name}: {path} is not used: it has no column id")
-                continue
-            found = _read_table(table, name)
-            notes.extend(f"{opened.name}: {note}" for note in table.notes)
-            digest = _digest_of(found)
-            if known.get(name) == digest:
-                continue
-            if name in known:
-                name = f"{name} ({PurePosixPath(opened.name).name})"
-            known[name] = digest
-            n_rows += table.n_rows
-            _require_at_most(len(known), MAX_TABLES, f"{opened.name} has too many tables of intervals")
-            _require_at_most(n_rows, MAX_INTERVALS, f"{opened.name} has too many intervals")
-            yield IntervalTable(name, found.start_time, found.stop_time, found.columns)
 
 
 def _interval_paths(file: h5py.File, name: str) -> Iterator[tuple[str, str]]:

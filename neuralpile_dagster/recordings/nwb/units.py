@@ -96,8 +96,6 @@ def read_nwb_units(files: Sequence[OpenFile], options: UnitsOptions) -> Recordin
 class _Part:
     """Units of one open file, before their values are read."""
 
-    opened: OpenFile
-    file: h5py.File
     table: Table
     spike_times: h5py.Dataset
     n_spikes: int
@@ -133,11 +131,11 @@ def _find_units(opened: OpenFile, file: h5py.File, path: str) -> _Part:
     require_plausible(spike_times, name)
     if table.n_rows == 0:
         raise NoUnits(f"{name} has a units table without units", found=f"0 ids, {n_spikes:,} spike times")
-    return _Part(opened, file, table, spike_times, n_spikes)
+    return _Part(table, spike_times, n_spikes)
 
 
 def _read_small(part: _Part) -> _Small:
-    name = part.opened.name
+    name = part.table.opened.name
     try:
         index = part.table.ends("spike_times")
     except Unusable as rule:
@@ -149,7 +147,7 @@ def _read_small(part: _Part) -> _Small:
         raise _damaged(name, broken)
     id_dataset = part.table.dataset("id")
     assert id_dataset is not None  # open_table found it
-    ids = read_array(part.opened, id_dataset, kinds="iu", max_values=MAX_ROWS)
+    ids = read_array(part.table.opened, id_dataset, kinds="iu", max_values=MAX_ROWS)
     if ids.max() > np.iinfo(np.int64).max:
         raise _damaged(name, f"the id {ids.max():,} is not a 64-bit number")
     units = read_units(part.table, ids)
@@ -158,7 +156,7 @@ def _read_small(part: _Part) -> _Small:
             f"{part.table.path}/spike_times are whole numbers ({part.spike_times.dtype}), read as seconds"
         )
     notes = [f"{name}: {note}" for note in part.table.notes]
-    return _Small(index.astype(np.int64), units, read_facts(part.file, name), notes)
+    return _Small(index.astype(np.int64), units, read_facts(part.table.file, name), notes)
 
 
 def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
@@ -174,7 +172,7 @@ def _read_spikes(parts: Sequence[_Part], n_spikes: int) -> np.ndarray:
 
 
 def _read_part(part: _Part) -> np.ndarray:
-    return read_array(part.opened, part.spike_times, kinds="fiu", max_values=MAX_SPIKES)
+    return read_array(part.table.opened, part.spike_times, kinds="fiu", max_values=MAX_SPIKES)
 
 
 def _damaged(name: str, rule: str) -> DamagedRecording:

@@ -15,10 +15,10 @@ from neuralpile_dagster.checks.session import PLAUSIBILITY, UNKNOWN
 from neuralpile_dagster.records import CountsRecord, CountsStats
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.store import LocalStore
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
 from neuralpile_dagster_tests.fixtures.cases import Case
 from neuralpile_dagster_tests.fixtures.house import neuralpile
 from neuralpile_dagster_tests.fixtures.sessions import put_session
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 
 def binned(path: Path, bin_width_s: float = 0.02) -> CountsStats:

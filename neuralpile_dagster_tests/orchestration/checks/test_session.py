@@ -20,14 +20,13 @@ from neuralpile_dagster.checks.registry import SESSION_CHECKS, judge
 from neuralpile_dagster.checks.session import SessionEvidence
 from neuralpile_dagster.hdf5.opened import LocalFile
 from neuralpile_dagster.recordings.manifest import Session
-from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit
-from neuralpile_dagster.recordings.readers import read_session
+from neuralpile_dagster.recordings.model import BinnedCounts, Recording, SessionFacts, SpikeTrains, Unit, read_session
 from neuralpile_dagster.records import CountsRecord, RowRecord
 from neuralpile_dagster.session import build
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster.store import LocalStore
 from neuralpile_dagster.tables.rows import RowWriter
-from neuralpile_dagster.testing.nwb import poisson_trains, write_units_nwb
+from neuralpile_dagster_tests.servers.nwb_files import poisson_trains, write_units_nwb
 
 SESSION = Session(
     key="ses-1",

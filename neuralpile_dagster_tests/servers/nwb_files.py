@@ -1,14 +1,16 @@
-"""Write small NWB files with a units table: flat columns, so that a file takes milliseconds.
+"""Small real NWB files for tests, written by pynwb (a few tens of milliseconds each).
 
-Everything written says that it is synthetic. The tests write their files with
-the same functions, so what they prove holds for what the sample archive serves.
+A file that was written before with the same arguments is copied.
 """
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,19 @@ from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
 from pynwb.misc import Units
 
-SYNTHETIC = "SYNTHETIC: made by a program, not recorded from an animal"
-START_TIME = datetime(2020, 1, 1, 12, 0, tzinfo=UTC)
+from neuralpile_dagster.archives.synthetic import (
+    START_TIME,
+    SYNTHETIC,
+    flat_columns,
+    ragged,
+    rewrite,
+)
+
+__all__ = ["Electrodes", "poisson_trains", "remove", "rewrite", "save", "write_nwb_without_units", "write_units_nwb"]
+
+_KEPT, _LARGEST_KEPT = 100, 1_000_000
+_WRITTEN: OrderedDict[bytes, bytes] = OrderedDict()
+"""Contents of the files written last, by digest of the arguments."""
 
 
 @dataclass(frozen=True)
@@ -88,29 +101,6 @@ def _add_electrodes(nwb: NWBFile, electrodes: Electrodes) -> dict[str, Electrode
     return groups
 
 
-def _ragged(name: str, parts: Sequence[Any], empty: np.ndarray) -> tuple[VectorData, VectorIndex]:
-    """A column that holds several values per unit, and its index.
-
-    Parameters
-    ----------
-    name : str
-    parts : sequence of array_like, shape (n_values, ...)
-        The values of each unit.
-    empty : numpy.ndarray, shape (0, ...)
-        Of the column's dtype; its further dimensions are those of one value.
-
-    Returns
-    -------
-    VectorData, VectorIndex
-        The flat values, and where each unit's values end.
-    """
-    flat = np.concatenate([empty, *[np.asarray(part, empty.dtype).reshape(-1, *empty.shape[1:]) for part in parts]])
-    data = VectorData(name=name, description=f"synthetic {name}", data=flat)
-    ends = np.cumsum([len(part) for part in parts], dtype=np.uint64)
-    dtype = np.min_scalar_type(int(ends[-1]) if len(ends) else 0)  # as pynwb chooses it
-    return data, VectorIndex(name=f"{name}_index", target=data, data=ends.astype(dtype))
-
-
 def add_units(
     nwb: NWBFile,
     trains: Sequence[np.ndarray],
@@ -142,32 +132,21 @@ def add_units(
         Start and stop of observation, seconds, per unit.
     """
     groups = _add_electrodes(nwb, electrodes) if electrodes else {}
-    written: list[VectorData] = [*_ragged("spike_times", trains, np.empty(0)), *_columns(columns or {})]
+    more: list[VectorData] = []
     if unit_electrodes is not None:
-        rows, index = _ragged("electrodes", unit_electrodes, np.empty(0, np.int64))
+        rows, index = ragged("electrodes", unit_electrodes, np.empty(0, np.int64))
         region = DynamicTableRegion(
             name="electrodes", description=rows.description, data=rows.data, table=nwb.electrodes
         )
-        written += [region, VectorIndex(name="electrodes_index", target=region, data=index.data)]
+        more += [region, VectorIndex(name="electrodes_index", target=region, data=index.data)]
     if unit_groups is not None:
         named = [groups[name] for name in unit_groups]
-        written.append(VectorData(name="electrode_group", description="synthetic electrode_group", data=named))
+        more.append(VectorData(name="electrode_group", description="synthetic electrode_group", data=named))
     if obs_intervals is not None:
-        written += _ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
-    ids = list(range(len(trains))) if unit_ids is None else [int(number) for number in unit_ids]
+        more += ragged("obs_intervals", obs_intervals, np.empty((0, 2)))
+    written = [*ragged("spike_times", trains, np.empty(0)), *flat_columns(columns or {}), *more]
+    ids = list(range(len(trains))) if unit_ids is None else list(unit_ids)
     nwb.units = Units(name="units", description="synthetic units", columns=written, id=ids)
-
-
-def _columns(columns: Mapping[str, Sequence[Any]]) -> list[VectorData]:
-    """Columns of one value per row, or ragged ones of one float array per row."""
-    written: list[VectorData] = []
-    for name, values in columns.items():
-        if len(values) and isinstance(values[0], np.ndarray) and name != "waveform_mean":
-            written.extend(_ragged(name, values, np.empty(0)))
-        else:
-            data = np.stack(values) if name == "waveform_mean" else list(values)
-            written.append(VectorData(name=name, description=f"synthetic {name}", data=data))
-    return written
 
 
 def add_intervals(
@@ -190,7 +169,7 @@ def add_intervals(
         Name of the processing module that gets it.
     """
     times = {"start_time": list(start_time), "stop_time": list(stop_time)}
-    written = [*_columns(times), *_columns(columns or {})]
+    written = [*flat_columns(times), *flat_columns(columns or {})]
     table = TimeIntervals(name=name, description=SYNTHETIC, columns=written, id=list(range(len(start_time))))
     if module is not None:
         nwb.create_processing_module(module, SYNTHETIC).add(table)
@@ -200,27 +179,74 @@ def add_intervals(
         nwb.add_time_intervals(table)
 
 
-def rewrite(path: Path, dataset: str, values: Any = None, **create: Any) -> None:
-    """Replace a dataset of an HDF5 file, where pynwb fixes its form; attributes and references to it are kept.
+def poisson_trains(n_units: int, duration_s: float, rate_hz: float = 5.0, seed: int = 0) -> list[np.ndarray]:
+    """Sorted spike times of independent Poisson units; the last unit is silent.
 
-    Parameters
-    ----------
-    dataset : str
-        Path inside the file, e.g. ``"units/spike_times_index"``.
-    values : array, optional
-        The new values; by default the old ones.
-    **create
-        For `h5py.Group.create_dataset`: ``dtype``, ``chunks``, ``compression``, ``shuffle``, ...
+    Returns
+    -------
+    list of numpy.ndarray, float64, shape (n_spikes,)
+        Seconds, one array per unit.
     """
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rate_hz * duration_s, n_units)
+    counts[-1] = 0
+    return [np.sort(rng.uniform(0, duration_s, count)) for count in counts]
+
+
+def write_units_nwb(
+    path: Path,
+    trains: Sequence[np.ndarray],
+    *,
+    subject_id: str = "S1",
+    index_dtype: Any = None,
+    times_dtype: Any = None,
+    contiguous: bool = True,
+    compression: str | None = None,
+    chunks: tuple[int, ...] | None = None,
+    file_fields: dict[str, Any] | None = None,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
+    **units: Any,
+) -> Path:
+    """Write a file with these spike trains.
+
+    ``trains`` holds one array per unit: spike times in seconds, float64, shape (n_spikes,).
+    ``units`` are the keywords of `add_units`, ``file_fields`` those of `new_file`, ``intervals`` those of
+    `add_intervals` by name of the table. By default ``spike_times``
+    is contiguous float64 and its index of the smallest unsigned dtype, as pynwb writes them.
+    """
+    arguments = (subject_id, index_dtype, times_dtype, contiguous, compression, chunks, file_fields, intervals, units)
+    key = hashlib.sha256(pickle.dumps(([np.asarray(train) for train in trains], arguments))).digest()
+    if key in _WRITTEN:
+        _WRITTEN.move_to_end(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_WRITTEN[key])
+        return path
+    file = new_file(subject_id, **(file_fields or {}))
+    add_units(file, trains, **units)
+    for name, table in (intervals or {}).items():
+        add_intervals(file, name, **table)
+    save(file, path, contiguous=contiguous)
+    layout = {"dtype": times_dtype, "compression": compression, "chunks": chunks}
+    given = {name: value for name, value in layout.items() if value is not None}
+    if given:
+        rewrite(path, "units/spike_times", **given)
+    if index_dtype is not None:
+        rewrite(path, "units/spike_times_index", dtype=index_dtype)
+    if path.stat().st_size <= _LARGEST_KEPT:
+        _WRITTEN[key] = path.read_bytes()
+        if len(_WRITTEN) > _KEPT:
+            _WRITTEN.popitem(last=False)
+    return path
+
+
+def write_nwb_without_units(path: Path) -> Path:
+    """Write a valid NWB file that has no units table."""
+    return save(new_file("S1"), path)
+
+
+def remove(path: Path, *names: str) -> Path:
+    """Delete groups or datasets of an HDF5 file, e.g. ``"units/spike_times"``."""
     with h5py.File(path, "r+") as file:
-        old = file[dataset]
-        attributes = dict(old.attrs)
-        values = old[()] if values is None else values
-        if "dtype" in create:
-            values = np.asarray(values).astype(create["dtype"])
-        del file[dataset]
-        new = file.create_dataset(dataset, data=values, **create)
-        new.attrs.update(attributes)
-        index = file.get(f"{dataset}_index")
-        if index is not None:
-            index.attrs["target"] = new.ref
+        for name in names:
+            del file[name]
+    return path
