@@ -19,6 +19,7 @@ from neuralpile_dagster.doctor.machine import broker, home, imports, plugins, po
 from neuralpile_dagster.doctor.model import Finding, Line, Probe, failed, failure, ok
 from neuralpile_dagster.doctor.remote import archive_probes, dataset_probes, figshare_probes, hub
 from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.settings import ProcessSettings, Settings
 
 DEADLINE_S = 10.0
@@ -69,7 +70,9 @@ class _Instance:
         ProcessSettings.from_environment()
         catalog = load_catalog(settings)
         self.loaded = settings, catalog
-        return ok(f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {len(catalog)} datasets")
+        return ok(
+            f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {plural(len(catalog), 'dataset')}"
+        )
 
 
 def examine(groups: Iterable[Iterable[Probe]], deadline_s: float = DEADLINE_S) -> Iterator[Line]:

@@ -17,6 +17,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of, pile_standings
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration.assets import (
     dataset_definitions,
     how_runs_go,
@@ -218,10 +219,10 @@ def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch]
             batch.run()
         except dg.Failure:
             failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
-    done = f"{tried - len(failed)} of {tried} failed partitions are done now" if tried else "no partition has failed"
-    progress_of(context)(done)
+    known = plural(tried, "failed partition")
+    progress_of(context)(f"{tried - len(failed)} of {known} are done now" if tried else "no partition has failed")
     if failed:
-        raise batch_failure("failed partitions", failed, tried)
+        raise batch_failure("failed partition", failed, tried)
 
 
 def _failed_batches(

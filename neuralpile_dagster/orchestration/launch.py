@@ -180,8 +180,8 @@ class Launcher(Runner):
         again = "remove the causes and run the same command again (what is done is kept)"
         if share is None:
             return (
-                f"not published, because {failed} of {chosen} sessions failed; what to do: {again}, or publish without "
-                "them: --allow-missing, or --min-session-share SHARE (the card names what is missing)"
+                f"not published, because {failed} of {plural(chosen, 'session')} failed; what to do: {again}, or "
+                "publish without them: --allow-missing, or --min-session-share SHARE (the card names what is missing)"
             )
         manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
@@ -202,7 +202,7 @@ class Launcher(Runner):
         if held <= len(records):
             return None
         return (
-            f"not published, because {self.settings.namespace}/{name} holds {held:,} sessions and only "
+            f"not published, because {self.settings.namespace}/{name} holds {plural(held, 'session')} and only "
             f"{len(records):,} are done here; what to do: build all of it (neuralpile build {dataset.name}), or "
             f"materialize {names.hub_dataset_key(dataset).to_user_string()} in the UI with a min_session_share below 1"
         )
@@ -256,8 +256,8 @@ class Launcher(Runner):
         if published is not None:
             totals, where = published.totals, self._where(published.repository)
             self.outcome.made.append(
-                f"{published.repository}: {totals.sessions} sessions, {totals.units:,} units, "
-                f"{totals.tokens:,} tokens, {len(published.missing)} sessions missing; {where}"
+                f"{published.repository}: {plural(totals.sessions, 'session')}, {plural(totals.units, 'unit')}, "
+                f"{plural(totals.tokens, 'token')}, {plural(len(published.missing), 'session')} missing; {where}"
             )
 
     def _where(self, repository: str) -> str:
@@ -356,7 +356,7 @@ def _choose(manifest: Manifest, pattern: str | None) -> list[Session]:
         examples = ", ".join(session.session_id for session in listed[:IDS_SHOWN])
         raise ConfigurationError(
             f"no session of {manifest.dataset} matches {pattern!r}",
-            found=f"{len(listed):,} sessions" + (f", e.g. {examples}" if examples else ""),
+            found=plural(len(listed), "session") + (f", e.g. {examples}" if examples else ""),
             expected="a glob for the ids of sessions, with * and ?",
             remedy=f"neuralpile sessions {manifest.dataset} lists all of them",
         )

@@ -225,7 +225,7 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
             if dataset.name in seen.changed
         ]
         requests = [fresh for request in wanted if (fresh := _deduplicate(context.instance, request))]
-        words = f"{seen.asked} sources checked, {len(seen.changed)} to list again" + "".join(
+        words = f"{plural(seen.asked, 'source')} checked, {len(seen.changed)} to list again" + "".join(
             f"; {note}" for note in seen.notes
         )
         return dg.SensorResult(

@@ -75,7 +75,7 @@ def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: 
     return text
 
 
-def as_markdown(png: bytes, alt: str = "raster") -> str:
+def as_markdown(png: bytes, alt: str) -> str:
     """PNG as Markdown that Dagster's UI renders."""
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
 

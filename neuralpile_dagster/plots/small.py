@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from neuralpile_dagster.markdown import text
 from neuralpile_dagster.plots.raster import as_markdown, palette_png
 from neuralpile_dagster.plots.window import RasterSample
 
@@ -42,13 +43,13 @@ def glance_markdown(sample: RasterSample) -> str:
     Units are taken at equal distances in the order of the sample; the busier they are, the
     fewer are drawn. Returns no picture when even the fewest do not fit.
     """
-    piece = sample.counts[:, :_BINS] > 0
+    piece, alt = sample.counts[:, :_BINS] > 0, f"thumbnail raster of {text(sample.title, 80)}"
     for rows in _UNIT_ROWS:
         chosen = np.unique(np.linspace(0, len(piece) - 1, min(rows, len(piece))).astype(int))
         caption = f"{len(chosen):,} of {len(piece):,} units, {piece.shape[1]} bins"
-        text = f"{as_markdown(_spikes_png(piece[chosen]))}\n\n{caption}"
-        if len(text) < INLINE_CHARACTERS:
-            return text
+        picture = f"{as_markdown(_spikes_png(piece[chosen]), alt)}\n\n{caption}"
+        if len(picture) < INLINE_CHARACTERS:
+            return picture
     return "too busy to draw so small"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from neuralpile_dagster.binning.source import CountSource, Segment, plan_segments
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import require_free
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.records import ClockRecord, CountsStats, RowRecord
 from neuralpile_dagster.settings import ProcessSettings
@@ -119,7 +120,7 @@ def _report_progress(segments: tuple[Segment, ...], name: str, progress: Progres
     said = time.monotonic()
     for number, segment in enumerate(segments):
         if time.monotonic() - said >= LOG_EVERY_S:
-            progress(f"{name}: {number:,} of {len(segments):,} segments")
+            progress(f"{name}: {number:,} of {plural(len(segments), 'segment')}")
             said = time.monotonic()
         yield segment
 

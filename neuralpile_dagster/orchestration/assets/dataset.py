@@ -107,7 +107,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
             keys = [session.key for session in made.sessions if session.key in keep]
             new = names.register(context.instance, partitions, keys)
             gone = names.unregister(context.instance, partitions, keep)
-            tell(f"{dataset.name}: {len(made.sessions)} sessions, {len(new)} of them new")
+            tell(f"{dataset.name}: {plural(len(made.sessions), 'session')}, {len(new)} of them new")
             if gone:
                 context.log.warning(
                     f"{dataset.name}: removed {plural(len(gone), 'partition')} of no session, or of one that vanished "
@@ -221,7 +221,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 )
             publication = hub.publish(name, documents.staging_folder(settings, name), tell)
             write_record(store, documents.published_path(dataset, settings), component)
-            tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
+            tell(f"{component.repository}: {plural(component.totals.tokens, 'token')} published")
             return dg.MaterializeResult(
                 metadata=component_metadata(
                     component,

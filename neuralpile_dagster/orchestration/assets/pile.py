@@ -23,6 +23,7 @@ from neuralpile_dagster.ledger.pile_analyses.model import PileAnalysis
 from neuralpile_dagster.ledger.pile_analyses.standing import pile_analyses_of
 from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.ledger.splits import split_inputs
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
@@ -197,9 +198,8 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
             )
             write_record(store, piles.current_path(pile, settings), current)
             names.register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
-            progress_of(context)(
-                f"{pile.name} {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards"
-            )
+            rows, shards = plural(record.totals.rows, "row"), plural(len(record.shards), "shard")
+            progress_of(context)(f"{pile.name} {record.plan_id}: {rows} in {shards}")
             return dg.MaterializeResult(
                 metadata={
                     **plan_metadata(record, chosen.left_out, chosen.synthetic, published),
