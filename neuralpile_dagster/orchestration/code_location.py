@@ -237,8 +237,8 @@ def _failed_batches(
         listed = [session.key for session in manifest.sessions if not session.vanished]
         failures = documents.read_failures(store, dataset, settings)
         if keys := [key for key in listed if key in failures]:
-            yield SessionBatch(context, instance, dataset, config.access.value, chosen=keys)
+            yield SessionBatch(context, instance, dataset, config.access, chosen=keys)
         for analysis in analyses_of(dataset):
             failures = documents.read_failures(store, dataset, settings, analysis.name)
             if keys := [key for key in listed if key in failures]:
-                yield AnalysisBatch(context, instance, dataset, config.access.value, analysis, chosen=keys)
+                yield AnalysisBatch(context, instance, dataset, config.access, analysis, chosen=keys)

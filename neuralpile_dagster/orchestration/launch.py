@@ -268,7 +268,7 @@ class Launcher(Runner):
         """Refuse choices that are possible in no pile, before anything is built; see `require_possible_choices`."""
         config = piles.plan_config(self.store, pile, self.settings, (), choices)
         planned = config[piles.manifest_op(pile)]["config"] if config else {}
-        require_possible_choices(config_of(pile)(**planned).choices(), self.settings)
+        require_possible_choices(config_of(pile)(**planned).model_dump(), self.settings)
 
     def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
         """Plan, make and publish a pile with its last choices, but for these.
