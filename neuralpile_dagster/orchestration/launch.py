@@ -79,19 +79,19 @@ def build(
         print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
     rows = list(catalog.values())
     all_piles = load_piles(settings, rows)
-    piles = piles_of(all_piles, chosen) if merge else []
+    merged = piles_of(all_piles, chosen) if merge else []
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, piles, rows), datasets=rows)
-        for pile in piles:
+        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, merged, rows), datasets=rows)
+        for pile in merged:
             launcher.require_possible(pile, choices)
         for dataset in chosen:
             try:
                 launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
-        for pile in piles:
+        for pile in merged:
             launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
         try_to_refresh(instance, settings, rows, all_piles, partial(print, file=sys.stderr))
         return launcher.outcome
