@@ -16,9 +16,9 @@ _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/[^\s/:;,'\"]+){2,}")
 
 
-def plural(number: int, one: str) -> str:
-    """Number with its noun, e.g. ``1 session``, ``1,200 sessions``."""
-    return f"{number:,} {one if number == 1 else one + 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """Number with its noun, e.g. ``1 session``, ``1,200 sessions``; ``many`` where that is not ``one`` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def one_line(words: str, limit: int = 500) -> str:

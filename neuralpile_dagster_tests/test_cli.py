@@ -13,6 +13,7 @@ import pytest
 
 from neuralpile_dagster.catalog.rodent import RODENT
 from neuralpile_dagster.cli import main
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.tables.rows import Row
 from neuralpile_dagster_tests.fixtures.commands import NEURALPILE, run
 from neuralpile_dagster_tests.fixtures.house import FILES, MICE, SESSIONS, Ran, neuralpile, write_mice
@@ -149,7 +150,7 @@ def test_the_sample_catalog_shows_synthetic_datasets_alone(tmp_path: Path) -> No
 
 def test_a_good_user_catalog_passes_its_check(home: Path) -> None:
     ran = neuralpile("catalog", "--check", NEURALPILE_HOME=home)
-    assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 rows, all valid\n")
+    assert (ran.code, ran.out) == (0, f"{home}/catalog.yaml: 1 row, all valid\n")
 
 
 def test_the_check_names_the_lines_that_hold_for_all_rows(tmp_path: Path) -> None:
@@ -265,6 +266,20 @@ def test_an_archive_folder_that_is_not_there_is_named_with_how_to_fill_it(home: 
     said = paragraph(neuralpile("sessions", "my-mice", NEURALPILE_HOME=home, NEURALPILE_ARCHIVE=home / "nowhere"))
     assert f"{home}/nowhere is not a folder" in said
     assert "dandi download DANDI:990100" in said
+
+
+@pytest.mark.parametrize("command", [("status",), ("status", "my-mice"), ("catalog",), ("catalog", "--check")])
+def test_a_home_that_is_a_file_is_refused_and_not_shown_as_an_empty_one(tmp_path: Path, command: tuple[str]) -> None:
+    (tmp_path / "home").write_text("notes")
+    said = paragraph(neuralpile(*command, NEURALPILE_HOME=tmp_path / "home"))
+    assert "NEURALPILE_HOME is not a folder" in said
+    assert f"found: {tmp_path}/home, a file" in said
+    assert "what to do: set NEURALPILE_HOME to a folder" in said
+
+
+def test_numbers_are_followed_by_their_nouns() -> None:
+    assert [plural(number, "row") for number in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
+    assert [plural(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
 
 
 def test_status_of_a_fresh_home_counts_the_datasets_and_lists_them_when_asked(home: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_place_that_cannot_be_written_is_named_and_the_same_command_completes_
         obstacle.unlink()
         assert list(small.home.rglob(".writing-*")) == []
     done = small("build", "mixed-mice")
-    assert (done.code, done.out.splitlines()[0].split(",")[0]) == (0, "local/mixed-mice: 1 sessions")
+    assert (done.code, done.out.splitlines()[0].split(",")[0]) == (0, "local/mixed-mice: 1 session")
 
 
 @pytest.fixture(scope="module")

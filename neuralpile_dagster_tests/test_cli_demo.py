@@ -243,7 +243,7 @@ def test_a_part_of_a_dataset_can_be_built_by_a_glob_and_a_limit_into_another_sto
         NEURALPILE_NAMESPACE="part",
     )
     assert built.code == 0
-    assert built.out.startswith("part/sample-units: 1 sessions")
+    assert built.out.startswith("part/sample-units: 1 session,")
     assert "3 sessions missing" in built.out
     files = list((demo.home / "hub" / "part" / "sample-units" / "data").iterdir())
     assert [pq.read_table(file)["session_id"].to_pylist() for file in files] == [["sub-S1_ses-20200101T120000"]]

@@ -239,7 +239,7 @@ def resumed() -> Iterator[Resumed]:
 
 
 def test_the_next_ui_ends_what_a_killed_one_has_left(resumed: Resumed) -> None:
-    assert "stopping 1 processes that a killed neuralpile ui has left" in resumed.ui.said
+    assert "stopping 1 process that a killed neuralpile ui has left" in resumed.ui.said
     assert resumed.left.poll() == -signal.SIGTERM
     assert not resumed.folder.exists()
 

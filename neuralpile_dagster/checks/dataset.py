@@ -22,6 +22,7 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.hub import Hub, card_metadata, list_folder
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.publish.component import component_inputs
 from neuralpile_dagster.publish.configs import open_published
 from neuralpile_dagster.publish.spikes import spikes_path
@@ -114,11 +115,12 @@ def no_sessions_left_failed(manifest: Manifest, done: Sequence[str], failed: Map
     """Every session of the manifest has its spike counts, and none failed."""
     made = set(done)
     open_keys = [s.key for s in manifest.sessions if s.key not in made and not s.vanished]
-    reasons = [f"{key}: {failed.get(key, 'not built yet')}" for key in open_keys]
+    reasons = [f"{key}: {failed.get(key, 'not built yet').rstrip('.')}" for key in open_keys[:5]]
+    reasons += [f"and {len(open_keys) - 5} more"] if len(open_keys) > 5 else []
     return Verdict(
         passed=not open_keys,
-        expected=f"{len(made) + len(open_keys)} sessions with spike counts",
-        found=f"{len(open_keys)} without: {capped(reasons, 5)}" if open_keys else f"{len(made)} with",
+        expected=f"{plural(len(made) + len(open_keys), 'session')} with spike counts",
+        found=f"{len(open_keys)} without: {' | '.join(reasons)}" if open_keys else f"{len(made)} with",
         remedy="backfill the failed partitions of spike_counts after removing the cause",
     )
 

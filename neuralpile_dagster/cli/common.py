@@ -1,4 +1,4 @@
-"""What commands share: errors in words, and values that options have in common."""
+"""What commands share: errors in words, the settings of a home, and values that options have in common."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from neuralpile_dagster.errors import NeuralPileError
+from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.process import sending_interrupts_again
+from neuralpile_dagster.settings import Settings
 
 DEMO_HOME = "~/.neuralpile-demo"
 LOCALHOST = "127.0.0.1"
@@ -45,6 +46,22 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(INTERRUPTED)
 
     return wrapped
+
+
+def settings_of_home() -> Settings:
+    """Settings of the environment, for a command that only looks: a home that is a file would look like an empty one.
+
+    Raises `ConfigurationError` for it.
+    """
+    settings = Settings.from_environment()
+    if settings.home.exists() and not settings.home.is_dir():
+        raise ConfigurationError(
+            "NEURALPILE_HOME is not a folder",
+            found=f"{settings.home}, a file",
+            expected="the folder of a home, or the path of one to be made",
+            remedy="set NEURALPILE_HOME to a folder, or leave it out",
+        )
+    return settings
 
 
 def not_nan(context: click.Context, parameter: click.Parameter, share: float | None) -> float | None:

@@ -10,6 +10,7 @@ import click
 
 from neuralpile_dagster.cli.common import plain_errors
 from neuralpile_dagster.errors import ConfigurationError
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.settings import DEFAULT_BIN_WIDTH_S, DEFAULT_MAX_TOKENS, Settings
 
 
@@ -89,8 +90,9 @@ def bin_command(
     stats = record.stats
     lost = stats.dropped + stats.lost_to_saturation
     click.echo(
-        f"{output}: {stats.n_units:,} units x {stats.n_bins:,} bins of {stats.bin_width_s:g} s = "
-        f"{stats.tokens:,} tokens in {len(record.rows)} rows; {stats.spikes_kept:,} spikes kept, {lost:,} dropped"
+        f"{output}: {plural(stats.n_units, 'unit')} x {plural(stats.n_bins, 'bin')} of {stats.bin_width_s:g} s = "
+        f"{plural(stats.tokens, 'token')} in {plural(len(record.rows), 'row')}; "
+        f"{plural(stats.spikes_kept, 'spike')} kept, {lost:,} dropped"
     )
     for name, check in PLAUSIBILITY.items():
         if not (verdict := check(stats)).passed:
@@ -120,12 +122,12 @@ def raster(source: str, output: Path, every: bool, rows: int, seed: int) -> None
         number = 0
         for number, sample in enumerate(all_rows(Settings.from_environment(), source, seed), 1):
             write_bytes(output / raster_name(number, sample), raster_png([sample]))
-        click.echo(f"{output}: all {number:,} rows of {source}")
+        click.echo(f"{output}: all {plural(number, 'row')} of {source}")
         return
     _require_target(output, ".png")
     samples = random_rows(Settings.from_environment(), source, rows, seed)
     write_bytes(output, raster_png(samples))
-    click.echo(f"{output}: {len(samples)} rows of {source}")
+    click.echo(f"{output}: {plural(len(samples), 'row')} of {source}")
 
 
 @click.command()
@@ -176,7 +178,7 @@ def export(
             seed=seed,
             progress=partial(click.echo, err=True),
         )
-    click.echo(f"{folder}: {meta['rows']:,} rows, {meta['tokens']:,} tokens, {layout}")
+    click.echo(f"{folder}: {plural(meta['rows'], 'row')}, {plural(meta['tokens'], 'token')}, {layout}")
 
 
 def _require_recordings(files: tuple[Path, ...]) -> None:

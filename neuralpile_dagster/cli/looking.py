@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from neuralpile_dagster.cli.common import INTERRUPTED, plain_errors
-from neuralpile_dagster.settings import Settings
+from neuralpile_dagster.cli.common import INTERRUPTED, plain_errors, settings_of_home
+from neuralpile_dagster.markdown import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def catalog(check: bool) -> None:
         user_catalog_path,
     )
 
-    settings = Settings.from_environment()
+    settings = settings_of_home()
     if check:
         from neuralpile_dagster.checks.registry import require_known_checks
         from neuralpile_dagster.ledger.splits import require_possible_pile
@@ -58,7 +58,7 @@ def catalog(check: bool) -> None:
             require_known_checks(row)
         for pile in own.piles:
             require_possible_pile(pile, settings)
-        found = f"{len(rows) + len(own.piles):,} rows, all valid"
+        found = f"{plural(len(rows) + len(own.piles), 'row')}, all valid"
         if lines := own.everywhere.model_fields_set:
             found += f"; for all of them: {', '.join(sorted(lines))}"
         verdict = found if path.exists() else "does not exist: no rows of yours"
@@ -77,7 +77,7 @@ def sessions(dataset: str, as_json: bool) -> None:
     from neuralpile_dagster.catalog.load import find_dataset, load_catalog
     from neuralpile_dagster.recordings.manifest import choose_sessions
 
-    settings = Settings.from_environment()
+    settings = settings_of_home()
     row = find_dataset(settings, load_catalog(settings), dataset)
     listing = open_archive(settings, row.source).list_files(row.source)
     manifest = choose_sessions(row, listing, None)
@@ -102,7 +102,7 @@ def status(datasets: tuple[str, ...], show_all: bool) -> None:
     from neuralpile_dagster.ledger.status import dataset_status, piles_status
     from neuralpile_dagster.store import open_store
 
-    settings = Settings.from_environment()
+    settings = settings_of_home()
     rows = load_catalog(settings)
     chosen = [find_dataset(settings, rows, name) for name in datasets] or list(rows.values())
     store = open_store(settings.store)
@@ -181,7 +181,7 @@ def _print_catalog(datasets: Sequence[Dataset]) -> None:
         )
     sessions = sum(row.sessions_due or 0 for row in datasets)
     tokens = sum(row.tokens_published or 0 for row in datasets)
-    table.add_row(f"{len(datasets)} datasets", "", "", "", _number(sessions), "", _number(tokens), style="bold")
+    table.add_row(plural(len(datasets), "dataset"), "", "", "", _number(sessions), "", _number(tokens), style="bold")
     _console().print(table)
 
 
@@ -201,7 +201,8 @@ def _print_sessions(dataset: Dataset, manifest: Manifest) -> None:
     console.print(table)
     frozen = "" if manifest.frozen else " (not frozen: it may change)"
     console.print(
-        f"{dataset.name}: {len(manifest.sessions)} sessions; {dataset.source.label} version {manifest.version}{frozen}"
+        f"{dataset.name}: {plural(len(manifest.sessions), 'session')}; {dataset.source.label} "
+        f"version {manifest.version}{frozen}"
     )
     if manifest.version_note:
         console.print(escape(manifest.version_note))
@@ -209,7 +210,7 @@ def _print_sessions(dataset: Dataset, manifest: Manifest) -> None:
         console.print(escape(manifest.newer_version))
     for note in manifest.notes:
         console.print(escape(note))
-    console.print(f"{manifest.considered} files considered")
+    console.print(f"{plural(manifest.considered, 'file')} considered")
     for reason, count in sorted(manifest.dropped.items()):
         console.print(f"  {count} dropped: {escape(reason)}")
 
@@ -243,10 +244,9 @@ def _print_status(
     if shown:
         console.print(table)
     if hidden := len(statuses) - len(shown):
-        more = " more" if shown else ""
-        noun = "dataset" if hidden == 1 else "datasets"
-        lists = "lists it" if hidden == 1 else "lists them"
-        console.print(f"{hidden}{more} {noun} without a manifest: neuralpile catalog {lists}", highlight=False)
+        count = plural(hidden, "more dataset" if shown else "dataset")
+        them = "it" if hidden == 1 else "them"
+        console.print(f"{count} without a manifest: neuralpile catalog lists {them}", highlight=False)
     for pile in piles:
         console.print(escape(pile), soft_wrap=True)
     if unread := [status.dataset.name for status in shown if not status.dataset.reader_checked]:

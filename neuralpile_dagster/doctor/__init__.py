@@ -13,6 +13,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.machine import broker, home, imports, plugins, postgres, store, versions
 from neuralpile_dagster.doctor.probes import Finding, Line, Probe, examine, ok
 from neuralpile_dagster.doctor.remote import archive_probes, dataset_probes, figshare_probes, hub
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.settings import ProcessSettings, Settings
 
 
@@ -32,7 +33,9 @@ def diagnose(dataset: str | None = None) -> Iterator[Line]:
         ProcessSettings.from_environment()
         catalog = load_catalog(settings)
         loaded.append((settings, catalog))
-        return ok(f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {len(catalog)} datasets")
+        return ok(
+            f"home {settings.home}, archive {settings.archive}, hub {settings.hub}, {plural(len(catalog), 'dataset')}"
+        )
 
     yield from examine([[Probe("versions", versions), Probe("imports", imports), Probe("settings", instance)]])
     for settings, catalog in loaded:

@@ -22,6 +22,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.doctor.probes import LIMITS, Finding, Probe, failed, failure, not_needed, not_tried, ok, warning
 from neuralpile_dagster.errors import ConfigurationError, HubUnavailable, NoUnits
 from neuralpile_dagster.files import ReadCost
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.recordings.manifest import Manifest, Session, choose_sessions
 from neuralpile_dagster.settings import Settings
 
@@ -128,7 +129,7 @@ class _Listed:
             data = read_session(self.row.reader, opened, self.row.reader_options).data
             costs = [file.cost for file in opened]
         spikes = data.spikes_read if isinstance(data, BinnedCounts) else data.n_spikes
-        return ok(f"{data.n_units:,} units, {spikes:,} spikes; {_cost(costs, session.size)}")
+        return ok(f"{plural(data.n_units, 'unit')}, {plural(spikes, 'spike')}; {_cost(costs, session.size)}")
 
 
 def _small_dataset(settings: Settings, catalog: Mapping[str, Dataset]) -> Dataset:

@@ -29,6 +29,7 @@ from neuralpile_dagster.ledger.analyses import (
     read_unit_orders,
 )
 from neuralpile_dagster.ledger.documents import done_records
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import PlanRecord
 from neuralpile_dagster.publish.annotations import annotations_digest, matching, matching_orders, order_totals
 from neuralpile_dagster.publish.component import component_inputs, publishable
@@ -168,7 +169,7 @@ def dataset_due(store: Store, dataset: Dataset, settings: Settings, min_session_
     current = current_sessions(store, dataset, settings, makable)
     sessions = {s.key: inputs_of[s.key] for s in makable if s.key not in current}
     if sessions:
-        return DatasetDue(sessions, None, analyses, f"{len(sessions):,} of {len(inputs_of):,} sessions to make")
+        return DatasetDue(sessions, None, analyses, f"{len(sessions):,} of {plural(len(inputs_of), 'session')} to make")
     records, reasons = publishable_records(store, dataset, settings, manifest)
     share = Fraction(len(records), max(len([s for s in manifest.sessions if not s.vanished]), 1))
     wait = _why_waiting(len(waiting), len(inputs_of))
@@ -201,8 +202,8 @@ def _why_waiting(waiting: int, listed: int) -> str:
     if not waiting:
         return ""
     return (
-        f"{waiting:,} of {listed:,} sessions failed and wait until their file, the code or a setting changes (after a "
-        "failed connection: an hour); the job retry_failed tries them now"
+        f"{waiting:,} of {plural(listed, 'session')} failed and wait until their file, the code or a setting changes "
+        "(after a failed connection: an hour); the job retry_failed tries them now"
     )
 
 

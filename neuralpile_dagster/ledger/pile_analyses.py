@@ -22,6 +22,7 @@ from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.due import published_components
 from neuralpile_dagster.ledger.kinds import PILE_HUB_DATASET, PILE_SHARDS, AssetKind
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import PilePlan, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import licenses_of_all
@@ -359,4 +360,4 @@ def _publication_numbers(record: PublicationRecord) -> dict[str, Number]:
 def _says_where(record: PublicationRecord) -> str:
     """What the command line says of a publication."""
     rows = sum(shard.rows for shard in record.shards)
-    return f"{record.repository}: {rows:,} rows; in {record.url}"
+    return f"{record.repository}: {plural(rows, 'row')}; in {record.url}"

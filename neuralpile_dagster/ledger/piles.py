@@ -23,6 +23,7 @@ from neuralpile_dagster.files import sha256_of
 from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.kinds import PILE_SHARDS
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import SPLITS, PileShard, PlanRecord
 from neuralpile_dagster.merge.sources import PileSource, SourceFile, source_from_component, source_from_parquet
 from neuralpile_dagster.publish.configs import open_published
@@ -148,8 +149,8 @@ def require_published(store: Store, pile: Pile, settings: Settings) -> PileRecor
 def contents(record: PileRecord) -> str:
     """Contents of a published pile in words: tokens, and the rows of each split."""
     tokens = sum(shard.tokens for shards in record.shards.values() for shard in shards)
-    rows = (f"{sum(shard.rows for shard in shards):,} {split} rows" for split, shards in record.shards.items())
-    return ", ".join((f"{tokens:,} tokens", *rows))
+    rows = (plural(sum(shard.rows for shard in shards), f"{split} row") for split, shards in record.shards.items())
+    return ", ".join((plural(tokens, "token"), *rows))
 
 
 def current_plan(store: Store, pile: Pile, settings: Settings) -> PlanRecord | None:

@@ -19,6 +19,7 @@ from neuralpile_dagster.ledger.documents import STOPPED, done_records
 from neuralpile_dagster.ledger.due import AnalysisStanding, PileDue, analysis_standing, pile_due
 from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses import PileAnalysis, PlannedPile, planned_pile
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.recordings.manifest import Manifest, Session
 from neuralpile_dagster.records import PileRecord
 from neuralpile_dagster.session import build
@@ -260,5 +261,5 @@ def _lacking(pile: Pile, due: PileDue | None) -> str:
     if due.plan:
         return f"to be planned ({pile.key}/manifest)"
     if due.shards:
-        return f"{len(due.shards):,} shards to make ({pile.key}/shards)"
+        return f"{plural(len(due.shards), 'shard')} to make ({pile.key}/shards)"
     return f"to be published ({pile.key}/hub_dataset)"

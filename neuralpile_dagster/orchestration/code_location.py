@@ -18,6 +18,7 @@ from neuralpile_dagster.ledger.analyses import analyses_of
 from neuralpile_dagster.ledger.due import dataset_due, pile_due
 from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.ledger.status import pile_standings
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration.assets import (
     dataset_definitions,
     how_runs_go,
@@ -219,10 +220,10 @@ def _try_again(context: dg.OpExecutionContext, batches: Iterable[PartitionBatch]
             batch.run()
         except dg.Failure:
             failed |= {batch.label(key): reason for key, reason in batch.failed.items()}
-    done = f"{tried - len(failed)} of {tried} failed partitions are done now" if tried else "no partition has failed"
-    progress_of(context)(done)
+    known = plural(tried, "failed partition")
+    progress_of(context)(f"{tried - len(failed)} of {known} are done now" if tried else "no partition has failed")
     if failed:
-        raise batch_failure("failed partitions", failed, tried)
+        raise batch_failure("failed partition", failed, tried)
 
 
 def _failed_batches(
@@ -237,8 +238,8 @@ def _failed_batches(
         listed = [session.key for session in manifest.sessions if not session.vanished]
         failures = documents.read_failures(store, dataset, settings)
         if keys := [key for key in listed if key in failures]:
-            yield SessionBatch(context, instance, dataset, config.access.value, chosen=keys)
+            yield SessionBatch(context, instance, dataset, config.access, chosen=keys)
         for analysis in analyses_of(dataset):
             failures = documents.read_failures(store, dataset, settings, analysis.name)
             if keys := [key for key in listed if key in failures]:
-                yield AnalysisBatch(context, instance, dataset, config.access.value, analysis, chosen=keys)
+                yield AnalysisBatch(context, instance, dataset, config.access, analysis, chosen=keys)

@@ -80,19 +80,19 @@ def build(
         print(f"to see it in the UI as well: NEURALPILE_CATALOG={','.join(hidden)}", file=sys.stderr)
     rows = list(catalog.values())
     all_piles = load_piles(settings, rows)
-    piles = piles_of(all_piles, chosen) if merge else []
+    merged = piles_of(all_piles, chosen) if merge else []
     with open_instance(settings) as instance:
         for run_id in fail_abandoned(settings.home, instance):
             print(f"run {run_id} was abandoned (its process has exited) and is now marked as failed", file=sys.stderr)
-        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, piles, rows), datasets=rows)
-        for pile in piles:
+        launcher = Launcher(settings, instance, job_of_assets(settings, chosen, merged, rows), datasets=rows)
+        for pile in merged:
             launcher.require_possible(pile, choices)
         for dataset in chosen:
             try:
                 launcher.dataset(dataset, pattern, limit, min_session_share, annotations)
             except NeuralPileError as error:
                 launcher.outcome.failed[dataset.name] = str(error)
-        for pile in piles:
+        for pile in merged:
             launcher.pile(pile, [dataset.name for dataset in pile.members(chosen)], choices)
         try_to_refresh(instance, settings, rows, all_piles, partial(print, file=sys.stderr))
         return launcher.outcome
@@ -181,8 +181,8 @@ class Launcher(Runner):
         again = "remove the causes and run the same command again (what is done is kept)"
         if share is None:
             return (
-                f"not published, because {failed} of {chosen} sessions failed; what to do: {again}, or publish without "
-                "them: --allow-missing, or --min-session-share SHARE (the card names what is missing)"
+                f"not published, because {failed} of {plural(chosen, 'session')} failed; what to do: {again}, or "
+                "publish without them: --allow-missing, or --min-session-share SHARE (the card names what is missing)"
             )
         manifest = documents.read_manifest(self.store, dataset)
         records, _ = publishable_records(self.store, dataset, self.settings, manifest)
@@ -203,7 +203,7 @@ class Launcher(Runner):
         if held <= len(records):
             return None
         return (
-            f"not published, because {self.settings.namespace}/{name} holds {held:,} sessions and only "
+            f"not published, because {self.settings.namespace}/{name} holds {plural(held, 'session')} and only "
             f"{len(records):,} are done here; what to do: build all of it (neuralpile build {dataset.name}), or "
             f"materialize {names.hub_dataset_key(dataset).to_user_string()} in the UI with a min_session_share below 1"
         )
@@ -257,8 +257,8 @@ class Launcher(Runner):
         if published is not None:
             totals, where = published.totals, self._where(published.repository)
             self.outcome.made.append(
-                f"{published.repository}: {totals.sessions} sessions, {totals.units:,} units, "
-                f"{totals.tokens:,} tokens, {len(published.missing)} sessions missing; {where}"
+                f"{published.repository}: {plural(totals.sessions, 'session')}, {plural(totals.units, 'unit')}, "
+                f"{plural(totals.tokens, 'token')}, {plural(len(published.missing), 'session')} missing; {where}"
             )
 
     def _where(self, repository: str) -> str:
@@ -269,7 +269,7 @@ class Launcher(Runner):
         """Refuse choices that are possible in no pile, before anything is built; see `require_possible_choices`."""
         config = piles.plan_config(self.store, pile, self.settings, (), choices)
         planned = config[piles.manifest_op(pile)]["config"] if config else {}
-        require_possible_choices(config_of(pile)(**planned).choices(), self.settings)
+        require_possible_choices(config_of(pile)(**planned).model_dump(), self.settings)
 
     def pile(self, pile: Pile, built: Sequence[str] = (), choices: Mapping[str, Any] | None = None) -> None:
         """Plan, make and publish a pile with its last choices, but for these.
@@ -357,7 +357,7 @@ def _choose(manifest: Manifest, pattern: str | None) -> list[Session]:
         examples = ", ".join(session.session_id for session in listed[:IDS_SHOWN])
         raise ConfigurationError(
             f"no session of {manifest.dataset} matches {pattern!r}",
-            found=f"{len(listed):,} sessions" + (f", e.g. {examples}" if examples else ""),
+            found=plural(len(listed), "session") + (f", e.g. {examples}" if examples else ""),
             expected="a glob for the ids of sessions, with * and ?",
             remedy=f"neuralpile sessions {manifest.dataset} lists all of them",
         )

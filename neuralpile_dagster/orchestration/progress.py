@@ -75,11 +75,9 @@ def forward_wait_warnings(context: Context, label: str = "") -> Iterator[None]:
         WAITING.removeHandler(handler)
 
 
-class _TerminalLines(logging.Filter):
-    """Filter that keeps lines of `terminal_log` only; Dagster's own lines repeat them in terms of ops and outputs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return bool(getattr(record, _MARK, False))
+def _is_for_terminal(record: logging.LogRecord) -> bool:
+    """Whether a line is of `terminal_log`; Dagster's own lines repeat those in terms of ops and outputs."""
+    return bool(getattr(record, _MARK, False))
 
 
 class _Message(logging.Formatter):
@@ -97,7 +95,7 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """Write to standard error, so that standard output stays for results."""
     logger = logging.Logger("neuralpile.progress", level=logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_TerminalLines())
+    handler.addFilter(_is_for_terminal)
     handler.setFormatter(_Message())
     logger.addHandler(handler)
     return logger

@@ -39,7 +39,7 @@ class Outcome:
         """The outcome as text."""
         lines = [*self.made]
         for check, (sessions, said) in self.warnings.items():
-            about = f" in {len(sessions)} sessions, e.g. {sessions[0]}" if sessions else ""
+            about = f" in {plural(len(sessions), 'session')}, e.g. {sessions[0]}" if sessions else ""
             lines.append(f"warning: {check}{about}: {self._without_reasons(said)}")
         if self.sessions:
             lines += [f"{plural(len(self.sessions), 'session')} failed:", *_reasons(self.sessions)]

@@ -196,7 +196,7 @@ class _TickResult:
     """Results of one tick."""
 
     position: int
-    changed: dict[str, str] = field(default_factory=dict)  # dataset -> state of its source
+    changed: list[dg.RunRequest] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     asked: int = 0
 
@@ -220,18 +220,11 @@ def version_sensor(datasets: Sequence[Dataset], clock: Callable[[], float] = tim
         seen = _check_sources(watched, _last_position(context.cursor), instance, clock)
         for note in seen.notes:
             context.log.warning(note)
-        wanted = [
-            _manifest_request(dataset, seen.changed[dataset.name])
-            for dataset in watched
-            if dataset.name in seen.changed
-        ]
-        requests = [fresh for request in wanted if (fresh := _deduplicate(context.instance, request))]
-        words = f"{seen.asked} sources checked, {len(seen.changed)} to list again" + "".join(
-            f"; {note}" for note in seen.notes
-        )
+        requests = [fresh for request in seen.changed if (fresh := _deduplicate(context.instance, request))]
+        checked = f"{plural(seen.asked, 'source')} checked, {len(seen.changed)} to list again"
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else dg.SkipReason(words),
+            skip_reason=None if requests else dg.SkipReason("; ".join([checked, *seen.notes])),
             cursor=json.dumps({"next": seen.position}),
         )
 
@@ -284,10 +277,10 @@ def _compare(dataset: Dataset, instance: InstanceResource, seen: _TickResult) ->
     if state.newer_version:
         seen.notes.append(f"{dataset.name}: {state.newer_version}")
     if (manifest.source_id, manifest.source_state) != (dataset.source.id, state.token):
-        seen.changed[dataset.name] = state.token
+        seen.changed.append(_manifest_request(dataset, state.token))
     elif datetime.now(UTC) - manifest.listed_at > FRESH_FOR - _A_DAY:
         # listed again, so that its freshness in the UI says that somebody looks
-        seen.changed[dataset.name] = f"{state.token} listed {manifest.listed_at.isoformat()}"
+        seen.changed.append(_manifest_request(dataset, f"{state.token} listed {manifest.listed_at.isoformat()}"))
 
 
 def _manifest_request(dataset: Dataset, state: str) -> dg.RunRequest:

@@ -42,6 +42,7 @@ from filelock import FileLock, Timeout
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
 from neuralpile_dagster.errors import ConfigurationError, NeuralPileError
 from neuralpile_dagster.files import explained, write_bytes
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration.overview import PATH as OVERVIEW_PAGE
 from neuralpile_dagster.orchestration.overview import try_to_refresh
 from neuralpile_dagster.orchestration.resources import fail_abandoned, open_instance
@@ -182,7 +183,7 @@ def _only_ui(home: Path, say: Progress) -> Iterator[Path]:
     try:
         if killed := _read(note):
             if left := _started_by(killed["id"]):
-                say(f"stopping {len(left)} processes that a killed neuralpile ui has left")
+                say(f"stopping {plural(len(left), 'process', 'processes')} that a killed neuralpile ui has left")
                 _end_all(killed["id"], [], say, servers_signaled=False)
             folder = Path(killed.get("folder", ""))  # notes of before have none
             if folder.name.startswith(_FOLDER):
@@ -330,7 +331,7 @@ def _end_all(ui: str, received: Sequence[int], say: Progress, *, servers_signale
         due = {True: RUNS_GRACE_S, False: RUNS_GRACE_S + LAST_GRACE_S}
         late = {process for process, is_run in remaining.items() if waited > due[is_run]}
         if late - killed:
-            say(f"killing {len(late - killed)} processes that have not stopped")
+            say(f"killing {plural(len(late - killed), 'process', 'processes')} that have not stopped")
             killed |= late
         for process, is_run in remaining.items():
             with suppress(psutil.NoSuchProcess):  # ended just now

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
+from neuralpile_dagster.markdown import text
 from neuralpile_dagster.plots.window import WINDOW_BINS, RasterSample
 
 WIDTH_PX, HEIGHT_PX = 800, 270
@@ -88,7 +89,7 @@ def raster_markdown(samples: Sequence[RasterSample], alt: str, most_characters: 
     return text
 
 
-def as_markdown(png: bytes, alt: str = "raster") -> str:
+def as_markdown(png: bytes, alt: str) -> str:
     """PNG as Markdown that Dagster's UI renders."""
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
 
@@ -304,13 +305,13 @@ def glance_markdown(sample: RasterSample) -> str:
     Units are taken at equal distances in the order of the sample; the busier they are, the
     fewer are drawn. Returns no picture when even the fewest do not fit.
     """
-    piece = sample.counts[:, :_GLANCE_BINS] > 0
+    piece, alt = sample.counts[:, :_GLANCE_BINS] > 0, f"thumbnail raster of {text(sample.title, 80)}"
     for rows in _GLANCE_UNITS:
         chosen = np.unique(np.linspace(0, len(piece) - 1, min(rows, len(piece))).astype(int))
         caption = f"{len(chosen):,} of {len(piece):,} units, {piece.shape[1]} bins"
-        text = f"{as_markdown(_spikes_png(piece[chosen]))}\n\n{caption}"
-        if len(text) < INLINE_CHARACTERS:
-            return text
+        picture = f"{as_markdown(_spikes_png(piece[chosen]), alt)}\n\n{caption}"
+        if len(picture) < INLINE_CHARACTERS:
+            return picture
     return "too busy to draw so small"
 
 

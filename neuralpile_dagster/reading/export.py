@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import ConfigurationError
 from neuralpile_dagster.files import atomic_write, explained, locked, require_free, write_bytes
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.reading.pile import Pile
 from neuralpile_dagster.reading.rows_index import numbers
@@ -104,7 +105,7 @@ def export_pile(
         written = int(offsets[done]) if done < len(rows) else int(sizes.sum())
         require_free(folder, int(sizes.sum()) - written, f"an export of {len(rows):,} rows")
         if done:
-            progress(f"resuming after {done:,} of {len(rows):,} rows")
+            progress(f"resuming after {done:,} of {plural(len(rows), 'row')}")
         with explained(folder / _PARTIAL), (folder / _PARTIAL).open("r+b" if done else "w+b") as file:
             file.truncate(written)
             file.seek(written)
@@ -128,7 +129,7 @@ def _write(
             file.flush()
             os.fsync(file.fileno())
             write_bytes(folder / _DONE, json.dumps({"digest": meta["digest"], "rows": number}).encode())
-            progress(f"{number:,} of {len(rows):,} rows, {file.tell():,} bytes")
+            progress(f"{number:,} of {plural(len(rows), 'row')}, {file.tell():,} bytes")
             unsynced = 0
 
 

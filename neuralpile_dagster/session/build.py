@@ -21,6 +21,7 @@ from neuralpile_dagster.binning.source import CountSource, count_source, plan_se
 from neuralpile_dagster.catalog.model import MAX_SESSION_TOKENS, Dataset
 from neuralpile_dagster.errors import NeuralPileError
 from neuralpile_dagster.files import DigestWriter, require_free
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import NO_OPTIONS, Recording, SpikeTrains, Unit, reader_version
@@ -325,7 +326,7 @@ def write_session_rows(
         reported = time.monotonic()
         for number, segment in enumerate(segments):
             if time.monotonic() - reported >= LOG_EVERY_S:
-                progress(f"{name}: {number:,} of {len(segments):,} segments")
+                progress(f"{name}: {number:,} of {plural(len(segments), 'segment')}")
                 reported = time.monotonic()
             row = Row(source.counts(segment.start, segment.stop), subject_id, session_id, segment.id)
             measure.add(row.counts)

@@ -74,7 +74,7 @@ def test_a_catalog_row_of_an_added_archive_lists_its_sessions(home: Path) -> Non
     ran = neuralpile("sessions", "my-shelf", NEURALPILE_HOME=home)
     assert ran.code == 0, ran.err
     assert "sub-1_ses-1" in ran.out
-    assert "my-shelf: 1 sessions; shelf board-3 version 7" in ran.out
+    assert "my-shelf: 1 session; shelf board-3 version 7" in ran.out
 
 
 def test_a_session_of_an_added_archive_is_built_and_published(home: Path) -> None:

@@ -162,7 +162,7 @@ def test_an_entry_names_its_sessions(lists: dict[str, Benchmark], entry: str, ex
     assert held_out_sessions([entry], PILE, lists) == {list(PILE)[number] for number in expected}
 
 
-AS_PUBLISHED = PileConfig().choices()
+AS_PUBLISHED = PileConfig().model_dump()
 
 
 @pytest.mark.parametrize(

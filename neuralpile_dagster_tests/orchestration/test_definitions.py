@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.catalog.load import load_catalog, load_piles
@@ -212,7 +213,15 @@ def ran(built: House) -> Iterator[dict[str, dg.EventLogEntry | None]]:
 
 EVERYWHERE = {"bytes", "seconds", "dagster/uri"}
 NUMBERS = {"tokens", "units", "bins", "spikes"}
-VALUES = {"token_statistics", "token_counts", "share_of_zeros", "spikes_per_token", "bits_per_token", "tokens_per_hour"}
+VALUES = {
+    "token_statistics",
+    "token_counts",
+    "token_counts_table",
+    "share_of_zeros",
+    "spikes_per_token",
+    "bits_per_token",
+    "tokens_per_hour",
+}
 LOSSES = {"spikes_dropped", "spikes_saturated", "saturated_bins"}
 CONTRACT = {
     "manifest": {"sessions", "subjects", "files_dropped", "source_version", "sessions_table", "session_rule", "reader"},
@@ -241,6 +250,29 @@ def test_every_materialization_has_the_numbers_of_the_contract(name: str, ran: d
     assert (CONTRACT[name] | EVERYWHERE) - event.metadata.keys() == set()
 
 
+def token_counts(event: dg.AssetMaterialization) -> dict[str, list[int]]:
+    """How many tokens of each split have each of the values from 0 to 9, and a larger one."""
+    table = event.metadata["token_counts"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = [dict(record.data) for record in table.records]
+    assert [row.pop("tokens of value") for row in rows] == [*map(str, range(10)), "10 to 255"]
+    return {split: [int(str(row[split]).replace(",", "")) for row in rows] for split in rows[0]}
+
+
+@pytest.mark.parametrize("name", ["hub_dataset", "neural_pile/hub_dataset"])
+def test_the_page_of_a_publication_counts_values_in_few_rows_and_names_the_table_of_all(
+    name: str, ran: dict[str, dg.EventLogEntry]
+) -> None:
+    event = ran[name].asset_materialization
+    assert event is not None
+    whole = pq.read_table(str(event.metadata["token_counts_table"].value)).to_pydict()
+    rows = list(zip(whole["split"], whole["value"], whole["count"], strict=True))
+    assert {value for _, value, _ in rows} == set(range(256))
+    for split, counts in token_counts(event).items():
+        stated = [count for part, _, count in rows if part == split]
+        assert counts == [*stated[:10], sum(stated[10:])]
+
+
 def test_the_pile_has_the_numbers_of_its_only_component(ran: dict[str, dg.EventLogEntry]) -> None:
     component = ran["hub_dataset"].asset_materialization
     assert component is not None
@@ -251,11 +283,12 @@ def test_the_pile_has_the_numbers_of_its_only_component(ran: dict[str, dg.EventL
             number: component.metadata[number].value for number in NUMBERS
         }
         if name == "neural_pile/hub_dataset":
-            (ours,) = component.metadata["token_counts"].value.values()
-            splits = pile.metadata["token_counts"].value
-            assert splits.keys() == {"train", "test"} and len(ours) == 256
+            (ours,) = token_counts(component).values()
+            splits = token_counts(pile)
+            assert splits.keys() == {"train", "test"}
             assert [sum(counts) for counts in zip(*splits.values(), strict=True)] == ours
             assert sum(ours) == component.metadata["tokens"].value
+            assert ours[-1] == 0, "all values have a row of their own"
             assert sum(value * count for value, count in enumerate(ours)) == component.metadata["spikes"].value
         assert pile.metadata["source_versions"].value == {MICE.name: component.metadata["source_version"].value}
 

@@ -54,6 +54,13 @@ def test_the_pictures_of_a_busy_session_and_its_glance_fit_the_bound(
     assert sum(len(str(value.md_str)) for value in made.values()) <= BOUNDS[number]
 
 
+def test_the_text_instead_of_a_glance_names_the_segment_that_it_shows() -> None:
+    made = _pictures(samples_of(dense(), 1), "raster", "raster of a session", SESSION_CHARACTERS)
+    alt = str(made["glance"].md_str).removeprefix("![").partition("](")[0]
+    escaped = r"visual-behavior-neuropixels · sub-738651046\_ses-760693773 · segment\_3"
+    assert alt.startswith(f"thumbnail raster of {escaped}")
+
+
 def test_a_busy_picture_is_the_same_every_time() -> None:
     first, second = (raster_markdown(samples_of(dense(), 1), "raster", 29_000) for _ in range(2))
     assert first == second

@@ -101,7 +101,7 @@ def test_a_build_after_the_repair_makes_the_failed_session_alone_and_completes_t
 ) -> None:
     site, built = repaired
     assert (built.code, built.out.split(",")[0]) == (0, "local/ui-mice: 3 sessions")
-    assert "ui-mice: 1 of 1 sessions of this batch" in built.err
+    assert "ui-mice: 1 of 1 session of this batch" in built.err
     assert site.running.partitions("ui_mice/spike_counts")["materializedPartitions"] == set(SESSIONS)
     assert site.running.partitions("ui_mice/spike_counts")["failedPartitions"] == set()
 

@@ -7,13 +7,13 @@ Wiring only: listing is in `archives`, the session rule in `recordings.manifest`
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
 from functools import partial
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from neuralpile_dagster.archives.model import Access
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import capped
 from neuralpile_dagster.ledger import documents, kinds
@@ -46,18 +46,11 @@ from neuralpile_dagster.recordings.manifest import Manifest, choose_sessions
 from neuralpile_dagster.store import read_record, write_record
 
 
-class AccessChoice(Enum):
-    """Method of reading recordings from a remote archive."""
-
-    ranges = "ranges"
-    download = "download"
-
-
 class SessionConfig(dg.Config):
     """Run configuration of assets that are partitioned by session."""
 
-    access: AccessChoice = Field(
-        default=AccessChoice.ranges,
+    access: Access = Field(
+        default="ranges",
         description="ranges: read only the spikes, by ranged requests. "
         "download: fetch whole files first, verify their digests, keep them in a cache.",
     )
@@ -107,7 +100,7 @@ def manifest_asset(dataset: Dataset) -> dg.AssetsDefinition:
             keys = [session.key for session in made.sessions if session.key in keep]
             new = names.register(context.instance, partitions, keys)
             gone = names.unregister(context.instance, partitions, keep)
-            tell(f"{dataset.name}: {len(made.sessions)} sessions, {len(new)} of them new")
+            tell(f"{dataset.name}: {plural(len(made.sessions), 'session')}, {len(new)} of them new")
             if gone:
                 context.log.warning(
                     f"{dataset.name}: removed {plural(len(gone), 'partition')} of no session, or of one that vanished "
@@ -168,7 +161,7 @@ def _partitioned(
         context: dg.AssetExecutionContext, config: SessionConfig, instance: Instance
     ) -> Iterator[dg.MaterializeResult]:
         with failing_in_words():
-            batch(context, instance, dataset=dataset, access=config.access.value).run()
+            batch(context, instance, dataset=dataset, access=config.access).run()
         yield from ()  # every session's results are logged by then
 
     return sessions
@@ -232,7 +225,7 @@ def hub_dataset_asset(dataset: Dataset) -> dg.AssetsDefinition:
                 spikes_publication = hub.publish(spikes_name, documents.staging_folder(settings, spikes_name), tell)
             publication = hub.publish(name, documents.staging_folder(settings, name), tell)
             write_record(store, documents.published_path(dataset, settings), component)
-            tell(f"{component.repository}: {component.totals.tokens:,} tokens published")
+            tell(f"{component.repository}: {plural(component.totals.tokens, 'token')} published")
             return dg.MaterializeResult(
                 metadata=component_metadata(
                     component,

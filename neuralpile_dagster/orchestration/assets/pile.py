@@ -7,9 +7,8 @@ each row of `ledger.pile_analyses` that the pile's configuration asks for. The l
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -23,6 +22,7 @@ from neuralpile_dagster.ledger.motif_rows import pile_analyses_of
 from neuralpile_dagster.ledger.pile_analyses import PileAnalysis
 from neuralpile_dagster.ledger.publishing import publish_pile
 from neuralpile_dagster.ledger.splits import split_inputs
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
@@ -33,59 +33,22 @@ from neuralpile_dagster.orchestration.metadata import folder_rasters
 from neuralpile_dagster.orchestration.metadata.pile import pile_metadata, plan_metadata, split_metadata
 from neuralpile_dagster.orchestration.progress import failing_in_words, forward_wait_warnings, progress_of
 from neuralpile_dagster.orchestration.resources import Instance
-from neuralpile_dagster.records import SplitRules
+from neuralpile_dagster.records import HeldOutGoTo, Order, SplitBy, SplitRule, SplitRules
 from neuralpile_dagster.store import write_record
-
-
-class SplitByChoice(Enum):
-    """What is wholly in one split."""
-
-    rows = "rows"
-    sessions = "sessions"
-    subjects = "subjects"
-    datasets = "datasets"
-
-
-class SplitRuleChoice(Enum):
-    """Whether splits are drawn from all, or each by its own name."""
-
-    permutation = "permutation"
-    hash = "hash"
-
-
-class OrderChoice(Enum):
-    """What the places of rows depend on."""
-
-    as_published = "as_published"
-    hash = "hash"
-
-
-class HeldOutChoice(Enum):
-    """Where held-out sessions go."""
-
-    test = "test"
-    leave_out = "leave_out"
-
-
-class MergeFrom(Enum):
-    """Source of the components' rows."""
-
-    store = "store"
-    hub = "hub"
 
 
 class PileConfig(dg.Config):
     """Run configuration of a pile's manifest."""
 
     seed: int = Field(default=0, ge=0, description="Seed of split and shuffle: same seed and inputs, same bytes.")
-    split_by: SplitByChoice = Field(
-        default=SplitByChoice.rows,
+    split_by: SplitBy = Field(
+        default="rows",
         description="rows: as the published pile, segments of one session may be in both splits. "
         "sessions: a session is wholly in one split; subjects, datasets: an animal, a dataset is (with split_rule: "
         "hash).",
     )
-    split_rule: SplitRuleChoice = Field(
-        default=SplitRuleChoice.permutation,
+    split_rule: SplitRule = Field(
+        default="permutation",
         description="permutation: as the published pile; an added session draws all splits again. "
         "hash: a session's split depends on its own name only, so that none moves when others come or go.",
     )
@@ -100,11 +63,11 @@ class PileConfig(dg.Config):
         description="What no model may train on: benchmark:<name>, dataset:<name>, session:<dataset>/<glob>, "
         "subject:<dataset>/<subject>.",
     )
-    held_out_go_to: HeldOutChoice = Field(
-        default=HeldOutChoice.test, description="test: what is held out is in test. leave_out: it is not in the pile."
+    held_out_go_to: HeldOutGoTo = Field(
+        default="test", description="test: what is held out is in test. leave_out: it is not in the pile."
     )
-    order: OrderChoice = Field(
-        default=OrderChoice.as_published,
+    order: Order = Field(
+        default="as_published",
         description="as_published: one shuffle of all rows; an added session changes every shard. hash: each row has "
         "its place by its own name; an added session changes at most as many shards as it has rows.",
     )
@@ -115,18 +78,14 @@ class PileConfig(dg.Config):
     extra_splits: list[str] = Field(
         default=["train"], description="Splits of extra_repositories whose rows are merged: train, valid, test."
     )
-    merge_from: MergeFrom = Field(
-        default=MergeFrom.store, description="Read our components' rows from the store, or back from the hub."
+    merge_from: Literal["store", "hub"] = Field(
+        default="store", description="Read our components' rows from the store, or back from the hub."
     )
-
-    def choices(self) -> dict[str, Any]:
-        """Values as they appear in run configuration."""
-        return self.model_dump(mode="json")
 
     def rules(self) -> SplitRules:
         """Those of the fields that say how to split beyond ``split_by`` and ``test_size``."""
         return SplitRules.model_validate(
-            {name: value for name, value in self.choices().items() if name in SplitRules.model_fields}, strict=False
+            {name: value for name, value in self if name in SplitRules.model_fields}, strict=False
         )
 
 
@@ -169,14 +128,14 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 settings,
                 components=config.components,
                 extra_repositories=config.extra_repositories,
-                merge_from=config.merge_from.value,
+                merge_from=config.merge_from,
                 extra_splits=config.extra_splits,
             )
             inputs = split_inputs(pile, datasets, store, hub, settings, chosen, config.rules())
             plan = plan_pile(
                 chosen.sources,
                 seed=config.seed,
-                split_by=config.split_by.value,
+                split_by=config.split_by,
                 test_size=config.test_size,
                 rules=inputs.rules,
                 identities=inputs.identities,
@@ -191,15 +150,14 @@ def _manifest(pile: Pile, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                 repositories=chosen.repositories,
                 left_out=chosen.left_out,
                 synthetic=chosen.synthetic,
-                choices=config.choices(),
+                choices=config.model_dump(),
                 stated=pile.planned_with,
                 splits_left_out=chosen.splits_left_out,
             )
             write_record(store, piles.current_path(pile, settings), current)
             names.register(context.instance, names.shard_partitions(pile), [shard.name for shard in record.shards])
-            progress_of(context)(
-                f"{pile.name} {record.plan_id}: {record.totals.rows:,} rows in {len(record.shards)} shards"
-            )
+            rows, shards = plural(record.totals.rows, "row"), plural(len(record.shards), "shard")
+            progress_of(context)(f"{pile.name} {record.plan_id}: {rows} in {shards}")
             return dg.MaterializeResult(
                 metadata={
                     **plan_metadata(record, chosen.left_out, chosen.synthetic, published),

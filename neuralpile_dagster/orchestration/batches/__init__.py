@@ -21,6 +21,7 @@ from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.catalog.piles import Pile
 from neuralpile_dagster.errors import NeuralPileError, TransientError
 from neuralpile_dagster.ledger import documents
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration.metadata import counted
 from neuralpile_dagster.orchestration.progress import Context, forward_wait_warnings, log_error, terminal_log
 from neuralpile_dagster.orchestration.resources import InstanceResource
@@ -125,12 +126,12 @@ class PartitionBatch(ABC):
                 self._fail(key, error)
             else:
                 in_a_row = 0
-            self.log.info(f"{self.whole}: {number} of {len(keys)} {self.thing}s of this batch, {key}")
+            self.log.info(f"{self.whole}: {number} of {plural(len(keys), self.thing)} of this batch, {key}")
             if self.stopped:
                 break
         self.finish(number)
         if self.failed:
-            raise batch_failure(f"{self.thing}s of {self.whole}", self.failed, len(keys), len(keys) - number)
+            raise batch_failure(self.thing, self.failed, len(keys), len(keys) - number, of=f" of {self.whole}")
 
     def _make_with_retries(self, key: str) -> None:
         def log_wait(state: RetryCallState) -> None:
@@ -210,15 +211,15 @@ def log_failure(error: Exception, what: str, log: logging.LoggerAdapter[Any]) ->
     return str(error) or type(error).__name__
 
 
-def batch_failure(what: str, failed: Mapping[str, str], wanted: int, left: int = 0) -> dg.Failure:
-    """Failure of a batch of ``wanted`` items, named by ``what``; ``failed`` maps partitions to reasons.
+def batch_failure(one: str, failed: Mapping[str, str], wanted: int, left: int = 0, of: str = "") -> dg.Failure:
+    """Failure of a batch of ``wanted`` items, each called ``one``, ``of`` something; ``failed`` maps them to reasons.
 
     ``left`` items were not attempted, because the server was away.
     """
     reasons = [f"{key}: {reason}" for key, reason in failed.items()]
     more = len(reasons) - REASONS_SHOWN
     return dg.Failure(
-        f"{len(reasons)} of {wanted} {what} failed"
+        f"{len(reasons)} of {plural(wanted, one)}{of} failed"
         + ("; the others are done" if len(reasons) + left < wanted else "")
         + (
             f". {left} are left to do: the batch stopped, because {STOP_AFTER} in a row failed with transient errors; "

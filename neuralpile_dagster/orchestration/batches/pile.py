@@ -29,6 +29,7 @@ from neuralpile_dagster.ledger.pile_analyses import (
     require_planned,
 )
 from neuralpile_dagster.ledger.status import require_upstream
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
@@ -86,7 +87,7 @@ class ShardBatch(PartitionBatch):
         folder = piles.shards_folder(self.pile, self.settings, plan_id)
         shard = build_shard(self.store, folder, plan, key, self._open_file, self._digest_of)
         self._record(plan, shard, time.monotonic() - started)
-        self.log.info(f"shard {key}: {shard.rows:,} rows, {shard.tokens:,} tokens")
+        self.log.info(f"shard {key}: {plural(shard.rows, 'row')}, {plural(shard.tokens, 'token')}")
 
     def _record(self, plan: PilePlan, shard: PileShard, seconds: float) -> None:
         uri = self.store.uri(shard.file.key)

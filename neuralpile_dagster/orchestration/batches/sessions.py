@@ -23,6 +23,7 @@ from neuralpile_dagster.files import ReadCost
 from neuralpile_dagster.hdf5.opened import OpenFile
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_inputs, is_current, read_analysis
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
 from neuralpile_dagster.orchestration.batches import PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
@@ -56,7 +57,7 @@ class _DatasetBatch(PartitionBatch):
         except KeyError:
             raise ConfigurationError(
                 f"{key} is not a session of {self.manifest.dataset}",
-                found=f"a manifest of {len(self.manifest.sessions)} sessions without it",
+                found=f"a manifest of {plural(len(self.manifest.sessions), 'session')} without it",
                 remedy="materialize the manifest again: it removes partitions of sessions that are gone",
             ) from None
 
@@ -216,8 +217,9 @@ class SessionBatch(_DatasetBatch):
         version, made_from = record.file.sha256[:32], trains.file.sha256[:32]
         tags = version_tags(version, build.BINNING_VERSION, source, made_from, event)
         self.log_materialization(names.spike_counts_key(self.dataset), session.key, facts, tags)
+        units, tokens = plural(record.stats.n_units, "unit"), plural(record.stats.tokens, "token")
         self.log.info(
-            f"{self.dataset.name} {session.key}: {record.stats.n_units:,} units, {record.stats.tokens:,} tokens"
+            f"{self.dataset.name} {session.key}: {units}, {tokens}"
             + (" (up to date)" if reused else f" in {facts['seconds']:.1f} s")
         )
         self.judge.judge(session.key, SessionEvidence(record, self.store, inputs, self.dataset, trains))

@@ -19,8 +19,9 @@ import pyarrow as pa
 from neuralpile_dagster.hub import Publication
 from neuralpile_dagster.ledger.samples import session_sample
 from neuralpile_dagster.markdown import url
+from neuralpile_dagster.publish.configs import config_path
 from neuralpile_dagster.publish.samples import CARD_SAMPLES, CARD_SEED, folder_samples
-from neuralpile_dagster.publish.token_counts import TokenStatistics, counts_by_split, statistics_rows
+from neuralpile_dagster.publish.token_counts import VALUES, TokenStatistics, counts_by_split, statistics_rows
 from neuralpile_dagster.records import ComponentRecord, CountsRecord, TokenCounts
 from neuralpile_dagster.store import Store
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -38,6 +39,8 @@ PLOTTED = frozenset(
     {"tokens", "sessions", "units", "spikes", "mean_rate_hz", "bytes", "seconds", "sessions_done", "sessions_failed"}
 )
 """Numbers that the UI plots over time: it plots every number, and twenty plots bury those that matter."""
+VALUES_SHOWN = 10
+"""Smallest values of tokens that have a row of their own in the table of a page; larger ones are added up."""
 _REASONS_SHOWN = 10
 
 
@@ -122,14 +125,25 @@ def publication_metadata(publication: Publication, seconds: float) -> dict[str, 
     }
 
 
-def token_metadata(parts: Sequence[TokenCounts]) -> dict[str, Any]:
-    """Metadata on the values of tokens; nothing where they were not counted."""
+def token_metadata(parts: Sequence[TokenCounts], publication: Publication) -> dict[str, Any]:
+    """Metadata on the values of tokens; nothing where they were not counted.
+
+    "token_counts" adds larger values up; the publication's table, "token_counts_table", has a row for each of them.
+    """
     if not parts:
         return {}
     overall, by_split = TokenStatistics.of(parts), counts_by_split(parts)
+    ranges = {f"{value}": slice(value, value + 1) for value in range(VALUES_SHOWN)}
+    ranges[f"{VALUES_SHOWN} to {VALUES - 1}"] = slice(VALUES_SHOWN, VALUES)
+    rows = [
+        {"tokens of value": name, **{split: f"{int(counts[values].sum()):,}" for split, counts in by_split.items()}}
+        for name, values in ranges.items()
+    ]
+    folder = f"{publication.url}/blob/main" if url(publication.url) else publication.url
     return {
         "token_statistics": table(statistics_rows(parts)),
-        "token_counts": dg.MetadataValue.json({split: counts.tolist() for split, counts in by_split.items()}),
+        "token_counts": table(rows),
+        "token_counts_table": place(f"{folder}/{config_path('token_counts')}"),
         "share_of_zeros": round(overall.bands["0"], 6),
         "spikes_per_token": round(overall.mean, 6),
         "bits_per_token": round(overall.entropy, 6),

@@ -209,7 +209,7 @@ def component_metadata(
             "missing_sessions": dg.MetadataValue.md(counted(component.missing)),
             **annotation_metadata([component]),
             "sessions_table": table(rows),
-            **token_metadata([component_token_counts(component.repository, component.sessions, totals)]),
+            **token_metadata([component_token_counts(component.repository, component.sessions, totals)], publication),
             **publication_metadata(publication, seconds),
             **({"spike_times": place(spikes.url), "spike_times_version": spikes.version} if spikes else {}),
         }

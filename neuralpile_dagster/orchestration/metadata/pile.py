@@ -204,7 +204,7 @@ def pile_metadata(
             **planned,
             **annotation_metadata([published[source.name] for source in plan.sources if source.name in published]),
             **split_metadata(record.splits, record.benchmarks),
-            **token_metadata(record.token_counts),
+            **token_metadata(record.token_counts, publication),
             "dagster/row_count": plan.totals.rows,
             "dagster/column_schema": column_schema(PILE_SCHEMA),
             **publication_metadata(publication, seconds),

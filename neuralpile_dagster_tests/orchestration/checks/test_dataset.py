@@ -10,6 +10,7 @@ import pytest
 from neuralpile_dagster.checks import dataset as checks
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.registry import CHECKS, judge
+from neuralpile_dagster.errors import DamagedRecording
 from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import done_records
 from neuralpile_dagster.recordings.manifest import Manifest
@@ -87,17 +88,20 @@ def test_a_session_whose_key_another_one_has_now_fails_and_is_named_with_its_sub
 
 def test_failed_and_unbuilt_sessions_are_named_with_reasons_and_the_list_is_capped() -> None:
     keys = [f"s{number}" for number in range(9)]
-    verdict = checks.no_sessions_left_failed(manifest_of(*keys), ["s0"], {"s3": "it is truncated"})
+    error = DamagedRecording("s3.nwb is truncated", found="5 bytes", remedy="fetch it again")
+    verdict = checks.no_sessions_left_failed(manifest_of(*keys), ["s0"], {"s3": str(error)})
     assert not verdict.passed
-    assert verdict.found.startswith("8 without: s1: not built yet, s2: not built yet, s3: it is truncated")
-    assert verdict.found.endswith("and 3 more")
+    assert verdict.found == (
+        "8 without: s1: not built yet | s2: not built yet | s3: s3.nwb is truncated; found: 5 bytes; "
+        "what to do: fetch it again | s4: not built yet | s5: not built yet | and 3 more"
+    )
     assert checks.no_sessions_left_failed(manifest_of("a"), ["a"], {}).passed
 
 
 def test_a_vanished_session_that_was_never_built_is_not_left_to_do() -> None:
     verdict = checks.no_sessions_left_failed(vanish(manifest_of("a", "b"), "b"), ["a"], {})
     assert verdict.passed
-    assert verdict.expected == "1 sessions with spike counts"
+    assert verdict.expected == "1 session with spike counts"
 
 
 def test_tokens_that_differ_from_the_published_number_fail_with_the_exact_difference(
