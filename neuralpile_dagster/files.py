@@ -238,7 +238,8 @@ def sha256_once(path: Path) -> str:
     """`sha256_of`, read again only if the file was replaced or written to since this process last read it.
 
     Publishing and its checks ask several times for the digest of a file of some GB, also by other hard links. Not kept
-    is that of a file written to so recently that another write might leave no trace.
+    is that of a file written to so recently that another write might leave no trace. What a disk itself damages leaves
+    no trace either: the process that has read the file does not see it, the next one (a run, a check) reads it again.
     """
     with path.open("rb") as file:  # opened: only then do network file systems look at the server's
         state = os.fstat(file.fileno())

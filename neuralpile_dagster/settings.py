@@ -7,6 +7,7 @@ here: the clients that need them read them when they need them.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -23,8 +24,11 @@ DEFAULT_CONNECTIONS = 8
 DEFAULT_CACHE_BYTES = 50_000_000_000
 
 _SETTING = "setting"
-_REPOSITORY = re.compile(r"^(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]{0,58}[A-Za-z0-9])?$")
-"""What every hub takes, with room for the suffix of other settings."""
+_PREFIX = "NEURALPILE_"
+_TYPO = 0.8
+"""Likeness to a variable's name, as `difflib` has it, from which another name is taken for a typing error."""
+_NAME = re.compile(r"^(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+"""What every hub takes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Setting:
     Attributes
     ----------
     variable : str
-        The environment variable; set to nothing it counts as not set.
+        The environment variable; set to nothing or to spaces it counts as not set. Spaces around a value are cut off.
     help : str
         One line of Markdown.
     parse : callable
@@ -83,17 +87,21 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def _repository(text: str) -> str:
-    if not _REPOSITORY.match(text):
-        raise ValueError(
-            "at most 60 letters, digits and ._- , beginning and ending with a letter or digit, without '--' or '..'"
-        )
-    return text
+def _hub_name(longest: int) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if len(text) > longest or not _NAME.match(text):
+            raise ValueError(
+                f"at most {longest} letters, digits and ._- , beginning and ending with a letter or digit, without "
+                "'--', '..' or a final '.git'"
+            )
+        return text
+
+    return parse
 
 
 def _switch(text: str) -> bool:
-    choice = text.strip().lower()
-    if choice not in ("", "0", "false", "no", "1", "true", "yes"):
+    choice = text.lower()
+    if choice not in ("0", "false", "no", "1", "true", "yes"):
         raise ValueError("1 or 0")
     return choice in ("1", "true", "yes")
 
@@ -103,7 +111,11 @@ def _folder(text: str) -> Path:
 
 
 def _archive(text: str) -> str:
-    return text if text in ("dandi", "sample") else str(_folder(text))
+    if text in ("dandi", "sample"):
+        return text
+    if not re.search(r"[/\\~]", text) and not _folder(text).exists():
+        raise ValueError("'dandi', 'sample', or a folder: one that exists here, or a path with a slash")
+    return str(_folder(text))
 
 
 def _namespace(before: Mapping[str, Any]) -> str:
@@ -140,13 +152,14 @@ class _FromEnvironment:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Read the ``NEURALPILE_*`` variables; raises `ConfigurationError` naming the variable that is wrong.
 
-        They are those of `os.environ` unless another environment is given.
+        They are those of `os.environ` unless another environment is given. A name that is nearly one of them is wrong.
         """
         env = os.environ if environment is None else environment
+        _require_no_typo(env)
         values: dict[str, Any] = {}
         for described in fields(cls):  # type: ignore[arg-type]
             setting: Setting = described.metadata[_SETTING]
-            if text := env.get(setting.variable):
+            if text := env.get(setting.variable, "").strip():
                 values[described.name] = setting.value(text)
             elif setting.derive:
                 values[described.name] = setting.derive(values)
@@ -180,6 +193,7 @@ class Settings(_FromEnvironment):
     namespace: str = _setting(
         "NEURALPILE_NAMESPACE",
         "owner of the repositories; required for `hf`",
+        _hub_name(96),
         derive=_namespace,
         default_in_words="`local`",
         default="local",
@@ -203,7 +217,7 @@ class Settings(_FromEnvironment):
         default=1.0,
     )
     pile_name: str = _setting(
-        "NEURALPILE_PILE_NAME", "name of the merged pile's repository", _repository, default="neural-pile"
+        "NEURALPILE_PILE_NAME", "name of the merged pile's repository", _hub_name(60), default="neural-pile"
     )
     catalog: str = _setting(
         "NEURALPILE_CATALOG",
@@ -248,6 +262,18 @@ class ProcessSettings(_FromEnvironment):
     private: bool = _setting(
         "NEURALPILE_PRIVATE", "1 makes new repositories on the Hugging Face Hub private", _switch, default=False
     )
+
+
+def _require_no_typo(environment: Mapping[str, str]) -> None:
+    known = [variable.removeprefix(_PREFIX) for variable, _, _ in documented()]
+    for name, text in environment.items():
+        own = name.removeprefix(_PREFIX)
+        if own == name or own in known or not text.strip():
+            continue
+        if meant := difflib.get_close_matches(own, known, n=1, cutoff=_TYPO):
+            raise ConfigurationError(
+                f"{name} is not a setting", expected=_PREFIX + meant[0], remedy="correct its name, or unset it"
+            )
 
 
 def documented() -> Iterator[tuple[str, str, str]]:

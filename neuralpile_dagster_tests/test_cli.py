@@ -254,8 +254,18 @@ def test_one_unknown_dataset_among_others_stops_a_build_before_anything_runs(hom
         ("NEURALPILE_MAX_TOKENS", "-5", "NEURALPILE_MAX_TOKENS is invalid"),
         ("NEURALPILE_HUB", "moon", "NEURALPILE_HUB is invalid; found: moon; expected: 'local' or 'hf'"),
         ("NEURALPILE_HUB", "hf", "NEURALPILE_NAMESPACE is not set"),
-        ("NEURALPILE_STORE", "gs://bucket", "unknown kind of store gs://; expected: a folder, or s3://"),
-        ("NEURALPILE_STORE", "s3:/bucket", "unknown kind of store s3:/; expected: a folder, or s3://"),
+        ("NEURALPILE_ARCHIVE", "dandy", "NEURALPILE_ARCHIVE is invalid; found: dandy; expected: 'dandi', 'sample', or"),
+        ("NEURALPILE_BINWIDTH", "0.01", "NEURALPILE_BINWIDTH is not a setting; expected: NEURALPILE_BIN_WIDTH;"),
+        (
+            "NEURALPILE_STORE",
+            "gs://bucket",
+            "NEURALPILE_STORE is invalid; found: unknown kind of store gs://; expected: a",
+        ),
+        (
+            "NEURALPILE_STORE",
+            "s3:/bucket",
+            "NEURALPILE_STORE is invalid; found: unknown kind of store s3:/; expected: a",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(home: Path, variable: str, value: str, said: str) -> None:

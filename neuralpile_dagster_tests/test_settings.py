@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set():
         ("NEURALPILE_MIN_SESSION_SHARE", "2", "a number from 0 to 1"),
         ("NEURALPILE_PILE_NAME", "lab/pile", "at most 60 letters"),
         ("NEURALPILE_PILE_NAME", "our--pile", "without '--'"),
+        ("NEURALPILE_NAMESPACE", "our lab", "at most 96 letters"),
+        ("NEURALPILE_NAMESPACE", "lab/pile", "at most 96 letters"),
+        ("NEURALPILE_ARCHIVE", "dandy", "'dandi', 'sample', or a folder"),
         ("NEURALPILE_THREADS", "0", "a whole number from 1 to 1,024"),
         ("NEURALPILE_CONNECTIONS", "65", "a whole number from 1 to 64"),
         ("NEURALPILE_CACHE_BYTES", "50 GB", "a whole number from 0"),
@@ -80,6 +84,49 @@ def test_an_invalid_value_is_refused_with_its_variable_and_what_is_expected(vari
         ProcessSettings.from_environment({variable: wrong})
     assert wrong in str(caught.value)
     assert expected in str(caught.value)
+
+
+def test_spaces_around_a_value_are_none_of_it_and_spaces_alone_count_as_not_set():
+    spaced = {variable: f" {text}\t\r" for variable, text in CHOSEN.items()}
+    assert Settings.from_environment(spaced) == Settings.from_environment(CHOSEN)
+    assert ProcessSettings.from_environment(spaced) == ProcessSettings.from_environment(CHOSEN)
+    blank = dict.fromkeys(CHOSEN, "  ")
+    assert Settings.from_environment(blank) == Settings.from_environment({})
+    assert ProcessSettings.from_environment(blank) == ProcessSettings.from_environment({})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NEURALPILE_BINWIDTH", "NEURALPILE_BIN_WIDTH"),
+        ("NEURALPILE_ARCHIV", "NEURALPILE_ARCHIVE"),
+        ("NEURALPILE_THREAD", "NEURALPILE_THREADS"),
+        ("NEURALPILE_NAME_SPACE", "NEURALPILE_NAMESPACE"),
+    ],
+)
+def test_a_name_that_is_nearly_a_variables_is_refused_with_the_one_meant(name: str, meant: str):
+    for of in (Settings, ProcessSettings):
+        with pytest.raises(ConfigurationError, match=f"{name} is not a setting; expected: {meant};"):
+            of.from_environment({name: "x"})
+        assert of.from_environment({name: ""}) == of.from_environment({})
+
+
+def test_variables_of_deployments_tests_and_the_user_are_left_alone():
+    text = "".join(path.read_text() for path in Path(__file__).parents[1].glob("deploy/**/*") if path.suffix == ".yaml")
+    others = set(re.findall(r"NEURALPILE_[A-Z_]+", text)) - set(CHOSEN)
+    assert others
+    others |= {"NEURALPILE_SHARED", "NEURALPILE_TEST_ALL", "NEURALPILE_ALERT_MAIL", "NEURALPILE_STARTED_BY"}
+    assert Settings.from_environment(dict.fromkeys(others, "x")) == Settings.from_environment({})
+
+
+def test_an_archive_is_a_known_one_or_a_folder_though_that_may_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    given = {"recordings": f"{tmp_path}/recordings", "./later": f"{tmp_path}/later", "sample": "sample"}
+    found = {text: Settings.from_environment({"NEURALPILE_ARCHIVE": text}).archive for text in given}
+    assert found == given
 
 
 def test_publishing_to_the_hugging_face_hub_needs_a_namespace():

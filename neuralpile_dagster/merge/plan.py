@@ -324,16 +324,10 @@ def save_plan(store: Store, key: str, plan: PilePlan) -> PlanRecord:
 
     Its splits are stored under ``<key>.splits.parquet`` where they are not those of the published pile.
     """
-    rows_file, _ = put_file(
-        store, f"{key}.rows.parquet", lambda path: pq.write_table(plan.rows, path, compression="zstd")
-    )
-    splits_file = None
+    files = {"rows_file": _write(store, f"{key}.rows.parquet", plan.rows)}
     if plan.splits is not None and plan.record.rules != SplitRules():
-        splits = plan.splits
-        splits_file, _ = put_file(
-            store, f"{key}.splits.parquet", lambda path: pq.write_table(splits, path, compression="zstd")
-        )
-    record = plan.record.model_copy(update={"rows_file": rows_file, "splits_file": splits_file})
+        files["splits_file"] = _write(store, f"{key}.splits.parquet", plan.splits)
+    record = plan.record.model_copy(update=files)
     write_record(store, f"{key}.json", record)
     return record
 
@@ -346,6 +340,10 @@ def load_plan(store: Store, key: str) -> PilePlan:
     rows, splits = (_read(store, file) if file else None for file in (record.rows_file, record.splits_file))
     assert rows is not None
     return PilePlan(record, rows, splits)
+
+
+def _write(store: Store, key: str, table: pa.Table) -> StoredFile:
+    return put_file(store, key, lambda path: pq.write_table(table, path, compression="zstd"))[0]
 
 
 def _read(store: Store, stored: StoredFile) -> pa.Table:

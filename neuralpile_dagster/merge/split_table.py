@@ -24,6 +24,7 @@ from neuralpile_dagster.records import SplitFacts
 from neuralpile_dagster.tables.schemas import SPLITS_SCHEMA
 
 LEFT_OUT_NAME = "left_out"
+_IDS = ("source_dataset", "subject_id", "session_id")
 
 
 def splits_table(
@@ -71,15 +72,11 @@ def describe_plan(
 
 def describe_splits(rows: pa.Table, identities: Mapping[SessionId, SessionIdentity]) -> tuple[SplitFacts, ...]:
     """What each split of a plan's ``rows`` holds; a session in several has its hours divided by tokens."""
-    ids = ["source_dataset", "subject_id", "session_id"]
-    grouped = rows.group_by(["split", *ids]).aggregate([("tokens", "sum"), ("tokens", "count")]).to_pylist()
     parts: dict[str, list[tuple[SessionIdentity, int, int, SessionId]]] = defaultdict(list)
     totals: dict[SessionId, int] = defaultdict(int)
-    for part in grouped:
-        session = (part["source_dataset"], part["subject_id"], part["session_id"])
-        known = identities.get(session) or identity_of_ids(session)
-        parts[part["split"]].append((known, part["tokens_sum"], part["tokens_count"], session))
-        totals[session] += part["tokens_sum"]
+    for split, session, tokens, n_rows in _parts(rows):
+        parts[split].append((identities.get(session) or identity_of_ids(session), tokens, n_rows, session))
+        totals[session] += tokens
 
     def hours(part: Iterable[tuple[SessionIdentity, int, int, SessionId]]) -> float | None:
         seconds = 0.0
@@ -104,43 +101,48 @@ def describe_splits(rows: pa.Table, identities: Mapping[SessionId, SessionIdenti
     )
 
 
+def _parts(rows: pa.Table) -> list[tuple[str, SessionId, int, int]]:
+    """Each session in each split of a plan's ``rows``: split, session, tokens, number of rows."""
+    columns = ["split", *_IDS]
+    grouped = rows.group_by(columns).aggregate([("tokens", "sum"), ("tokens", "count")])
+    values = (grouped[name].to_pylist() for name in (*columns, "tokens_sum", "tokens_count"))
+    return [(split, (*ids,), tokens, n_rows) for split, *ids, tokens, n_rows in zip(*values, strict=True)]
+
+
 def benchmark_splits(rows: pa.Table, splits: pa.Table) -> dict[str, dict[str, int]]:
     """Sessions of each benchmark: ``sessions``, and how many have rows in each split; sorted by name.
 
     ``rows`` are those of the plan, ``splits`` is its ``splits`` table.
     """
-    ids = ["source_dataset", "subject_id", "session_id"]
     present: dict[SessionId, list[str]] = defaultdict(list)
-    for part in rows.group_by(["split", *ids]).aggregate([]).to_pylist():
-        present[part[ids[0]], part[ids[1]], part[ids[2]]].append(part["split"])
+    for split, session, _, _ in _parts(rows):
+        present[session].append(split)
     found: dict[str, dict[str, int]] = {}
-    for row in splits.select([*ids, "benchmarks"]).to_pylist():
-        for name in row["benchmarks"]:
+    columns = (splits[name].to_pylist() for name in (*_IDS, "benchmarks"))
+    for *ids, benchmarks in zip(*columns, strict=True):
+        for name in benchmarks:
             counts = found.setdefault(name, {"sessions": 0, **dict.fromkeys(SPLITS, 0), LEFT_OUT_NAME: 0})
             counts["sessions"] += 1
-            for split in present.get((row[ids[0]], row[ids[1]], row[ids[2]]), [LEFT_OUT_NAME]):
+            for split in present.get((*ids,), [LEFT_OUT_NAME]):
                 counts[split] += 1
     return dict(sorted(found.items()))
 
 
 def splits_of_sessions(plan: PilePlan) -> dict[SessionId, str | None]:
     """Split of every session, from the plan's rows; None where they are in several."""
-    ids = ["split", "source_dataset", "subject_id", "session_id"]
     found: dict[SessionId, str | None] = {}
-    for row in plan.rows.group_by(ids).aggregate([]).to_pylist():
-        session = (row["source_dataset"], row["subject_id"], row["session_id"])
-        found[session] = None if session in found else row["split"]
+    for split, session, _, _ in _parts(plan.rows):
+        found[session] = None if session in found else split
     return found
 
 
 def splits_of_rows(record: PlanRecord, rows: pa.Table, identities: Mapping[SessionId, SessionIdentity]) -> pa.Table:
     """The ``splits`` table of a plan that stores none, whose splits are those of a permutation; sorted by ids."""
-    ids = ["source_dataset", "subject_id", "session_id"]
-    sessions = sorted(tuple(row[name] for name in ids) for row in rows.group_by(ids).aggregate([]).to_pylist())
+    named: list[SessionId] = list(zip(*(rows[name].to_pylist() for name in _IDS), strict=True))
+    sessions = sorted(set(named))
     numbers = {session: number for number, session in enumerate(sessions)}
     known = [identities.get(session) or identity_of_ids(session) for session in sessions]
     u, twin_of = session_hashes(record.seed, sessions, known)
-    named = zip(*(rows[name].to_pylist() for name in ids), strict=True)
     decision = Decision(
         row_splits=np.array([SPLITS.index(split) for split in rows["split"].to_pylist()], np.int8),
         held_out=np.zeros(rows.num_rows, bool),

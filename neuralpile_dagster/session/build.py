@@ -299,7 +299,7 @@ def write_session_rows(
     Parameters
     ----------
     stream : binary file
-        Empty and open for writing; the caller closes it.
+        Empty, with a name on a disk, open for writing; the caller closes it.
     packed : PackedRecording
         All bins of its source are taken.
     subject_id, session_id : str

@@ -206,7 +206,11 @@ def open_store(location: str) -> Store:
         return open_s3_store(location)
     scheme = re.match(r"[A-Za-z][\w+.-]*:/+", location)  # the rest may hold a password
     if scheme:
-        raise StoreError(f"unknown kind of store {scheme[0]}", expected="a folder, or s3://bucket/prefix")
+        raise StoreError(
+            "NEURALPILE_STORE is invalid",
+            found=f"unknown kind of store {scheme[0]}",
+            expected="a folder, or s3://bucket/prefix",
+        )
     return LocalStore(Path(location).expanduser().absolute())
 
 

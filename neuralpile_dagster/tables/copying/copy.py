@@ -1,9 +1,10 @@
 """Copy rows from Parquet files into a new one without decoding them. Which rows to copy is decided elsewhere.
 
-The column chunks go into the new file byte for byte, one row group for each
-row (`RowFile`, which `tables.rows` writes with too); only the footer and the
-page index are made anew. Rows that are not encoded as `RowWriter` does are
-decoded and encoded (`encoded`), and counted with the reason.
+Sources are read at random places, few of them open at a time (`Sources`). The
+column chunks go into the new file byte for byte, one row group for each row
+(`RowFile`, which `tables.rows` writes with too); only the footer and the page
+index are made anew. Rows that are not encoded as `RowWriter` does are decoded
+and encoded (`encoded`), and counted with the reason.
 """
 
 from __future__ import annotations
