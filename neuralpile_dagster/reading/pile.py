@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.net.range_file import RangeFile
-from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, numbers, session_keys, texts
+from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, session_keys, texts
 from neuralpile_dagster.reading.sources import Repository, open_repository, read
-from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix
+from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix, shared_array
 from neuralpile_dagster.tables.copying.encoded import unpack_counts
 from neuralpile_dagster.tables.copying.pages import ForeignEncoding
 from neuralpile_dagster.tables.copying.sources import damaged_row
@@ -152,7 +152,7 @@ class Pile:
         lengths = np.diff(np.append(starts, len(row)))
         if len(row) != lengths.sum() or not np.array_equal(row, np.arange(len(row)) - np.repeat(starts, lengths)):
             raise TableError(f"{self.place}: units are not rows 0, 1, ... of one session after the other")
-        keys = session_keys(table.take(numbers(starts)), self.name)
+        keys = session_keys(table.take(shared_array(starts)), self.name)
         found = dict(zip(keys, zip(starts.tolist(), lengths.tolist(), strict=True), strict=True))
         first: list[int] = []
         missing: list[Key] = []
@@ -378,7 +378,7 @@ def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) ->
         return table
     ids = zip(("source_dataset", "subject_id", "session_id"), map(texts, zip(*keys, strict=True)), strict=True)
     more = {
-        name: numbers(np.array(values, table.schema.field(name).type.to_pandas_dtype()))
+        name: shared_array(np.array(values, table.schema.field(name).type.to_pandas_dtype()))
         for name, values in columns.items()
     }
     return pa.concat_tables([table, pa.table({**dict(ids), **more})], promote_options="default")

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import ConfigurationError, did_you_mean
 from neuralpile_dagster.reading.pile import Pile
-from neuralpile_dagster.reading.rows_index import Key, numbers, session_keys
+from neuralpile_dagster.reading.rows_index import Key, session_keys
+from neuralpile_dagster.tables.arrow_rows import shared_array
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -141,7 +142,7 @@ def _units_by_session(pile: Pile, units: pc.Expression | np.ndarray | None) -> d
             )
         mask = units
     else:
-        numbered = table.append_column("unit_index", [numbers(np.arange(len(table)))])
+        numbered = table.append_column("unit_index", [shared_array(np.arange(len(table)))])
         mask = np.zeros(len(table), bool)
         try:
             chosen = numbered.filter(units)
