@@ -52,6 +52,8 @@ class Pile:
         Commit on the Hugging Face Hub, version in a local hub.
     is_remote : bool
         Whether reading costs round trips over a network.
+    missing_splits : frozenset of str
+        Splits that the published table of segments names and of which this copy has no file.
     segments : pyarrow.Table
         One row per row of the data, in the order of the files: ``source_dataset``, ``subject_id``, ``session_id``,
         ``segment_id``, ``split``, ``n_units``, ``n_bins``, ``start_bin`` and ``start_s`` (bins, and seconds, from the
@@ -66,6 +68,7 @@ class Pile:
         self._process = os.getpid()
         self._opened: dict[str, RangeFile] = {}
         self._latest: tuple[int, PackedCounts] | None = None
+        self.missing_splits: frozenset[str] = frozenset()
         published = self.table("sessions")
         self._published_sessions = SESSIONS_SCHEMA.empty_table() if published is None else published
         self._index = self._read_index()
@@ -336,7 +339,7 @@ class Pile:
                 footers = list(pool.map(self._footer, paths))
         else:
             footers = [self._footer(path) for path in paths]
-        files = [(path, _DATA.fullmatch(path)["split"], footer) for path, footer in zip(paths, footers, strict=True)]  # type: ignore[index]
+        files = [(path, _split_of(path), footer) for path, footer in zip(paths, footers, strict=True)]
 
         def units_of(path: str, group: int) -> int:
             """Units of a row whose session is in no table: its counts have to be read."""
@@ -350,8 +353,8 @@ class Pile:
         if table is None or "file" not in table.column_names:
             return
         stated = sorted(set(filter(_DATA.fullmatch, table["file"].drop_null().unique().to_pylist())))
-        splits = {found["split"] for found in map(_DATA.fullmatch, paths) if found}
-        lacking = [path for path in stated if _DATA.fullmatch(path)["split"] in splits and path not in paths]  # type: ignore[index]
+        self.missing_splits = frozenset(map(_split_of, stated)) - frozenset(map(_split_of, paths))
+        lacking = [path for path in stated if path not in paths and _split_of(path) not in self.missing_splits]
         if lacking:
             raise TableError(
                 f"{self.place}/{lacking[0]} is missing",
@@ -370,6 +373,11 @@ class Pile:
             if guess < length <= file.size:
                 tail = read(file, file.size - length, length, name)
             return pq.read_metadata(pa.BufferReader(b"PAR1" + bytes(tail[-length:])))
+
+
+def _split_of(path: str) -> str:
+    """The split of a file of rows."""
+    return path.removeprefix("data/").partition("-")[0]
 
 
 def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) -> pa.Table:
