@@ -172,11 +172,9 @@ def build_vocabulary(
     name = store.uri(table.key)
     with open_verified(store, table) as source:
         patches, frequency, coverage = _most_frequent(open_parquet(source, name), size - 1, shape, name)
-
-    def write(path: Path) -> None:
-        write_vocabulary(path, patches, frequency, shape)
-
-    file, _ = put_file(store, f"{folder}/{VOCABULARY_FILE}", write)
+    file, _ = put_file(
+        store, f"{folder}/{VOCABULARY_FILE}", lambda path: write_vocabulary(path, patches, frequency, shape)
+    )
     document = _document(
         patches,
         shape,

@@ -22,8 +22,8 @@ from neuralpile_dagster.files import atomic_write, explained, locked, require_fr
 from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.reading.pile import Pile
-from neuralpile_dagster.reading.rows_index import numbers
 from neuralpile_dagster.reading.selection import select
+from neuralpile_dagster.tables.arrow_rows import shared_array
 
 FORMAT = 1
 COUNTS, INDEX, META = "counts.u8", "index.parquet", "meta.json"
@@ -77,10 +77,10 @@ def export_pile(
         Raised before writing.
     """
     rows = _rows(pile, split, exclude, max_rows, seed)
-    table = pile.segments.take(numbers(rows))
+    table = pile.segments.take(shared_array(rows))
     sizes = table["tokens"].to_numpy()
     offsets = np.cumsum(sizes) - sizes
-    index = table.append_column("offset", [numbers(offsets)])
+    index = table.append_column("offset", [shared_array(offsets)])
     arguments = {"split": split, "exclude": list(exclude), "max_rows": max_rows, "seed": seed}
     digest = _digest(index, layout)
     meta: dict[str, Any] = {

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.net.range_file import RangeFile
-from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, numbers, session_keys, texts
+from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, session_keys, texts
 from neuralpile_dagster.reading.sources import Repository, open_repository, read
-from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix
+from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix, shared_array
 from neuralpile_dagster.tables.copying.copy import damaged_row
 from neuralpile_dagster.tables.copying.encoded import ForeignEncoding, unpack_counts
 from neuralpile_dagster.tables.footer import GET_AGAIN, damaged, open_parquet
@@ -51,6 +51,8 @@ class Pile:
         Commit on the Hugging Face Hub, version in a local hub.
     is_remote : bool
         Whether reading costs round trips over a network.
+    missing_splits : frozenset of str
+        Splits that the published table of segments names and of which this copy has no file.
     segments : pyarrow.Table
         One row per row of the data, in the order of the files: ``source_dataset``, ``subject_id``, ``session_id``,
         ``segment_id``, ``split``, ``n_units``, ``n_bins``, ``start_bin`` and ``start_s`` (bins, and seconds, from the
@@ -65,6 +67,7 @@ class Pile:
         self._process = os.getpid()
         self._opened: dict[str, RangeFile] = {}
         self._latest: tuple[int, PackedCounts] | None = None
+        self.missing_splits: frozenset[str] = frozenset()
         published = self.table("sessions")
         self._published_sessions = SESSIONS_SCHEMA.empty_table() if published is None else published
         self._index = self._read_index()
@@ -151,7 +154,7 @@ class Pile:
         lengths = np.diff(np.append(starts, len(row)))
         if len(row) != lengths.sum() or not np.array_equal(row, np.arange(len(row)) - np.repeat(starts, lengths)):
             raise TableError(f"{self.place}: units are not rows 0, 1, ... of one session after the other")
-        keys = session_keys(table.take(numbers(starts)), self.name)
+        keys = session_keys(table.take(shared_array(starts)), self.name)
         found = dict(zip(keys, zip(starts.tolist(), lengths.tolist(), strict=True), strict=True))
         first: list[int] = []
         missing: list[Key] = []
@@ -335,7 +338,7 @@ class Pile:
                 footers = list(pool.map(self._footer, paths))
         else:
             footers = [self._footer(path) for path in paths]
-        files = [(path, _DATA.fullmatch(path)["split"], footer) for path, footer in zip(paths, footers, strict=True)]  # type: ignore[index]
+        files = [(path, _split_of(path), footer) for path, footer in zip(paths, footers, strict=True)]
 
         def units_of(path: str, group: int) -> int:
             """Units of a row whose session is in no table: its counts have to be read."""
@@ -349,8 +352,8 @@ class Pile:
         if table is None or "file" not in table.column_names:
             return
         stated = sorted(set(filter(_DATA.fullmatch, table["file"].drop_null().unique().to_pylist())))
-        splits = {found["split"] for found in map(_DATA.fullmatch, paths) if found}
-        lacking = [path for path in stated if _DATA.fullmatch(path)["split"] in splits and path not in paths]  # type: ignore[index]
+        self.missing_splits = frozenset(map(_split_of, stated)) - frozenset(map(_split_of, paths))
+        lacking = [path for path in stated if path not in paths and _split_of(path) not in self.missing_splits]
         if lacking:
             raise TableError(
                 f"{self.place}/{lacking[0]} is missing",
@@ -371,13 +374,18 @@ class Pile:
             return pq.read_metadata(pa.BufferReader(b"PAR1" + bytes(tail[-length:])))
 
 
+def _split_of(path: str) -> str:
+    """The split of a file of rows."""
+    return path.removeprefix("data/").partition("-")[0]
+
+
 def _with_missing(table: pa.Table, keys: Sequence[Key], **columns: list[int]) -> pa.Table:
     """The table, and below it a row for each key, which says nothing but ``columns``."""
     if not keys:
         return table
     ids = zip(("source_dataset", "subject_id", "session_id"), map(texts, zip(*keys, strict=True)), strict=True)
     more = {
-        name: numbers(np.array(values, table.schema.field(name).type.to_pandas_dtype()))
+        name: shared_array(np.array(values, table.schema.field(name).type.to_pandas_dtype()))
         for name, values in columns.items()
     }
     return pa.concat_tables([table, pa.table({**dict(ids), **more})], promote_options="default")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.tables.arrow_rows import shared_array
 from neuralpile_dagster.tables.footer import GET_AGAIN, require_schema
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
 
@@ -135,15 +136,15 @@ def index_of(
     table = pa.table(
         {
             **{column: texts(values) for column, values in columns.items()},
-            "n_units": numbers(n_units),
-            "n_bins": numbers(n_bins),
-            "start_bin": numbers(starts, starts >= 0),
-            "start_s": numbers(starts * width, (starts >= 0) & ~np.isnan(width)),
-            "tokens": numbers(n_tokens),
-            "bytes": numbers(found[:, 3]),
-            "session": numbers(of_session),
+            "n_units": shared_array(n_units),
+            "n_bins": shared_array(n_bins),
+            "start_bin": shared_array(starts, starts >= 0),
+            "start_s": shared_array(starts * width, (starts >= 0) & ~np.isnan(width)),
+            "tokens": shared_array(n_tokens),
+            "bytes": shared_array(found[:, 3]),
+            "session": shared_array(of_session),
             "file": texts([files[file][0] for file in found[:, 0].tolist()]),
-            "row_group": numbers(found[:, 1]),
+            "row_group": shared_array(found[:, 1]),
         }
     )
     return RowIndex(
@@ -206,23 +207,8 @@ def _start_bins(
     return starts
 
 
-def numbers(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
-    """Numbers as Arrow holds them, null where not ``known``.
-
-    `pyarrow.array` would import pandas: half a second in every process.
-
-    Parameters
-    ----------
-    values : numpy.ndarray, int64 or float64, shape (n,)
-    known : numpy.ndarray, bool, shape (n,), optional
-    """
-    valid = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
-    kind = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
-
-
 def texts(values: Sequence[str]) -> pa.Array:
-    """Texts as Arrow holds them; see `numbers`."""
+    """Texts as Arrow holds them; see `shared_array`."""
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)])
     kind, ends = (pa.string(), ends.astype(np.int32)) if ends[-1] < 1 << 31 else (pa.large_string(), ends)

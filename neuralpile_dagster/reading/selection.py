@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import ConfigurationError, did_you_mean
 from neuralpile_dagster.reading.pile import Pile
-from neuralpile_dagster.reading.rows_index import Key, numbers, session_keys
+from neuralpile_dagster.reading.rows_index import Key, session_keys
+from neuralpile_dagster.tables.arrow_rows import shared_array
+from neuralpile_dagster.tables.footer import GET_AGAIN
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -54,6 +56,13 @@ def select(
     chosen = (wanted & has_units)[sessions]
     if split is not None:
         splits = pile.segments["split"].to_pylist()
+        if split in pile.missing_splits:
+            raise ConfigurationError(
+                f"the split {split!r} is not in this copy of the pile",
+                found=f"no {pile.place}/data/{split}-*.parquet",
+                expected="the files that its table of segments names",
+                remedy=GET_AGAIN,
+            )
         if split not in splits:
             raise _unknown("split", split, sorted(set(splits)))
         chosen &= np.array([each == split for each in splits])
@@ -141,7 +150,7 @@ def _units_by_session(pile: Pile, units: pc.Expression | np.ndarray | None) -> d
             )
         mask = units
     else:
-        numbered = table.append_column("unit_index", [numbers(np.arange(len(table)))])
+        numbered = table.append_column("unit_index", [shared_array(np.arange(len(table)))])
         mask = np.zeros(len(table), bool)
         try:
             chosen = numbered.filter(units)

@@ -108,10 +108,18 @@ def lists_array(matrix: np.ndarray, kind: pa.ListType) -> pa.ListArray:
     return pa.ListArray.from_arrays(shared_array(ends.astype(np.int32)), values, type=kind)
 
 
-def shared_array(values: np.ndarray) -> pa.Array:
-    """Contiguous numbers, any dtype, shape (n,), as an Arrow array that shares their memory."""
+def shared_array(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
+    """Numbers as Arrow holds them, null where not ``known``; contiguous ones share their memory.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, any dtype of numbers, shape (n,)
+    known : numpy.ndarray, bool, shape (n,), optional
+    """
     # pa.array would import pandas: 0.45 s and 40 MB in every process
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+    valid = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
+    buffers = [valid, pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
 def _one_text(text: str) -> pa.StringArray:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.errors import HubError, TableError
-from neuralpile_dagster.reading import Pile
+from neuralpile_dagster.errors import ConfigurationError, HubError, TableError
+from neuralpile_dagster.reading import Pile, Windows
 from neuralpile_dagster.tables.copying import encoded
 from neuralpile_dagster.tables.packed import pack
 from neuralpile_dagster.tables.rows import Row
@@ -149,7 +149,11 @@ def test_a_missing_file_of_a_split_is_named_where_the_table_of_segments_knows_it
     (tmp_path / "segments").mkdir()
     pq.write_table(segments, tmp_path / "segments/segments.parquet")
     (tmp_path / "data/test-00000-cccccccc.parquet").unlink()
-    assert len(Pile.open(tmp_path).segments) == len(rows) - 1, "a copy without the test split is a pile"
+    part = Pile.open(tmp_path)
+    assert len(part.segments) == len(rows) - 1, "a copy without the test split is a pile"
+    assert part.missing_splits == {"test"}
+    with pytest.raises(ConfigurationError, match=r"the split 'test' is not in this copy .*; found: no .*/test-"):
+        Windows(part, 1, "test")
     (tmp_path / "data/train-00001-bbbbbbbb.parquet").unlink()
     with pytest.raises(TableError, match=r"data/train-00001-bbbbbbbb\.parquet is missing; found: 1 of the 3 files"):
         Pile.open(tmp_path)
