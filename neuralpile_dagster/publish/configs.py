@@ -95,15 +95,13 @@ def sessions_table(
     doi: str | None,
 ) -> pa.Table:
     """The ``sessions`` config: one row per session, in the order given; ``license`` and ``doi`` are of their source."""
-    rows = [
-        {**_session_row(*pair), **_session_facts(pair[1], found), "license": license, "doi": doi}
-        for pair, found in zip(sessions, facts, strict=True)
-    ]
+    of_source = {"license": license, "doi": doi}
+    rows = [_session_row(*pair, found) | of_source for pair, found in zip(sessions, facts, strict=True)]
     return pa.Table.from_pylist(rows, PUBLISHED_SESSIONS_SCHEMA)
 
 
-def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
-    stats, facts = record.stats, record.facts
+def _session_row(session: Session, record: CountsRecord, found: AnnotatedFacts) -> dict[str, object]:
+    stats, facts, observed = record.stats, record.facts, found.observed_s
     return {
         "subject_id": record.subject_id,
         "session_id": record.session_id,
@@ -125,17 +123,11 @@ def _session_row(session: Session, record: CountsRecord) -> dict[str, object]:
             {"path": file.path, "file_id": file.file_id, "size": file.size, "digest": _digest(file)}
             for file in session.files
         ],
-    }
-
-
-def _session_facts(record: CountsRecord, facts: AnnotatedFacts) -> dict[str, object]:
-    stats, observed = record.stats, facts.observed_s
-    return {
-        "origin_s": facts.origin_s,
+        "origin_s": found.origin_s,
         "first_spike_s": stats.clock.first_spike_s if stats.clock else None,
         "observed_s": observed,
-        "n_trials": facts.n_trials,
-        "areas": facts.areas,
+        "n_trials": found.n_trials,
+        "areas": found.areas,
         "mean_rate_hz": stats.spikes_kept / (stats.n_units * observed) if observed else None,
     }
 

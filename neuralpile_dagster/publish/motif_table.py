@@ -69,28 +69,6 @@ class OfPile:
         return self.page(repository.rpartition("/")[2])
 
 
-def opening(of: OfPile, what: str) -> list[str]:
-    """Title of a card, and a warning where any component is synthetic."""
-    lines = [f"# {text(of.title)}: {text(what)}", ""]
-    if of.synthetic:
-        named = ", ".join(map(text, of.synthetic))
-        lines += warning(f"SYNTHETIC: made by a program to test this software, not neural data: {named}.")
-    return lines
-
-
-def card_of(of: OfPile, lines: Iterable[str], configs: Sequence[Config], what: str, n_rows: int) -> str:
-    """Text of a card."""
-    return card_text(
-        lines,
-        configs,
-        pretty_name=f"{of.title}: {what}",
-        licenses=of.licenses,
-        tags=TAGS,
-        synthetic=bool(of.synthetic),
-        n_rows=n_rows,
-    )
-
-
 def bin_width(of: OfPile) -> str:
     """Sentence of a card on how long a bin is."""
     sentence = f"A bin is {of.bin_width_s * 1000:g} ms."
@@ -100,14 +78,28 @@ def bin_width(of: OfPile) -> str:
     return sentence
 
 
-def cite_section(of: OfPile) -> list[str]:
-    """Section of a card on what to cite, and what it was made from."""
-    return [
-        "## Cite",
-        "",
+def card_of(of: OfPile, title: str, lines: Iterable[str], configs: Sequence[Config], name: str, n_rows: int) -> str:
+    """Text of a card: its ``title`` and ``name`` follow those of the pile; it ends with what to cite."""
+    synthetic = (
+        f"SYNTHETIC: made by a program to test this software, not neural data: {', '.join(map(text, of.synthetic))}."
+    )
+    every = [
+        *[f"# {text(of.title)}: {text(title)}", ""],
+        *(warning(synthetic) if of.synthetic else []),
+        *lines,
+        *["## Cite", ""],
         f"Please cite the sources of the components that the card of {link(of.pile, of.pile_url)} names; its "
         f"`CITATION.bib` has an entry for each. Made by {PROGRAM} of plan {text(of.plan[:8])} of that pile.",
     ]
+    return card_text(
+        every,
+        configs,
+        pretty_name=f"{of.title}: {name}",
+        licenses=of.licenses,
+        tags=TAGS,
+        synthetic=bool(of.synthetic),
+        n_rows=n_rows,
+    )
 
 
 def write_motif_table(
@@ -144,16 +136,15 @@ def write_motif_table(
             config_of_file(folder, "tail", tail_path),
         ]
         lines = [
-            *opening(of, f"motifs of {shape.name}"),
             *_what(of, shape, record),
             *["", f"![The most frequent motifs]({PICTURE})", "", _PICTURE_TEXT, ""],
             *["## Numbers", "", *_numbers(of, record), ""],
             *["## Coverage", "", *_coverage(record), ""],
             *["## Columns", "", *_columns(shape, record), ""],
             *["## Use", "", *_use(of.repository, shape), ""],
-            *cite_section(of),
         ]
-        card = card_of(of, lines, configs, f"motifs of {shape.name}", record.rows)
+        name = f"motifs of {shape.name}"
+        card = card_of(of, name, lines, configs, name, record.rows)
         write_bytes(folder / "README.md", card.encode())
         patches, _, probabilities = read_top(store, record, N_MOTIFS)
         write_bytes(folder / PICTURE, motifs_png(patches, probabilities.tolist(), of.bin_width_s))

@@ -29,7 +29,7 @@ from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import Config, Split
 from neuralpile_dagster.publish.component import keep_only
 from neuralpile_dagster.publish.configs import config_of_file
-from neuralpile_dagster.publish.motif_table import OfPile, bin_width, card_of, cite_section, opening
+from neuralpile_dagster.publish.motif_table import OfPile, bin_width, card_of
 from neuralpile_dagster.records import ShardRecord
 from neuralpile_dagster.store import Store, fetch
 from neuralpile_dagster.tables.footer import damaged, open_parquet
@@ -85,7 +85,6 @@ def write_tokens(
         document = parse_document((folder / TOKENIZER_FILE).read_bytes(), TOKENIZER_FILE)
         bin_width_s = document.bin_width_s or of.bin_width_s  # a pile may have other bins than the instance
         lines = [
-            *opening(of, f"tokens of {vocabulary.shape} motifs, vocabulary of {vocabulary.size:,}"),
             *_what(of, vocabulary, motif_table),
             *["", *_splits(shards), ""],
             *["## Loss", "", *_loss(vocabulary, shards, maps), ""],
@@ -96,10 +95,10 @@ def write_tokens(
                 *_use(of.repository, next(iter(placed)), shape, bin_width_s),
                 "",
             ],
-            *cite_section(of),
         ]
         every = tuple(shard for some in placed.values() for shard in some)
-        card = card_of(of, lines, configs, "tokens", sum(shard.rows for shard in every))
+        title = f"tokens of {vocabulary.shape} motifs, vocabulary of {vocabulary.size:,}"
+        card = card_of(of, title, lines, configs, "tokens", sum(shard.rows for shard in every))
         write_bytes(folder / "README.md", card.encode())
         keep_only(folder, ["README.md", VOCABULARY_FILE, TOKENIZER_FILE, *(shard.path for shard in every)])
     return every
@@ -248,7 +247,7 @@ for row in read_rows("{split}"):
     counts = decode(tokens, tokenizer, {sizes})  # uint8, units x bins
     break
 
-mine = np.zeros((3, 100), np.uint8)  # counts of your own, units x bins, in bins of as many seconds as the pile's
+mine = np.zeros((3, 100), np.uint8)  # counts of your own: units x bins of {bin_width_s * 1000:g} ms
 tokens_of_mine = encode(mine, tokenizer, bin_width_s={bin_width_s!r})
 ```
 
