@@ -34,14 +34,15 @@ def spike_trains(n_units: int, n_bins: int, n_spikes: int, seed: int = 0) -> tup
 
 def write_recording(path: Path, n_units: int, n_bins: int, n_spikes: int, seed: int = 0) -> None:
     """Write an NWB file with amplitudes as big as the spike times, and mean waveforms (82 samples of 374 channels)."""
-    from neuralpile_dagster_tests.servers import nwb_files  # pynwb, which who wants spike trains alone does not need
+    # pynwb, which who wants spike trains alone does not need
+    from neuralpile_dagster_tests.servers.nwb_files import add_units, new_file, save
 
     times, ends = spike_trains(n_units, n_bins, n_spikes, seed)
     trains = np.split(times, ends[:-1])
-    file = nwb_files.new_file("synthetic")
+    file = new_file("synthetic")
     waveforms = np.zeros((n_units, 82 * 374))
-    nwb_files.add_units(file, trains, columns={"spike_amplitudes": trains, "waveform_mean": waveforms})
-    nwb_files.save(file, path, contiguous=True)
+    add_units(file, trains, columns={"spike_amplitudes": trains, "waveform_mean": waveforms})
+    save(file, path, contiguous=True)
 
 
 if __name__ == "__main__":
