@@ -29,7 +29,7 @@ datasets:
 """
 BUILD = ("build", "many-mice", "--merge")
 STAGES = (
-    "store/many_mice/spike_counts/*.json",
+    "store/many_mice/spike_counts/[!.]*.json",
     "hub/local/.versions/many-mice/lock",
     "store/neural_pile/plans/*.json",
     "store/neural_pile/shards/*/*.json",
@@ -122,7 +122,7 @@ def test_a_build_that_was_killed_at_every_stage_ends_with_the_same_bytes(
 
 def require_whole(place: Place, stage: str) -> None:
     """What has a final name in the store is complete, and a repository of the hub has its card."""
-    records = list((place.home / "store" / "many_mice" / "spike_counts").glob("*.json"))
+    records = list((place.home / "store" / "many_mice" / "spike_counts").glob("[!.]*.json"))
     assert records, stage
     for path in records:
         assert path.read_text().endswith("}\n")

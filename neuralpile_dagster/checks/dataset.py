@@ -37,6 +37,8 @@ BINNED_SESSIONS = 3
 """Sessions whose published spike times are binned again: the first, the last, and one between."""
 ODD_FACTOR = 10.0
 """How many times a session may differ from the median of its dataset, in mean rate and in length."""
+REASONS_SHOWN = 5
+"""Sessions without counts that a verdict names, each reason a paragraph of its own."""
 _REPAIR = "materialize hub_dataset again: it compares every file with what was made and replaces what is damaged"
 
 
@@ -115,13 +117,13 @@ def no_sessions_left_failed(manifest: Manifest, done: Sequence[str], failed: Map
     """Every session of the manifest has its spike counts, and none failed."""
     made = set(done)
     open_keys = [s.key for s in manifest.sessions if s.key not in made and not s.vanished]
-    reasons = [f"{key}: {failed.get(key, 'not built yet').rstrip('.')}" for key in open_keys[:5]]
-    reasons += [f"and {len(open_keys) - 5} more"] if len(open_keys) > 5 else []
+    reasons = "\n".join(f"{key}: {failed.get(key, 'not built yet')}" for key in open_keys[:REASONS_SHOWN])
     return Verdict(
         passed=not open_keys,
         expected=f"{plural(len(made) + len(open_keys), 'session')} with spike counts",
-        found=f"{len(open_keys)} without: {' | '.join(reasons)}" if open_keys else f"{len(made)} with",
+        found=f"{len(open_keys)} without: {capped(open_keys, REASONS_SHOWN)}" if open_keys else f"{len(made)} with",
         remedy="backfill the failed partitions of spike_counts after removing the cause",
+        details={"reasons": reasons} if open_keys else {},
     )
 
 

@@ -211,7 +211,7 @@ def _partitioned(
         name=f"{pile.key}__{kind.name}",
         specs=[dg.AssetSpec(names.asset_key(pile, kind), deps=deps, skippable=True, **facts)],
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.multi_run(per_run) if partitions else None,
+        backfill_policy=dg.BackfillPolicy.multi_run(per_run) if partitions is not None else None,
         pool=pool_of(kind, None),
     )
     def made(context: dg.AssetExecutionContext, instance: Instance) -> Iterator[dg.MaterializeResult]:
