@@ -171,7 +171,7 @@ def sessions_resemble_each_other(records: Mapping[str, CountsRecord]) -> Verdict
     return Verdict(
         passed=not found,
         expected=f"each within a factor of {ODD_FACTOR:g} of the median",
-        found=capped(found, 5) or f"{len(records)} sessions alike",
+        found=capped(found, 5) or f"{plural(len(records), 'session')} alike",
         remedy="look at the rasters of these sessions: their times may be in another unit, or from another clock",
         details={f"median_{what}": round(value, 4) for what, value in middles.items()},
     )

@@ -20,6 +20,7 @@ from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.hub import Hub
 from neuralpile_dagster.ledger import documents, piles
 from neuralpile_dagster.ledger.splits import read_earlier_splits
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import SPLITS, PilePlan, settings_of
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.split_table import splits_of_sessions
@@ -205,7 +206,7 @@ def split_is_stable(plan: PilePlan, earlier: pa.Table | None) -> Verdict:
     return Verdict(
         passed=not moved,
         expected=expected,
-        found=f"{len(moved):,} sessions moved: {capped(moved, 5)}" if moved else "no session moved",
+        found=f"{plural(len(moved), 'session')} moved: {capped(moved, 5)}" if moved else "no session moved",
         remedy="hold out one of two twins that were published apart before they were equal, or choose another seed; "
         "else report it with the plan's id"
         if by_hash

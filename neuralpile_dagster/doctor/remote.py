@@ -93,8 +93,8 @@ class _Listed:
         count, due = len(manifest.sessions), row.sessions_due
         expected = "" if due is None else ", as expected" if due == count else f", {due:,} expected"
         found = (
-            f"{row.name} ({row.source.label}, version {manifest.version}): {_many(count, 'session')}{expected}, "
-            f"of {_many(len(listing.files), 'file')}"
+            f"{row.name} ({row.source.label}, version {manifest.version}): {plural(count, 'session')}{expected}, "
+            f"of {plural(len(listing.files), 'file')}"
         )
         if count == 0:
             dropped = "; ".join(f"{number} dropped: {reason}" for reason, number in manifest.dropped.items())
@@ -198,12 +198,8 @@ def compare_with_storage(archive: Archive, row: Dataset, session: Session) -> Fi
 
 def _cost(costs: Sequence[ReadCost], size: int) -> str:
     n_bytes, requests = sum(cost.bytes_read for cost in costs), sum(cost.requests for cost in costs)
-    asked = f" in {_many(requests, 'request')}" if requests else ""
+    asked = f" in {plural(requests, 'request')}" if requests else ""
     return f"{n_bytes / 1e6:,.1f} of {size / 1e6:,.1f} MB read{asked}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def hub(settings: Settings) -> Finding:

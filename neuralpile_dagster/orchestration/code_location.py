@@ -26,7 +26,7 @@ from neuralpile_dagster.orchestration.assets import (
     pile_definitions,
 )
 from neuralpile_dagster.orchestration.assets.dataset import SessionConfig
-from neuralpile_dagster.orchestration.batches import PartitionBatch, batch_failure
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch, batch_failure
 from neuralpile_dagster.orchestration.batches.pile import PileAnalysisBatch
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.describe import session_pool

@@ -7,8 +7,6 @@ it is needed: not for those who only compare hashes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +23,15 @@ from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress, silent
 from neuralpile_dagster.recordings.manifest import Session
 from neuralpile_dagster.recordings.model import NO_OPTIONS, Recording, SpikeTrains, Unit, reader_version
-from neuralpile_dagster.records import ClockRecord, CountsRecord, CountsStats, FactsRecord, RowRecord, TrainsRecord
+from neuralpile_dagster.records import (
+    ClockRecord,
+    CountsRecord,
+    CountsStats,
+    FactsRecord,
+    RowRecord,
+    TrainsRecord,
+    json_hash,
+)
 from neuralpile_dagster.settings import ProcessSettings, Settings
 from neuralpile_dagster.store import Store, is_intact, put_stream, write_record
 from neuralpile_dagster.tables.rows import Row, write_rows_to
@@ -46,7 +52,7 @@ LOG_EVERY_S = 10.0
 def trains_inputs(session: Session, reader: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
     """Hash (sha256, hex) of all that a session's spike trains are made from: files as listed, options, and the code."""
     files = [file.model_dump(include={"path", "size", "file_id", "digests", "modified"}) for file in session.files]
-    return _digest(TRAINS_VERSION, reader_version(reader, options), session.subject_id, session.session_id, files)
+    return json_hash([TRAINS_VERSION, reader_version(reader, options), session.subject_id, session.session_id, files])
 
 
 def session_inputs(session: Session, dataset: Dataset) -> str:
@@ -56,11 +62,7 @@ def session_inputs(session: Session, dataset: Dataset) -> str:
 
 def counts_inputs(trains: TrainsRecord, settings: Settings) -> str:
     """Hash (sha256, hex) of the inputs of a session's spike counts: spike trains, settings, and the code."""
-    return _digest(BINNING_VERSION, trains.inputs, trains.file.sha256, settings.bin_width_s, settings.max_tokens)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return json_hash([BINNING_VERSION, trains.inputs, trains.file.sha256, settings.bin_width_s, settings.max_tokens])
 
 
 def is_current(store: Store, record: TrainsRecord | CountsRecord | None, inputs: str) -> bool:

@@ -14,8 +14,9 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.documents import STOPPED
 from neuralpile_dagster.ledger.due import dataset_due
 from neuralpile_dagster.ledger.status import dataset_status, session_states
-from neuralpile_dagster.orchestration import batches, launch, names
-from neuralpile_dagster.orchestration.batches import PartitionBatch
+from neuralpile_dagster.orchestration import launch, names
+from neuralpile_dagster.orchestration.batches import base
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.launch import Launcher
 from neuralpile_dagster.orchestration.resources import InstanceResource
 from neuralpile_dagster_tests.fixtures.archives import BLOBS, QUICK
@@ -51,7 +52,7 @@ def away(
     new_archive: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[House, DandiServer, list[str]]]:
     """Five sessions are listed, then the server of their files fails."""
-    monkeypatch.setattr(batches, "ATTEMPTS", 1)
+    monkeypatch.setattr(base, "ATTEMPTS", 1)
     file = new_archive() / MICE.source.folder / FILES[0]
     with dandi_server() as server:
         for name in MANY:
@@ -167,7 +168,7 @@ class Scripted(PartitionBatch):
 def test_only_transient_errors_in_a_row_stop_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, failed: int, stopped: bool
 ) -> None:
-    monkeypatch.setattr(batches, "ATTEMPTS", 1)
+    monkeypatch.setattr(base, "ATTEMPTS", 1)
     with house(tmp_path, "sample") as made:
         batch = Scripted(dg.build_asset_context(), InstanceResource(made.settings))
         batch.script = script

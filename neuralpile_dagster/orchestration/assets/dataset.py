@@ -24,7 +24,7 @@ from neuralpile_dagster.ledger.publishing import spike_times_wanted
 from neuralpile_dagster.ledger.status import partitions_to_keep, session_states
 from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import checks, names
-from neuralpile_dagster.orchestration.batches import PartitionBatch
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.batches.sessions import AnalysisBatch, SessionBatch
 from neuralpile_dagster.orchestration.describe import (
     ARCHIVE_POOL,

@@ -26,7 +26,7 @@ from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.plan import plan_pile, save_plan
 from neuralpile_dagster.merge.split_table import describe_plan
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches import PartitionBatch
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch
 from neuralpile_dagster.orchestration.batches.pile import SHARDS_PER_RUN, PileAnalysisBatch, ShardBatch
 from neuralpile_dagster.orchestration.describe import HUB_POOL, pile_facts, pool_of
 from neuralpile_dagster.orchestration.metadata import folder_rasters

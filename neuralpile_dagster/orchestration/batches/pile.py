@@ -34,7 +34,7 @@ from neuralpile_dagster.merge.model import PilePlan
 from neuralpile_dagster.merge.plan import load_plan
 from neuralpile_dagster.merge.shards import DigestOf, PileShard, build_shard
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches import DATA_VERSION, PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.batches.base import DATA_VERSION, PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata.pile import analysis_metadata, shard_metadata
 from neuralpile_dagster.store import write_record

@@ -25,7 +25,7 @@ from neuralpile_dagster.ledger import documents
 from neuralpile_dagster.ledger.analyses import Analysis, AnalysisTask, analysis_inputs, is_current, read_analysis
 from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.orchestration import names
-from neuralpile_dagster.orchestration.batches import PartitionBatch, version_tags
+from neuralpile_dagster.orchestration.batches.base import PartitionBatch, version_tags
 from neuralpile_dagster.orchestration.checks import latest_event
 from neuralpile_dagster.orchestration.metadata import analysis_rasters, session_raster
 from neuralpile_dagster.orchestration.metadata.dataset import counts_metadata, trains_metadata
