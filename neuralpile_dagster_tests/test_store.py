@@ -15,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuralpile_dagster.errors import StoreError
+from neuralpile_dagster.errors import DiskFull, StoreError
 from neuralpile_dagster.files import DigestWriter
 from neuralpile_dagster.records import StoredFile
 from neuralpile_dagster.store import (
     Store,
     digest_of,
+    fetch,
     is_intact,
     map_items,
     open_store,
+    open_verified,
     put_file,
     put_stream,
     read_record,
@@ -288,6 +290,21 @@ def test_a_file_is_stored_with_its_size_and_digest(store: Store):
     assert not is_intact(store, stored)
     store.delete("a/b")
     assert not is_intact(store, stored)
+
+
+def test_a_copy_that_does_not_fit_is_refused_with_the_place_where_it_was_to_be(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.use(monkeypatch)
+    store = open_store(f"s3://{s3.new_bucket()}")
+    stored, _ = put_file(store, "a/b", lambda path: path.write_bytes(b"0123456789"))
+    monkeypatch.setattr("neuralpile_dagster.files.free_bytes", lambda path: 10)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DiskFull, match=f"a copy of a/b at {tmp_path}/c; found: 10 bytes available"):
+        fetch(store, stored, tmp_path / "c")
+    with pytest.raises(DiskFull, match=f"a copy of a/b at {tmp_path}; found: 10 bytes available"):
+        open_verified(store, stored)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_record_is_itself_again_and_another_document_is_refused(store: Store):

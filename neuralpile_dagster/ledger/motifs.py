@@ -182,7 +182,7 @@ def make_bucket(task: MotifTask, folder: str, bucket: str) -> BucketRecord:
 
 
 def make_table(task: MotifTask, prefix: str, buckets_folder: str, top: int) -> TableRecord:
-    """Write the motif table of a plan, unless that is done.
+    """Write the motif table of a plan.
 
     Parameters
     ----------

@@ -9,6 +9,9 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 
+_PIECE_BYTES = 1 << 24
+"""Bytes that `RangeFile.readall` reads at a time."""
+
 
 class RangeFile(io.RawIOBase):
     """A read-only file of ``size`` bytes; subclasses implement `fill`."""
@@ -50,9 +53,8 @@ class RangeFile(io.RawIOBase):
         return done
 
     def readall(self) -> bytes:
-        """Read to the end; `io.RawIOBase` would do so in pieces of 8 kB, each a request."""
-        content = bytearray(max(0, self.size - self._at))
-        target = memoryview(content)
-        while target and (done := self.readinto(target)):
-            target = target[done:]
-        return bytes(content[: len(content) - len(target)])
+        """Read to the end, a few requests in all; `io.RawIOBase` would do so in pieces of 8 kB, each a request.
+
+        No more memory is taken than is read: the size is what a server says.
+        """
+        return b"".join(iter(lambda: self.read(_PIECE_BYTES), b""))

@@ -183,8 +183,8 @@ def published_sessions(hub: Hub, repository: str) -> int:
     path = config_path("sessions")
     if path not in {file.path for file in hub.files(repository)}:
         return 0
-    parquet = open_parquet(open_published(hub, repository, path), f"{repository}/{path}")
-    return int(parquet.metadata.num_rows)
+    with open_published(hub, repository, path) as file:
+        return int(open_parquet(file, f"{repository}/{path}").metadata.num_rows)
 
 
 def open_config(hub: Hub, repository: str, config: str) -> pq.ParquetFile | None:

@@ -98,9 +98,9 @@ def _local_names() -> str:
     try:
         settings = Settings.from_environment()
         hub = LocalHub(settings.home / "hub", settings.namespace)
-    except (ConfigurationError, HubError):  # which are not what is wrong here
-        return ""
-    names = ", ".join(hub.repositories())
+        names = ", ".join(hub.repositories())
+    except (ConfigurationError, HubError, OSError, RuntimeError):  # which are not what is wrong here
+        return ""  # (RuntimeError: who has no home)
     return f"choose one of {hub.root / hub.namespace}: {names}" if names else ""
 
 

@@ -6,7 +6,6 @@ Bins of another width start from them; binning as the pile does it is in `binnin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.files import atomic_write
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.tables.spike_trains import read_recording
-
-if TYPE_CHECKING:
-    pass
 
 
 def spike_times(file: str | Path) -> list[np.ndarray]:

@@ -301,6 +301,7 @@ def fetch(store: Store, file: StoredFile, target: Path) -> None:
         if _linked(store, file, aside):
             _require_recorded(store, file, sha256_of(aside))
         else:
+            require_free(target, file.size, f"a copy of {file.key}")
             _copy(store, file, aside)
 
 
@@ -314,13 +315,14 @@ def open_verified(store: Store, file: StoredFile) -> pa.NativeFile:
         store.open(file.key).close()  # says what is missing
         _require_recorded(store, file, sha256_of(path))
         return pa.OSFile(str(path), "rb")
-    with explained(Path(tempfile.gettempdir())), tempfile.NamedTemporaryFile() as copy:
+    folder = Path(tempfile.gettempdir())
+    require_free(folder, file.size, f"a copy of {file.key}")
+    with explained(folder), tempfile.NamedTemporaryFile() as copy:
         _copy(store, file, Path(copy.name))
         return pa.OSFile(copy.name, "rb")  # readable though its name is gone
 
 
 def _copy(store: Store, file: StoredFile, target: Path) -> None:
-    require_free(target, file.size, f"a copy of {file.key}")
     with store.open(file.key) as source, DigestWriter(target) as copy:
         shutil.copyfileobj(source, copy, _BLOCK)
         _require_recorded(store, file, copy.hexdigest())

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuralpile_dagster.errors import DiskFull, HubConflict, HubError, StoreError
 from neuralpile_dagster.hub import Publication, local, open_hub
 from neuralpile_dagster.hub.local import LocalHub
+from neuralpile_dagster.publish.configs import config_path, published_sessions
 from neuralpile_dagster.settings import Settings
 from neuralpile_dagster_tests.fixtures.hub_folders import FIRST, SECOND, contents, make_folder, silent
 
@@ -185,3 +188,17 @@ def test_the_local_hub_is_in_the_home(tmp_path: Path):
     hub = open_hub(Settings(home=tmp_path, store=str(tmp_path / "store"), namespace="lab"))
     assert isinstance(hub, LocalHub)
     assert hub.path("mice") == tmp_path / "hub" / "lab" / "mice"
+
+
+def test_counting_published_sessions_closes_what_it_opened(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, opened = tmp_path / "made", []
+    path = folder / config_path("sessions")
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"session_id": ["a", "b"]}), path)
+    hub.publish("mice", folder, silent)
+    read = hub.open
+    monkeypatch.setattr(hub, "open", lambda *names: opened.append(read(*names)) or opened[-1])
+    assert published_sessions(hub, "mice") == 2
+    assert [file.closed for file in opened] == [True]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from neuralpile_dagster.cli import main
 from neuralpile_dagster.errors import ConfigurationError, DiskFull, HubError
+from neuralpile_dagster.hub.local import LocalHub
 from neuralpile_dagster.reading import Pile
 from neuralpile_dagster.reading import export as exporting
 from neuralpile_dagster.reading.export import export_pile
@@ -74,6 +75,18 @@ def test_an_unknown_name_is_refused_with_the_names_of_the_local_hub(
     refused = CliRunner().invoke(main, command)
     assert refused.exit_code == 1 and expected in " ".join(refused.output.split())
     with pytest.raises(HubError, match=expected):
+        Pile.open("nope")
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), RuntimeError("no home")])
+def test_an_unknown_name_is_refused_where_the_local_hub_cannot_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_: LocalHub) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(LocalHub, "repositories", refuse)
+    with pytest.raises(HubError, match="nope is not a published dataset; found: no such folder"):
         Pile.open("nope")
 
 
