@@ -62,7 +62,8 @@ class NeuralPileError(Exception):
             f"expected: {expected}" if expected else "",
             f"what to do: {remedy}" if remedy else "",
         ]
-        super().__init__("; ".join(part.rstrip(".; ") for part in parts if part) + ".")
+        text = "; ".join(part.rstrip(".; ") for part in parts if part)
+        super().__init__(text if text.endswith("?") else text + ".")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # keyword arguments do not survive Exception's own pickling

@@ -244,8 +244,9 @@ def hub_equals_record(hub: Hub, name: str, shards: Sequence[ShardRecord]) -> Ver
     wrong = sorted(path for path in found.keys() | due.keys() if found.get(path) != due.get(path))
     return Verdict(
         passed=not wrong,
-        expected=f"{len(due)} shards as recorded",
-        found=f"{len(found)} shards" + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
+        expected=f"{plural(len(due), 'shard')} as recorded",
+        found=plural(len(found), "shard")
+        + (f"; not as recorded: {capped(wrong, 5)}" if wrong else ", all as recorded"),
         remedy=f"{_REPAIR}; find out who else writes to the repository",
     )
 
@@ -288,7 +289,7 @@ def spike_times_give_the_counts(hub: Hub, component: ComponentRecord, max_sessio
         paths = {file.path for file in hub.files(_name(component.spikes.repository))}
         there = [session for session in component.sessions if spikes_path(session.key) in paths]
         if len(there) != component.spikes.sessions:
-            return Verdict(False, f"{component.spikes.sessions} sessions", f"files of {len(there)}", remedy)
+            return Verdict(False, plural(component.spikes.sessions, "session"), f"files of {len(there)}", remedy)
         chosen = {s.key: s for s in (there[0], there[len(there) // 2], there[-1])}
         wrong = [key for key, s in chosen.items() if not _binned_alike(hub, component, s, max_session_tokens)]
     except TransientError:

@@ -86,8 +86,8 @@ def every_row_exactly_once(plan: PilePlan) -> Verdict:
     distinct = rows.group_by(["file", "row"]).aggregate([]).num_rows
     return Verdict(
         passed=distinct == rows.num_rows == due,
-        expected=f"{due} rows, each once",
-        found=f"{rows.num_rows} rows, {distinct} of them different",
+        expected=f"{plural(due, 'row')}, each once",
+        found=f"{plural(rows.num_rows, 'row')}, {distinct:,} of them different",
         remedy="this is a defect of the merge: report it with the plan's id",
     )
 
@@ -266,7 +266,7 @@ def shuffled(plan: PilePlan) -> Verdict:
     return Verdict(
         passed=abs(z) < 5,
         expected=f"{mean:.1f} runs (within 5 standard deviations of {math.sqrt(max(variance, 0)):.1f})",
-        found=f"{runs} runs (z = {z:.2f})",
+        found=f"{plural(runs, 'run')} (z = {z:.2f})",
         remedy="materialize the pile's manifest with another seed; report it when it stays",
         details={"z": round(z, 3)},
     )

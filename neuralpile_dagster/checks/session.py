@@ -16,6 +16,7 @@ from neuralpile_dagster.catalog.describe import same_species
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import CountsRecord, CountsStats, TrainsRecord
 from neuralpile_dagster.store import Store, digest_of
@@ -105,7 +106,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
     Of the first and the last row the counts are read, though not unpacked; for the others the number of values tells.
     """
     record, stats = evidence.record, evidence.record.stats
-    expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
+    expected = f"{stats.n_units} units in each of {plural(len(record.rows), 'row')}, uint8, all of {record.session_id}"
     remedy = "delete the file and materialize the session again"
     try:
         stored = _stored_rows(evidence)
@@ -122,8 +123,8 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
         or (position in shapes and shapes[position] != (units, due.n_bins))
     ]
     good = not wrong and units == stats.n_units and len(stored) == len(record.rows)
-    found = f"{units} units in the units table, {len(stored)} rows" + (f"; wrong: {capped(wrong)}" if wrong else "")
-    return Verdict(good, expected, found, remedy)
+    found = f"{plural(units, 'unit')} in the units table, {plural(len(stored), 'row')}"
+    return Verdict(good, expected, found + (f"; wrong: {capped(wrong)}" if wrong else ""), remedy)
 
 
 def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
@@ -131,7 +132,7 @@ def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
     record, stats = evidence.record, evidence.record.stats
     plan = plan_segments(stats.n_units, stats.n_bins, record.max_tokens)
     due = [(segment.id, segment.n_bins * stats.n_units) for segment in plan]
-    expected = f"{len(due)} segments, {stats.n_bins} bins, {sum(tokens for _, tokens in due):,} tokens"
+    expected = f"{plural(len(due), 'segment')}, {stats.n_bins} bins, {sum(tokens for _, tokens in due):,} tokens"
     remedy = "delete the file and materialize the session again"
     try:
         stored = [(row.segment_id, row.tokens) for row in _stored_rows(evidence)]
@@ -142,7 +143,7 @@ def segments_cover_the_session(evidence: SessionEvidence) -> Verdict:
     return Verdict(
         passed=due == stored == recorded and stats.tokens == stats.n_units * stats.n_bins,
         expected=expected,
-        found=f"{len(stored)} segments in the file and {len(recorded)} in its record, {stats.tokens:,} tokens"
+        found=f"{plural(len(stored), 'segment')} in the file and {len(recorded)} in its record, {stats.tokens:,} tokens"
         + (f"; wrong: {capped(wrong, 5)}" if wrong else "" if due == stored == recorded else "; not in order"),
         remedy=remedy,
     )
@@ -267,8 +268,8 @@ def few_silent_units(evidence: SessionEvidence) -> Verdict:
     share = stats.silent_units / max(stats.n_units, 1)
     return Verdict(
         passed=share <= SILENT_SHARE,
-        expected=f"at most {SILENT_SHARE:.0%} of {stats.n_units} units",
-        found=f"{stats.silent_units} silent units ({share:.1%})",
+        expected=f"at most {SILENT_SHARE:.0%} of {plural(stats.n_units, 'unit')}",
+        found=f"{plural(stats.silent_units, 'silent unit')} ({share:.1%})",
         remedy="see the units table for their quality labels and obs_intervals",
     )
 
@@ -280,9 +281,9 @@ def plausible_rates(evidence: SessionEvidence) -> Verdict:
     return Verdict(
         passed=stats.implausible_bins == 0,
         expected="no bin above 1 kHz (20 spikes in 20 ms)",
-        found=f"{stats.implausible_bins} bins in {len(worst)} units",
+        found=f"{plural(stats.implausible_bins, 'bin')} in {plural(len(worst), 'unit')}",
         remedy="look at these rows of the units table: noise, or several units merged in sorting",
-        details={"rows_and_bins": capped([f"row {row}: {bins} bins" for row, bins in worst])} if worst else {},
+        details={"rows_and_bins": capped([f"row {row}: {plural(n, 'bin')}" for row, n in worst])} if worst else {},
     )
 
 

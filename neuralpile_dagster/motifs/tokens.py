@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuralpile_dagster.errors import InvalidArray
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.motifs.counts import as_texts, pack, patches_of, take
 from neuralpile_dagster.motifs.given import (
     require_bin_width,
@@ -359,7 +360,7 @@ def deinterleave(sequence: np.ndarray, n_units: int, sep: int) -> np.ndarray:
             "the last time step of the sequence is not whole",
             found=f"{over - 1} of {n_units} units after the last separator",
             expected=f"a multiple of {length} tokens",
-            remedy=f"add {length - over} tokens, or cut the step off: sequence[:{len(sequence) - over}]",
+            remedy=f"add {plural(length - over, 'token')}, or cut the step off: sequence[:{len(sequence) - over}]",
         )
     return np.ascontiguousarray(sequence.reshape(-1, length)[:, 1:].T)
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from neuralpile_dagster.errors import TableError
 from neuralpile_dagster.net.range_file import RangeFile
-from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, session_keys, texts
+from neuralpile_dagster.reading.rows_index import Key, RowIndex, index_of, missing_split, session_keys, texts
 from neuralpile_dagster.reading.sources import Repository, open_repository, read
 from neuralpile_dagster.tables.arrow_rows import Row, counts_matrix, shared_array
 from neuralpile_dagster.tables.copying.copy import damaged_row
@@ -181,7 +181,14 @@ class Pile:
         Row
             ``counts`` is uint8 (n_units, n_bins), spikes per bin; then ``subject_id``, ``session_id``, ``segment_id``,
             ``source_dataset``.
+
+        Raises
+        ------
+        ConfigurationError
+            The split is one of `missing_splits`.
         """
+        if split in self.missing_splits:
+            raise missing_split(split, self.place)
         texts = ("subject_id", "session_id", "segment_id", "source_dataset")
         for segment, row in enumerate(self.segments.select(["split", *texts]).to_pylist()):
             if split in (None, row["split"]):

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.errors import ConfigurationError, TableError
 from neuralpile_dagster.tables.arrow_rows import shared_array
 from neuralpile_dagster.tables.footer import GET_AGAIN, require_schema
 from neuralpile_dagster.tables.schemas import ROW_SCHEMA
@@ -213,3 +213,13 @@ def texts(values: Sequence[str]) -> pa.Array:
     ends = np.cumsum([0, *map(len, encoded)])
     kind, ends = (pa.string(), ends.astype(np.int32)) if ends[-1] < 1 << 31 else (pa.large_string(), ends)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
+
+
+def missing_split(split: str | None, place: str) -> ConfigurationError:
+    """The error for reading a split that a copy lacks."""
+    return ConfigurationError(
+        f"the split {split!r} is not in this copy of the pile",
+        found=f"no {place}/data/{split}-*.parquet",
+        expected="the files that its table of segments names",
+        remedy=GET_AGAIN,
+    )

@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import ConfigurationError, did_you_mean
 from neuralpile_dagster.reading.pile import Pile
-from neuralpile_dagster.reading.rows_index import Key, session_keys
+from neuralpile_dagster.reading.rows_index import Key, missing_split, session_keys
 from neuralpile_dagster.tables.arrow_rows import shared_array
-from neuralpile_dagster.tables.footer import GET_AGAIN
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -57,12 +56,7 @@ def select(
     if split is not None:
         splits = pile.segments["split"].to_pylist()
         if split in pile.missing_splits:
-            raise ConfigurationError(
-                f"the split {split!r} is not in this copy of the pile",
-                found=f"no {pile.place}/data/{split}-*.parquet",
-                expected="the files that its table of segments names",
-                remedy=GET_AGAIN,
-            )
+            raise missing_split(split, pile.place)
         if split not in splits:
             raise _unknown("split", split, sorted(set(splits)))
         chosen &= np.array([each == split for each in splits])

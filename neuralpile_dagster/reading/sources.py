@@ -86,22 +86,24 @@ def open_repository(source: str | Path, revision: str | None = None, cache: bool
             f"{text} is not a published dataset",
             found="a file" if folder.is_file() else "no such folder",
             expected="a folder, owner/name on the Hugging Face Hub, or s3://bucket/prefix",
-            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else _local_names(),
+            remedy="give the folder of the dataset, in which README.md is" if folder.is_file() else _local_names(text),
         )
     return _OnTheHub(found["name"], revision or found["revision"], cache)
 
 
-def _local_names() -> str:
-    """What this machine's local hub holds; empty where it has none."""
+def _local_names(asked: str) -> str:
+    """What this machine's local hub holds, or the folder of what was asked for; empty where it has neither."""
     from neuralpile_dagster.hub.local import LocalHub
 
     try:
         settings = Settings.from_environment()
         hub = LocalHub(settings.home / "hub", settings.namespace)
-        names = ", ".join(hub.repositories())
+        names = list(hub.repositories())
     except (ConfigurationError, HubError, OSError, RuntimeError):  # which are not what is wrong here
         return ""  # (RuntimeError: who has no home)
-    return f"choose one of {hub.root / hub.namespace}: {names}" if names else ""
+    if asked in names:
+        return f"give the folder of it: {hub.path(asked)}"
+    return f"choose one of {hub.root / hub.namespace}: {', '.join(names)}" if names else ""
 
 
 class _LocalFile(RangeFile):

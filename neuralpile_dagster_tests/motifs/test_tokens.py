@@ -156,7 +156,7 @@ def test_an_interleaved_row_of_any_size_comes_back(shape: tuple[int, int]) -> No
 @pytest.mark.parametrize(
     ("sequence", "message"),
     [
-        ([4, 2, 0, 4, 3], r"not whole; found: 1 of 2 units .*: add 1 tokens, or cut the step off: sequence\[:3\]\.$"),
+        ([4, 2, 0, 4, 3], r"not whole; found: 1 of 2 units .*: add 1 token, or cut the step off: sequence\[:3\]\.$"),
         ([2, 0, 4, 3, 1, 4], "token 2 at place 0; expected: the separator, 4, at places 0, 3, 6 and so on"),
         ([4, 2, 0, 1, 4, 2, 0, 1], "found: token 1 at place 3"),
         ([4, 2, 4, 2], "found: the separator at place 2"),

@@ -163,7 +163,7 @@ def test_a_session_in_another_split_than_it_was_published_in_is_an_error_of_the_
     earlier = with_splits(plan, {moved: "train" if split != "train" else "test"})
     verdict = checks.split_is_stable(plan, earlier)
     assert (verdict.passed, verdict.details["moved"], verdict.severity) == (False, 1, None)
-    assert moved in verdict.found and "1 sessions moved" in verdict.found
+    assert moved in verdict.found and "1 session moved" in verdict.found
     for change in (
         {"seed": 5},
         {"split_by": "subjects"},

@@ -76,6 +76,8 @@ def test_an_unknown_name_is_refused_with_the_names_of_the_local_hub(
     assert refused.exit_code == 1 and expected in " ".join(refused.output.split())
     with pytest.raises(HubError, match=expected):
         Pile.open("nope")
+    with pytest.raises(HubError, match=f"what to do: give the folder of it: {folder}/mice"):
+        Pile.open("mice")  # a name is for the command
 
 
 @pytest.mark.parametrize("error", [PermissionError("denied"), RuntimeError("no home")])

@@ -154,6 +154,8 @@ def test_a_missing_file_of_a_split_is_named_where_the_table_of_segments_knows_it
     assert part.missing_splits == {"test"}
     with pytest.raises(ConfigurationError, match=r"the split 'test' is not in this copy .*; found: no .*/test-"):
         Windows(part, 1, "test")
+    with pytest.raises(ConfigurationError, match="the split 'test' is not in this copy"):
+        next(part.rows("test"))
     (tmp_path / "data/train-00001-bbbbbbbb.parquet").unlink()
     with pytest.raises(TableError, match=r"data/train-00001-bbbbbbbb\.parquet is missing; found: 1 of the 3 files"):
         Pile.open(tmp_path)

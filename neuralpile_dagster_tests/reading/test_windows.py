@@ -201,7 +201,7 @@ def test_a_benchmark_is_held_out_where_the_pile_publishes_its_splits(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"exclude": ["rat"]}, r"no dataset 'rat'.*mice, rats.*did you mean 'rats'"),
+        ({"exclude": ["rat"]}, r"no dataset 'rat'.*mice, rats.*did you mean 'rats'\?$"),
         ({"datasets": ["x"]}, "no dataset 'x'"),
         ({"hold_out": ["session:mice/s9"]}, r"no session 'mice/s9'.*mice/s1"),
         ({"hold_out": ["subject:rats/sub-2"]}, "no subject 'rats/sub-2'"),

@@ -73,7 +73,7 @@ def test_a_shard_that_is_gone_fails_and_is_named(hub: LocalHub, shards: tuple[Sh
     shard = shard_of(hub)
     shard.unlink()
     verdict = hub_equals_record(hub, "tiny-mice", shards)
-    assert (verdict.passed, verdict.expected) == (False, "1 shards as recorded")
+    assert (verdict.passed, verdict.expected) == (False, "1 shard as recorded")
     assert shard.name in verdict.found
     assert not card_counts_equal_footers(hub, "tiny-mice").passed
 
