@@ -16,6 +16,7 @@ from neuralpile_dagster.catalog.describe import same_species
 from neuralpile_dagster.catalog.model import Dataset
 from neuralpile_dagster.checks.model import Verdict, capped
 from neuralpile_dagster.errors import TableError
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.recordings.model import Recording, SpikeTrains
 from neuralpile_dagster.records import CountsRecord, CountsStats, TrainsRecord
 from neuralpile_dagster.store import Store, digest_of
@@ -105,7 +106,7 @@ def rows_follow_the_contract(evidence: SessionEvidence) -> Verdict:
     Of the first and the last row the counts are read, though not unpacked; for the others the number of values tells.
     """
     record, stats = evidence.record, evidence.record.stats
-    expected = f"{stats.n_units} units in each of {len(record.rows)} rows, uint8, all of {record.session_id}"
+    expected = f"{stats.n_units} units in each of {plural(len(record.rows), 'row')}, uint8, all of {record.session_id}"
     remedy = "delete the file and materialize the session again"
     try:
         stored = _stored_rows(evidence)
@@ -268,7 +269,7 @@ def few_silent_units(evidence: SessionEvidence) -> Verdict:
     return Verdict(
         passed=share <= SILENT_SHARE,
         expected=f"at most {SILENT_SHARE:.0%} of {stats.n_units} units",
-        found=f"{stats.silent_units} silent units ({share:.1%})",
+        found=f"{plural(stats.silent_units, 'silent unit')} ({share:.1%})",
         remedy="see the units table for their quality labels and obs_intervals",
     )
 
@@ -280,7 +281,7 @@ def plausible_rates(evidence: SessionEvidence) -> Verdict:
     return Verdict(
         passed=stats.implausible_bins == 0,
         expected="no bin above 1 kHz (20 spikes in 20 ms)",
-        found=f"{stats.implausible_bins} bins in {len(worst)} units",
+        found=f"{plural(stats.implausible_bins, 'bin')} in {plural(len(worst), 'unit')}",
         remedy="look at these rows of the units table: noise, or several units merged in sorting",
         details={"rows_and_bins": capped([f"row {row}: {bins} bins" for row, bins in worst])} if worst else {},
     )

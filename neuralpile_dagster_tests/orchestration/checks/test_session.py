@@ -304,7 +304,7 @@ def test_more_than_a_fifth_of_silent_units_fails(tmp_path: Path) -> None:
     assert checks.few_silent_units(make(tmp_path / "1", [*[spikes] * 4, np.array([])])).passed
     verdict = checks.few_silent_units(make(tmp_path / "2", [*[spikes] * 3, np.array([])]))
     assert not verdict.passed
-    assert verdict.found == "1 silent units (25.0%)"
+    assert verdict.found == "1 silent unit (25.0%)"
 
 
 def test_rates_above_1_khz_fail_and_name_the_rows_with_their_bins(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_rates_above_1_khz_fail_and_name_the_rows_with_their_bins(tmp_path: Path
     assert checks.plausible_rates(make(tmp_path / "1", [calm, edge])).passed
     verdict = checks.plausible_rates(make(tmp_path / "2", [calm, fast]))
     assert not verdict.passed
-    assert verdict.found == "2 bins in 1 units"
+    assert verdict.found == "2 bins in 1 unit"
     assert verdict.details == {"rows_and_bins": "row 1: 2 bins"}
 
 
