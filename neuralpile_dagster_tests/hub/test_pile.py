@@ -282,3 +282,10 @@ def test_it_is_published_like_a_component(tmp_path: Path, written: Written, load
     shards: list[ShardRecord] = [shard for some in written.record.shards.values() for shard in some]
     assert {(s.path, s.sha256) for s in shards} <= {(f.path, f.sha256) for f in done.files}
     assert len(load(hub.path("neural-pile"), split="train")) == 9
+
+
+def test_a_shard_of_one_row_is_announced_as_one(pile: Pile, tmp_path: Path):
+    lines = list[str]()
+    pile.write(tmp_path / "pile", progress=lines.append)
+    assert 1 in [shard.rows for shard in pile.shards], "the fixture has such a shard"
+    assert [line for line in lines if ", 1 row, " in line] and not [line for line in lines if "1 rows" in line]

@@ -83,3 +83,10 @@ def test_rows_are_the_same_encoded_bytes_as_in_the_sessions_files(
             column = pq.ParquetFile(pa.BufferReader(content)).metadata.row_group(0).column(0)
         start = column.dictionary_page_offset
         assert content[start : start + column.total_compressed_size] in shard
+
+
+def test_a_shard_of_one_row_is_announced_as_one(tmp_path: Path, store: LocalStore):
+    records, lines = {"s1": put_session(store, "s1", n_bins=40)}, list[str]()
+    component = write(tmp_path / "mice", store, records, missing={}, progress=lines.append)
+    assert [shard.rows for shard in component.shards] == [1]
+    assert [line for line in lines if " 1 row, " in line] and not [line for line in lines if "1 rows" in line]
