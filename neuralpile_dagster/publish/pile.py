@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import HubError
 from neuralpile_dagster.files import explained, locked, write_bytes
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.merge.model import SPLITS, PileShard, PlanRecord
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.publish.card_parts import BIBLIOGRAPHY, Config, Split, bibliography
@@ -105,7 +106,7 @@ def write_pile(
             _require_match_record(shard, found)
             placed.setdefault(shard.split, []).append(record_of_shard)
             rows += found
-            progress(f"{folder.name}: {record_of_shard.path}, {shard.rows:,} rows, {shard.file.size:,} bytes")
+            progress(f"{folder.name}: {record_of_shard.path}, {plural(shard.rows, 'row')}, {shard.file.size:,} bytes")
         paths = [shard.path for some in placed.values() for shard in some]
         present = {row.session for row in rows}
         token_counts = count_splits(

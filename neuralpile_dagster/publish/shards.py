@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from neuralpile_dagster.errors import DocumentError, HubError
 from neuralpile_dagster.files import require_free, sha256_of, sha256_once, write_bytes
+from neuralpile_dagster.markdown import plural
 from neuralpile_dagster.progress import Progress
 from neuralpile_dagster.records import ComponentSession, Model, ShardRecord, document, json_hash, read_document
 from neuralpile_dagster.store import Store, open_verified
@@ -146,8 +147,10 @@ class ShardWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         write_bytes(self.notes / f"{inputs}.json", document(made).encode())
-        decoded = f", {report.decoded_rows:,} rows encoded again: {report.reasons}" if report.decoded_rows else ""
-        self.progress(f"{self.folder.name}: {label}, {report.rows:,} rows, {report.bytes:,} bytes{decoded}")
+        decoded = (
+            f", {plural(report.decoded_rows, 'row')} encoded again: {report.reasons}" if report.decoded_rows else ""
+        )
+        self.progress(f"{self.folder.name}: {label}, {plural(report.rows, 'row')}, {report.bytes:,} bytes{decoded}")
         return made, target
 
     def _name(self, number: int, shard: Shard, placed: _Placed) -> ShardRecord:

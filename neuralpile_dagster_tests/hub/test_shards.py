@@ -83,3 +83,9 @@ def test_rows_are_the_same_encoded_bytes_as_in_the_sessions_files(
             column = pq.ParquetFile(pa.BufferReader(content)).metadata.row_group(0).column(0)
         start = column.dictionary_page_offset
         assert content[start : start + column.total_compressed_size] in shard
+
+
+def test_a_shard_of_one_row_is_logged_as_that(tmp_path: Path, store: LocalStore):
+    lines: list[str] = []
+    write(tmp_path / "mice", store, {"s1": put_session(store, "s1")}, max_shard_bytes=1, progress=lines.append)
+    assert any(", 1 row, " in line for line in lines), lines
