@@ -112,8 +112,10 @@ def observed_seconds(units: Sequence[Unit], clock: ClockRecord, length: float) -
         Seconds of its ``obs_intervals`` within the counts; where it has none, from the session's first spike to the
         last one. Never 0: a session of one spike is taken as long as its counts.
     """
-    intervals = [unit.obs_intervals for unit in units]
-    return observed_times(intervals, clock, clock.start_s or 0.0, length, [np.zeros((0, 2))] * len(units))[0]
+    start = clock.start_s or 0.0
+    whole = clock.last_spike_s - clock.first_spike_s
+    seconds = [_total(unit) if len(unit) else whole for unit in _within(_stated(units), start, start + length)]
+    return np.array([value if value > 0 else length for value in seconds])
 
 
 def observed_times(

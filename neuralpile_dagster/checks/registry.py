@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from neuralpile_dagster.catalog.model import Dataset, Severity
-from neuralpile_dagster.checks import dataset, motifs, pile, session
+from neuralpile_dagster.checks import dataset, motifs, pile, plausibility, session
 from neuralpile_dagster.checks.dataset import ComponentEvidence, ManifestEvidence
 from neuralpile_dagster.checks.model import Check, Layer, Verdict
 from neuralpile_dagster.checks.motifs import MadeEvidence
@@ -156,19 +156,19 @@ SESSION_CHECKS: tuple[Check[SessionEvidence], ...] = (
         "spikes_are_in_bins",
         "warn",
         "Spikes dropped for their times (negative, NaN) hint at times relative to trials, or another clock.",
-        lambda e: session.spikes_are_in_bins(e.record.stats),
+        lambda e: plausibility.spikes_are_in_bins(e.record.stats),
     ),
     _session(
         "plausible_clock",
         "warn",
         "Times that fall back, are all whole numbers, or end far behind the others are not seconds of one clock.",
-        lambda e: session.plausible_clock(e.record.stats),
+        lambda e: plausibility.plausible_clock(e.record.stats),
     ),
     _session(
         "time_is_observed",
         "warn",
         "The zeros of bins before the first spike, or outside obs_intervals, are not measurements.",
-        lambda e: session.time_is_observed(e.record.stats),
+        lambda e: plausibility.time_is_observed(e.record.stats),
     ),
 )
 COMPONENT_CHECKS: tuple[Check[ComponentEvidence], ...] = (

@@ -76,7 +76,7 @@ def bin_command(
     Several FILES of one session (the same subject and start time) are stacked, units after units.
     """
     from neuralpile_dagster.catalog.readers import get_reader
-    from neuralpile_dagster.checks.session import PLAUSIBILITY
+    from neuralpile_dagster.checks.plausibility import PLAUSIBILITY
     from neuralpile_dagster.session.own_files import bin_files
 
     options = {**reader_options, **({} if table is None else {"table": table})}

@@ -11,7 +11,7 @@ import pytest
 
 from neuralpile_dagster.checks.dataset import sessions_resemble_each_other
 from neuralpile_dagster.checks.model import Verdict
-from neuralpile_dagster.checks.session import PLAUSIBILITY, UNKNOWN
+from neuralpile_dagster.checks.plausibility import PLAUSIBILITY, UNKNOWN
 from neuralpile_dagster.records import CountsRecord, CountsStats
 from neuralpile_dagster.session.own_files import bin_files
 from neuralpile_dagster.store import LocalStore
